@@ -1,0 +1,41 @@
+"""One database unit of work for each request: no client is told a lie about it."""
+
+from ._ending import CommitWhen, Ending, Outcome, succeeded
+from ._unit import UnitOfWork, current_unit
+from .database import AsyncDatabase, Database, PoolStatus
+from .errors import (
+    BlockingSessionWarning,
+    CommitUnknownError,
+    MissingSessionError,
+    PoolTimeoutError,
+    SessionEndedError,
+    UnexpectedRollbackError,
+    UnitworkError,
+    UsageError,
+)
+from .middleware import DBSessionMiddleware
+from .options import DatabaseSettings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncDatabase",
+    "BlockingSessionWarning",
+    "CommitUnknownError",
+    "CommitWhen",
+    "DBSessionMiddleware",
+    "Database",
+    "DatabaseSettings",
+    "Ending",
+    "MissingSessionError",
+    "Outcome",
+    "PoolStatus",
+    "PoolTimeoutError",
+    "SessionEndedError",
+    "UnexpectedRollbackError",
+    "UnitOfWork",
+    "UnitworkError",
+    "UsageError",
+    "current_unit",
+    "succeeded",
+]

@@ -1,0 +1,126 @@
+"""Engines opened by their URL, and good defaults for SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import finalize
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["DEFERRED", "capacity", "open_engine", "sync_engine"]
+
+DEFERRED = {"unitwork_begin": "BEGIN"}
+"""Execution options of an engine whose units are not expected to write."""
+
+_ASYNC_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg or postgresql+psycopg",
+    "mysql": "mysql+asyncmy",
+    "mariadb": "mariadb+asyncmy",
+}
+
+
+def open_engine(
+    given: str | URL,
+    *,
+    is_async: bool,
+    sqlite_defaults: bool,
+    options: Mapping[str, Any],
+) -> Engine | AsyncEngine:
+    """Create the engine for a URL; raise `UsageError` if the URL can't be right."""
+    try:
+        url = make_url(given)
+        driver_is_async = url.get_dialect(_is_async=is_async).is_async
+    except TypeError:  # SQLAlchemy 2.0 knows no _is_async
+        driver_is_async = url.get_dialect().is_async
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UsageError(f"the database URL can't be used: {error}") from error
+    if driver_is_async is not is_async:
+        raise UsageError(_wrong_flavour(url, is_async))
+    if url.get_backend_name() != "sqlite":
+        return _create(url, is_async, options)
+    memory = _in_memory(url)
+    if memory:
+        # Each connection would have a database of its own; so one at a time, and it
+        # lives for as long as `anchor` does, whatever becomes of pooled connections.
+        name = f"file:unitwork-{uuid4().hex}?mode=memory&cache=shared&uri=true"
+        url = url.set(database=name, query={})
+        anchor = sqlite3.connect(name, uri=True, check_same_thread=False)
+        pool = AsyncAdaptedQueuePool if is_async else QueuePool
+        options = {"poolclass": pool, "pool_size": 1, "max_overflow": 0, **options}
+    engine = _create(url, is_async, options)
+    if memory:
+        finalize(sync_engine(engine), anchor.close)
+    if sqlite_defaults:
+        _listen_for_sqlite(sync_engine(engine), wal=not memory)
+    return engine
+
+
+def sync_engine(engine: Engine | AsyncEngine) -> Engine:
+    """The engine under an `AsyncEngine`, on which events are listened for."""
+    return engine if isinstance(engine, Engine) else engine.sync_engine
+
+
+def capacity(engine: Engine) -> int | None:
+    """How many connections the pool may hold; `None` if it knows no limit."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        return None
+    overflow: int = pool._max_overflow  # public nowhere
+    return None if overflow < 0 else pool.size() + overflow
+
+
+def _create(
+    url: URL, is_async: bool, options: Mapping[str, Any]
+) -> Engine | AsyncEngine:
+    if not is_async:
+        return create_engine(url, **options)
+    from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet
+
+    return create_async_engine(url, **options)
+
+
+def _wrong_flavour(url: URL, is_async: bool) -> str:
+    shown = url.render_as_string(hide_password=True)
+    if is_async:
+        fitting = _ASYNC_DRIVERS.get(url.get_backend_name(), "one with an async driver")
+        return f"AsyncDatabase needs an async driver, {shown!r} has none; use {fitting}"
+    return f"{shown!r} names an async driver; use AsyncDatabase, or a sync driver"
+
+
+def _in_memory(url: URL) -> bool:
+    return url.database in (None, "", ":memory:")
+
+
+def _listen_for_sqlite(engine: Engine, *, wal: bool) -> None:
+    """Write-ahead log, enforced foreign keys, and a BEGIN that takes the write lock.
+
+    A transaction that reads first and writes later can't be granted the lock if another
+    has written in between: it fails at once, whatever the busy timeout.
+    """
+
+    @event.listens_for(engine, "connect")
+    def connect(dbapi_connection: Any, record: object) -> None:
+        dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
+        cursor = dbapi_connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 5000")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        if wal:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(options.get("unitwork_begin", "BEGIN IMMEDIATE"))

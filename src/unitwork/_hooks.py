@@ -1,0 +1,72 @@
+"""What a unit calls around its end: in which order, and which of it savepoints drop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session, SessionTransaction
+
+__all__ = ["Hook", "Hooks", "enclosing"]
+
+
+class Hook(NamedTuple):
+    call: Callable[[], Any]
+    within: tuple[SessionTransaction, ...]
+    """The transactions, innermost first, that were open when it was registered."""
+
+
+class Hooks:
+    """The hooks of one unit, first in, first out. Not for use by two threads at once.
+
+    A hook may register others: they run in the same round, after those that wait.
+    """
+
+    __slots__ = ("_committed", "before_commit", "on_commit", "on_rollback")
+
+    def __init__(self) -> None:
+        self.before_commit: deque[Hook] = deque()
+        self.on_commit: deque[Hook] = deque()
+        self.on_rollback: deque[Hook] = deque()
+        self._committed: set[SessionTransaction] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self.before_commit or self.on_commit or self.on_rollback)
+
+    def rolled_back(self, transaction: SessionTransaction) -> None:
+        """Drop what was registered inside *transaction*: its occasion is gone."""
+        for name in ("before_commit", "on_commit"):
+            queue = getattr(self, name)
+            setattr(self, name, deque(h for h in queue if transaction not in h.within))
+
+    def committed(self, transaction: SessionTransaction) -> None:
+        """Note that hooks inside *transaction* are due, whatever comes later."""
+        self._committed.add(transaction)
+
+    def take_before_commit(self) -> Iterator[Hook]:
+        while self.before_commit:
+            yield self.before_commit.popleft()
+
+    def take(self, *, committed: bool) -> Iterator[Hook]:
+        """Hand out, one by one till none is left, what an ended unit has to call."""
+        if not committed:
+            due = (
+                h for h in self.on_commit if not self._committed.isdisjoint(h.within)
+            )
+            self.on_commit = deque(due)
+        self.before_commit.clear()
+        while self.on_commit:
+            yield self.on_commit.popleft()
+        while not committed and self.on_rollback:
+            yield self.on_rollback.popleft()
+        self.on_rollback.clear()
+        self._committed.clear()
+
+
+def enclosing(session: Session) -> Iterator[SessionTransaction]:
+    """Yield the open transactions of *session*, innermost savepoint first."""
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    while transaction is not None:
+        yield transaction
+        transaction = transaction.parent

@@ -1,0 +1,201 @@
+"""The order of calls that ends a unit, and the two drivers that run it.
+
+A plan is a generator that yields steps. It knows neither threads nor awaits: `run`
+makes each step where it stands, `arun` in the session's greenlet or in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from anyio import CancelScope, CapacityLimiter, to_thread
+from sqlalchemy.exc import IllegalStateChangeError
+from sqlalchemy.orm import Session
+
+from . import _session
+from ._hooks import Hooks
+from ._session import Lease
+from .errors import CommitUnknownError
+
+__all__ = ["Plan", "Step", "arun", "finish", "run", "uninterrupted"]
+
+log = logging.getLogger("unitwork")
+
+T = TypeVar("T")
+
+_PAUSE = 0.005  # seconds between two looks at a session that is in use
+
+
+class Step(NamedTuple):
+    """One call: with the session of *lease*, or a hook if that is `None`.
+
+    *limit*, in seconds, bounds the call; COMMIT has none, or it could be torn in two.
+    """
+
+    call: Callable[..., Any]
+    lease: Lease | None = None
+    limit: float | None = None
+
+
+Plan = Generator[Step, Any, T]
+
+
+def finish(
+    leases: Callable[[], Sequence[Lease]],
+    hooks: Hooks | None,
+    *,
+    commit: bool,
+) -> Plan[None]:
+    """Commit or roll back whatever the *leases* have open, then call the *hooks*.
+
+    Connections are back in the pool before the first `on_commit` hook runs, so that a
+    hook which opens a session of its own does not find the pool empty.
+    """
+    if not commit:
+        yield from _roll_back(leases())
+        yield from _call_hooks(hooks, committed=False)
+        return
+    done: list[Lease] = []
+    try:
+        for hook in hooks.take_before_commit() if hooks else ():
+            yield Step(hook.call)
+        pending = leases()
+        if len(pending) > 1:  # let what can fail do so before anything is committed
+            for lease in pending:
+                yield Step(Session.flush, lease)
+        for lease in pending:
+            yield Step(_session.commit, lease)
+            done.append(lease)
+    except BaseException as error:
+        if done:
+            error.add_note(f"{len(done)} of {len(pending)} databases had committed")
+        yield from _roll_back(leases())
+        if not isinstance(error, CommitUnknownError):
+            yield from _call_hooks(hooks, committed=False)
+        raise
+    yield from _call_hooks(hooks, committed=True)
+
+
+def _roll_back(leases: Sequence[Lease]) -> Plan[None]:
+    for lease in leases:
+        try:
+            yield Step(_session.rollback, lease, lease.patience)
+        except Exception as error:
+            log.warning("a connection could not be rolled back", exc_info=error)
+            lease.discard()
+
+
+def _call_hooks(hooks: Hooks | None, *, committed: bool) -> Plan[None]:
+    """What is done is done: a hook that fails is logged, and the others still run."""
+    for hook in hooks.take(committed=committed) if hooks else ():
+        try:
+            yield Step(hook.call)
+        except Exception as error:
+            name = getattr(hook.call, "__qualname__", repr(hook.call))
+            log.error("%s failed after the unit had ended", name, exc_info=error)
+
+
+def run(plan: Plan[T]) -> T:
+    """Make each step at once, in this thread."""
+    result: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            step = plan.throw(error) if error is not None else plan.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # T, by the plan's type
+        result = error = None
+        try:
+            result = _make(step)
+        except BaseException as caught:
+            error = caught
+
+
+async def arun(plan: Plan[T]) -> T:
+    """Make each step where it belongs, and await it."""
+    result: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            step = plan.throw(error) if error is not None else plan.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # T, by the plan's type
+        result = error = None
+        try:
+            result = await _amake(step)
+        except BaseException as caught:
+            error = caught
+
+
+def _make(step: Step) -> Any:
+    if step.lease is None:
+        return step.call()
+    patience = time.monotonic() + step.lease.patience
+    while True:
+        try:
+            if not step.lease.busy or time.monotonic() > patience:
+                return step.call(step.lease.sync_session)
+        except IllegalStateChangeError:
+            if time.monotonic() > patience:
+                raise
+        time.sleep(_PAUSE)
+
+
+async def _amake(step: Step) -> Any:
+    if step.lease is None:
+        return await _call_hook(step.call)
+    patience = time.monotonic() + step.lease.patience
+    while True:
+        try:
+            if not step.lease.busy or time.monotonic() > patience:
+                if step.limit is None:
+                    return await _in_place(step.call, step.lease)
+                async with asyncio.timeout(step.limit):
+                    return await _in_place(step.call, step.lease)
+        except IllegalStateChangeError:
+            if time.monotonic() > patience:
+                raise
+        await asyncio.sleep(_PAUSE)
+
+
+async def _in_place(call: Callable[..., Any], lease: Lease) -> Any:
+    if lease.is_async:
+        return await lease.session.run_sync(call)  # type: ignore[union-attr]  # is_async
+    # A limiter of its own: the framework's threads may all wait for this connection.
+    return await to_thread.run_sync(
+        call, lease.sync_session, limiter=CapacityLimiter(1)
+    )
+
+
+async def _call_hook(call: Callable[[], Any]) -> None:
+    if inspect.iscoroutinefunction(call):
+        await call()
+        return
+    result = await to_thread.run_sync(call)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* to its end in a task of its own, whatever becomes of this task.
+
+    A cancellation, native or by an anyio scope, is delivered afterwards.
+    """
+    task = asyncio.create_task(work)
+    cancelled: BaseException | None = None
+    with CancelScope(shield=True):  # or the loop would spin in a cancelled anyio scope
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as caught:
+                cancelled = caught
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("a unit failed to end while it was cancelled", exc_info=error)
+    raise cancelled

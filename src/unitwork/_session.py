@@ -1,0 +1,226 @@
+"""The session of a unit: SQLAlchemy's own, with a fence that closes when the unit ends.
+
+What happens inside a session is written here once, for the sync `Session`; an
+`AsyncSession` gets it through its `sync_session_class`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, IllegalStateChangeError
+from sqlalchemy.orm import Session, SessionTransaction
+
+from ._guard import line_of, sever
+from .errors import CommitUnknownError, SessionEndedError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from ._gate import Gate
+    from ._hooks import Hooks
+
+__all__ = ["Lease", "commit", "fenced", "rollback"]
+
+log = logging.getLogger("unitwork")
+
+REMEDY = (
+    "this session's unit of work has ended: its transaction was {}. For work after the "
+    "response (a background task, a stream's end, a task of your own) open a unit of "
+    "its own: `async with db.transaction() as session:`"
+)
+
+
+class Lease:
+    """One session for as long as its unit lasts, and the connections that it uses."""
+
+    __slots__ = (
+        "_gate",
+        "_has_place",
+        "connections",
+        "ended",
+        "hooks",
+        "owned",
+        "patience",
+        "session",
+        "sync_session",
+    )
+
+    def __init__(
+        self,
+        session: Session | AsyncSession,
+        *,
+        hooks: Callable[[], Hooks | None],
+        gate: Gate | None,
+        patience: float,
+        owned: bool = True,
+    ) -> None:
+        self.session = session
+        sync = session if isinstance(session, Session) else session.sync_session
+        self.sync_session: Session = sync
+        self.hooks = hooks
+        self.patience = patience
+        """Seconds that the end may wait for others that still use the session."""
+        self.owned = owned
+        """Whether it is ours to close; a test's own session is not."""
+        self.ended: str | None = None
+        """What became of the unit; from then on the session refuses to be used."""
+        self.connections: list[Connection] = []
+        self._gate = gate
+        self._has_place = False
+        if isinstance(sync, _Fenced):
+            sync._lease = self
+
+    @property
+    def is_async(self) -> bool:
+        return self.session is not self.sync_session
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something to commit or roll back."""
+        return self.sync_session.in_transaction()
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a server-side cursor waits for its rows to be fetched."""
+        lines = [line_of(connection) for connection in self.connections]
+        return any(line is not None and line.streaming for line in lines)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a statement is under way: some other task or thread has sent it."""
+        lines = [line_of(connection) for connection in self.connections]
+        return any(line is not None and line.statements > 0 for line in lines)
+
+    def check(self) -> None:
+        if self.ended is not None:
+            raise SessionEndedError(REMEDY.format(self.ended))
+
+    def begin(self) -> None:
+        """Note that a transaction begins: in the thread of whoever uses the session."""
+        self.connections.clear()
+        if self._gate is None:
+            return
+        self._gate.warn_on_event_loop()
+        if not self._has_place:
+            self._gate.enter_in_thread()
+            self._has_place = True
+
+    async def enter(self) -> None:
+        """Wait on the event loop for the right to a connection."""
+        if self._gate is not None and not self._has_place:
+            await self._gate.enter()
+            self._has_place = True
+
+    def leave(self) -> None:
+        if self._gate is not None and self._has_place:
+            self._has_place = False
+            self._gate.leave()
+
+    def connected(self, connection: Connection) -> None:
+        if self.ended is not None:  # connected for a unit that has ended meanwhile
+            connection.invalidate()
+            connection.close()
+            self.check()
+        self.connections.append(connection)
+
+    def discard(self) -> None:
+        """Throw the connections away: what they have open can't be rolled back."""
+        for connection in self.connections:
+            if line_of(connection) is None:
+                continue
+            if self.is_async:
+                connection.invalidate()
+            else:  # its thread gets an error, and invalidates it
+                sever(connection.connection.driver_connection)
+
+    def close(self, became: str) -> None:
+        """Refuse further use. No I/O: nothing is open by now, or it is discarded."""
+        self.ended = became
+        if self.owned and not self.open:
+            self.sync_session.close()
+        self.leave()
+
+
+class _Fenced(Session):
+    """Added to a session class: refuses work once the lease has ended."""
+
+    _lease: Lease | None = None
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
+        if self._lease is not None:
+            self._lease.check()
+        return super().get_bind(*args, **kwargs)
+
+    def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
+        # Private to SQLAlchemy, the same in 2.0 and 2.1. Without it `add()` after the
+        # end would still be refused (`close_resets_only=False`), in other words.
+        lease = self._lease
+        if lease is not None and self._transaction is None:
+            lease.check()
+            lease.begin()
+        return super()._autobegin_t(begin)
+
+
+@cache
+def fenced(session_class: type[Session]) -> type[Session]:
+    """Derive from *session_class* the class of sessions that know their lease."""
+    made: type[Session] = type(session_class.__name__, (_Fenced, session_class), {})
+    event.listen(made, "after_begin", _after_begin)
+    event.listen(made, "after_commit", _after_commit)
+    event.listen(made, "after_soft_rollback", _after_soft_rollback)
+    return made
+
+
+def _after_begin(
+    session: _Fenced, transaction: SessionTransaction, connection: Connection
+) -> None:
+    if session._lease is not None and not transaction.nested:
+        session._lease.connected(connection)
+
+
+def _after_commit(session: _Fenced) -> None:
+    transaction = session.get_transaction()
+    if transaction is None or session.in_nested_transaction():
+        return
+    hooks = session._lease.hooks() if session._lease is not None else None
+    if hooks:
+        hooks.committed(transaction)
+
+
+def _after_soft_rollback(session: _Fenced, transaction: SessionTransaction) -> None:
+    hooks = session._lease.hooks() if session._lease is not None else None
+    if hooks:
+        hooks.rolled_back(transaction)
+
+
+def commit(session: Session) -> None:
+    """Commit; raise `CommitUnknownError` if the connection is lost while at it."""
+    session.flush()  # what is lost in here was lost before COMMIT was sent
+    try:
+        session.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise CommitUnknownError(
+                "the connection was lost while COMMIT was under way: the work may be "
+                "stored or not; look before trying again"
+            ) from error
+        raise
+
+
+def rollback(session: Session) -> None:
+    """Roll back; throw away a connection that can't be. Raises only if cancelled."""
+    try:
+        session.rollback()
+    except IllegalStateChangeError:
+        raise  # somebody else is using the session just now
+    except BaseException as error:
+        session.invalidate()
+        if not isinstance(error, Exception):
+            raise
+        log.warning("rollback failed; its connection is thrown away", exc_info=error)

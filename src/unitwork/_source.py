@@ -1,0 +1,273 @@
+"""Where the sessions of a database come from: its engine, factory, gate and units."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import QueuePool
+
+from ._engine import DEFERRED, capacity, open_engine
+from ._gate import Gate
+from ._guard import guard
+from ._session import Lease, fenced
+from .errors import UsageError
+from .options import DatabaseSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+    from ._unit import UnitOfWork
+
+__all__ = ["PoolStatus", "Source"]
+
+
+class PoolStatus(NamedTuple):
+    """The connections of a database at one moment.
+
+    *size*: how many the pool may hold, overflow included, `None` without a limit;
+    *checked_out*: how many are in use; *idle*: how many lie in the pool;
+    *waiting*: how many units wait at the gate of a sync database.
+
+    .. versionadded:: 0.1
+    """
+
+    size: int | None
+    checked_out: int
+    idle: int
+    waiting: int
+
+
+class Source:
+    """What `Database` and `AsyncDatabase` have in common: all but the awaits."""
+
+    def __init__(
+        self,
+        given: object,
+        *,
+        is_async: bool,
+        name: str,
+        session_class: type[Any] | None,
+        session_options: Mapping[str, object] | None,
+        settings: DatabaseSettings | None,
+        engine_options: Mapping[str, Any],
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"name is {name!r}; give a name, such as 'default'")
+        self.name = name
+        self.is_async = is_async
+        self.settings = settings or DatabaseSettings()
+        self.override: Session | AsyncSession | None = None
+        """A session that a test gives to everybody."""
+        self.owns_engine = isinstance(given, str | URL)
+        self._session_class = session_class
+        self._session_options = session_options or {}
+        self._units: set[UnitOfWork] = set()
+        self._drained: Callable[[], object] | None = None
+        self._factory: Factory | None = None
+        if isinstance(given, str | URL):
+            given = open_engine(
+                given,
+                is_async=is_async,
+                sqlite_defaults=self.settings.sqlite_defaults,
+                options=engine_options,
+            )
+        elif engine_options:
+            raise UsageError(
+                f"{', '.join(sorted(engine_options))}: options of the engine go with a "
+                "URL; an engine that is made already has its own"
+            )
+        self._given = given
+        self._late = callable(given) and not hasattr(given, "kw")
+        if not self._late:
+            self._adopt(given)
+
+    @property
+    def factory(self) -> Factory:
+        """The factory in force; a callable is asked each time what it gives."""
+        if self._late:
+            given = self._given()  # type: ignore[operator]  # _late says it is callable
+            if self._factory is None or self._factory.given is not given:
+                return self._adopt(given)
+        assert self._factory is not None
+        return self._factory
+
+    def _adopt(self, given: object) -> Factory:
+        factory = Factory(
+            given,
+            is_async=self.is_async,
+            session_class=self._session_class,
+            options=self._session_options,
+            two_begins=self.owns_engine and self.settings.sqlite_defaults,
+        )
+        for engine in factory.engines():
+            guard(engine, self.settings)
+        self._factory = factory
+        return factory
+
+    @property
+    def async_engine(self) -> AsyncEngine:
+        from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet
+
+        given = self.factory.given
+        return (
+            given
+            if isinstance(given, AsyncEngine)
+            else AsyncEngine(self.factory.engine)
+        )
+
+    @contextmanager
+    def overridden(self, session: Session | AsyncSession) -> Iterator[None]:
+        if hasattr(session, "sync_session") is not self.is_async:
+            raise UsageError(f"database {self.name!r} can't be given {session!r}")
+        before, self.override = self.override, session
+        try:
+            yield
+        finally:
+            self.override = before
+
+    def lease(self, unit: UnitOfWork) -> Lease:
+        """Make the session of *unit*; it does not connect yet."""
+        self._units.add(unit)
+        override = self.override
+        factory = self.factory
+        return Lease(
+            factory.open(unit._may_write) if override is None else override,
+            hooks=lambda: unit._hooks,
+            gate=factory.gate if override is None else None,
+            patience=self.settings.end_timeout,
+            owned=override is None,
+        )
+
+    def returned(self, unit: UnitOfWork) -> None:
+        """Note that *unit* needs its session no more."""
+        self._units.discard(unit)
+        if self._drained is not None and not self._units:
+            self._drained()
+
+    async def drain(self) -> int:
+        """Wait till no unit is open, within limits; say how many still are."""
+        loop = asyncio.get_running_loop()
+        empty = asyncio.Event()
+        self._drained = lambda: loop.call_soon_threadsafe(empty.set)
+        try:
+            if self._units:
+                async with asyncio.timeout(self.settings.drain_timeout):
+                    await empty.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._drained = None
+        return len(self._units)
+
+    def pool_status(self) -> PoolStatus:
+        factory = self.factory
+        waiting = factory.gate.waiting if factory.gate is not None else 0
+        pool = factory.engine.pool
+        if not isinstance(pool, QueuePool):
+            return PoolStatus(None, 0, 0, waiting)
+        size = capacity(factory.engine)
+        return PoolStatus(size, pool.checkedout(), pool.checkedin(), waiting)
+
+
+class Factory:
+    """Makes the sessions of one engine, or of one sessionmaker."""
+
+    def __init__(
+        self,
+        given: object,
+        *,
+        is_async: bool,
+        session_class: type[Any] | None,
+        options: Mapping[str, Any],
+        two_begins: bool,
+    ) -> None:
+        self.given = given
+        self._is_async = is_async
+        self._session_class = session_class
+        self._options = options
+        self._check()
+        engine = self.engine
+        self.gate = None if is_async else _gate_for(engine)
+        self._deferred: Any = None
+        if two_begins and engine.dialect.name == "sqlite":
+            self._deferred = given.execution_options(**DEFERRED)  # type: ignore[attr-defined]  # an engine of ours
+
+    @property
+    def _maker(self) -> sessionmaker[Session] | None:
+        return self.given if hasattr(self.given, "kw") else None  # type: ignore[return-value]  # either kind
+
+    def _check(self) -> None:
+        engines = self.engines()
+        flavour = "AsyncDatabase" if self._is_async else "Database"
+        wanted = "an async" if self._is_async else "a sync"
+        if not engines:
+            raise UsageError(
+                f"{flavour} was given {self.given!r}; give a URL, {wanted} engine, "
+                f"{wanted} sessionmaker bound to an engine, or a callable returning one"
+            )
+        if any(engine.dialect.is_async is not self._is_async for engine in engines):
+            other = "Database" if self._is_async else "AsyncDatabase"
+            raise UsageError(
+                f"{flavour} was given {self.given!r}, which is not {wanted} one; "
+                f"use {other}"
+            )
+        if self._maker is not None and self._session_class is not None:
+            raise UsageError(
+                "session_class goes with a URL or an engine; a sessionmaker has its "
+                "own class_"
+            )
+
+    @property
+    def engine(self) -> Engine:
+        return self.engines()[0]
+
+    def engines(self) -> list[Engine]:
+        """All engines that the sessions may use, the one for most things first."""
+        maker = self._maker
+        if maker is None:
+            binds: list[Any] = [self.given]
+        else:
+            binds = [maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()]
+        binds = [getattr(bind, "sync_connection", bind) for bind in binds]
+        binds = [b.engine if isinstance(b, Connection) else b for b in binds]
+        found = [getattr(bind, "sync_engine", bind) for bind in binds]
+        return [engine for engine in found if isinstance(engine, Engine)]
+
+    def open(self, may_write: bool) -> Session | AsyncSession:
+        maker = self._maker
+        if maker is None:
+            bind = self.given
+            if self._deferred is not None and not may_write:
+                bind = self._deferred
+            made_of: Any = self._session_class or _default_class(self._is_async)
+            options = {"bind": bind, "expire_on_commit": False, **self._options}
+        else:
+            made_of = maker.class_
+            options = {**maker.kw, **self._options}
+        options["close_resets_only"] = False
+        if not self._is_async:
+            return fenced(made_of)(**options)
+        sync_class = options.get("sync_session_class") or made_of.sync_session_class
+        options["sync_session_class"] = fenced(sync_class)
+        session: AsyncSession = made_of(**options)
+        return session
+
+
+def _default_class(is_async: bool) -> type[Any]:
+    if not is_async:
+        return Session
+    from sqlalchemy.ext.asyncio import AsyncSession  # needs greenlet
+
+    return AsyncSession
+
+
+def _gate_for(engine: Engine) -> Gate:
+    if isinstance(engine.pool, QueuePool):
+        return Gate(capacity(engine), engine.pool.timeout())
+    return Gate(None)

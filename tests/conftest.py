@@ -1,0 +1,93 @@
+"""Flavours x engines, and after each test: nothing checked out, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+from support.flavours import FLAVOURS, Flavour, Observer
+
+from unitwork import AsyncDatabase, Database
+
+EVERY = list(FLAVOURS)
+ASYNC = ["aiosqlite", "psycopg-async", "asyncpg"]
+SYNC = ["sqlite3", "psycopg"]
+POSTGRESQL = ["psycopg", "psycopg-async", "asyncpg"]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a database of our own on the server that the launcher has started."""
+    server = os.environ.get("UNITWORK_TEST_POSTGRESQL")
+    if server is None:
+        pytest.fail("no PostgreSQL: run `make test`, or set UNITWORK_TEST_POSTGRESQL")
+    name = f"unitwork_test_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def url_of(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if "sqlite" in name:
+        return f"{FLAVOURS[name]}:///{tmp_path}/test.db"
+    server = make_url(request.getfixturevalue("postgresql"))
+    return server.set(drivername=FLAVOURS[name]).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=EVERY)
+async def flavour(
+    request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
+) -> AsyncIterator[Flavour]:
+    """A fresh database for each driver; parametrize indirectly for fewer."""
+    name: str = request.param
+    url = url_of(name, request, tmp_path)
+    kind = Database if name in SYNC else AsyncDatabase
+    flavour = Flavour(name, url, kind(url, pool_size=5, max_overflow=0, pool_timeout=5))
+    await flavour.create_tables()
+    yield flavour
+    await check_nothing_is_left(flavour)
+    await flavour.dispose()
+
+
+@pytest.fixture
+def observer(flavour: Flavour) -> Observer:
+    return Observer(flavour.url)
+
+
+async def check_nothing_is_left(flavour: Flavour) -> None:
+    """No connection checked out, none idle in transaction, no unit, no task."""
+    status = flavour.db.pool_status()
+    assert status.checked_out == 0, f"a connection leaked: {status}"
+    assert status.waiting == 0, f"a unit still waits: {status}"
+    assert not flavour.db._source._units, "a unit was not ended"
+    assert Observer(flavour.url).in_transaction() == []
+    gate = flavour.db._source.factory.gate
+    assert gate is None or gate._free == gate.size, "a place was not given back"
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    ours = [t for t in tasks if "unitwork" in repr(t.get_coro())]
+    assert not ours, f"tasks are left: {ours}"
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_with_connections() -> Iterator[None]:
+    """What only the garbage collector gives back must fail its own test."""
+    yield
+    gc.collect()
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """Run a test with these flavours and no others."""
+    return pytest.mark.parametrize("flavour", list(names), indirect=True)
