@@ -1,0 +1,60 @@
+# Everything one does here. `make` alone lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+SA20 := .venv-sa20
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Asked first: what venv itself says on Debian is long, and leaves half a .venv behind.
+HAS_VENV = $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	echo "$(PYTHON) can make no virtual environment: apt install python3-venv" >&2; exit 1; }
+
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test test-sqlalchemy20 format lint docs wheel-test check clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
+		printf '%-18s %s\n' "$$name" "$$what"; done
+
+venv: .venv/.installed  ## make .venv with all that the other targets need
+.venv/.installed: pyproject.toml constraints.txt
+	@$(HAS_VENV)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
+	@exec $(BIN)/python -m examples.items
+
+test: venv  ## run the suite on SQLite and a private PostgreSQL (ARGS="-k name -x")
+	$(BIN)/python tools/postgres.py -- $(BIN)/python -m pytest $(ARGS)
+
+format: venv  ## lay the code out
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+lint: venv  ## layout, rules and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+docs: venv  ## build the manual into build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
+
+wheel-test: venv  ## build the wheel, and try it without src/
+	sh tools/wheel_test.sh
+
+test-sqlalchemy20: $(SA20)/.installed  ## run the suite on SQLAlchemy 2.0
+	$(SA20)/bin/python tools/postgres.py -- $(SA20)/bin/python -m pytest $(ARGS)
+$(SA20)/.installed: pyproject.toml constraints.txt
+	@$(HAS_VENV)
+	$(PYTHON) -m venv $(SA20)
+	grep -vi '^sqlalchemy==' constraints.txt > $(SA20)/constraints.txt
+	$(SA20)/bin/python -m pip install -qq -c $(SA20)/constraints.txt -e '.[test]' 'sqlalchemy<2.1'
+	@touch $@
+
+check: lint test docs wheel-test test-sqlalchemy20  ## all of it, as CI does
+
+clean:  ## remove what was built, but not .venv
+	rm -rf build dist $(SA20) .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
