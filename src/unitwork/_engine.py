@@ -44,7 +44,7 @@ def open_engine(
         driver_is_async = url.get_dialect(_is_async=is_async).is_async
     except TypeError:  # SQLAlchemy 2.0 knows no _is_async
         driver_is_async = url.get_dialect().is_async
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise UsageError(f"the database URL can't be used: {error}") from error
     if driver_is_async is not is_async:
         raise UsageError(_wrong_flavour(url, is_async))
@@ -114,10 +114,14 @@ def _listen_for_sqlite(engine: Engine, *, wal: bool) -> None:
     def connect(dbapi_connection: Any, record: object) -> None:
         dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
         cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA busy_timeout = 5000")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        if wal:
-            cursor.execute("PRAGMA journal_mode = WAL")
+        try:
+            cursor.execute("PRAGMA busy_timeout = 5000")
+            cursor.execute("PRAGMA foreign_keys = ON")
+            if wal:
+                cursor.execute("PRAGMA journal_mode = WAL")
+        except Exception:  # not a database, or locked
+            dbapi_connection.close()  # nobody else would wait for aiosqlite's thread
+            raise
         cursor.close()
 
     @event.listens_for(engine, "begin")

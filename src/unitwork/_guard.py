@@ -18,6 +18,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext, ExecutionContext
     from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
@@ -145,6 +147,20 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
         if not alive:
             raise DisconnectionError("the idle connection is dead")
 
+    def close(dbapi_connection: object, record: ConnectionPoolEntry) -> None:
+        # SQLite keeps the locks of a closed connection for as long as a cursor lives:
+        # in the traceback of a cancellation, say, until that is garbage-collected.
+        # And a statement that is under way goes on, in its thread.
+        driver_connection: Any = record.driver_connection
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            _start(driver_connection.interrupt())
+            _start(driver_connection.rollback())
+            # Or what is left of the interrupt stops the checkpoint that a close makes.
+            _start(record.driver_connection.execute("SELECT 0 WHERE 0"))
+
+    if is_async and engine.dialect.name == "sqlite":
+        event.listen(engine, "close", close)
     event.listen(engine, "connect", connect)
     event.listen(engine, "checkin", checkin)
     event.listen(engine, "checkout", checkout)
@@ -187,6 +203,13 @@ def _statement_fails(failure: ExceptionContext) -> None:
         line = line_of(connection)
         if line is not None and line.statements:
             line.statements -= 1
+
+
+def _start(call: Coroutine[Any, Any, object]) -> None:
+    """Begin an aiosqlite *call* and don't wait: its thread has it in the queue then."""
+    with contextlib.suppress(StopIteration, ValueError):  # closed already
+        call.send(None)
+    call.close()
 
 
 def _is_open(cursor: Any) -> bool:

@@ -16,6 +16,12 @@ class Hook(NamedTuple):
     within: tuple[SessionTransaction, ...]
     """The transactions, innermost first, that were open when it was registered."""
 
+    @property
+    def name(self) -> str:
+        """What logs call it."""
+        call = getattr(self.call, "func", self.call)  # a partial's
+        return getattr(call, "__qualname__", None) or repr(call)
+
 
 class Hooks:
     """The hooks of one unit, first in, first out. Not for use by two threads at once.

@@ -11,6 +11,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -18,9 +19,10 @@ from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session
 
 from . import _session
+from ._ending import Outcome
 from ._hooks import Hooks
 from ._session import Lease
-from .errors import CommitUnknownError
+from .errors import CommitUnknownError, UsageError
 
 __all__ = ["Plan", "Step", "arun", "finish", "run", "uninterrupted"]
 
@@ -44,50 +46,73 @@ class Step(NamedTuple):
 
 Plan = Generator[Step, Any, T]
 
+Settled = Callable[[Outcome, BaseException | None], None]
+"""Told what became of the work, and which error made COMMIT fail."""
+
 
 def finish(
     leases: Callable[[], Sequence[Lease]],
     hooks: Hooks | None,
     *,
     commit: bool,
-) -> Plan[None]:
+    doomed: Callable[[], bool] = lambda: False,
+    settled: Settled = lambda outcome, error: None,
+) -> Plan[bool]:
     """Commit or roll back whatever the *leases* have open, then call the *hooks*.
 
-    Connections are back in the pool before the first `on_commit` hook runs, so that a
-    hook which opens a session of its own does not find the pool empty.
+    Says whether it was committed: a `before_commit` hook may have *doomed* the unit.
+    Connections are back in the pool, and *settled* has been told, before the first
+    `on_commit` hook runs: one that opens a session of its own must find a connection.
     """
-    if not commit:
-        yield from _roll_back(leases())
-        yield from _call_hooks(hooks, committed=False)
-        return
+    committed = False
+    pending: Sequence[Lease] = ()
     done: list[Lease] = []
     try:
-        for hook in hooks.take_before_commit() if hooks else ():
+        for hook in hooks.take_before_commit() if hooks and commit else ():
             yield Step(hook.call)
-        pending = leases()
-        if len(pending) > 1:  # let what can fail do so before anything is committed
+        if commit and not doomed():
+            pending = leases()
+            if len(pending) > 1:  # let what can fail do so before anything is committed
+                for lease in pending:
+                    yield Step(Session.flush, lease)
             for lease in pending:
-                yield Step(Session.flush, lease)
-        for lease in pending:
-            yield Step(_session.commit, lease)
-            done.append(lease)
+                yield Step(_session.commit, lease)
+                done.append(lease)
+            committed = True
     except BaseException as error:
         if done:
             error.add_note(f"{len(done)} of {len(pending)} databases had committed")
-        yield from _roll_back(leases())
-        if not isinstance(error, CommitUnknownError):
+        unknown = isinstance(error, CommitUnknownError)
+        try:
+            yield from _roll_back(leases())
+        finally:
+            settled(Outcome.UNKNOWN if unknown else Outcome.ROLLED_BACK, error)
+        if not unknown:
             yield from _call_hooks(hooks, committed=False)
         raise
-    yield from _call_hooks(hooks, committed=True)
+    outcome = Outcome.COMMITTED if committed else Outcome.ROLLED_BACK
+    try:
+        if not committed:
+            pending = leases()
+            yield from _roll_back(pending)
+    finally:
+        settled(outcome if pending else Outcome.EMPTY, None)
+    yield from _call_hooks(hooks, committed=committed)
+    return committed
 
 
 def _roll_back(leases: Sequence[Lease]) -> Plan[None]:
     for lease in leases:
+        rollback = Step(_session.rollback, lease, lease.patience)
         try:
-            yield Step(_session.rollback, lease, lease.patience)
+            yield rollback
         except Exception as error:
             log.warning("a connection could not be rolled back", exc_info=error)
             lease.discard()
+            try:
+                yield rollback  # its connection is gone; now for the session itself
+            except Exception as again:
+                log.warning("a session could not be closed", exc_info=again)
 
 
 def _call_hooks(hooks: Hooks | None, *, committed: bool) -> Plan[None]:
@@ -95,9 +120,8 @@ def _call_hooks(hooks: Hooks | None, *, committed: bool) -> Plan[None]:
     for hook in hooks.take(committed=committed) if hooks else ():
         try:
             yield Step(hook.call)
-        except Exception as error:
-            name = getattr(hook.call, "__qualname__", repr(hook.call))
-            log.error("%s failed after the unit had ended", name, exc_info=error)
+        except (Exception, asyncio.CancelledError) as error:
+            log.error("%s failed after the unit had ended", hook.name, exc_info=error)
 
 
 def run(plan: Plan[T]) -> T:
@@ -135,32 +159,45 @@ async def arun(plan: Plan[T]) -> T:
 def _make(step: Step) -> Any:
     if step.lease is None:
         return step.call()
-    patience = time.monotonic() + step.lease.patience
+    patience = _Patience(step.lease)
     while True:
-        try:
-            if not step.lease.busy or time.monotonic() > patience:
+        if not step.lease.busy:
+            with suppress(IllegalStateChangeError):
                 return step.call(step.lease.sync_session)
-        except IllegalStateChangeError:
-            if time.monotonic() > patience:
-                raise
+        patience.check()
         time.sleep(_PAUSE)
 
 
 async def _amake(step: Step) -> Any:
     if step.lease is None:
         return await _call_hook(step.call)
-    patience = time.monotonic() + step.lease.patience
+    patience = _Patience(step.lease)
     while True:
-        try:
-            if not step.lease.busy or time.monotonic() > patience:
-                if step.limit is None:
-                    return await _in_place(step.call, step.lease)
+        if not step.lease.busy:
+            with suppress(IllegalStateChangeError):
                 async with asyncio.timeout(step.limit):
                     return await _in_place(step.call, step.lease)
-        except IllegalStateChangeError:
-            if time.monotonic() > patience:
-                raise
+        patience.check()
         await asyncio.sleep(_PAUSE)
+
+
+class _Patience:
+    """With other tasks or threads that still use a session which is to end."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._until = time.monotonic() + lease.patience
+
+    def check(self) -> None:
+        """Once it has run out, break off what they are doing, and raise."""
+        if time.monotonic() > self._until:
+            self._lease.discard()
+            raise UsageError(
+                "another task or thread still used the session "
+                f"{self._lease.patience:g} seconds after its unit of work had come to "
+                "an end; await what you start, or give it a unit of its own: "
+                "`async with db.transaction() as session:`"
+            )
 
 
 async def _in_place(call: Callable[..., Any], lease: Lease) -> Any:

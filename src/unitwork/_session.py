@@ -63,7 +63,7 @@ class Lease:
         self.session = session
         sync = session if isinstance(session, Session) else session.sync_session
         self.sync_session: Session = sync
-        self.hooks = hooks
+        self.hooks: Callable[[], Hooks | None] | None = hooks
         self.patience = patience
         """Seconds that the end may wait for others that still use the session."""
         self.owned = owned
@@ -145,6 +145,11 @@ class Lease:
         if self.owned and not self.open:
             self.sync_session.close()
         self.leave()
+        self.connections.clear()
+        # The session knows its lease for good. Without the way back both are freed at
+        # once, and not only when the garbage collector comes round.
+        del self.session, self.sync_session
+        self.hooks = None
 
 
 class _Fenced(Session):
@@ -188,15 +193,18 @@ def _after_commit(session: _Fenced) -> None:
     transaction = session.get_transaction()
     if transaction is None or session.in_nested_transaction():
         return
-    hooks = session._lease.hooks() if session._lease is not None else None
-    if hooks:
+    if hooks := _hooks_of(session):
         hooks.committed(transaction)
 
 
 def _after_soft_rollback(session: _Fenced, transaction: SessionTransaction) -> None:
-    hooks = session._lease.hooks() if session._lease is not None else None
-    if hooks:
+    if hooks := _hooks_of(session):
         hooks.rolled_back(transaction)
+
+
+def _hooks_of(session: _Fenced) -> Hooks | None:
+    lease = session._lease
+    return lease.hooks() if lease is not None and lease.hooks is not None else None
 
 
 def commit(session: Session) -> None:

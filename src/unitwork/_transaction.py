@@ -40,7 +40,9 @@ class _Block(Generic[S]):
             raise UsageError("a transaction() block can't be entered twice; call again")
         around = self._around() if self._nested != "own" else None
         if around is None:
-            self._unit = UnitOfWork((self._source,), sync=sync, parent=current.get())
+            self._unit = UnitOfWork(
+                {self._source.name: self._source}, current.get(), sync
+            )
             self._token = current.set(self._unit)
         else:
             self._unit = around

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec
@@ -12,7 +12,6 @@ from ._ending import Outcome
 from ._hooks import Hook, Hooks, enclosing
 from ._plan import Plan, finish
 from .errors import (
-    CommitUnknownError,
     MissingSessionError,
     SessionEndedError,
     UnexpectedRollbackError,
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["UnitOfWork", "current", "current_unit", "unit_of", "unit_of_request"]
 
 P = ParamSpec("P")
+
+_NOT_BEGUN = "no transaction was begun"
 
 current: ContextVar[UnitOfWork | None] = ContextVar("unitwork", default=None)
 """Set before the application is called, and never read back from what it set."""
@@ -48,40 +49,45 @@ class UnitOfWork:
         "_ended",
         "_hooks",
         "_leases",
-        "_may_write",
         "_parent",
         "_poison",
+        "_refused",
+        "_result",
         "_sources",
         "_sync",
-        "outcome",
-        "reason",
     )
-
-    outcome: Outcome | None
-    """What became of the unit; `None` while it is under way."""
-    reason: str
-    """Why: in words, for logs."""
 
     def __init__(
         self,
-        sources: Sequence[Source],
-        *,
-        may_write: bool = True,
-        sync: bool = False,
+        sources: Mapping[str, Source],
         parent: UnitOfWork | None = None,
+        sync: bool = False,
     ) -> None:
         self._sources = sources
-        self._may_write = may_write
-        self._sync = sync
         self._parent = parent
+        self._sync = sync
         self._leases: dict[Source, Lease] | None = None
         self._hooks: Hooks | None = None
         self._doomed: str | None = None
         self._commit_anyway = False
         self._poison: BaseException | None = None
         self._ended = False
-        self.outcome = None
-        self.reason = ""
+        self._refused: str | None = None
+        self._result: tuple[Outcome, str] | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of the unit; `None` while it is under way."""
+        if self._result is not None:
+            return self._result[0]
+        return Outcome.EMPTY if self._ended else None
+
+    @property
+    def reason(self) -> str:
+        """Why: in words, for logs; empty while it is under way."""
+        if self._result is not None:
+            return self._result[1]
+        return _NOT_BEGUN if self._ended else ""
 
     def __repr__(self) -> str:
         state = (
@@ -151,7 +157,7 @@ class UnitOfWork:
     # What the shells and the middleware do with it
 
     def _covers(self, source: Source) -> bool:
-        return source in self._sources
+        return source in self._sources.values()
 
     def _lease(self, source: Source) -> Lease:
         self._check_open()
@@ -161,25 +167,33 @@ class UnitOfWork:
         lease = leases.get(source)
         if lease is None:
             lease = leases[source] = source.lease(self)
+            lease.ended = self._refused
         return lease
 
     @property
-    def _touched(self) -> bool:
-        """Whether there is anything at all to end."""
-        return self._leases is not None or self._hooks is not None
+    def _may_write(self) -> bool:
+        return True
 
     @property
     def _pending(self) -> bool:
         """Whether ending it means more than closing sessions."""
-        return bool(self._hooks) or any(
-            lease.open for lease in (self._leases or {}).values()
-        )
+        leases = self._leases
+        if leases is None:
+            return bool(self._hooks)
+        return any(lease.open for lease in leases.values()) or bool(self._hooks)
 
     def _leave(self) -> None:
         """Give up the places of sessions that hold no connection."""
         for lease in (self._leases or {}).values():
             if not lease.open:
                 lease.leave()
+
+    def _settle(self, outcome: Outcome | None) -> None:
+        """Refuse the sessions to hooks that run after *outcome*; `None`: no longer."""
+        self._refused = None if outcome is None else outcome.value
+        for lease in (self._leases or {}).values():
+            lease.ended = self._refused
+        self._leave()
 
     def _open_leases(self, *, streaming: bool = True) -> list[Lease]:
         leases = self._leases.values() if self._leases else ()
@@ -195,23 +209,27 @@ class UnitOfWork:
             hooks = None  # their time comes when the stream has ended
         else:
             hooks = self._hooks
-        begun = bool(self._open_leases(streaming=streaming))
-        try:
-            yield from finish(
-                partial(self._open_leases, streaming=streaming),
-                hooks,
-                commit=commit,
-            )
-        except BaseException as error:
-            unknown = isinstance(error, CommitUnknownError)
-            outcome = Outcome.UNKNOWN if unknown else Outcome.ROLLED_BACK
-            self._note(outcome, f"COMMIT failed: {type(error).__name__}")
-            raise
-        if not begun:
-            self._note(Outcome.EMPTY, "no transaction was begun")
-        else:
-            self._note(Outcome.COMMITTED if commit else Outcome.ROLLED_BACK, reason)
-        self._leave()
+
+        def settled(outcome: Outcome, error: BaseException | None) -> None:
+            why = reason
+            if error is not None:
+                why = f"COMMIT failed: {type(error).__name__}"
+            elif outcome is Outcome.EMPTY:
+                why = _NOT_BEGUN
+            elif commit and outcome is Outcome.ROLLED_BACK:
+                why = self._doomed or "an error was swallowed"
+            self._note(outcome, why)
+            self._settle(outcome)
+
+        committed = yield from finish(
+            partial(self._open_leases, streaming=streaming),
+            hooks,
+            commit=commit,
+            doomed=lambda: self._doomed is not None or self._poison is not None,
+            settled=settled,
+        )
+        if commit and not committed and self._doomed is None:
+            raise self._unexpected()
 
     def _conclude(self, error: BaseException | None) -> Plan[None]:
         """End the unit of a block: for good, and with an error if work was lost."""
@@ -231,29 +249,28 @@ class UnitOfWork:
 
     def _end_message(self, error: BaseException | None) -> Plan[None]:
         """End what one WebSocket message has begun; the next one starts afresh."""
-        doomed, self._doomed = self._doomed, None
-        poison = self._poison
+        doomed = self._doomed
         self._commit_anyway = False
-        self.outcome = None
-        if error is not None:
-            reason = f"{type(error).__name__} was raised"
-            yield from self._finish(commit=False, reason=reason)
-        elif doomed is not None:
-            yield from self._finish(commit=False, reason=doomed)
-        elif poison is not None:
-            yield from self._finish(commit=False, reason="an error was swallowed")
-            unexpected = self._unexpected()
-            self._poison = None
-            raise unexpected
-        else:
-            yield from self._finish(commit=True, reason="the message was handled")
-        self._poison = None
+        self._result = None
+        try:
+            if error is not None:
+                reason = f"{type(error).__name__} was raised"
+                yield from self._finish(commit=False, reason=reason)
+            elif doomed is not None:
+                yield from self._finish(commit=False, reason=doomed)
+            elif self._poison is not None:
+                yield from self._finish(commit=False, reason="an error was swallowed")
+                raise self._unexpected()
+            else:
+                yield from self._finish(commit=True, reason="the message was handled")
+        finally:
+            self._doomed = self._poison = None
+            self._settle(None)
 
     def _note(self, outcome: Outcome, reason: str) -> None:
         """The first word counts: it is what the client was told."""
-        if self.outcome is None or self.outcome is Outcome.EMPTY:
-            self.outcome = outcome
-            self.reason = reason
+        if self._result is None or self._result[0] is Outcome.EMPTY:
+            self._result = (outcome, reason)
 
     def _swallowed(self, error: BaseException) -> None:
         """Something inside the unit failed half-way: it can't be committed any more."""
@@ -275,11 +292,11 @@ class UnitOfWork:
         An asyncio transport keeps the context in which it was created, and with it this
         unit, for as long as the pooled connection lives.
         """
+        if self._ended:
+            return
         self._ended = True
         leases, self._leases, self._hooks = self._leases, None, None
-        if self.outcome is None:
-            self._note(Outcome.EMPTY, "no transaction was begun")
-        if leases:
+        if leases is not None:
             for source, lease in leases.items():
                 lease.close((self.outcome or Outcome.EMPTY).value)
                 source.returned(self)
@@ -346,12 +363,27 @@ def unit_of(source: Source) -> UnitOfWork:
     return unit
 
 
-def unit_of_request(source: Source, request: object) -> UnitOfWork:
-    """The unit of *request*, a Starlette `HTTPConnection` or an ASGI scope."""
+def unit_of_request(source: Source, request: object = None) -> UnitOfWork:
+    """The unit of *request*, a Starlette `HTTPConnection` or an ASGI scope.
+
+    Without it, the unit of the request around the caller, whatever blocks lie between:
+    a dependency that holds a `transaction()` block open takes over nobody's session.
+    """
+    if request is None:
+        return _outermost(unit_of(source), source)
     scope = getattr(request, "scope", request)
     if not isinstance(scope, Mapping):
         raise UsageError(f"give the request (or its ASGI scope), not {request!r}")
-    unit: UnitOfWork | None = scope.get("unitwork")
+    unit: UnitOfWork | None = getattr(scope.get("state"), "unit", None)
     while unit is not None and not unit._covers(source):
         unit = unit._parent
     return unit_of(source) if unit is None else unit
+
+
+def _outermost(unit: UnitOfWork, source: Source) -> UnitOfWork:
+    parent = unit._parent
+    while parent is not None:
+        if parent._covers(source) and not parent._ended:
+            unit = parent
+        parent = parent._parent
+    return unit

@@ -144,11 +144,7 @@ class AsyncDatabase(_Database, Generic[AsyncS]):
         In plain Starlette `await db.session(request)`. Doesn't connect: the first
         statement does. Raises as `current` does.
         """
-        unit = (
-            unit_of(self._source)
-            if request is None
-            else unit_of_request(self._source, request)
-        )
+        unit = unit_of_request(self._source, request)
         return unit._lease(self._source).session  # type: ignore[return-value]  # the factory's class
 
     def transaction(self, *, nested: Nested = "own") -> AsyncTransaction[AsyncS]:
@@ -260,11 +256,7 @@ class Database(_Database, Generic[SyncS]):
         Waits on the event loop till a connection is to be had, but doesn't connect yet.
         Raises as `current` does, and `PoolTimeoutError`.
         """
-        unit = (
-            unit_of(self._source)
-            if request is None
-            else unit_of_request(self._source, request)
-        )
+        unit = unit_of_request(self._source, request)
         lease = unit._lease(self._source)
         await lease.enter()
         return lease.session  # type: ignore[return-value]  # the factory's class

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _SQLITE_BUSY = 5
+_PASSING = frozenset({"08", "40", "53", "57"})  # SQLSTATE classes of what will pass
 
 
 async def unit_of_work() -> UnitOfWork:
@@ -49,7 +50,8 @@ async def answer_conflict(request: Request, error: Exception) -> Response:
     .. versionadded:: 0.1
     """
     return _problem(
-        HTTPStatus.CONFLICT, "The change conflicts with what is already stored."
+        HTTPStatus.CONFLICT,
+        "The change conflicts with what is stored, or breaks a rule of the database.",
     )
 
 
@@ -91,10 +93,13 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
 def _is_out_of_reach(error: exc.DBAPIError) -> bool:
     """Lost, or never had: an error without a statement comes from connecting.
 
-    Or from COMMIT; those that get here (a serialization failure, say) may be tried
-    again as well.
+    Or from COMMIT: then the SQLSTATE, if there is one, says whether it may be tried
+    again, such as a serialization failure, or not, such as a trigger that said no.
     """
-    return error.connection_invalidated or error.statement is None
+    if error.connection_invalidated:
+        return True
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    return error.statement is None and (state is None or state[:2] in _PASSING)
 
 
 def _unavailable(detail: str, *, retry_after: float) -> Response:

@@ -40,5 +40,5 @@ class DatabaseSettings:
             value = getattr(self, key)
             if value is None and key == "ping_after_idle":
                 continue
-            if not isinstance(value, int | float) or value <= 0:
+            if not isinstance(value, int | float) or not value > 0:  # NaN is neither
                 raise UsageError(f"{key} is {value!r}; give seconds, more than 0")
