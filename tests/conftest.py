@@ -10,16 +10,22 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
-from support.flavours import FLAVOURS, Flavour, Observer
+from sqlalchemy import NullPool, create_engine, make_url
+from support.flavours import (
+    ASYNC,
+    EVERY,
+    FLAVOURS,
+    POSTGRESQL,
+    SYNC,
+    Flavour,
+    Observer,
+    only,
+)
+from support.models import Base
 
 from unitwork import AsyncDatabase, Database
 
-EVERY = list(FLAVOURS)
-ASYNC = ["aiosqlite", "psycopg-async", "asyncpg"]
-SYNC = ["sqlite3", "psycopg"]
-POSTGRESQL = ["psycopg", "psycopg-async", "asyncpg"]
-
+__all__ = ["ASYNC", "EVERY", "POSTGRESQL", "SYNC", "only"]
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -35,7 +41,11 @@ def postgresql() -> Iterator[str]:
     name = f"unitwork_test_{os.getpid()}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    url = make_url(server).set(database=name)
+    engine = create_engine(url.set(drivername="postgresql+psycopg"))
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    yield url.render_as_string(hide_password=False)
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -56,10 +66,23 @@ async def flavour(
     url = url_of(name, request, tmp_path)
     kind = Database if name in SYNC else AsyncDatabase
     flavour = Flavour(name, url, kind(url, pool_size=5, max_overflow=0, pool_timeout=5))
-    await flavour.create_tables()
+    empty_tables(url)
     yield flavour
     await check_nothing_is_left(flavour)
     await flavour.dispose()
+
+
+def empty_tables(url: str) -> None:
+    """Create the tables of an SQLite file, empty those of PostgreSQL."""
+    made = make_url(url)
+    if made.get_backend_name() == "sqlite":
+        engine = create_engine(made.set(drivername="sqlite"), poolclass=NullPool)
+        Base.metadata.create_all(engine)
+        return
+    plain = made.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute("SET lock_timeout = '10s'")
+        connection.execute("TRUNCATE item, child RESTART IDENTITY")
 
 
 @pytest.fixture
@@ -81,13 +104,14 @@ async def check_nothing_is_left(flavour: Flavour) -> None:
     assert not ours, f"tasks are left: {ours}"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _old_objects_are_not_collected_each_time() -> None:
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_garbage_with_connections() -> Iterator[None]:
     """What only the garbage collector gives back must fail its own test."""
     yield
     gc.collect()
-
-
-def only(*names: str) -> pytest.MarkDecorator:
-    """Run a test with these flavours and no others."""
-    return pytest.mark.parametrize("flavour", list(names), indirect=True)

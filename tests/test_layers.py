@@ -18,6 +18,7 @@ LAYERS = [
     "_hooks",
     "_engine",
     "_gate",
+    "_line",
     "_guard",
     "_session",
     "_plan",

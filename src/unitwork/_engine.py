@@ -15,7 +15,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
+    from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["DEFERRED", "capacity", "open_engine", "sync_engine"]
@@ -39,31 +39,15 @@ def open_engine(
     options: Mapping[str, Any],
 ) -> Engine | AsyncEngine:
     """Create the engine for a URL; raise `UsageError` if the URL can't be right."""
-    try:
-        url = make_url(given)
-        driver_is_async = url.get_dialect(_is_async=is_async).is_async
-    except TypeError:  # SQLAlchemy 2.0 knows no _is_async
-        driver_is_async = url.get_dialect().is_async
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise UsageError(f"the database URL can't be used: {error}") from error
-    if driver_is_async is not is_async:
-        raise UsageError(_wrong_flavour(url, is_async))
+    url = _checked(given, is_async)
     if url.get_backend_name() != "sqlite":
         return _create(url, is_async, options)
-    memory = _in_memory(url)
-    if memory:
-        # Each connection would have a database of its own; so one at a time, and it
-        # lives for as long as `anchor` does, whatever becomes of pooled connections.
-        name = f"file:unitwork-{uuid4().hex}?mode=memory&cache=shared&uri=true"
-        url = url.set(database=name, query={})
-        anchor = sqlite3.connect(name, uri=True, check_same_thread=False)
-        pool = AsyncAdaptedQueuePool if is_async else QueuePool
-        options = {"poolclass": pool, "pool_size": 1, "max_overflow": 0, **options}
-    engine = _create(url, is_async, options)
-    if memory:
-        finalize(sync_engine(engine), anchor.close)
+    if _in_memory(url):
+        engine = _open_in_memory(url, is_async, options)
+    else:
+        engine = _create(url, is_async, options)
     if sqlite_defaults:
-        _listen_for_sqlite(sync_engine(engine), wal=not memory)
+        _listen_for_sqlite(sync_engine(engine), wal=not _in_memory(url))
     return engine
 
 
@@ -89,6 +73,40 @@ def _create(
     from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet
 
     return create_async_engine(url, **options)
+
+
+def _open_in_memory(
+    url: URL, is_async: bool, options: Mapping[str, Any]
+) -> Engine | AsyncEngine:
+    """One database for all connections, which take turns.
+
+    Each connection would have a database of its own. This one lives for as long as
+    `anchor` does, whatever becomes of the pooled connection.
+    """
+    name = f"file:unitwork-{uuid4().hex}?mode=memory&cache=shared&uri=true"
+    anchor = sqlite3.connect(name, uri=True, check_same_thread=False)
+    pool = AsyncAdaptedQueuePool if is_async else QueuePool
+    options = {"poolclass": pool, "pool_size": 1, "max_overflow": 0, **options}
+    engine = _create(url.set(database=name, query={}), is_async, options)
+    finalize(sync_engine(engine), anchor.close)
+    return engine
+
+
+def _checked(given: str | URL, is_async: bool) -> URL:
+    try:
+        url = make_url(given)
+        dialect = _dialect(url, is_async)
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise UsageError(f"the database URL can't be used: {error}") from error
+    if dialect.is_async is not is_async:
+        raise UsageError(_wrong_flavour(url, is_async))
+    return url
+
+
+def _dialect(url: URL, is_async: bool) -> type[Dialect]:
+    """The dialect that an engine would use: psycopg is either, as it is asked for."""
+    dialect = url.get_dialect()
+    return dialect.get_async_dialect_cls(url) if is_async else dialect
 
 
 def _wrong_flavour(url: URL, is_async: bool) -> str:

@@ -8,6 +8,7 @@ on the event loop, as many at a time as the pool has connections.
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from collections import deque
 from concurrent.futures import Future
@@ -68,14 +69,14 @@ class Gate:
             self._give_up(place)
             raise
 
-    def enter_in_thread(self) -> None:
-        """Wait for a place in a thread, the loop's own thread excepted.
+    def enter_in_thread(self) -> bool:
+        """Wait for a place in a thread (not the loop's); say whether there is one now.
 
         A worker thread lends its place in the thread pool to others while it waits,
         or those inside might wait for a thread for as long as this one waits for them.
         """
         if self.try_enter():
-            return
+            return True
         if _on_event_loop():
             raise self._timed_out(
                 "at once, and waiting here would block the event loop"
@@ -83,8 +84,9 @@ class Gate:
         try:
             from_thread.check_cancelled()
         except RuntimeError:
-            return  # not a framework's thread: the pool itself may make it wait
+            return False  # a thread of the user's own: the pool may make it wait
         from_thread.run(self._enter_lending)
+        return True
 
     def warn_on_event_loop(self) -> None:
         """Warn, the first time, that whoever calls this blocks the event loop."""
@@ -96,7 +98,7 @@ class Gate:
             "request waits meanwhile. Make the endpoint a plain `def`, or use "
             "AsyncDatabase",
             BlockingSessionWarning,
-            stacklevel=2,
+            stacklevel=_level_of_the_caller(),
         )
 
     async def _enter_lending(self) -> None:
@@ -134,6 +136,18 @@ class Gate:
             f"no connection became free {when}: {self.size} units hold them all, "
             f"{self.waiting} wait; make the pool larger or the units shorter"
         )
+
+
+def _level_of_the_caller() -> int:
+    """The `stacklevel` of the first frame that is neither ours nor SQLAlchemy's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_machinery(frame.f_globals["__name__"]):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_machinery(module: str) -> bool:
+    return module.partition(".")[0] in ("unitwork", "sqlalchemy")
 
 
 def _on_event_loop() -> bool:

@@ -25,14 +25,9 @@ def lifespan(sources: Sequence[Source], send: Send) -> Send:
 
     async def send_with_databases(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
-            try:
-                for source in sources:
-                    if source.settings.check_at_startup:
-                        await check(source)
-            except Exception as error:
-                reason = f"database {source.name!r} can't be reached: {error}"
-                log.error("%s", reason)
-                message = {"type": "lifespan.startup.failed", "message": reason}
+            for source in sources:
+                if source.settings.check_at_startup:
+                    message = await _checked(source, message)
         elif message["type"] in (
             "lifespan.shutdown.complete",
             "lifespan.shutdown.failed",
@@ -41,6 +36,17 @@ def lifespan(sources: Sequence[Source], send: Send) -> Send:
         await send(message)
 
     return send_with_databases
+
+
+async def _checked(source: Source, message: Message) -> Message:
+    """Give *message*, or the one that says why the application can't start."""
+    try:
+        await check(source)
+    except Exception as error:
+        reason = f"database {source.name!r} can't be reached: {error}"
+        log.error("%s", reason)
+        return {"type": "lifespan.startup.failed", "message": reason}
+    return message
 
 
 async def check(source: Source) -> None:
@@ -68,8 +74,8 @@ async def drain_and_dispose(sources: Sequence[Source]) -> None:
                 source.name,
                 source.settings.drain_timeout,
             )
-        if not source.owns_engine:
-            continue
+        if not source.owns_engine or source.override is not None:
+            continue  # somebody else's, or in the hands of a test
         if source.is_async:
             await source.async_engine.dispose()
         else:

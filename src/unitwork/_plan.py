@@ -10,8 +10,16 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import suppress
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
+from threading import Timer
 from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -68,6 +76,10 @@ def finish(
     pending: Sequence[Lease] = ()
     done: list[Lease] = []
     try:
+        commit = commit and not doomed()
+        for lease in leases() if commit else ():
+            if lease.suspect:
+                yield Step(_session.verify, lease)
         for hook in hooks.take_before_commit() if hooks and commit else ():
             yield Step(hook.call)
         if commit and not doomed():
@@ -163,7 +175,10 @@ def _make(step: Step) -> Any:
     while True:
         if not step.lease.busy:
             with suppress(IllegalStateChangeError):
-                return step.call(step.lease.sync_session)
+                if step.limit is None:
+                    return step.call(step.lease.sync_session)
+                with _within(step.limit, step.lease):
+                    return step.call(step.lease.sync_session)
         patience.check()
         time.sleep(_PAUSE)
 
@@ -175,10 +190,38 @@ async def _amake(step: Step) -> Any:
     while True:
         if not step.lease.busy:
             with suppress(IllegalStateChangeError):
-                async with asyncio.timeout(step.limit):
+                if step.limit is None:
+                    return await _in_place(step.call, step.lease)
+                async with _awithin(step.limit, step.lease):
                     return await _in_place(step.call, step.lease)
         patience.check()
         await asyncio.sleep(_PAUSE)
+
+
+@contextmanager
+def _within(limit: float, lease: Lease) -> Iterator[None]:
+    """Break the connection off when the time is over."""
+    timer = Timer(limit, lease.discard)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@asynccontextmanager
+async def _awithin(limit: float, lease: Lease) -> AsyncIterator[None]:
+    """Break the connection off when the time is over.
+
+    To cancel a driver is the last resort: it may take its time to ask the server to
+    stop, and a thread would not notice.
+    """
+    timer = asyncio.get_running_loop().call_later(limit, lease.discard)
+    try:
+        async with asyncio.timeout(2 * limit):
+            yield
+    finally:
+        timer.cancel()
 
 
 class _Patience:

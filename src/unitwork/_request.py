@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from ._ending import CommitWhen, Ending, Verdict, judge
 from ._plan import Plan, arun, uninterrupted
 from ._unit import UnitOfWork
+from .errors import UsageError
 
 __all__ = ["RequestUnit", "State", "Unwind"]
 
@@ -67,7 +68,8 @@ class RequestUnit(UnitOfWork):
         kind = message["type"]
         if kind == "http.response.start":
             if not self._started:
-                self._exception = sys.exception()  # a handler sends while it handles
+                # A handler sends its response while it handles the exception.
+                self._exception = sys.exception()
                 self._status = message["status"]
                 self._verdict: Verdict | None = None
                 if self._leases is not None or self._hooks is not None:
@@ -82,8 +84,9 @@ class RequestUnit(UnitOfWork):
         else:
             if self._leases is not None or self._hooks is not None:
                 await self._end_part(streaming=True)
+                # They refuse now: a stray must not begin while the chunk leaves.
+                self._end()
                 await self._send(message)
-                self._end()  # the sessions refuse now; background tasks come next
             else:
                 await self._send(message)
                 self._ended = True
@@ -102,14 +105,30 @@ class RequestUnit(UnitOfWork):
         except Exception as error:
             await self._run(self._finish(commit=False, reason="commit_when failed"))
             self._fail(error)
-        lost = verdict.commit and self._poison is not None
-        commit = verdict.commit and not lost
+        if verdict.commit and not streaming and self._streams_what_it_wrote:
+            await self._run(self._finish(commit=False, reason="a cursor is open"))
+            self._fail(
+                UsageError(
+                    "the response starts while a server-side cursor is open in a "
+                    "transaction that has written: it could be committed only after "
+                    "the client was told. Stream from a unit of its own: "
+                    "`async with db.transaction() as session:`"
+                )
+            )
         await self._run(
-            self._finish(commit=commit, reason=verdict.reason, streaming=streaming)
+            self._finish(
+                commit=verdict.commit,
+                reason=verdict.reason,
+                streaming=streaming,
+                may_lose=self._status >= 400,
+            )
         )
-        if lost and self._status < 400:
-            self._fail(self._unexpected())
         self._settle(None)
+
+    @property
+    def _streams_what_it_wrote(self) -> bool:
+        leases = (self._leases or {}).values()
+        return any(lease.streaming and lease.wrote for lease in leases)
 
     def _judge(self) -> Verdict:
         """Decide once; what the unit itself asks for later still counts."""

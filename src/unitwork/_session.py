@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, IllegalStateChangeError
+from sqlalchemy.exc import DBAPIError, IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from ._guard import line_of, sever
-from .errors import CommitUnknownError, SessionEndedError
+from ._guard import sever
+from ._line import is_aborted, line_of
+from .errors import (
+    CommitUnknownError,
+    SessionEndedError,
+    UnexpectedRollbackError,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -24,15 +30,16 @@ if TYPE_CHECKING:
 
     from ._gate import Gate
     from ._hooks import Hooks
+    from ._line import Line
 
-__all__ = ["Lease", "commit", "fenced", "rollback"]
+__all__ = ["Lease", "commit", "fenced", "rollback", "unexpected", "verify"]
 
 log = logging.getLogger("unitwork")
 
 REMEDY = (
-    "this session's unit of work has ended: its transaction was {}. For work after the "
-    "response (a background task, a stream's end, a task of your own) open a unit of "
-    "its own: `async with db.transaction() as session:`"
+    "this session's unit of work has ended ({ended}). For work after the response (a "
+    "background task, a task of your own) or in a hook, open a unit of its own: "
+    "`{word} db.transaction() as session:`"
 )
 
 
@@ -45,6 +52,7 @@ class Lease:
         "connections",
         "ended",
         "hooks",
+        "is_async",
         "owned",
         "patience",
         "session",
@@ -63,6 +71,7 @@ class Lease:
         self.session = session
         sync = session if isinstance(session, Session) else session.sync_session
         self.sync_session: Session = sync
+        self.is_async = session is not sync
         self.hooks: Callable[[], Hooks | None] | None = hooks
         self.patience = patience
         """Seconds that the end may wait for others that still use the session."""
@@ -77,29 +86,41 @@ class Lease:
             sync._lease = self
 
     @property
-    def is_async(self) -> bool:
-        return self.session is not self.sync_session
-
-    @property
     def open(self) -> bool:
         """Whether there is something to commit or roll back."""
         return self.sync_session.in_transaction()
 
+    def _lines(self) -> list[Line]:
+        lines = [line_of(connection) for connection in self.connections]
+        return [line for line in lines if line is not None]
+
     @property
     def streaming(self) -> bool:
         """Whether a server-side cursor waits for its rows to be fetched."""
-        lines = [line_of(connection) for connection in self.connections]
-        return any(line is not None and line.streaming for line in lines)
+        return any(line.streaming for line in self._lines())
+
+    @property
+    def wrote(self) -> bool:
+        """Whether there may be something to store."""
+        session = self.sync_session
+        unflushed = session.new or session.dirty or session.deleted
+        return bool(unflushed) or any(line.wrote for line in self._lines())
 
     @property
     def busy(self) -> bool:
         """Whether a statement is under way: some other task or thread has sent it."""
-        lines = [line_of(connection) for connection in self.connections]
-        return any(line is not None and line.statements > 0 for line in lines)
+        return any(line.statements > 0 for line in self._lines())
+
+    @property
+    def suspect(self) -> bool:
+        """Whether an error inside the transaction may have cost the work."""
+        failures = [line.failure for line in self._lines()]
+        return any(failures) or not self.sync_session.is_active
 
     def check(self) -> None:
         if self.ended is not None:
-            raise SessionEndedError(REMEDY.format(self.ended))
+            word = "async with" if self.is_async else "with"
+            raise SessionEndedError(REMEDY.format(ended=self.ended, word=word))
 
     def begin(self) -> None:
         """Note that a transaction begins: in the thread of whoever uses the session."""
@@ -108,8 +129,7 @@ class Lease:
             return
         self._gate.warn_on_event_loop()
         if not self._has_place:
-            self._gate.enter_in_thread()
-            self._has_place = True
+            self._has_place = self._gate.enter_in_thread()
 
     async def enter(self) -> None:
         """Wait on the event loop for the right to a connection."""
@@ -130,14 +150,11 @@ class Lease:
         self.connections.append(connection)
 
     def discard(self) -> None:
-        """Throw the connections away: what they have open can't be rolled back."""
+        """Break off the connections: whoever waits for them gets an error."""
         for connection in self.connections:
-            if line_of(connection) is None:
-                continue
-            if self.is_async:
-                connection.invalidate()
-            else:  # its thread gets an error, and invalidates it
-                sever(connection.connection.driver_connection)
+            with suppress(InvalidRequestError):  # closed by its thread meanwhile
+                if line_of(connection) is not None:
+                    sever(connection.connection.driver_connection)
 
     def close(self, became: str) -> None:
         """Refuse further use. No I/O: nothing is open by now, or it is discarded."""
@@ -177,6 +194,7 @@ def fenced(session_class: type[Session]) -> type[Session]:
     """Derive from *session_class* the class of sessions that know their lease."""
     made: type[Session] = type(session_class.__name__, (_Fenced, session_class), {})
     event.listen(made, "after_begin", _after_begin)
+    event.listen(made, "before_commit", _before_commit)
     event.listen(made, "after_commit", _after_commit)
     event.listen(made, "after_soft_rollback", _after_soft_rollback)
     return made
@@ -187,6 +205,11 @@ def _after_begin(
 ) -> None:
     if session._lease is not None and not transaction.nested:
         session._lease.connected(connection)
+
+
+def _before_commit(session: _Fenced) -> None:
+    if not session.in_nested_transaction():
+        verify(session)
 
 
 def _after_commit(session: _Fenced) -> None:
@@ -205,6 +228,29 @@ def _after_soft_rollback(session: _Fenced, transaction: SessionTransaction) -> N
 def _hooks_of(session: _Fenced) -> Hooks | None:
     lease = session._lease
     return lease.hooks() if lease is not None and lease.hooks is not None else None
+
+
+def verify(session: Session) -> None:
+    """Raise `UnexpectedRollbackError` if COMMIT would store nothing, and not say so."""
+    lease: Lease | None = getattr(session, "_lease", None)
+    for connection in lease.connections if lease is not None else ():
+        line = line_of(connection)
+        if line is None or (failure := line.failure) is None:
+            continue
+        if not session.is_active or line.lost or is_aborted(connection):
+            raise unexpected(failure) from failure
+        line.failure = None
+    if not session.is_active:
+        raise unexpected(None)
+
+
+def unexpected(error: BaseException | None) -> UnexpectedRollbackError:
+    what = "an error" if error is None else type(error).__name__
+    return UnexpectedRollbackError(
+        f"the work of this unit is lost: {what} in the middle of it was swallowed, and "
+        "after that nothing can be committed. Let the error through, or put the risky "
+        "part into a savepoint: `session.begin_nested()`"
+    )
 
 
 def commit(session: Session) -> None:

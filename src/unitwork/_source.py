@@ -144,6 +144,12 @@ class Source:
             owned=override is None,
         )
 
+    @property
+    def has_room_for_one(self) -> bool:
+        """Whether a second unit has to wait: one connection, or SQLite's write lock."""
+        factory = self.factory
+        return factory.takes_write_lock or capacity(factory.engine) == 1
+
     def returned(self, unit: UnitOfWork) -> None:
         """Note that *unit* needs its session no more."""
         self._units.discard(unit)
@@ -194,8 +200,9 @@ class Factory:
         self._check()
         engine = self.engine
         self.gate = None if is_async else _gate_for(engine)
+        self.takes_write_lock = two_begins and engine.dialect.name == "sqlite"
         self._deferred: Any = None
-        if two_begins and engine.dialect.name == "sqlite":
+        if self.takes_write_lock:
             self._deferred = given.execution_options(**DEFERRED)  # type: ignore[attr-defined]  # an engine of ours
 
     @property

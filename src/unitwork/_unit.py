@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ParamSpec
 from ._ending import Outcome
 from ._hooks import Hook, Hooks, enclosing
 from ._plan import Plan, finish
+from ._session import unexpected
 from .errors import (
     MissingSessionError,
     SessionEndedError,
-    UnexpectedRollbackError,
     UsageError,
 )
 
@@ -90,10 +90,11 @@ class UnitOfWork:
         return _NOT_BEGUN if self._ended else ""
 
     def __repr__(self) -> str:
-        state = (
-            "open" if self.outcome is None else f"{self.outcome.value}: {self.reason}"
-        )
-        return f"<UnitOfWork {state}>"
+        return f"<UnitOfWork {self._fate}>"
+
+    @property
+    def _fate(self) -> str:
+        return f"{self.outcome.value}: {self.reason}" if self.outcome else "open"
 
     # What users say of it
 
@@ -166,9 +167,23 @@ class UnitOfWork:
             leases = self._leases = {}
         lease = leases.get(source)
         if lease is None:
+            self._check_not_blocked(source)
             lease = leases[source] = source.lease(self)
             lease.ended = self._refused
         return lease
+
+    def _check_not_blocked(self, source: Source) -> None:
+        """Refuse a second unit that would only wait for the first one, around it."""
+        outer = self._parent
+        while outer is not None and not outer._ended:
+            lease = (outer._leases or {}).get(source)
+            if lease is not None and lease.open and source.has_room_for_one:
+                raise UsageError(
+                    f"database {source.name!r} lets in one unit at a time, and the one "
+                    "around this block is inside: this block would wait for it for "
+                    'ever. Use `transaction(nested="join")` or `nested="savepoint"`'
+                )
+            outer = outer._parent
 
     @property
     def _may_write(self) -> bool:
@@ -190,7 +205,7 @@ class UnitOfWork:
 
     def _settle(self, outcome: Outcome | None) -> None:
         """Refuse the sessions to hooks that run after *outcome*; `None`: no longer."""
-        self._refused = None if outcome is None else outcome.value
+        self._refused = None if outcome is None else self._fate
         for lease in (self._leases or {}).values():
             lease.ended = self._refused
         self._leave()
@@ -200,15 +215,21 @@ class UnitOfWork:
         return [x for x in leases if x.open and (streaming or not x.streaming)]
 
     def _finish(
-        self, *, commit: bool, reason: str, streaming: bool = True
+        self,
+        *,
+        commit: bool,
+        reason: str,
+        streaming: bool = True,
+        may_lose: bool = False,
     ) -> Plan[None]:
-        """End what is open, note the outcome; *streaming* sessions too, or not yet."""
-        if not streaming and len(self._open_leases()) != len(
-            self._open_leases(streaming=False)
-        ):
-            hooks = None  # their time comes when the stream has ended
-        else:
-            hooks = self._hooks
+        """End what is open, note the outcome; *streaming* sessions too, or not yet.
+
+        What was doomed is rolled back all the same. Raises `UnexpectedRollbackError` if
+        nobody had asked for that, unless the work *may* be lost without a word.
+        """
+        leases = partial(self._open_leases, streaming=streaming)
+        waits = not streaming and len(leases()) < len(self._open_leases())
+        hooks = None if waits else self._hooks  # their time comes after the stream
 
         def settled(outcome: Outcome, error: BaseException | None) -> None:
             why = reason
@@ -221,48 +242,33 @@ class UnitOfWork:
             self._note(outcome, why)
             self._settle(outcome)
 
+        if not commit:  # a stray thread must not begin anew behind the rollback
+            self._settle(Outcome.ROLLED_BACK)
         committed = yield from finish(
-            partial(self._open_leases, streaming=streaming),
+            leases,
             hooks,
             commit=commit,
             doomed=lambda: self._doomed is not None or self._poison is not None,
             settled=settled,
         )
-        if commit and not committed and self._doomed is None:
-            raise self._unexpected()
+        if commit and not committed and self._doomed is None and not may_lose:
+            raise unexpected(self._poison) from self._poison
 
     def _conclude(self, error: BaseException | None) -> Plan[None]:
-        """End the unit of a block: for good, and with an error if work was lost."""
+        """End the unit of a block, for good."""
+        reason = "the block ended" if error is None else _raised(error)
         try:
-            if error is not None:
-                reason = f"{type(error).__name__} was raised"
-                yield from self._finish(commit=False, reason=reason)
-            elif self._doomed is not None:
-                yield from self._finish(commit=False, reason=self._doomed)
-            elif self._poison is not None:
-                yield from self._finish(commit=False, reason="an error was swallowed")
-                raise self._unexpected()
-            else:
-                yield from self._finish(commit=True, reason="the block ended")
+            yield from self._finish(commit=error is None, reason=reason)
         finally:
             self._end()
 
     def _end_message(self, error: BaseException | None) -> Plan[None]:
         """End what one WebSocket message has begun; the next one starts afresh."""
-        doomed = self._doomed
+        reason = "the message was handled" if error is None else _raised(error)
         self._commit_anyway = False
         self._result = None
         try:
-            if error is not None:
-                reason = f"{type(error).__name__} was raised"
-                yield from self._finish(commit=False, reason=reason)
-            elif doomed is not None:
-                yield from self._finish(commit=False, reason=doomed)
-            elif self._poison is not None:
-                yield from self._finish(commit=False, reason="an error was swallowed")
-                raise self._unexpected()
-            else:
-                yield from self._finish(commit=True, reason="the message was handled")
+            yield from self._finish(commit=error is None, reason=reason)
         finally:
             self._doomed = self._poison = None
             self._settle(None)
@@ -277,15 +283,6 @@ class UnitOfWork:
         if self._poison is None:
             self._poison = error
 
-    def _unexpected(self) -> UnexpectedRollbackError:
-        error = UnexpectedRollbackError(
-            "the work of this unit was rolled back: an error in the middle of it was "
-            "swallowed. Let the error through, or put the risky part into a savepoint: "
-            "`async with session.begin_nested():`"
-        )
-        error.__cause__ = self._poison
-        return error
-
     def _end(self) -> None:
         """Close the sessions for good, and let go of everything.
 
@@ -298,13 +295,13 @@ class UnitOfWork:
         leases, self._leases, self._hooks = self._leases, None, None
         if leases is not None:
             for source, lease in leases.items():
-                lease.close((self.outcome or Outcome.EMPTY).value)
+                lease.close(self._fate)
                 source.returned(self)
 
     def _check_open(self) -> None:
         if self._ended:
             raise SessionEndedError(
-                f"this unit of work has ended ({self.reason}). For work after the "
+                f"this unit of work has ended ({self._fate}). For work after the "
                 "response (a background task, a task of your own) open a unit of its "
                 "own: `async with db.transaction() as session:`"
             )
@@ -328,6 +325,10 @@ class UnitOfWork:
         leases = self._leases.values() if self._leases else ()
         within = tuple(t for x in leases for t in enclosing(x.sync_session))
         return Hook(partial(hook, *args, **kwargs), within)
+
+
+def _raised(error: BaseException) -> str:
+    return f"{type(error).__name__} was raised"
 
 
 def current_unit() -> UnitOfWork:

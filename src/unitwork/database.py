@@ -25,12 +25,14 @@ __all__ = ["AsyncDatabase", "Database", "PoolStatus"]
 
 AsyncS = TypeVar("AsyncS", bound="AsyncSession", default="AsyncSession")
 SyncS = TypeVar("SyncS", bound=Session, default=Session)
+M = TypeVar("M", bound=Callable[..., object])
 
 
-def _injectable(method: Any) -> Any:
+def _injectable(method: M) -> M:
     """Hide *request* from FastAPI, which would take it for a query parameter."""
     self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    method.__signature__ = inspect.Signature([self])
+    hiding: Any = method
+    hiding.__signature__ = inspect.Signature([self])
     return method
 
 
@@ -99,6 +101,7 @@ class AsyncDatabase(_Database, Generic[AsyncS]):
         self: AsyncDatabase[AsyncSession],
         source: str | URL | AsyncEngine | Callable[[], AsyncEngine],
         *,
+        session_class: None = ...,
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
@@ -211,6 +214,7 @@ class Database(_Database, Generic[SyncS]):
         self: Database[Session],
         source: str | URL | Engine | Callable[[], Engine],
         *,
+        session_class: None = ...,
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from http import HTTPStatus
 from socket import gaierror
+from traceback import walk_tb
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -69,10 +70,11 @@ async def answer_database_error(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
-    if not isinstance(error, exc.DBAPIError) or _is_out_of_reach(error):
-        return _unavailable("The database can't be reached.", retry_after=5.0)
-    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == _SQLITE_BUSY:
+    orig = getattr(error, "orig", None)
+    if getattr(orig, "sqlite_errorcode", 0) & 0xFF == _SQLITE_BUSY:
         return _unavailable("The database is busy.", retry_after=1.0)
+    if _is_out_of_reach(error):
+        return _unavailable("The database can't be reached.", retry_after=5.0)
     raise error
 
 
@@ -81,7 +83,7 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
     exc.TimeoutError: answer_pool_timeout,
     PoolTimeoutError: answer_pool_timeout,
     exc.DBAPIError: answer_database_error,
-    ConnectionRefusedError: answer_database_error,  # asyncpg's, unwrapped
+    ConnectionRefusedError: answer_database_error,
     gaierror: answer_database_error,
 }
 """`FastAPI(exception_handlers=exception_handlers)`; answers are RFC 9457 problems.
@@ -90,16 +92,25 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
 """
 
 
-def _is_out_of_reach(error: exc.DBAPIError) -> bool:
+def _is_out_of_reach(error: Exception) -> bool:
     """Lost, or never had: an error without a statement comes from connecting.
 
     Or from COMMIT: then the SQLSTATE, if there is one, says whether it may be tried
     again, such as a serialization failure, or not, such as a trigger that said no.
     """
+    if not isinstance(error, exc.DBAPIError):
+        return _came_from_pool(error)
     if error.connection_invalidated:
         return True
     state: str | None = getattr(error.orig, "sqlstate", None)
     return error.statement is None and (state is None or state[:2] in _PASSING)
+
+
+def _came_from_pool(error: Exception) -> bool:
+    """Whether it was a database that refused; asyncpg's errors come unwrapped."""
+    frames = walk_tb(error.__traceback__)
+    names = (frame.f_globals.get("__name__", "") for frame, _ in frames)
+    return any(name.startswith("sqlalchemy.pool") for name in names)
 
 
 def _unavailable(detail: str, *, retry_after: float) -> Response:

@@ -25,6 +25,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+AnyDatabase = Database[Any] | AsyncDatabase[Any]
 
 
 class DBSessionMiddleware:
@@ -45,12 +46,12 @@ class DBSessionMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        db: Database[Any] | AsyncDatabase[Any] | Sequence[Any],
+        db: AnyDatabase | Sequence[AnyDatabase],
         *,
         commit_when: CommitWhen = succeeded,
         state_attribute: str = "db",
     ) -> None:
-        databases = list(db) if isinstance(db, Sequence) else [db]
+        databases = [db] if isinstance(db, str) or not isinstance(db, Sequence) else db
         self._app = app
         self._sources = _by_attribute(databases, state_attribute)
         self._commit_when = commit_when

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from anyio import to_thread
 from fastapi import Depends
 from sqlalchemy import Connection, Engine, make_url
@@ -25,6 +26,16 @@ FLAVOURS = {
     "psycopg-async": "postgresql+psycopg",
     "asyncpg": "postgresql+asyncpg",
 }
+
+EVERY = list(FLAVOURS)
+ASYNC = ["aiosqlite", "psycopg-async", "asyncpg"]
+SYNC = ["sqlite3", "psycopg"]
+POSTGRESQL = ["psycopg", "psycopg-async", "asyncpg"]
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """Run a test with these flavours and no others."""
+    return pytest.mark.parametrize("flavour", list(names), indirect=True)
 
 
 @dataclass

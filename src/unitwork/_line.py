@@ -1,0 +1,194 @@
+"""What is known of one pooled connection, beyond what its driver says.
+
+Statements are watched by engine events, without I/O: which are under way, whether one
+of them failed or wrote, whether a server-side cursor is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import ExceptionContext
+
+__all__ = ["KEY", "Line", "in_transaction", "is_aborted", "line_of", "watch"]
+
+KEY = "unitwork"
+_SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
+_INERROR = 3  # libpq, PGTransactionStatusType
+_READS = {"select", "values", "table", "show", "explain", "with", "set"} | {
+    "savepoint",
+    "release",
+    "rollback",
+    "begin",
+}
+
+
+class Line:
+    """One connection, from the time it is made until it is closed."""
+
+    __slots__ = (
+        "failure",
+        "loop",
+        "lost",
+        "returned_at",
+        "statements",
+        "stream",
+        "wrote",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.loop = loop
+        self.returned_at: float | None = None
+        self.statements = 0
+        """How many statements are on their way to the server and back."""
+        self.stream: ReferenceType[Any] | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """A transaction begins: nothing has happened in it."""
+        self.wrote = False
+        self.failure: BaseException | None = None
+        """The last statement error that no savepoint has undone."""
+        self.lost = False
+        """Whether the database has rolled everything back by itself."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a server-side cursor is still open, as far as can be told."""
+        context = self.stream() if self.stream is not None else None
+        return context is not None and _is_open(context.cursor)
+
+
+def line_of(connection: Connection) -> Line | None:
+    """The line of an open *connection*; `None` once it is closed or thrown away."""
+    if connection.closed or connection.invalidated:
+        return None
+    line: Line | None = connection.info.get(KEY)
+    return line
+
+
+def in_transaction(driver_connection: Any) -> bool:
+    """Ask the driver, without I/O, whether the connection is inside a transaction."""
+    if driver_connection is None:
+        return False
+    ask = getattr(driver_connection, "is_in_transaction", None)
+    if ask is not None:  # asyncpg
+        return bool(ask())
+    info = getattr(driver_connection, "info", None)
+    status = getattr(info, "transaction_status", None)
+    if status is not None:  # psycopg, psycopg2; 0 is IDLE
+        return int(status) != 0
+    status = getattr(driver_connection, "server_status", None)
+    if status is not None:  # pymysql, asyncmy, aiomysql
+        return bool(status & _SERVER_STATUS_IN_TRANS)
+    try:  # sqlite3, aiosqlite
+        return bool(getattr(driver_connection, "in_transaction", False))
+    except ValueError:  # aiosqlite, closed already
+        return False
+
+
+def is_aborted(connection: Connection) -> bool:
+    """Whether COMMIT would be a ROLLBACK: the server has given the transaction up.
+
+    PostgreSQL does so after each error of a statement, and says nothing at COMMIT. A
+    driver that doesn't know is asked by a round trip, so call this after an error only.
+    """
+    if connection.dialect.name != "postgresql":
+        return False
+    info = getattr(connection.connection.driver_connection, "info", None)
+    status = getattr(info, "transaction_status", None)
+    if status is not None:
+        return int(status) == _INERROR
+    try:
+        connection.exec_driver_sql("SELECT 1")
+    except DBAPIError:
+        return True
+    return False
+
+
+def watch(engine: Engine) -> None:
+    """Keep the lines of *engine* up to date."""
+    event.listen(engine, "begin", _begins)
+    event.listen(engine, "rollback_savepoint", _savepoint_is_rolled_back)
+    event.listen(engine, "before_cursor_execute", _statement_begins)
+    event.listen(engine, "after_cursor_execute", _statement_ends)
+    event.listen(engine, "handle_error", _statement_fails)
+
+
+def _begins(connection: Connection) -> None:
+    line = connection.info.get(KEY)
+    if line is not None:
+        line.begin()
+
+
+def _savepoint_is_rolled_back(connection: Connection, name: str, context: None) -> None:
+    line = line_of(connection)
+    if line is not None and not line.lost:
+        line.failure = None
+
+
+def _statement_begins(
+    connection: Connection, cursor: object, statement: str, *rest: object
+) -> None:
+    line = connection.info.get(KEY)
+    if line is not None:
+        line.statements += 1
+
+
+def _statement_ends(
+    connection: Connection,
+    cursor: object,
+    statement: str,
+    parameters: object,
+    context: Any,
+    executemany: bool,
+) -> None:
+    line = connection.info.get(KEY)
+    if line is None:
+        return
+    if line.statements:
+        line.statements -= 1
+    if not line.wrote:
+        line.wrote = _writes(context, statement)
+    options = context.execution_options
+    if options and (options.get("stream_results") or options.get("yield_per")):
+        line.stream = ref(context)
+
+
+def _writes(context: Any, statement: str) -> bool:
+    """Whether a statement may have changed data; of SQL text the first word tells."""
+    if context.compiled is None or context.is_text:
+        return statement.split(None, 1)[0].lower() not in _READS if statement else False
+    return bool(context.isinsert or context.isupdate or context.isdelete)
+
+
+def _statement_fails(failure: ExceptionContext) -> None:
+    connection = failure.connection
+    if connection is None or failure.execution_context is None:
+        return
+    line = line_of(connection)
+    if line is None:
+        return
+    if failure.statement is not None and line.statements:
+        line.statements -= 1
+    line.failure = failure.sqlalchemy_exception or failure.original_exception
+    if connection.in_transaction():
+        driver_connection = connection.connection.driver_connection
+        line.lost = line.lost or not in_transaction(driver_connection)
+
+
+def _is_open(cursor: Any) -> bool:
+    """Whether a driver's cursor still has rows to come; "yes" if it can't be told."""
+    if cursor is None:
+        return False
+    driver_cursor = getattr(cursor, "_cursor", cursor)  # SQLAlchemy's async adapters
+    if driver_cursor is None:
+        return False
+    return not getattr(driver_cursor, "closed", False)

@@ -1,0 +1,179 @@
+"""P4: what the server rolled back behind our back is never reported as committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+from support.asgi import Reply, call
+from support.flavours import Flavour, Observer, only
+from support.models import Item, add_item
+
+from unitwork import DBSessionMiddleware, UnexpectedRollbackError
+
+
+def core(session: Session) -> None:
+    session.execute(insert(Item).values(name="one"))
+
+
+def plain_text(session: Session) -> None:
+    session.execute(text("INSERT INTO item (name) VALUES ('one')"))
+
+
+def flush(session: Session) -> None:
+    session.add(Item(name="one"))
+    session.flush()
+
+
+def wrong_sql(session: Session) -> None:
+    session.execute(text("SELECT * FROM nowhere"))
+
+
+def write_and_swallow(failing: Callable[[Session], None]) -> Callable[[Session], str]:
+    def body(session: Session) -> str:
+        add_item(session)
+        with pytest.raises(DBAPIError):
+            failing(session)
+        return "all is well"
+
+    return body
+
+
+async def post(flavour: Flavour, body: Callable[[Session], object]) -> Reply:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.post("/")(flavour.endpoint(body))
+    return await call(app, "POST", "/")
+
+
+@only("psycopg", "psycopg-async", "asyncpg")
+@pytest.mark.parametrize("failing", [core, plain_text, wrong_sql, flush])
+async def test_a_swallowed_statement_error_is_no_success(
+    flavour: Flavour, observer: Observer, failing: Callable[[Session], None]
+) -> None:
+    reply = await post(flavour, write_and_swallow(failing))
+
+    assert (reply.status, reply.complete) == (500, True)
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert isinstance(reply.error.__cause__, DBAPIError)
+    assert observer.names() == []
+
+
+@only("sqlite3", "aiosqlite")
+async def test_sqlite_keeps_the_work_before_a_swallowed_statement_error(
+    flavour: Flavour, observer: Observer
+) -> None:
+    reply = await post(flavour, write_and_swallow(core))
+
+    assert (reply.status, observer.names()) == (200, ["one"])
+
+
+async def test_a_swallowed_flush_error_is_no_success(
+    flavour: Flavour, observer: Observer
+) -> None:
+    reply = await post(flavour, write_and_swallow(flush))
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert isinstance(reply.error.__cause__, IntegrityError)
+    assert (reply.status, observer.names()) == (500, [])
+
+
+@pytest.mark.parametrize("failing", [core, plain_text, wrong_sql, flush])
+async def test_an_error_that_a_savepoint_undid_does_not_matter(
+    flavour: Flavour, observer: Observer, failing: Callable[[Session], None]
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        with pytest.raises(DBAPIError), session.begin_nested():
+            failing(session)
+
+    reply = await post(flavour, body)
+
+    assert (reply.status, observer.names()) == (200, ["one"])
+
+
+@pytest.mark.parametrize("failing", [core, flush])
+async def test_after_a_rollback_of_its_own_the_application_may_go_on(
+    flavour: Flavour, observer: Observer, failing: Callable[[Session], None]
+) -> None:
+    def body(session: Session) -> None:
+        write_and_swallow(failing)(session)
+        session.rollback()
+        add_item(session, "two")
+
+    reply = await post(flavour, body)
+
+    assert (reply.status, observer.names()) == (200, ["two"])
+
+
+@only("psycopg", "psycopg-async", "asyncpg")
+async def test_a_commit_by_the_application_itself_is_refused_as_well(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        write_and_swallow(core)(session)
+        session.commit()
+
+    reply = await post(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert observer.names() == []
+
+
+@only("psycopg", "psycopg-async", "asyncpg")
+async def test_a_transaction_block_raises_too(
+    flavour: Flavour, observer: Observer
+) -> None:
+    with pytest.raises(UnexpectedRollbackError) as caught:
+        await flavour.work(write_and_swallow(core))
+
+    assert isinstance(caught.value.__cause__, IntegrityError)
+    assert observer.names() == []
+
+
+@only("psycopg", "psycopg-async", "asyncpg")
+async def test_an_answer_that_is_an_error_anyway_stays(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> JSONResponse:
+        write_and_swallow(core)(session)
+        return JSONResponse({"detail": "taken"}, 409)
+
+    reply = await post(flavour, body)
+
+    assert (reply.status, reply.json, reply.error) == (409, {"detail": "taken"}, None)
+    assert observer.names() == []
+
+
+@only("psycopg", "psycopg-async", "asyncpg")
+async def test_the_application_can_answer_it(flavour: Flavour) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.post("/")(flavour.endpoint(write_and_swallow(core)))
+
+    @app.exception_handler(UnexpectedRollbackError)
+    async def sorry(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"lost": type(error.__cause__).__name__}, 503)
+
+    reply = await call(app, "POST", "/")
+
+    assert (reply.status, reply.json) == (503, {"lost": "IntegrityError"})
+
+
+@only("asyncpg")
+async def test_a_value_that_never_reached_the_server_costs_nothing(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        with pytest.raises(DBAPIError):
+            session.execute(insert(Item).values(name=object()))
+
+    reply = await post(flavour, body)
+
+    assert (reply.status, observer.names()) == (200, ["one"])
