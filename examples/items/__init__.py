@@ -1,0 +1,1 @@
+"""Owners and their items: `uvicorn examples.items.app:app`."""

@@ -1,0 +1,31 @@
+"""The application. The middleware is all that unitwork needs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+
+from unitwork import DBSessionMiddleware
+from unitwork.fastapi import exception_handlers
+
+from .database import db
+from .errors import answer_invalid
+from .models import Base
+from .routes import router
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with db.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield
+
+
+app = FastAPI(
+    title="Items",
+    lifespan=lifespan,
+    exception_handlers={**exception_handlers, RequestValidationError: answer_invalid},
+)
+app.add_middleware(DBSessionMiddleware, db=db)
+app.include_router(router)

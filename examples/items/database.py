@@ -1,0 +1,13 @@
+"""The database, and the session that endpoints ask for."""
+
+import os
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from unitwork import AsyncDatabase
+
+db = AsyncDatabase(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///items.db"))
+
+SessionDep = Annotated[AsyncSession, Depends(db.session)]

@@ -1,0 +1,1 @@
+"""The same application for `Session` and `def` endpoints."""

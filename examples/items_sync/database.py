@@ -1,0 +1,13 @@
+"""The database, and the session that endpoints ask for."""
+
+import os
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy.orm import Session
+
+from unitwork import Database
+
+db = Database(os.environ.get("DATABASE_URL", "sqlite:///items.db"))
+
+SessionDep = Annotated[Session, Depends(db.session)]
