@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fastapi import HTTPException
 from sqlalchemy.orm import Session
+from starlette.responses import Response
 
 from conftest import ASYNC, SYNC, check_nothing_is_left, only
 from support.asgi import call
@@ -31,6 +32,9 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
+
+FEW = only("sqlite3", "asyncpg")
+"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 class OurError(Exception):
@@ -252,6 +256,7 @@ async def test_are_called_in_the_order_in_which_they_were_registered(
     assert done == ["zero", "one", "two", "three"]
 
 
+@FEW
 async def test_may_register_others_which_come_last(
     flavour: Flavour, done: list[str]
 ) -> None:
@@ -268,6 +273,7 @@ async def test_may_register_others_which_come_last(
     assert done == ["first", "second", "third"]
 
 
+@FEW
 async def test_of_before_commit_may_register_any(
     flavour: Flavour, done: list[str]
 ) -> None:
@@ -328,6 +334,7 @@ async def test_on_rollback_outlive_a_savepoint(
 # Once, and never again
 
 
+@FEW
 async def test_are_forgotten_with_their_unit(flavour: Flavour, done: list[str]) -> None:
     def committed(session: Session) -> None:
         on_commit(done.append, "committed")
@@ -395,6 +402,7 @@ async def test_are_not_due_for_a_savepoint_that_was_released(
 # When they fail
 
 
+@FEW
 @pytest.mark.parametrize("hook", [fail, partial(fail)], ids=["plain", "partial"])
 async def test_that_fails_is_logged_and_the_others_are_called(
     flavour: Flavour,
@@ -416,6 +424,7 @@ async def test_that_fails_is_logged_and_the_others_are_called(
     assert (done, observer.names()) == (["others"], ["one"])
 
 
+@FEW
 async def test_that_fails_without_a_transaction_is_logged_too(
     flavour: Flavour, done: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -550,6 +559,22 @@ async def test_can_not_begin_with_a_session_that_was_not_used_before(
     assert failures(caplog) == [SessionEndedError]
 
 
+async def test_can_not_use_a_session_that_nobody_asked_for_before(
+    narrow: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hook() -> None:
+        await narrow.do(narrow.db.current, add_item)
+
+    async def bare(scope: Any, receive: Any, send: Any) -> None:
+        on_commit(hook)
+        await Response()(scope, receive, send)
+
+    reply = await call(DBSessionMiddleware(bare, narrow.db), "POST", "/")
+
+    assert reply.status == 200
+    assert failures(caplog) == [SessionEndedError]
+
+
 async def test_are_called_once_and_leave_the_session_to_the_body_of_the_response(
     narrow: Flavour, observer: Observer, done: list[str]
 ) -> None:
@@ -606,6 +631,7 @@ async def test_plain_functions_of_a_request_run_off_the_event_loops_thread(
     assert threading.get_ident() not in threads
 
 
+@FEW
 async def test_coroutine_functions_of_a_request_are_awaited_on_the_event_loop(
     flavour: Flavour, done: list[str]
 ) -> None:
@@ -624,6 +650,7 @@ async def test_coroutine_functions_of_a_request_are_awaited_on_the_event_loop(
     assert done == [f"before {here}", f"after {here}"]
 
 
+@FEW
 async def test_a_plain_function_may_return_something_to_await(
     flavour: Flavour, done: list[str]
 ) -> None:
@@ -660,6 +687,7 @@ async def test_plain_functions_of_an_async_block_run_off_the_event_loops_thread(
     assert threading.get_ident() not in threads
 
 
+@FEW
 async def test_are_called_with_their_arguments(flavour: Flavour) -> None:
     called: list[Any] = []
 
@@ -671,6 +699,7 @@ async def test_are_called_with_their_arguments(flavour: Flavour) -> None:
     assert called == [((1,), {"two": 2})]
 
 
+@FEW
 async def test_see_the_unit_to_which_they_belong(flavour: Flavour) -> None:
     seen: list[UnitOfWork] = []
 

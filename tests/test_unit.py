@@ -17,7 +17,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from conftest import only
+from conftest import ASYNC, only
 from support.asgi import Message, call
 from support.endpoints import serve_fastapi
 from support.flavours import Flavour
@@ -150,6 +150,24 @@ async def test_of_a_request_is_found_behind_a_block_that_lies_between(
         await flavour.work(inside)
         async with AsyncDatabase("sqlite+aiosqlite://").transaction():
             assert await flavour.db.session() is flavour.db.current is ours
+        await Response()(scope, receive, send)
+
+    reply = await call(DBSessionMiddleware(endpoint, flavour.db), "GET", "/")
+
+    assert reply.error is None
+
+
+@only(*ASYNC)
+async def test_a_block_takes_over_what_is_current_but_not_the_requests_session(
+    flavour: Flavour,
+) -> None:
+    async def endpoint(scope: Message, receive: Any, send: Any) -> None:
+        ours = flavour.db.current
+        async with flavour.db.transaction() as session:
+            assert flavour.db.current is session is not ours
+            assert await flavour.db.session() is ours
+            assert await flavour.db.session(scope) is ours
+        assert flavour.db.current is ours
         await Response()(scope, receive, send)
 
     reply = await call(DBSessionMiddleware(endpoint, flavour.db), "GET", "/")

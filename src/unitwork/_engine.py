@@ -68,11 +68,17 @@ def capacity(engine: Engine) -> int | None:
 def _create(
     url: URL, is_async: bool, options: Mapping[str, Any]
 ) -> Engine | AsyncEngine:
-    if not is_async:
-        return create_engine(url, **options)
-    from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet
+    try:
+        if not is_async:
+            return create_engine(url, **options)
+        from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet
 
-    return create_async_engine(url, **options)
+        return create_async_engine(url, **options)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{url.drivername!r} needs the package {error.name!r}, which is not "
+            "installed"
+        ) from error
 
 
 def _open_in_memory(

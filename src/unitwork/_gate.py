@@ -70,10 +70,12 @@ class Gate:
             raise
 
     def enter_in_thread(self) -> bool:
-        """Wait for a place in a thread (not the loop's); say whether there is one now.
+        """Wait for a place in a thread, the loop's own thread excepted.
 
         A worker thread lends its place in the thread pool to others while it waits,
         or those inside might wait for a thread for as long as this one waits for them.
+        In a thread that is not the framework's the pool itself may make it wait; says
+        whether a place was taken.
         """
         if self.try_enter():
             return True
@@ -84,7 +86,7 @@ class Gate:
         try:
             from_thread.check_cancelled()
         except RuntimeError:
-            return False  # a thread of the user's own: the pool may make it wait
+            return False
         from_thread.run(self._enter_lending)
         return True
 

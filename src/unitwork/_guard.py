@@ -109,13 +109,12 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
     def close(dbapi_connection: object, record: ConnectionPoolEntry) -> None:
         # SQLite keeps the locks of a closed connection for as long as a cursor lives:
         # in the traceback of a cancellation, say, until that is garbage-collected.
-        # And a statement that is under way goes on, in its thread.
+        # No interrupt here: while a cursor lives it would hit the rollback as well.
         driver_connection: Any = record.driver_connection
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop()
-            _start(driver_connection.interrupt())
             _start(driver_connection.rollback())
-            # Or what is left of the interrupt stops the checkpoint that a close makes.
+            # Or what is left of an interrupt stops the checkpoint that a close makes.
             _start(driver_connection.execute("SELECT 0 WHERE 0"))
 
     if is_async and engine.dialect.name == "sqlite":
@@ -129,5 +128,10 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
 def _start(call: Coroutine[Any, Any, object]) -> None:
     """Begin an aiosqlite *call* and don't wait: its thread has it in the queue then."""
     with contextlib.suppress(StopIteration, ValueError):  # closed already
-        call.send(None)
+        call.send(None).add_done_callback(_ignore)
     call.close()
+
+
+def _ignore(result: asyncio.Future[object]) -> None:
+    if not result.cancelled():
+        result.exception()  # or asyncio would complain that nobody had asked

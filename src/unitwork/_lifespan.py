@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,41 +13,60 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from ._source import Source
 
-__all__ = ["check", "drain_and_dispose", "lifespan"]
+__all__ = ["check", "drain_and_dispose", "live"]
 
 log = logging.getLogger("unitwork")
 
+Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def lifespan(sources: Sequence[Source], send: Send) -> Send:
-    """Wrap *send*: databases start before the application and stop after it."""
+class _CanNotStart(BaseException):
+    """Unwinds the application before it has begun to start."""
 
-    async def send_with_databases(message: Message) -> None:
-        if message["type"] == "lifespan.startup.complete":
-            for source in sources:
-                if source.settings.check_at_startup:
-                    message = await _checked(source, message)
-        elif message["type"] in (
+
+async def live(
+    app: ASGIApp,
+    sources: Sequence[Source],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Run *app* for its life: the databases are there before it, and go after it."""
+
+    async def receive_once_checked() -> Message:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            reason = await _reason_not_to_start(sources)
+            if reason is not None:
+                await send({"type": "lifespan.startup.failed", "message": reason})
+                raise _CanNotStart
+        return message
+
+    async def send_after_drain(message: Message) -> None:
+        if message["type"] in (
             "lifespan.shutdown.complete",
             "lifespan.shutdown.failed",
         ):
             await drain_and_dispose(sources)
         await send(message)
 
-    return send_with_databases
+    with contextlib.suppress(_CanNotStart):
+        await app(scope, receive_once_checked, send_after_drain)
 
 
-async def _checked(source: Source, message: Message) -> Message:
-    """Give *message*, or the one that says why the application can't start."""
-    try:
-        await check(source)
-    except Exception as error:
-        reason = f"database {source.name!r} can't be reached: {error}"
-        log.error("%s", reason)
-        return {"type": "lifespan.startup.failed", "message": reason}
-    return message
+async def _reason_not_to_start(sources: Sequence[Source]) -> str | None:
+    for source in sources:
+        if not source.settings.check_at_startup:
+            continue
+        try:
+            await check(source)
+        except Exception as error:
+            return f"database {source.name!r} can't be reached: {error}"
+    return None
 
 
 async def check(source: Source) -> None:

@@ -7,6 +7,7 @@ of them failed or wrote, whether a server-side cursor is open.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
@@ -58,6 +59,14 @@ class Line:
         """The last statement error that no savepoint has undone."""
         self.lost = False
         """Whether the database has rolled everything back by itself."""
+
+    def note(self, statement: str, context: Any) -> None:
+        """A statement has been executed."""
+        if not self.wrote:
+            self.wrote = _writes(context, statement)
+        options = context.execution_options
+        if options and (options.get("stream_results") or options.get("yield_per")):
+            self.stream = ref(context)
 
     @property
     def streaming(self) -> bool:
@@ -114,52 +123,47 @@ def is_aborted(connection: Connection) -> bool:
 
 
 def watch(engine: Engine) -> None:
-    """Keep the lines of *engine* up to date."""
-    event.listen(engine, "begin", _begins)
-    event.listen(engine, "rollback_savepoint", _savepoint_is_rolled_back)
-    event.listen(engine, "before_cursor_execute", _statement_begins)
-    event.listen(engine, "after_cursor_execute", _statement_ends)
+    """Keep the lines of *engine* up to date.
+
+    By events of the dialect. Those of the connection would make SQLAlchemy join two
+    dispatchers for each connection, which costs more than all that unitwork does.
+    """
+    dialect = engine.dialect
+    event.listen(engine, "do_execute", _watched(dialect.do_execute))
+    event.listen(engine, "do_executemany", _watched(dialect.do_executemany))
+    event.listen(engine, "do_execute_no_params", _watch_without_parameters)
     event.listen(engine, "handle_error", _statement_fails)
 
 
-def _begins(connection: Connection) -> None:
-    line = connection.info.get(KEY)
-    if line is not None:
-        line.begin()
-
-
-def _savepoint_is_rolled_back(connection: Connection, name: str, context: None) -> None:
-    line = line_of(connection)
-    if line is not None and not line.lost:
-        line.failure = None
-
-
-def _statement_begins(
-    connection: Connection, cursor: object, statement: str, *rest: object
-) -> None:
-    line = connection.info.get(KEY)
-    if line is not None:
+def _watched(execute: Callable[..., None]) -> Callable[..., bool]:
+    def watched(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        line = _line_at_work(context)
+        if line is None:
+            return False
         line.statements += 1
+        try:
+            execute(cursor, statement, parameters, context)
+        finally:
+            line.statements = max(0, line.statements - 1)  # reset if handed out anew
+        line.note(statement, context)
+        return True  # it is done
+
+    return watched
 
 
-def _statement_ends(
-    connection: Connection,
-    cursor: object,
-    statement: str,
-    parameters: object,
-    context: Any,
-    executemany: bool,
-) -> None:
-    line = connection.info.get(KEY)
-    if line is None:
-        return
-    if line.statements:
-        line.statements -= 1
-    if not line.wrote:
-        line.wrote = _writes(context, statement)
-    options = context.execution_options
-    if options and (options.get("stream_results") or options.get("yield_per")):
-        line.stream = ref(context)
+def _watch_without_parameters(cursor: Any, statement: str, context: Any) -> bool:
+    def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        context.dialect.do_execute_no_params(cursor, statement, context)
+
+    return _watched(execute)(cursor, statement, None, context)
+
+
+def _line_at_work(context: Any) -> Line | None:
+    try:
+        line: Line | None = context.root_connection.connection.info.get(KEY)
+    except NotImplementedError:  # SQLAlchemy is getting to know the server
+        return None
+    return line
 
 
 def _writes(context: Any, statement: str) -> bool:
@@ -176,8 +180,6 @@ def _statement_fails(failure: ExceptionContext) -> None:
     line = line_of(connection)
     if line is None:
         return
-    if failure.statement is not None and line.statements:
-        line.statements -= 1
     line.failure = failure.sqlalchemy_exception or failure.original_exception
     if connection.in_transaction():
         driver_connection = connection.connection.driver_connection

@@ -48,7 +48,7 @@ class Lease:
 
     __slots__ = (
         "_gate",
-        "_has_place",
+        "_places",
         "connections",
         "ended",
         "hooks",
@@ -81,7 +81,7 @@ class Lease:
         """What became of the unit; from then on the session refuses to be used."""
         self.connections: list[Connection] = []
         self._gate = gate
-        self._has_place = False
+        self._places: list[None] = []
         if isinstance(sync, _Fenced):
             sync._lease = self
 
@@ -128,19 +128,27 @@ class Lease:
         if self._gate is None:
             return
         self._gate.warn_on_event_loop()
-        if not self._has_place:
-            self._has_place = self._gate.enter_in_thread()
+        if not self._places and self._gate.enter_in_thread():
+            self._take_place()
 
     async def enter(self) -> None:
         """Wait on the event loop for the right to a connection."""
-        if self._gate is not None and not self._has_place:
+        if self._gate is not None and not self._places:
             await self._gate.enter()
-            self._has_place = True
+            self._take_place()
+
+    def _take_place(self) -> None:
+        self._places.append(None)
+        if self.ended is not None:  # nobody tells a waiting thread that it is too late
+            self.leave()
+            self.check()
 
     def leave(self) -> None:
-        if self._gate is not None and self._has_place:
-            self._has_place = False
-            self._gate.leave()
+        """Give the place in the gate back; of two threads that do so only one will."""
+        with suppress(IndexError):
+            while self._places and self._gate is not None:
+                self._places.pop()
+                self._gate.leave()
 
     def connected(self, connection: Connection) -> None:
         if self.ended is not None:  # connected for a unit that has ended meanwhile
@@ -148,6 +156,14 @@ class Lease:
             connection.close()
             self.check()
         self.connections.append(connection)
+        if (line := line_of(connection)) is not None:
+            line.begin()
+
+    def savepoint_rolled_back(self) -> None:
+        """What failed inside it does not matter any more."""
+        for line in self._lines():
+            if not line.lost:
+                line.failure = None
 
     def discard(self) -> None:
         """Break off the connections: whoever waits for them gets an error."""
@@ -221,6 +237,8 @@ def _after_commit(session: _Fenced) -> None:
 
 
 def _after_soft_rollback(session: _Fenced, transaction: SessionTransaction) -> None:
+    if transaction.nested and session._lease is not None:
+        session._lease.savepoint_rolled_back()
     if hooks := _hooks_of(session):
         hooks.rolled_back(transaction)
 

@@ -83,8 +83,10 @@ class Source:
                 "URL; an engine that is made already has its own"
             )
         self._given = given
-        self._late = callable(given) and not hasattr(given, "kw")
-        if not self._late:
+        is_maker = hasattr(given, "kw")
+        self._late = callable(given) and not is_maker
+        # A sessionmaker may be told its engine later, by configure().
+        if not self._late and not (is_maker and not _engines_of(given)):
             self._adopt(given)
 
     @property
@@ -92,10 +94,12 @@ class Source:
         """The factory in force; a callable is asked each time what it gives."""
         if self._late:
             given = self._given()  # type: ignore[operator]  # _late says it is callable
-            if self._factory is None or self._factory.given is not given:
-                return self._adopt(given)
-        assert self._factory is not None
-        return self._factory
+        else:
+            given = self._given
+        factory = self._factory
+        if factory is None or factory.given is not given or factory.is_outdated:
+            return self._adopt(given)
+        return factory
 
     def _adopt(self, given: object) -> Factory:
         factory = Factory(
@@ -123,7 +127,9 @@ class Source:
 
     @contextmanager
     def overridden(self, session: Session | AsyncSession) -> Iterator[None]:
-        if hasattr(session, "sync_session") is not self.is_async:
+        sync_session = getattr(session, "sync_session", session)
+        is_async = sync_session is not session
+        if not isinstance(sync_session, Session) or is_async is not self.is_async:
             raise UsageError(f"database {self.name!r} can't be given {session!r}")
         before, self.override = self.override, session
         try:

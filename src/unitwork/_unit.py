@@ -120,6 +120,7 @@ class UnitOfWork:
         Hooks run in the order given, after the connection has gone back to the pool. A
         hook that raises is logged; the commit stands and the others still run. Dropped
         if the unit, or the savepoint in which it was registered, is rolled back.
+        The unit's own sessions refuse: for more work open a `db.transaction()` block.
         Sync and async hooks: as in `before_commit`.
 
         .. versionadded:: 0.1

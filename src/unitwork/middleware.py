@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._ending import CommitWhen, succeeded
 from ._handlers import answer
-from ._lifespan import lifespan
+from ._lifespan import live
 from ._plan import arun, uninterrupted
 from ._request import RequestUnit, State, Unwind
 from ._unit import UnitOfWork, current
@@ -101,7 +101,9 @@ class DBSessionMiddleware:
                 await self._websocket(scope, receive, send, parent)
                 return
         elif kind == "lifespan":
-            send = lifespan(tuple(self._sources.values()), send)
+            sources = tuple(dict.fromkeys(self._sources.values()))
+            await live(self._app, sources, scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
     def _covered(self, outer: UnitOfWork) -> bool:

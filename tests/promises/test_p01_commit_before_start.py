@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from sqlalchemy import select
+
 from support.asgi import Message, call
-from support.flavours import Flavour, Observer
-from support.models import add_item
-
-from unitwork import DBSessionMiddleware
-
-pytestmark = pytest.mark.anyio
+from support.flavours import Flavour, Observer, only
+from support.models import Item, add_item
+from unitwork import DBSessionMiddleware, UsageError
 
 
 @pytest.fixture
@@ -64,3 +63,21 @@ async def test_what_a_stream_wrote_is_visible_before_its_last_chunk(
 
     assert reply.body == b"ab"
     assert at_last_chunk == [["streamed"]]
+
+
+@only("asyncpg", "aiosqlite")
+async def test_a_write_is_not_kept_waiting_for_a_cursor_that_is_streamed(
+    app: FastAPI, flavour: Flavour, observer: Observer
+) -> None:
+    @app.post("/")
+    async def write_and_stream() -> StreamingResponse:
+        session = flavour.db.current
+        await flavour.do(session, lambda s: add_item(s).id)
+        names = await session.stream_scalars(select(Item.name))
+        return StreamingResponse(names)
+
+    reply = await call(app, "POST", "/")
+
+    assert (reply.status, reply.complete) == (500, True)
+    assert isinstance(reply.error, UsageError)
+    assert observer.names() == []

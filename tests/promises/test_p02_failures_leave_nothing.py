@@ -16,6 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 
+from conftest import only
 from support.asgi import Message, call
 from support.endpoints import (
     Body,
@@ -36,6 +37,9 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
+
+FEW = only("sqlite3", "asyncpg")
+"""Enough where no driver has a say; sync and async, and both databases."""
 
 FRAMEWORKS = [serve_fastapi, serve_starlette]
 
@@ -120,6 +124,7 @@ async def test_a_response_below_400_that_is_returned_commits(
     assert observer.names() == ["one"]
 
 
+@FEW
 @pytest.mark.parametrize(("fail", "status"), RETURNED)
 async def test_without_a_framework_the_status_decides(
     flavour: Flavour, observer: Observer, fail: Any, status: int
@@ -168,6 +173,7 @@ async def test_an_exception_that_was_dealt_with_before_is_no_failure(
     assert (reply.status, observer.names()) == (200, ["one"])
 
 
+@FEW
 async def test_an_exception_outside_of_the_application_is_no_failure(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -206,6 +212,7 @@ async def test_an_application_that_says_nothing_stores_nothing(
 # Dependencies
 
 
+@FEW
 @pytest.mark.parametrize(("fail", "status"), RAISED)
 async def test_a_dependency_that_raises_takes_the_work_with_it(
     flavour: Flavour, observer: Observer, fail: Any, status: int
@@ -270,6 +277,7 @@ async def test_a_dependency_that_swallows_the_error_rescues_nothing(
 # The policy
 
 
+@FEW
 async def test_the_policy_is_told_what_happened(flavour: Flavour) -> None:
     seen: list[Ending] = []
 
@@ -286,6 +294,7 @@ async def test_the_policy_is_told_what_happened(flavour: Flavour) -> None:
     assert isinstance(ending.exception, HTTPException)
 
 
+@FEW
 async def test_the_policy_of_the_middleware_decides(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -302,6 +311,7 @@ async def test_the_policy_of_the_middleware_decides(
     assert observer.names() == ["bad"]
 
 
+@FEW
 async def test_the_policy_is_asked_once(flavour: Flavour, observer: Observer) -> None:
     asked: list[Ending] = []
 
@@ -323,6 +333,7 @@ async def test_the_policy_is_asked_once(flavour: Flavour, observer: Observer) ->
     assert observer.names() == ["before", "meanwhile"]
 
 
+@FEW
 @pytest.mark.parametrize("serve", FRAMEWORKS)
 async def test_a_policy_that_raises_rolls_back_and_is_answered_by_the_handlers(
     flavour: Flavour, observer: Observer, serve: Any
@@ -363,6 +374,7 @@ FORBIDDEN = [
 ]
 
 
+@FEW
 @pytest.mark.parametrize("serve", FRAMEWORKS)
 @pytest.mark.parametrize("refuse", FORBIDDEN)
 async def test_commit_anyway_counts_the_failed_log_in(
@@ -391,6 +403,7 @@ async def test_commit_anyway_does_not_help_an_exception_nobody_handles(
     assert (reply.status, observer.names()) == (500, [])
 
 
+@FEW
 @pytest.mark.parametrize("refuse", FORBIDDEN)
 @pytest.mark.parametrize("order", ["rollback first", "commit first"])
 async def test_rollback_only_wins_over_commit_anyway(
@@ -569,6 +582,7 @@ def distant(flavour: Flavour) -> FastAPI:
     return app
 
 
+@FEW
 @pytest.mark.parametrize(
     ("then", "status", "stored"),
     [
@@ -595,6 +609,7 @@ async def test_behind_a_base_http_middleware_the_status_decides(
     assert observer.names() == stored
 
 
+@FEW
 async def test_inside_a_base_http_middleware_the_exception_decides(
     flavour: Flavour, observer: Observer
 ) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
 
 from conftest import POSTGRESQL, only
 from support.asgi import call
@@ -97,7 +98,22 @@ async def test_a_rollback_that_is_never_answered_does_not_keep_the_client_waitin
     assert await write_again(app, observer) == ["next"]
 
 
-@only("psycopg", "asyncpg")  # psycopg's async connection asks the server for ten seconds
+@only(*POSTGRESQL)
+async def test_a_block_whose_rollback_is_never_answered_ends(
+    behind: Flavour, proxy: Proxy
+) -> None:
+    def block(session: Session) -> None:
+        add_item(session)
+        proxy.swallow()
+        raise LookupError
+
+    async with asyncio.timeout(10):
+        with pytest.raises(LookupError):
+            await behind.work(block)
+    proxy.forward()
+
+
+@only("psycopg", "asyncpg")  # psycopg's async one asks the server for ten seconds
 async def test_a_statement_that_is_never_answered_can_be_cancelled(
     behind: Flavour, proxy: Proxy, observer: Observer
 ) -> None:
@@ -192,3 +208,30 @@ def _write_behind_the_pool(flavour: Flavour) -> None:
     driver.execute(WRITE)
 
 
+async def test_a_connection_returned_inside_a_transaction_is_thrown_away(
+    flavour: Flavour, observer: Observer
+) -> None:
+    careless = flavour.another(pool_reset_on_return=None)
+
+    await write_and_return(careless)
+    await careless.work(lambda session: add_item(session, "next").id)
+
+    assert observer.names() == ["next"]
+    await careless.dispose()
+
+
+async def write_and_return(flavour: Flavour) -> None:
+    """Give a connection back to the pool without a word about its transaction."""
+    if flavour.is_async:
+        await greenlet_spawn(_write_and_return, flavour.sync_engine)
+    else:
+        await to_thread.run_sync(_write_and_return, flavour.sync_engine)
+
+
+def _write_and_return(engine: Engine) -> None:
+    connection = engine.raw_connection()
+    cursor = connection.cursor()
+    cursor.execute("BEGIN")
+    cursor.execute(WRITE)
+    cursor.close()
+    connection.close()

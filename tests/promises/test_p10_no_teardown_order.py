@@ -20,6 +20,9 @@ from unitwork import DBSessionMiddleware, SessionEndedError
 
 pytestmark = pytest.mark.anyio
 
+FEW = only("sqlite3", "asyncpg")
+"""Enough where no driver has a say; sync and async, and both databases."""
+
 SCOPES = ["request", "function"]
 
 
@@ -128,6 +131,7 @@ async def test_a_teardown_that_comes_too_late_is_told_so(
     assert seen == observer.names() == ["in the endpoint"]
 
 
+@FEW
 @pytest.mark.parametrize("use", [names, Session.connection, Session.commit, add_item])
 async def test_a_late_teardown_is_refused_whatever_it_wants(
     app: FastAPI, flavour: Flavour, use: Body
@@ -140,6 +144,7 @@ async def test_a_late_teardown_is_refused_whatever_it_wants(
     assert (reply.status, type(reply.error)) == (200, SessionEndedError)
 
 
+@FEW
 @pytest.mark.parametrize(
     ("scope", "use", "kept"),
     [

@@ -18,8 +18,8 @@ from support.pool import eventually
 LOCK = 7
 SECONDS = 8.0
 WAITS = """
-    SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
-    WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()
+    SELECT query FROM pg_stat_activity
+    WHERE wait_event = 'advisory' AND datname = current_database()
 """
 
 
@@ -34,6 +34,10 @@ class Hold:
 
     def waiting(self) -> int:
         """How many execute it just now."""
+        raise NotImplementedError
+
+    def statements(self) -> list[str]:
+        """What they have sent to the server."""
         raise NotImplementedError
 
     def release(self) -> None:
@@ -52,8 +56,10 @@ class _PostgreSQLHold(Hold):
         connection.execute(f"SELECT pg_advisory_lock({LOCK})")
 
     def waiting(self) -> int:
-        row = self._connection.execute(WAITS).fetchone()
-        return int(row[0]) if row else 0
+        return len(self.statements())
+
+    def statements(self) -> list[str]:
+        return [row[0].rstrip(";") for row in self._connection.execute(WAITS)]
 
     def release(self) -> None:
         self._connection.execute("SELECT pg_advisory_unlock_all()")
