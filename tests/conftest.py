@@ -27,6 +27,7 @@ from unitwork import AsyncDatabase, Database
 
 __all__ = ["ASYNC", "EVERY", "POSTGRESQL", "SYNC", "only"]
 
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from anyio import to_thread
+from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI, HTTPException
 from sqlalchemy import create_engine, event, func, make_url, text
 from sqlalchemy.ext.asyncio import (
@@ -274,7 +276,9 @@ def test_the_other_flavours_engine_is_refused_when_it_comes_late(
 @both
 @pytest.mark.parametrize("wrong", [None, 42, object(), ["sqlite://"]])
 def test_a_plain_object_is_refused(kind: Any, wrong: Any) -> None:
-    with pytest.raises(UsageError, match="give a URL, an? .*engine, an? .*sessionmaker"):
+    with pytest.raises(
+        UsageError, match="give a URL, an? .*engine, an? .*sessionmaker"
+    ):
         kind(wrong)
 
 
@@ -550,23 +554,51 @@ async def test_works_in_one_event_loop_after_another(
     assert observer.names() == ["one", "two", "three"]
 
 
+@only(*SYNC)
 async def test_works_in_two_threads_at_once(
     flavour: Flavour, observer: Observer
 ) -> None:
     together = threading.Barrier(2, timeout=10)
     numbers = range(5)
 
-    async def in_a_loop(who: str) -> None:
+    def in_thread(who: str) -> None:
         for number in numbers:
             together.wait()
-            await flavour.work(partial(add_item, name=f"{who}{number}"))
-        together.wait()
-        await flavour.dispose()
+            with flavour.db.transaction() as session:
+                add_item(session, f"{who}{number}")
 
-    a, b = (in_its_own_loop(partial(in_a_loop, who)) for who in "ab")
-    await asyncio.gather(a, b)
+    await asyncio.gather(*(to_thread.run_sync(in_thread, who) for who in "ab"))
 
     assert sorted(observer.names()) == [f"{who}{n}" for who in "ab" for n in numbers]
+
+
+def test_two_event_loops_may_take_turns(
+    flavour: Flavour, observer: Observer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with start_blocking_portal() as a, start_blocking_portal() as b:
+        for name, loop in [("a1", a), ("b1", b), ("a2", a), ("b2", b)]:
+            loop.call(flavour.work, partial(add_item, name=name))
+        b.call(flavour.dispose)
+
+    assert observer.names() == ["a1", "b1", "a2", "b2"]
+    assert caplog.messages == []
+
+
+# asyncpg itself complains that nobody has closed them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_connections_of_an_event_loop_that_is_gone_are_not_used(
+    flavour: Flavour, observer: Observer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one", "two", "three"):
+        with start_blocking_portal() as loop:
+            loop.call(flavour.work, partial(add_item, name=name))
+    with start_blocking_portal() as loop:
+        loop.call(flavour.work, names)
+        loop.call(flavour.dispose)
+    gc.collect()
+
+    assert observer.names() == ["one", "two", "three"]
+    assert caplog.messages == []
 
 
 # Overriding

@@ -53,7 +53,7 @@ class StubLease:
         self.name = name
         self.steps = steps
         self.open = True
-        self.ended: str | None = None
+        self.ended: UnitOfWork | None = None
         self.sync_session: Any = self
 
     def get_nested_transaction(self) -> None:
@@ -67,8 +67,9 @@ class StubLease:
     def leave(self) -> None:
         pass
 
-    def close(self, became: str) -> None:
-        self.steps.append(f"close {self.name}: {became.split(':')[0]}")
+    def close(self, unit: UnitOfWork) -> None:
+        became = unit.outcome.value if unit.outcome else "open"
+        self.steps.append(f"close {self.name}: {became}")
 
 
 class Play:

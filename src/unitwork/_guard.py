@@ -89,7 +89,8 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
             connect(dbapi_connection, record)
             return
         line.statements = 0
-        if is_async and line.loop is not asyncio.get_running_loop():
+        if line.loop is not None and line.loop is not asyncio.get_running_loop():
+            _close_elsewhere(line.loop, record)
             raise DisconnectionError("the pooled connection is another event loop's")
         if (
             ping_after is not None
@@ -123,6 +124,21 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
     event.listen(engine, "checkin", checkin)
     event.listen(engine, "checkout", checkout)
     watch(engine)
+
+
+def _close_elsewhere(
+    loop: asyncio.AbstractEventLoop, record: ConnectionPoolEntry
+) -> None:
+    """Leave a connection to *loop*, its own, if nothing of it can be awaited here.
+
+    SQLAlchemy would try, fail, and leave it open.
+    """
+    terminate = getattr(record.driver_connection, "terminate", None)
+    if terminate is None:  # aiosqlite, psycopg: any event loop can close them
+        return
+    record.dbapi_connection = None  # type: ignore[misc]  # it is, in every record
+    with contextlib.suppress(RuntimeError):  # closed, and its connections are lost
+        loop.call_soon_threadsafe(terminate)
 
 
 def _start(call: Coroutine[Any, Any, object]) -> None:

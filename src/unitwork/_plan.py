@@ -76,14 +76,16 @@ def finish(
     pending: Sequence[Lease] = ()
     done: list[Lease] = []
     try:
-        commit = commit and not doomed()
-        for lease in leases() if commit else ():
-            if lease.suspect:
-                yield Step(_session.verify, lease)
-        for hook in hooks.take_before_commit() if hooks and commit else ():
-            yield Step(hook.call)
         if commit and not doomed():
             pending = leases()
+            for lease in pending:
+                if lease.suspect:
+                    yield Step(_session.verify, lease)
+            if hooks is not None and hooks.before_commit:
+                for hook in hooks.take_before_commit():
+                    yield Step(hook.call)
+                pending = leases()  # the hooks may have begun more
+        if commit and not doomed():
             if len(pending) > 1:  # let what can fail do so before anything is committed
                 for lease in pending:
                     yield Step(Session.flush, lease)

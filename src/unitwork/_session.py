@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._gate import Gate
     from ._hooks import Hooks
     from ._line import Line
+    from ._unit import UnitOfWork
 
 __all__ = ["Lease", "commit", "fenced", "rollback", "unexpected", "verify"]
 
@@ -53,6 +54,7 @@ class Lease:
         "ended",
         "hooks",
         "is_async",
+        "lines",
         "owned",
         "patience",
         "session",
@@ -77,9 +79,10 @@ class Lease:
         """Seconds that the end may wait for others that still use the session."""
         self.owned = owned
         """Whether it is ours to close; a test's own session is not."""
-        self.ended: str | None = None
-        """What became of the unit; from then on the session refuses to be used."""
+        self.ended: UnitOfWork | None = None
+        """The unit, once it is over: from then on the session refuses to be used."""
         self.connections: list[Connection] = []
+        self.lines: list[Line] = []
         self._gate = gate
         self._places: list[None] = []
         if isinstance(sync, _Fenced):
@@ -90,41 +93,51 @@ class Lease:
         """Whether there is something to commit or roll back."""
         return self.sync_session.in_transaction()
 
-    def _lines(self) -> list[Line]:
-        lines = [line_of(connection) for connection in self.connections]
-        return [line for line in lines if line is not None]
+    @property
+    def has_place(self) -> bool:
+        """Whether the gate has let it in."""
+        return bool(self._places)
 
     @property
     def streaming(self) -> bool:
         """Whether a server-side cursor waits for its rows to be fetched."""
-        return any(line.streaming for line in self._lines())
+        for line in self.lines:
+            if line.streaming:
+                return True
+        return False
 
     @property
     def wrote(self) -> bool:
         """Whether there may be something to store."""
         session = self.sync_session
         unflushed = session.new or session.dirty or session.deleted
-        return bool(unflushed) or any(line.wrote for line in self._lines())
+        return bool(unflushed) or any(line.wrote for line in self.lines)
 
     @property
     def busy(self) -> bool:
         """Whether a statement is under way: some other task or thread has sent it."""
-        return any(line.statements > 0 for line in self._lines())
+        for line in self.lines:
+            if line.statements:
+                return True
+        return False
 
     @property
     def suspect(self) -> bool:
         """Whether an error inside the transaction may have cost the work."""
-        failures = [line.failure for line in self._lines()]
-        return any(failures) or not self.sync_session.is_active
+        for line in self.lines:
+            if line.failure is not None:
+                return True
+        return not self.sync_session.is_active
 
     def check(self) -> None:
         if self.ended is not None:
             word = "async with" if self.is_async else "with"
-            raise SessionEndedError(REMEDY.format(ended=self.ended, word=word))
+            raise SessionEndedError(REMEDY.format(ended=self.ended._fate, word=word))
 
     def begin(self) -> None:
         """Note that a transaction begins: in the thread of whoever uses the session."""
         self.connections.clear()
+        self.lines.clear()
         if self._gate is None:
             return
         self._gate.warn_on_event_loop()
@@ -145,6 +158,8 @@ class Lease:
 
     def leave(self) -> None:
         """Give the place in the gate back; of two threads that do so only one will."""
+        if not self._places:
+            return
         with suppress(IndexError):
             while self._places and self._gate is not None:
                 self._places.pop()
@@ -158,10 +173,11 @@ class Lease:
         self.connections.append(connection)
         if (line := line_of(connection)) is not None:
             line.begin()
+            self.lines.append(line)
 
     def savepoint_rolled_back(self) -> None:
         """What failed inside it does not matter any more."""
-        for line in self._lines():
+        for line in self.lines:
             if not line.lost:
                 line.failure = None
 
@@ -172,13 +188,14 @@ class Lease:
                 if line_of(connection) is not None:
                     sever(connection.connection.driver_connection)
 
-    def close(self, became: str) -> None:
+    def close(self, unit: UnitOfWork) -> None:
         """Refuse further use. No I/O: nothing is open by now, or it is discarded."""
-        self.ended = became
+        self.ended = unit
         if self.owned and not self.open:
             self.sync_session.close()
         self.leave()
         self.connections.clear()
+        self.lines.clear()
         # The session knows its lease for good. Without the way back both are freed at
         # once, and not only when the garbage collector comes round.
         del self.session, self.sync_session

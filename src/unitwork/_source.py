@@ -92,10 +92,9 @@ class Source:
     @property
     def factory(self) -> Factory:
         """The factory in force; a callable is asked each time what it gives."""
+        given: Any = self._given
         if self._late:
-            given = self._given()  # type: ignore[operator]  # _late says it is callable
-        else:
-            given = self._given
+            given = given()
         factory = self._factory
         if factory is None or factory.given is not given or factory.is_outdated:
             return self._adopt(given)
@@ -109,7 +108,7 @@ class Source:
             options=self._session_options,
             two_begins=self.owns_engine and self.settings.sqlite_defaults,
         )
-        for engine in factory.engines():
+        for engine in factory.engines:
             guard(engine, self.settings)
         self._factory = factory
         return factory
@@ -140,21 +139,31 @@ class Source:
     def lease(self, unit: UnitOfWork) -> Lease:
         """Make the session of *unit*; it does not connect yet."""
         self._units.add(unit)
-        override = self.override
-        factory = self.factory
+        session, gate = self.override, None
+        if owned := session is None:
+            factory = self.factory
+            session, gate = factory.open(unit._may_write), factory.gate
         return Lease(
-            factory.open(unit._may_write) if override is None else override,
+            session,
             hooks=lambda: unit._hooks,
-            gate=factory.gate if override is None else None,
+            gate=gate,
             patience=self.settings.end_timeout,
-            owned=override is None,
+            owned=owned,
         )
 
-    @property
-    def has_room_for_one(self) -> bool:
-        """Whether a second unit has to wait: one connection, or SQLite's write lock."""
+    def keeps_out(self, unit: UnitOfWork, lease: Lease) -> bool:
+        """Whether another unit has to wait for *unit*, by what its *lease* holds.
+
+        That may be the only connection, or SQLite's write lock.
+        """
+        if not lease.owned:
+            return False  # all share the session of a test
         factory = self.factory
-        return factory.takes_write_lock or capacity(factory.engine) == 1
+        connected = lease.open and bool(lease.connections)
+        if capacity(factory.engine) == 1:
+            return connected or lease.has_place
+        may_write = unit._may_write or any(line.wrote for line in lease.lines)
+        return factory.takes_write_lock and connected and may_write
 
     def returned(self, unit: UnitOfWork) -> None:
         """Note that *unit* needs its session no more."""
@@ -203,8 +212,11 @@ class Factory:
         self._is_async = is_async
         self._session_class = session_class
         self._options = options
+        maker = self._maker
+        self._bind = maker.kw.get("bind") if maker is not None else None
+        self.engines = _engines_of(given)
         self._check()
-        engine = self.engine
+        self.engine = engine = self.engines[0]
         self.gate = None if is_async else _gate_for(engine)
         self.takes_write_lock = two_begins and engine.dialect.name == "sqlite"
         self._deferred: Any = None
@@ -216,7 +228,7 @@ class Factory:
         return self.given if hasattr(self.given, "kw") else None  # type: ignore[return-value]  # either kind
 
     def _check(self) -> None:
-        engines = self.engines()
+        engines = self.engines
         flavour = "AsyncDatabase" if self._is_async else "Database"
         wanted = "an async" if self._is_async else "a sync"
         if not engines:
@@ -237,20 +249,10 @@ class Factory:
             )
 
     @property
-    def engine(self) -> Engine:
-        return self.engines()[0]
-
-    def engines(self) -> list[Engine]:
-        """All engines that the sessions may use, the one for most things first."""
+    def is_outdated(self) -> bool:
+        """Whether a sessionmaker has been given another engine: by `configure()`."""
         maker = self._maker
-        if maker is None:
-            binds: list[Any] = [self.given]
-        else:
-            binds = [maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()]
-        binds = [getattr(bind, "sync_connection", bind) for bind in binds]
-        binds = [b.engine if isinstance(b, Connection) else b for b in binds]
-        found = [getattr(bind, "sync_engine", bind) for bind in binds]
-        return [engine for engine in found if isinstance(engine, Engine)]
+        return maker is not None and maker.kw.get("bind") is not self._bind
 
     def open(self, may_write: bool) -> Session | AsyncSession:
         maker = self._maker
@@ -270,6 +272,17 @@ class Factory:
         options["sync_session_class"] = fenced(sync_class)
         session: AsyncSession = made_of(**options)
         return session
+
+
+def _engines_of(given: Any) -> list[Engine]:
+    """All engines that the sessions may use, the one for most things first."""
+    binds = [given]
+    if hasattr(given, "kw"):
+        binds = [given.kw.get("bind"), *(given.kw.get("binds") or {}).values()]
+    binds = [getattr(bind, "sync_connection", bind) for bind in binds]
+    binds = [b.engine if isinstance(b, Connection) else b for b in binds]
+    found = [getattr(bind, "sync_engine", bind) for bind in binds]
+    return [engine for engine in found if isinstance(engine, Engine)]
 
 
 def _default_class(is_async: bool) -> type[Any]:

@@ -51,7 +51,7 @@ class UnitOfWork:
         "_leases",
         "_parent",
         "_poison",
-        "_refused",
+        "_refuses",
         "_result",
         "_sources",
         "_sync",
@@ -72,7 +72,7 @@ class UnitOfWork:
         self._commit_anyway = False
         self._poison: BaseException | None = None
         self._ended = False
-        self._refused: str | None = None
+        self._refuses = False
         self._result: tuple[Outcome, str] | None = None
 
     @property
@@ -94,6 +94,7 @@ class UnitOfWork:
 
     @property
     def _fate(self) -> str:
+        """What became of the unit and why, in words: for logs and messages."""
         return f"{self.outcome.value}: {self.reason}" if self.outcome else "open"
 
     # What users say of it
@@ -170,7 +171,7 @@ class UnitOfWork:
         if lease is None:
             self._check_not_blocked(source)
             lease = leases[source] = source.lease(self)
-            lease.ended = self._refused
+            lease.ended = self if self._refuses else None
         return lease
 
     def _check_not_blocked(self, source: Source) -> None:
@@ -178,7 +179,7 @@ class UnitOfWork:
         outer = self._parent
         while outer is not None and not outer._ended:
             lease = (outer._leases or {}).get(source)
-            if lease is not None and lease.open and source.has_room_for_one:
+            if lease is not None and source.keeps_out(outer, lease):
                 raise UsageError(
                     f"database {source.name!r} lets in one unit at a time, and the one "
                     "around this block is inside: this block would wait for it for "
@@ -193,23 +194,27 @@ class UnitOfWork:
     @property
     def _pending(self) -> bool:
         """Whether ending it means more than closing sessions."""
-        leases = self._leases
-        if leases is None:
-            return bool(self._hooks)
-        return any(lease.open for lease in leases.values()) or bool(self._hooks)
+        if self._leases is not None:
+            for lease in self._leases.values():
+                if lease.open:
+                    return True
+        return bool(self._hooks)
 
     def _leave(self) -> None:
         """Give up the places of sessions that hold no connection."""
-        for lease in (self._leases or {}).values():
-            if not lease.open:
-                lease.leave()
+        if self._leases is not None:
+            for lease in self._leases.values():
+                if not lease.open:
+                    lease.leave()
 
     def _settle(self, outcome: Outcome | None) -> None:
         """Refuse the sessions to hooks that run after *outcome*; `None`: no longer."""
-        self._refused = None if outcome is None else self._fate
-        for lease in (self._leases or {}).values():
-            lease.ended = self._refused
-        self._leave()
+        self._refuses = outcome is not None
+        if self._leases is not None:
+            for lease in self._leases.values():
+                lease.ended = self if self._refuses else None
+                if not lease.open:
+                    lease.leave()
 
     def _open_leases(self, *, streaming: bool = True) -> list[Lease]:
         leases = self._leases.values() if self._leases else ()
@@ -229,8 +234,9 @@ class UnitOfWork:
         nobody had asked for that, unless the work *may* be lost without a word.
         """
         leases = partial(self._open_leases, streaming=streaming)
-        waits = not streaming and len(leases()) < len(self._open_leases())
-        hooks = None if waits else self._hooks  # their time comes after the stream
+        hooks = self._hooks
+        if hooks and not streaming and any(x.streaming for x in self._open_leases()):
+            hooks = None  # their time comes after the stream
 
         def settled(outcome: Outcome, error: BaseException | None) -> None:
             why = reason
@@ -296,7 +302,7 @@ class UnitOfWork:
         leases, self._leases, self._hooks = self._leases, None, None
         if leases is not None:
             for source, lease in leases.items():
-                lease.close(self._fate)
+                lease.close(self)
                 source.returned(self)
 
     def _check_open(self) -> None:
