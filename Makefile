@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SA20 := .venv-sa20
+PARALLEL := -n 2 --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Asked first: what venv itself says on Debian is long, and leaves half a .venv behind.
@@ -26,7 +27,7 @@ demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
 	@exec $(BIN)/python -m examples.items
 
 test: venv  ## run the suite on SQLite and a private PostgreSQL (ARGS="-k name -x")
-	$(BIN)/python tools/postgres.py -- $(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python tools/postgres.py -- $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 format: venv  ## lay the code out
 	$(BIN)/ruff check --fix-only
@@ -45,7 +46,7 @@ wheel-test: venv  ## build the wheel, and try it without src/
 	sh tools/wheel_test.sh
 
 test-sqlalchemy20: $(SA20)/.installed  ## run the suite on SQLAlchemy 2.0
-	$(SA20)/bin/python tools/postgres.py -- $(SA20)/bin/python -m pytest $(ARGS)
+	$(SA20)/bin/python tools/postgres.py -- $(SA20)/bin/python -m pytest $(PARALLEL) $(ARGS)
 $(SA20)/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
 	$(PYTHON) -m venv $(SA20)

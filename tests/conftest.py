@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url
+
 from support.flavours import (
     ASYNC,
     EVERY,
@@ -22,7 +23,6 @@ from support.flavours import (
     only,
 )
 from support.models import Base
-
 from unitwork import AsyncDatabase, Database
 
 __all__ = ["ASYNC", "EVERY", "POSTGRESQL", "SYNC", "only"]

@@ -89,11 +89,12 @@ def _open_in_memory(
     Each connection would have a database of its own. This one lives for as long as
     `anchor` does, whatever becomes of the pooled connection.
     """
-    name = f"file:unitwork-{uuid4().hex}?mode=memory&cache=shared&uri=true"
-    anchor = sqlite3.connect(name, uri=True, check_same_thread=False)
+    name = f"file:/unitwork-{uuid4().hex}"
+    anchor = sqlite3.connect(f"{name}?vfs=memdb", uri=True, check_same_thread=False)
     pool = AsyncAdaptedQueuePool if is_async else QueuePool
     options = {"poolclass": pool, "pool_size": 1, "max_overflow": 0, **options}
-    engine = _create(url.set(database=name, query={}), is_async, options)
+    query = {**url.query, "vfs": "memdb", "uri": "true"}
+    engine = _create(url.set(database=name, query=query), is_async, options)
     finalize(sync_engine(engine), anchor.close)
     return engine
 

@@ -176,4 +176,9 @@ class State(dict[str, Any]):
     unit: UnitOfWork
 
     def __missing__(self, key: str) -> Any:
-        return self.unit._lease(self.unit._sources[key]).session
+        unit: UnitOfWork | None = self.unit
+        while unit is not None:
+            if (source := unit._sources.get(key)) is not None:
+                return unit._lease(source).session
+            unit = unit._parent  # of a middleware further out
+        raise KeyError(key)

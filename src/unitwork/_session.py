@@ -212,6 +212,12 @@ class _Fenced(Session):
             self._lease.check()
         return super().get_bind(*args, **kwargs)
 
+    def refresh(self, *args: Any, **kwargs: Any) -> None:
+        # Its objects have left it: SQLAlchemy would complain of them, not of the end.
+        if self._lease is not None:
+            self._lease.check()
+        super().refresh(*args, **kwargs)
+
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         # Private to SQLAlchemy, the same in 2.0 and 2.1. Without it `add()` after the
         # end would still be refused (`close_resets_only=False`), in other words.

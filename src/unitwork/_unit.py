@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from ._session import Lease
     from ._source import Source
 
-__all__ = ["UnitOfWork", "current", "current_unit", "unit_of", "unit_of_request"]
+__all__ = [
+    "UnitOfWork",
+    "covering",
+    "current",
+    "current_unit",
+    "unit_of",
+    "unit_of_request",
+]
 
 P = ParamSpec("P")
 
@@ -359,9 +366,7 @@ def current_unit() -> UnitOfWork:
 
 def unit_of(source: Source) -> UnitOfWork:
     """The innermost unit around the caller that has to do with *source*."""
-    unit = current.get()
-    while unit is not None and not unit._covers(source):
-        unit = unit._parent
+    unit = covering(current.get(), source)
     if unit is None:
         raise MissingSessionError(
             f"there is no unit of work for database {source.name!r} here: give it to "
@@ -382,10 +387,15 @@ def unit_of_request(source: Source, request: object = None) -> UnitOfWork:
     scope = getattr(request, "scope", request)
     if not isinstance(scope, Mapping):
         raise UsageError(f"give the request (or its ASGI scope), not {request!r}")
-    unit: UnitOfWork | None = getattr(scope.get("state"), "unit", None)
+    unit = covering(getattr(scope.get("state"), "unit", None), source)
+    return unit_of(source) if unit is None else unit
+
+
+def covering(unit: UnitOfWork | None, source: Source) -> UnitOfWork | None:
+    """The innermost of *unit* and those around it that has to do with *source*."""
     while unit is not None and not unit._covers(source):
         unit = unit._parent
-    return unit_of(source) if unit is None else unit
+    return unit
 
 
 def _outermost(unit: UnitOfWork, source: Source) -> UnitOfWork:

@@ -11,7 +11,7 @@ from ._handlers import answer
 from ._lifespan import live
 from ._plan import arun, uninterrupted
 from ._request import RequestUnit, State, Unwind
-from ._unit import UnitOfWork, current
+from ._unit import UnitOfWork, covering, current
 from .database import AsyncDatabase, Database
 from .errors import UsageError
 
@@ -62,10 +62,11 @@ class DBSessionMiddleware:
         """Serve one connection, as ASGI says."""
         given = scope.get("state")
         parent = given.unit if type(given) is State else None
-        if scope["type"] != "http" or (parent is not None and self._covered(parent)):
+        sources = self._sources if parent is None else self._beyond(parent)
+        if scope["type"] != "http" or not sources:
             await self._serve_other(scope, receive, send)
             return
-        unit = RequestUnit(self._sources, parent)
+        unit = RequestUnit(sources, parent)
         unit.watch(scope, send, self._commit_when, given)
         state = scope["state"] = State(given or ())
         state.unit = unit
@@ -97,8 +98,10 @@ class DBSessionMiddleware:
         if kind == "websocket":
             given = scope.get("state")
             parent = given.unit if isinstance(given, State) else None
-            if parent is None or not self._covered(parent):
-                await self._websocket(scope, receive, send, parent)
+            ours = self._sources if parent is None else self._beyond(parent)
+            if ours:
+                unit = UnitOfWork(ours, parent)
+                await self._websocket(scope, receive, send, unit)
                 return
         elif kind == "lifespan":
             sources = tuple(dict.fromkeys(self._sources.values()))
@@ -106,14 +109,14 @@ class DBSessionMiddleware:
             return
         await self._app(scope, receive, send)
 
-    def _covered(self, outer: UnitOfWork) -> bool:
-        """Whether a middleware further out looks after our databases already."""
-        return all(outer._covers(source) for source in self._sources.values())
+    def _beyond(self, outer: UnitOfWork) -> dict[str, Source]:
+        """Those of our databases that no middleware further out looks after."""
+        items = self._sources.items()
+        return {key: source for key, source in items if not covering(outer, source)}
 
     async def _websocket(
-        self, scope: Scope, receive: Receive, send: Send, parent: UnitOfWork | None
+        self, scope: Scope, receive: Receive, send: Send, unit: UnitOfWork
     ) -> None:
-        unit = UnitOfWork(self._sources, parent)
         state = scope["state"] = State(scope.get("state", ()))
         state.unit = unit
         before = sys.exception()
@@ -165,4 +168,10 @@ def _by_attribute(
         found[database.name] = database._source
     if not found:
         raise UsageError("db is empty; give at least one database")
-    return {**found, state_attribute: next(iter(found.values()))}
+    first = next(iter(found.values()))
+    if found.get(state_attribute, first) is not first:
+        raise UsageError(
+            f"state_attribute is {state_attribute!r}, and so is the name of a database "
+            "that is not the first; give another"
+        )
+    return {**found, state_attribute: first}

@@ -10,10 +10,10 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
+
 from support.asgi import Reply, call
 from support.flavours import Flavour, Observer, only
 from support.models import Item, add_item
-
 from unitwork import DBSessionMiddleware, UnexpectedRollbackError
 
 

@@ -1,0 +1,365 @@
+"""P6: a session whose unit has ended refuses further use, and names the remedy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from conftest import ASYNC, SYNC, only
+from support.asgi import Reply, call
+from support.flavours import Flavour, Observer
+from support.models import Item, add_item
+from support.pool import check_pool_is_whole
+from unitwork import (
+    DBSessionMiddleware,
+    MissingSessionError,
+    SessionEndedError,
+    current_unit,
+)
+
+pytestmark = pytest.mark.anyio
+
+Use = Callable[[Session], Any]
+USES: dict[str, Use] = {
+    "add": lambda session: session.add(Item(name="late")),
+    "add_all": lambda session: session.add_all([Item(name="late")]),
+    "begin": lambda session: session.begin(),
+    "begin_nested": lambda session: session.begin_nested(),
+    "bulk_save_objects": lambda session: session.bulk_save_objects([Item(name="late")]),
+    "commit": lambda session: session.commit(),
+    "connection": lambda session: session.connection(),
+    "execute": lambda session: session.execute(text("SELECT 1")),
+    "get": lambda session: session.get(Item, 1),
+    "get_one": lambda session: session.get_one(Item, 1),
+    "merge": lambda session: session.merge(Item(id=1, name="late")),
+    "prepare": lambda session: session.prepare(),
+    "query": lambda session: session.query(Item).all(),
+    "refresh": lambda session: session.refresh(Item(id=1, name="late")),
+    "scalar": lambda session: session.scalar(select(Item)),
+    "scalars": lambda session: session.scalars(select(Item)),
+}
+each_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
+some_use = pytest.mark.parametrize(
+    "use", [USES[name] for name in ("add", "execute", "commit")]
+)
+
+ASYNC_USES: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "begin": lambda session: session.begin().start(),
+    "begin_nested": lambda session: session.begin_nested().start(),
+    "commit": lambda session: session.commit(),
+    "connection": lambda session: session.connection(),
+    "execute": lambda session: session.execute(text("SELECT 1")),
+    "get": lambda session: session.get(Item, 1),
+    "merge": lambda session: session.merge(Item(id=1, name="late")),
+    "scalar": lambda session: session.scalar(select(Item)),
+    "stream": lambda session: session.stream(select(Item)),
+}
+REMEDY = r"`(async )?with db\.transaction\(\) as session:`"
+refuses = pytest.raises(SessionEndedError, match=REMEDY)
+
+
+@pytest.fixture
+def app(flavour: Flavour) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    return app
+
+
+class Captured:
+    """An endpoint's session and row, kept longer than they should be."""
+
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
+        self.session: Any = None
+        self.item: Any = None
+
+    def endpoint(self) -> Callable[..., Any]:
+        def body(session: Session) -> None:
+            self.item = add_item(session)
+            self.session = self.flavour.db.current
+
+        return self.flavour.endpoint(body)
+
+    async def use(self, use: Use) -> Any:
+        return await self.flavour.do(self.session, use)
+
+
+@pytest.fixture
+async def captured(app: FastAPI, flavour: Flavour) -> Captured:
+    """What an endpoint has kept, after its request."""
+    captured = Captured(flavour)
+    app.post("/")(captured.endpoint())
+    assert (await call(app, "POST", "/")).status == 200
+    return captured
+
+
+# After the request
+
+
+@each_use
+async def test_nothing_that_would_begin_a_transaction_works(
+    captured: Captured, observer: Observer, use: Use
+) -> None:
+    with refuses:
+        await captured.use(use)
+
+    await check_pool_is_whole(captured.flavour)
+    assert observer.names() == ["one"]
+
+
+@only(*ASYNC)
+@pytest.mark.parametrize("use", ASYNC_USES.values(), ids=ASYNC_USES)
+async def test_nothing_that_would_begin_a_transaction_can_be_awaited(
+    captured: Captured, use: Callable[[Any], Awaitable[Any]]
+) -> None:
+    with refuses:
+        await use(captured.session)
+
+    await check_pool_is_whole(captured.flavour)
+
+
+@pytest.mark.parametrize("use", [Session.rollback, Session.close, Session.flush])
+async def test_what_begins_nothing_does_no_harm(
+    captured: Captured, observer: Observer, use: Use
+) -> None:
+    await captured.use(use)
+
+    with refuses:
+        await captured.use(USES["execute"])
+    assert observer.names() == ["one"]
+
+
+async def test_objects_that_were_loaded_keep_their_attributes(
+    captured: Captured,
+) -> None:
+    assert (captured.item.id, captured.item.name) == (1, "one")
+
+
+async def test_a_change_to_an_object_that_was_loaded_goes_nowhere(
+    captured: Captured, observer: Observer
+) -> None:
+    captured.item.name = "late"
+    await captured.use(Session.flush)
+
+    with refuses:
+        await captured.use(Session.commit)
+    assert observer.names() == ["one"]
+
+
+async def test_the_message_says_what_became_of_the_work(
+    app: FastAPI, flavour: Flavour
+) -> None:
+    captured = Captured(flavour)
+    app.post("/", status_code=409)(captured.endpoint())
+    await call(app, "POST", "/")
+
+    with pytest.raises(SessionEndedError, match="rolled back"):
+        await captured.use(USES["execute"])
+
+
+async def test_a_unit_that_never_began_is_over_all_the_same(
+    app: FastAPI, flavour: Flavour
+) -> None:
+    captured = Captured(flavour)
+
+    @app.get("/")
+    async def endpoint() -> None:
+        captured.session = flavour.db.current
+
+    await call(app, "GET", "/")
+
+    with refuses:
+        await captured.use(USES["execute"])
+
+
+# In what the endpoint has left running
+
+
+def serve_background(flavour: Flavour, app: FastAPI, task: Callable[..., Any]) -> None:
+    """Run *task*, with the request and its session, as a background task."""
+    injected = Depends(flavour.db.session)
+
+    @app.post("/")
+    async def endpoint(
+        request: Request, tasks: BackgroundTasks, session: Any = injected
+    ) -> None:
+        await flavour.do(session, lambda s: add_item(s).id)
+        tasks.add_task(task, request, session)
+
+
+LATE: dict[str, Callable[[Flavour, Request], Any]] = {
+    "request.state.db": lambda flavour, request: request.state.db,
+    "db.current": lambda flavour, request: flavour.db.current,
+    "current_unit()": lambda flavour, request: current_unit(),
+}
+
+
+@some_use
+async def test_a_background_task_can_not_use_it(
+    app: FastAPI, flavour: Flavour, observer: Observer, use: Use
+) -> None:
+    async def task(request: Request, session: Any) -> None:
+        await flavour.do(session, use)
+
+    serve_background(flavour, app, task)
+    reply = await call(app, "POST", "/")
+
+    assert_refused(reply)
+    await check_pool_is_whole(flavour)
+    assert observer.names() == ["one"]
+
+
+@only(*SYNC)
+async def test_a_sync_background_task_can_not_use_it(
+    app: FastAPI, flavour: Flavour, observer: Observer
+) -> None:
+    serve_background(flavour, app, lambda request, session: add_item(session, "late"))
+
+    assert_refused(await call(app, "POST", "/"))
+    await check_pool_is_whole(flavour)
+    assert observer.names() == ["one"]
+
+
+@pytest.mark.parametrize("way", LATE.values(), ids=LATE)
+@pytest.mark.parametrize("coloured", [False, True], ids=["sync", "async"])
+async def test_a_background_task_finds_no_session(
+    app: FastAPI,
+    flavour: Flavour,
+    way: Callable[[Flavour, Request], Any],
+    coloured: bool,
+) -> None:
+    def task(request: Request, session: Any) -> None:
+        way(flavour, request)
+
+    async def async_task(request: Request, session: Any) -> None:
+        way(flavour, request)
+
+    serve_background(flavour, app, (task, async_task)[coloured])
+
+    assert_refused(await call(app, "POST", "/"))
+
+
+async def test_a_background_task_is_not_given_a_session(
+    app: FastAPI, flavour: Flavour
+) -> None:
+    async def task(request: Request, session: Any) -> None:
+        await flavour.db.session(request)
+
+    serve_background(flavour, app, task)
+
+    assert_refused(await call(app, "POST", "/"))
+
+
+async def test_a_background_task_may_open_a_unit_of_its_own(
+    app: FastAPI, flavour: Flavour, observer: Observer
+) -> None:
+    async def task(request: Request, session: Any) -> None:
+        await flavour.work(lambda s: add_item(s, "by the task").id)
+
+    serve_background(flavour, app, task)
+    reply = await call(app, "POST", "/")
+
+    assert (reply.status, reply.error) == (200, None)
+    assert observer.names() == ["one", "by the task"]
+
+
+async def test_a_task_that_the_endpoint_has_spawned_can_not_use_it(
+    app: FastAPI, flavour: Flavour, observer: Observer
+) -> None:
+    answered = asyncio.Event()
+    spawned: list[asyncio.Task[Any]] = []
+
+    async def late() -> None:
+        session = flavour.db.current
+        await answered.wait()
+        await flavour.do(session, USES["add"])
+
+    async def later() -> None:
+        await answered.wait()
+        await flavour.do(flavour.db.current, USES["add"])
+
+    @app.post("/")
+    async def endpoint() -> None:
+        await flavour.do(flavour.db.current, lambda s: add_item(s).id)
+        spawned.extend(asyncio.create_task(work()) for work in (late, later))
+        await asyncio.sleep(0)
+
+    await call(app, "POST", "/")
+    answered.set()
+    errors = await asyncio.gather(*spawned, return_exceptions=True)
+
+    assert [type(error) for error in errors] == [SessionEndedError] * 2
+    await check_pool_is_whole(flavour)
+    assert observer.names() == ["one"]
+
+
+def assert_refused(reply: Reply) -> None:
+    """The client has its whole answer, and the task was told off."""
+    assert (reply.status, reply.complete) == (200, True)
+    assert isinstance(reply.error, SessionEndedError)
+    assert "db.transaction()" in str(reply.error)
+
+
+# After a block
+
+
+@some_use
+async def test_after_a_block_nothing_that_would_begin_a_transaction_works(
+    flavour: Flavour, observer: Observer, use: Use
+) -> None:
+    captured = Captured(flavour)
+
+    def block(session: Session) -> None:
+        captured.item = add_item(session)
+        captured.session = flavour.db.current
+
+    await flavour.work(block)
+
+    with refuses:
+        await captured.use(use)
+    assert captured.item.name == "one"
+    await check_pool_is_whole(flavour)
+    assert observer.names() == ["one"]
+
+
+async def test_after_a_block_its_unit_takes_no_more_orders(flavour: Flavour) -> None:
+    unit = await flavour.work(lambda session: current_unit())
+
+    for order in (unit.rollback_only, unit.commit_anyway):
+        with refuses:
+            order()
+    for register in (unit.on_commit, unit.on_rollback, unit.before_commit):
+        with refuses:
+            register(print)
+
+
+async def test_outside_of_any_unit_there_is_none_to_be_found(flavour: Flavour) -> None:
+    with pytest.raises(MissingSessionError, match=REMEDY):
+        assert flavour.db.current
+    with pytest.raises(MissingSessionError, match=REMEDY):
+        current_unit()
+
+
+async def test_inside_a_block_the_ended_unit_of_the_request_is_out_of_sight(
+    app: FastAPI, flavour: Flavour, observer: Observer
+) -> None:
+    async def task(request: Request, session: Any) -> None:
+        await flavour.work(lambda s: add_item(flavour_current(flavour), "inside").id)
+
+    serve_background(flavour, app, task)
+    reply = await call(app, "POST", "/")
+
+    assert (reply.status, reply.error) == (200, None)
+    assert observer.names() == ["one", "inside"]
+
+
+def flavour_current(flavour: Flavour) -> Session:
+    """The sync session under `db.current`."""
+    session: Session = getattr(flavour.db.current, "sync_session", flavour.db.current)
+    return session

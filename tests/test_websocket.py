@@ -1,0 +1,378 @@
+"""WebSockets: what a message has begun is settled before the next one, in or out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from fastapi import Depends, FastAPI, WebSocket, WebSocketException
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+
+from conftest import POSTGRESQL, only
+from support.asgi import ASGIApp, Message
+from support.flavours import Flavour, Observer
+from support.models import add_item, add_orphan, names
+from support.pool import check_pool_is_whole
+from support.websocket import Socket
+from unitwork import (
+    DBSessionMiddleware,
+    SessionEndedError,
+    UnexpectedRollbackError,
+    current_unit,
+)
+
+pytestmark = pytest.mark.anyio
+
+Handle = Callable[[WebSocket, str], Awaitable[object]]
+Endpoint = Callable[[WebSocket], Awaitable[None]]
+
+
+def fastapi(flavour: Flavour, endpoint: Endpoint) -> ASGIApp:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.websocket("/")(endpoint)
+    return app
+
+
+def starlette(flavour: Flavour, endpoint: Endpoint) -> ASGIApp:
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    return app
+
+
+def serve(flavour: Flavour, handle: Handle, framework: Any = fastapi) -> ASGIApp:
+    """Call *handle* for each text that comes in, until the client leaves."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for message in websocket.iter_text():
+            await handle(websocket, message)
+
+    app: ASGIApp = framework(flavour, endpoint)
+    return app
+
+
+def run(flavour: Flavour, body: Callable[[Session], Any]) -> Awaitable[Any]:
+    return flavour.do(flavour.db.current, body)
+
+
+@pytest.fixture
+def store(flavour: Flavour) -> Handle:
+    """Store each message as an item, and say so."""
+
+    async def store(websocket: WebSocket, message: str) -> None:
+        await flavour.do(websocket.state.db, lambda s: add_item(s, message).id)
+        await websocket.send_text("stored")
+
+    return store
+
+
+# Settled before the next message
+
+
+@pytest.mark.parametrize("framework", [fastapi, starlette])
+async def test_work_is_committed_before_the_answer_goes_out(
+    flavour: Flavour, store: Handle, observer: Observer, framework: Any
+) -> None:
+    seen: list[list[str]] = []
+
+    def look(message: Message) -> None:
+        seen.append(observer.names())
+
+    app = serve(flavour, store, framework)
+    async with Socket(app, "/", on_message=look) as socket:
+        assert await socket.ask("one") == "stored"
+        assert await socket.ask("two") == "stored"
+
+    assert seen == [[], ["one"], ["one", "two"]]
+    assert socket.error is None
+
+
+async def test_work_is_committed_before_the_application_waits_for_more(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async def store_silently(websocket: WebSocket, message: str) -> None:
+        await run(flavour, lambda s: add_item(s, message).id)
+
+    async with Socket(serve(flavour, store_silently), "/") as socket:
+        socket.send("one")
+        await socket.listening()
+
+        assert observer.names() == ["one"]
+        assert flavour.db.pool_status().checked_out == 0
+
+
+async def test_work_after_the_client_has_left_is_committed_too(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for _ in websocket.iter_text():
+            pass
+        await run(flavour, lambda s: add_item(s, "has left").id)
+
+    async with Socket(fastapi(flavour, endpoint), "/") as socket:
+        await socket.listening()
+
+    assert observer.names() == ["has left"]
+
+
+async def test_nobody_holds_a_connection_while_he_waits(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async def count(websocket: WebSocket, message: str) -> None:
+        await websocket.send_text(str(len(await run(flavour, names))))
+
+    app = serve(flavour, count)
+    async with AsyncExitStack() as stack:
+        sockets = [
+            await stack.enter_async_context(Socket(app, "/")) for _ in range(200)
+        ]
+        for socket in sockets:
+            assert await socket.ask("how many?") == "0"
+        status = flavour.db.pool_status()
+
+        assert (status.checked_out, status.waiting) == (0, 0)
+        assert observer.in_transaction() == []
+        assert await sockets[0].ask("and now?") == "0"
+
+
+async def test_many_who_ask_at_once_take_turns(flavour: Flavour) -> None:
+    async def count(websocket: WebSocket, message: str) -> None:
+        await websocket.send_text(str(len(await run(flavour, names))))
+
+    app = serve(flavour, count)
+    async with AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(Socket(app, "/")) for _ in range(60)]
+        answers = await asyncio.gather(*(socket.ask("?") for socket in sockets))
+
+    assert set(answers) == {"0"}
+
+
+async def test_the_session_is_the_same_for_all_messages(flavour: Flavour) -> None:
+    sessions: list[Any] = []
+
+    async def collect(websocket: WebSocket, message: str) -> None:
+        sessions.extend([websocket.state.db, flavour.db.current])
+        sessions.append(await flavour.db.session(websocket))
+        await run(flavour, names)
+        await websocket.send_text("ok")
+
+    async with Socket(serve(flavour, collect), "/") as socket:
+        await socket.ask("one")
+        await socket.ask("two")
+
+    assert len(sessions) == 6
+    assert len(set(map(id, sessions))) == 1
+
+
+# Failures
+
+
+async def test_an_exception_rolls_back(flavour: Flavour, observer: Observer) -> None:
+    async def fail(websocket: WebSocket, message: str) -> None:
+        await run(flavour, lambda s: add_item(s, message).id)
+        raise LookupError
+
+    async with Socket(serve(flavour, fail), "/") as socket:
+        socket.send("one")
+        await socket.ended()
+
+    assert isinstance(socket.error, LookupError)
+    assert observer.names() == []
+
+
+async def test_what_is_said_about_an_exception_does_not_commit_what_it_left(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async def apologize(websocket: WebSocket, message: str) -> None:
+        try:
+            await run(flavour, lambda s: add_item(s, message).id)
+            raise LookupError
+        except LookupError:
+            await websocket.send_text("sorry")
+
+    async with Socket(serve(flavour, apologize), "/") as socket:
+        assert await socket.ask("one") == "sorry"
+
+    assert socket.error is None
+    assert observer.names() == []
+
+
+async def test_a_refused_handshake_rolls_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async def refuse() -> None:
+        await run(flavour, lambda s: add_item(s).id)
+        raise WebSocketException(1008)
+
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.websocket("/", dependencies=[Depends(refuse)])
+    async def endpoint(websocket: WebSocket) -> None: ...
+
+    async with Socket(app, "/", expect="websocket.close"):
+        pass
+
+    assert observer.names() == []
+
+
+async def test_a_failed_commit_raises_in_the_endpoint_and_the_socket_may_go_on(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    async def try_orphan(websocket: WebSocket, message: str) -> None:
+        await run(flavour, add_orphan)
+        with pytest.raises(IntegrityError):
+            await websocket.send_text("stored")
+        await store(websocket, message)
+
+    async with Socket(serve(flavour, try_orphan), "/") as socket:
+        assert await socket.ask("one") == "stored"
+        assert await socket.ask("two") == "stored"
+
+    assert socket.error is None
+    assert (observer.names(), observer.children()) == (["one", "two"], 0)
+
+
+async def test_a_failed_commit_that_nobody_catches_ends_the_socket(
+    flavour: Flavour, observer: Observer
+) -> None:
+    sent: list[Message] = []
+
+    async def orphan(websocket: WebSocket, message: str) -> None:
+        await run(flavour, add_orphan)
+        await websocket.send_text("stored")
+
+    app = serve(flavour, orphan)
+    async with Socket(app, "/", on_message=sent.append) as socket:
+        socket.send("one")
+        await socket.ended()
+
+    assert isinstance(socket.error, IntegrityError)
+    assert [message["type"] for message in sent] == ["websocket.accept"]
+    assert observer.children() == 0
+
+
+@only(*POSTGRESQL)
+async def test_a_swallowed_error_spoils_its_own_message_only(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    def swallow(session: Session) -> None:
+        add_item(session, "lost")
+        with pytest.raises(DBAPIError):
+            session.execute(text("SELECT 1/0"))
+
+    async def swallow_first(websocket: WebSocket, message: str) -> None:
+        await run(flavour, swallow)
+        with pytest.raises(UnexpectedRollbackError):
+            await websocket.send_text("stored")
+        await store(websocket, message)
+
+    async with Socket(serve(flavour, swallow_first), "/") as socket:
+        assert await socket.ask("one") == "stored"
+
+    assert observer.names() == ["one"]
+
+
+async def test_a_cancelled_endpoint_rolls_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    written = asyncio.Event()
+
+    async def hang(websocket: WebSocket, message: str) -> None:
+        await run(flavour, lambda s: add_item(s, message).id)
+        written.set()
+        await asyncio.Event().wait()
+
+    async with Socket(serve(flavour, hang), "/") as socket:
+        socket.send("one")
+        await written.wait()
+        socket.cancel()
+        await socket.ended()
+
+    assert observer.names() == []
+    await check_pool_is_whole(flavour)
+
+
+# What is said of the unit holds for one message
+
+
+async def test_rollback_only_is_for_one_message(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    async def drop_or_keep(websocket: WebSocket, message: str) -> None:
+        {"drop": current_unit().rollback_only}.get(message, str)()
+        await store(websocket, message)
+
+    async with Socket(serve(flavour, drop_or_keep), "/") as socket:
+        for message in ("drop", "keep", "drop", "keep too"):
+            assert await socket.ask(message) == "stored"
+
+    assert observer.names() == ["keep", "keep too"]
+
+
+async def test_hooks_are_for_one_message(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    called: list[tuple[str, list[str]]] = []
+
+    async def register(websocket: WebSocket, message: str) -> None:
+        unit = current_unit()
+        unit.before_commit(lambda: called.append(("before", observer.names())))
+        unit.on_commit(lambda: called.append(("after", observer.names())))
+        unit.on_rollback(lambda: called.append(("dropped", observer.names())))
+        {"drop": unit.rollback_only}.get(message, str)()
+        await store(websocket, message)
+
+    async with Socket(serve(flavour, register), "/") as socket:
+        await socket.ask("drop")
+        await socket.ask("keep")
+
+    assert called == [("dropped", []), ("before", []), ("after", ["keep"])]
+
+
+# After the end
+
+
+async def test_the_session_refuses_once_the_socket_is_closed(
+    flavour: Flavour, observer: Observer
+) -> None:
+    closed = asyncio.Event()
+    late: list[asyncio.Task[Any]] = []
+
+    async def write_late(session: Any) -> None:
+        await closed.wait()
+        await flavour.do(session, lambda s: add_item(s, "late").id)
+
+    async def spawn(websocket: WebSocket, message: str) -> None:
+        await run(flavour, names)
+        late.append(asyncio.create_task(write_late(websocket.state.db)))
+        await websocket.send_text("ok")
+
+    async with Socket(serve(flavour, spawn), "/") as socket:
+        await socket.ask("one")
+    closed.set()
+
+    with pytest.raises(SessionEndedError, match=r"db\.transaction\(\)"):
+        await late[0]
+    await check_pool_is_whole(flavour)
+
+
+def test_it_works_with_the_test_client(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    app: Any = serve(flavour, store)
+    with TestClient(app) as client, client.websocket_connect("/") as socket:
+        socket.send_text("one")
+        assert socket.receive_text() == "stored"
+
+        assert observer.names() == ["one"]
