@@ -105,8 +105,8 @@ async def check_nothing_is_left(flavour: Flavour) -> None:
     assert not ours, f"tasks are left: {ours}"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _old_objects_are_not_collected_each_time() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _old_objects_are_not_looked_at_each_time() -> None:
     gc.collect()
     gc.freeze()
 

@@ -678,12 +678,14 @@ async def test_units_commit_an_overriding_session_but_leave_it_open(
         sync_session = getattr(session, "sync_session", session)
         event.listen(sync_session, "after_commit", commits.append)
         with flavour.db.override(session):
+            kept = await flavour.do(session, partial(add_item, name="kept"))
             await call(app, "POST", "/")
 
         assert commits == [sync_session]
         assert not session.in_transaction()
+        assert kept in session
         await flavour.do(session, partial(add_item, name="two"))
-        assert await flavour.do(session, names) == ["one", "two"]
+        assert await flavour.do(session, names) == ["kept", "one", "two"]
 
 
 async def test_units_roll_an_overriding_session_back_but_leave_it_open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,7 +13,11 @@ from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session, sessionmaker
 
 from support.flavours import ASYNC, POSTGRESQL, Flavour, Observer, only
@@ -63,38 +68,36 @@ def count_pings(flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> list[objec
 
 
 @asynccontextmanager
-async def connected(flavour: Flavour) -> AsyncIterator[Any]:
-    """Check a connection out, and give the driver's own."""
-    if flavour.is_async:
-        async with flavour.db.engine.connect() as connection:
+async def connected(engine: Any) -> AsyncIterator[Any]:
+    """Check a connection of *engine* out, and give the driver's own."""
+    if isinstance(engine, AsyncEngine):
+        async with engine.connect() as connection:
             raw = await connection.get_raw_connection()
             yield raw.driver_connection
     else:
-        connection = await to_thread.run_sync(flavour.db.engine.connect)
+        connection = await to_thread.run_sync(engine.connect)
         try:
             yield connection.connection.driver_connection
         finally:
             await to_thread.run_sync(connection.close)
 
 
-async def execute(flavour: Flavour, driver_connection: Any, sql: str) -> None:
-    """Behind SQLAlchemy's back."""
-    if flavour.is_async:
-        await driver_connection.execute(sql)
-    else:
-        await to_thread.run_sync(driver_connection.execute, sql)
-
-
-async def driver_connection_of(flavour: Flavour) -> Any:
-    async with connected(flavour) as driver_connection:
+async def driver_connection_of(engine: Any) -> Any:
+    async with connected(engine) as driver_connection:
         return driver_connection
 
 
-async def write_behind_the_pool(flavour: Flavour, driver_connection: Any) -> None:
-    await execute(flavour, driver_connection, "BEGIN")
-    await execute(
-        flavour, driver_connection, "INSERT INTO item (name) VALUES ('ghost')"
-    )
+async def write_behind_the_pool(driver_connection: Any) -> None:
+    """Begin a transaction, and write in it, unnoticed by SQLAlchemy."""
+    for sql in ("BEGIN", "INSERT INTO item (name) VALUES ('ghost')"):
+        done = await to_thread.run_sync(execute, driver_connection, sql)
+        if inspect.isawaitable(done):
+            await done
+
+
+def execute(driver_connection: Any, sql: str) -> Any:
+    """A coroutine, or what it gives."""
+    return driver_connection.execute(sql)
 
 
 # Idle connections
@@ -175,7 +178,7 @@ async def test_a_ping_leaves_no_transaction_behind(
     await impatient.work(names)
     clock.now += 10.1
 
-    async with connected(impatient):
+    async with connected(impatient.db.engine):
         assert observer.in_transaction() == []
 
 
@@ -187,22 +190,22 @@ def backend(session: Session) -> int:
 
 
 async def test_a_clean_connection_is_used_again(flavour: Flavour) -> None:
-    first = await driver_connection_of(flavour)
+    first = await driver_connection_of(flavour.db.engine)
 
     await flavour.work(add_item)
 
-    assert await driver_connection_of(flavour) is first
+    assert await driver_connection_of(flavour.db.engine) is first
 
 
 async def test_a_connection_left_in_a_transaction_is_thrown_away_at_checkin(
     flavour: Flavour, observer: Observer
 ) -> None:
     careless = flavour.another(pool_size=1, max_overflow=0, pool_reset_on_return=None)
-    async with connected(careless) as left:
-        await write_behind_the_pool(careless, left)
+    async with connected(careless.db.engine) as left:
+        await write_behind_the_pool(left)
 
     await eventually(lambda: observer.in_transaction() == [])
-    assert await driver_connection_of(careless) is not left
+    assert await driver_connection_of(careless.db.engine) is not left
     await careless.work(partial(add_item, name="next"))
     assert observer.names() == ["next"]
     await careless.dispose()
@@ -211,13 +214,13 @@ async def test_a_connection_left_in_a_transaction_is_thrown_away_at_checkin(
 async def test_a_connection_put_in_a_transaction_is_thrown_away_at_checkout(
     flavour: Flavour, observer: Observer
 ) -> None:
-    put = await driver_connection_of(flavour)
-    await write_behind_the_pool(flavour, put)
+    put = await driver_connection_of(flavour.db.engine)
+    await write_behind_the_pool(put)
 
     await flavour.work(partial(add_item, name="next"))
 
     assert observer.names() == ["next"]
-    assert await driver_connection_of(flavour) is not put
+    assert await driver_connection_of(flavour.db.engine) is not put
 
 
 async def test_an_invalidated_connection_may_be_checked_in(flavour: Flavour) -> None:
@@ -239,9 +242,9 @@ def use_and_invalidate(session: Session) -> None:
 @only(*ASYNC)
 def test_a_connection_of_another_event_loop_is_replaced(flavour: Flavour) -> None:
     with start_blocking_portal() as one, start_blocking_portal() as two:
-        first = one.call(driver_connection_of, flavour)
-        again = one.call(driver_connection_of, flavour)
-        second = two.call(driver_connection_of, flavour)
+        first = one.call(driver_connection_of, flavour.db.engine)
+        again = one.call(driver_connection_of, flavour.db.engine)
+        second = two.call(driver_connection_of, flavour.db.engine)
         two.call(flavour.dispose)
 
     assert first is again is not second
@@ -326,8 +329,8 @@ async def test_looks_into_connections_that_were_there_before(
     flavour: Flavour, engine: Any, observer: Observer
 ) -> None:
     taken = await make_and_use(flavour, engine)
-    put = await driver_connection_of(taken)
-    await write_behind_the_pool(taken, put)
+    put = await driver_connection_of(taken.db.engine)
+    await write_behind_the_pool(put)
 
     await taken.work(partial(add_item, name="next"))
 
@@ -356,8 +359,8 @@ async def test_every_engine_is_guarded_that_a_callable_gives(
     late = over(flavour, lambda: answers[-1])
     await late.work(names)
     answers.append(engine)
-    put = await driver_connection_of(late)
-    await write_behind_the_pool(late, put)
+    put = await driver_connection_of(late.db.engine)
+    await write_behind_the_pool(put)
 
     await late.work(partial(add_item, name="next"))
 
@@ -372,8 +375,8 @@ async def test_the_engine_is_guarded_that_a_sessionmaker_is_given_later(
     made = over(flavour, maker)
     await made.work(names)
     maker.configure(bind=engine)
-    put = await driver_connection_of(made)
-    await write_behind_the_pool(made, put)
+    put = await driver_connection_of(made.db.engine)
+    await write_behind_the_pool(put)
 
     await made.work(partial(add_item, name="next"))
 
@@ -386,8 +389,8 @@ async def test_all_engines_of_a_sessionmaker_are_guarded(
     make: Any = async_sessionmaker if flavour.is_async else sessionmaker
     binds = {Item: engine}
     made = over(flavour, make(flavour.db.engine, binds=binds))
-    put = await driver_connection_of(over(flavour, engine))
-    await write_behind_the_pool(flavour, put)
+    put = await driver_connection_of(engine)
+    await write_behind_the_pool(put)
 
     await made.work(partial(add_item, name="next"))
 

@@ -14,6 +14,9 @@ import unitwork
 LAYERS = [
     "errors",
     "options",
+    "_codes",
+    "_driver",
+    "_classify",
     "_ending",
     "_hooks",
     "_engine",

@@ -1,5 +1,6 @@
 """One database unit of work for each request: no client is told a lie about it."""
 
+from ._classify import Classification, Kind, Phase, Rule, classify
 from ._ending import CommitWhen, Ending, Outcome, succeeded
 from ._unit import UnitOfWork, current_unit
 from .database import AsyncDatabase, Database, PoolStatus
@@ -21,21 +22,26 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncDatabase",
     "BlockingSessionWarning",
+    "Classification",
     "CommitUnknownError",
     "CommitWhen",
     "DBSessionMiddleware",
     "Database",
     "DatabaseSettings",
     "Ending",
+    "Kind",
     "MissingSessionError",
     "Outcome",
+    "Phase",
     "PoolStatus",
     "PoolTimeoutError",
+    "Rule",
     "SessionEndedError",
     "UnexpectedRollbackError",
     "UnitOfWork",
     "UnitworkError",
     "UsageError",
+    "classify",
     "current_unit",
     "succeeded",
 ]

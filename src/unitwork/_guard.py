@@ -108,17 +108,13 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
             raise DisconnectionError("the idle connection is dead")
 
     def close(dbapi_connection: object, record: ConnectionPoolEntry) -> None:
-        # SQLite keeps the locks of a closed connection for as long as a cursor lives:
-        # in the traceback of a cancellation, say, until that is garbage-collected.
-        # No interrupt here: while a cursor lives it would hit the rollback as well.
-        driver_connection: Any = record.driver_connection
-        with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop()
-            _start(driver_connection.rollback())
-            # Or what is left of an interrupt stops the checkpoint that a close makes.
-            _start(driver_connection.execute("SELECT 0 WHERE 0"))
+        line: Line | None = record.info.get(KEY)
+        if line is not None and line.loop is not None and line.loop.is_closed():
+            _hang_up(record.driver_connection)
+        if engine.dialect.name == "sqlite":
+            _roll_back(record.driver_connection)
 
-    if is_async and engine.dialect.name == "sqlite":
+    if is_async:
         event.listen(engine, "close", close)
     event.listen(engine, "connect", connect)
     event.listen(engine, "checkin", checkin)
@@ -136,9 +132,37 @@ def _close_elsewhere(
     terminate = getattr(record.driver_connection, "terminate", None)
     if terminate is None:  # aiosqlite, psycopg: any event loop can close them
         return
-    record.dbapi_connection = None  # type: ignore[misc]  # it is, in every record
-    with contextlib.suppress(RuntimeError):  # closed, and its connections are lost
+    with contextlib.suppress(RuntimeError):  # closed: see `_hang_up`
         loop.call_soon_threadsafe(terminate)
+        record.dbapi_connection = None  # type: ignore[misc]  # it is, in every record
+
+
+def _hang_up(driver_connection: Any) -> None:
+    """End a connection whose event loop is closed, so that a close finds it closed."""
+    terminate = getattr(driver_connection, "terminate", None)
+    if terminate is None:
+        return
+    transport = getattr(driver_connection, "_transport", None)
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        terminate()
+    # What the loop would have called next; not there in uvloop, which has hung up.
+    hang_up = getattr(transport, "_call_connection_lost", None)
+    if hang_up is not None:
+        hang_up(None)
+
+
+def _roll_back(driver_connection: Any) -> None:
+    """Let aiosqlite roll back before it closes.
+
+    SQLite keeps the locks of a closed connection for as long as a cursor lives: in the
+    traceback of a cancellation, say, until that is garbage-collected. No interrupt
+    here: while a cursor lives it would hit the rollback as well.
+    """
+    with contextlib.suppress(RuntimeError):  # no event loop
+        asyncio.get_running_loop()
+        _start(driver_connection.rollback())
+        # Or what is left of an interrupt stops the checkpoint that a close makes.
+        _start(driver_connection.execute("SELECT 0 WHERE 0"))
 
 
 def _start(call: Coroutine[Any, Any, object]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._ending import CommitWhen, Ending, Verdict, judge
 from ._plan import Plan, arun, uninterrupted
 from ._unit import UnitOfWork
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from ._source import Source
 
 __all__ = ["RequestUnit", "State", "Unwind"]
 
@@ -40,14 +43,16 @@ class RequestUnit(UnitOfWork):
         "_verdict",
     )
 
-    def watch(
+    def __init__(
         self,
+        sources: Mapping[str, Source],
+        parent: UnitOfWork | None,
         scope: Scope,
         send: Send,
         commit_when: CommitWhen,
         outer_state: MutableMapping[str, Any] | None,
     ) -> None:
-        """Take note of the exchange; not in `__init__`, where `super()` would cost."""
+        UnitOfWork.__init__(self, sources, parent)  # super() would take twice the time
         self._scope = scope
         self._send = send
         self._commit_when = commit_when

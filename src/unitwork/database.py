@@ -70,7 +70,8 @@ class AsyncDatabase(_Database, Generic[AsyncS]):
 
     Does not connect. An engine that was opened by its URL is disposed of when the
     application shuts down; any other engine stays its owner's.
-    Safe to use from several tasks, threads and event loops.
+    Safe to use from several tasks, and from one event loop after the other; two loops
+    at the same time need a database object each.
     Raises `UsageError` for a source that can't work, such as a sync driver.
 
     .. versionadded:: 0.1

@@ -66,8 +66,7 @@ class DBSessionMiddleware:
         if scope["type"] != "http" or not sources:
             await self._serve_other(scope, receive, send)
             return
-        unit = RequestUnit(sources, parent)
-        unit.watch(scope, send, self._commit_when, given)
+        unit = RequestUnit(sources, parent, scope, send, self._commit_when, given)
         state = scope["state"] = State(given or ())
         state.unit = unit
         token = current.set(unit)
