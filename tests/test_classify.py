@@ -1,4 +1,4 @@
-"""What errors mean: every code of the table, every driver, every way to hide an error."""
+"""What errors mean: every code of the table, every driver, every hiding place."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ TABLE: list[tuple[str | None, Kind, str]] = [
     ("sqlite", Kind.TIMEOUT, "9"),
     ("sqlite", Kind.DOOMED, "7 10 266 516"),
     ("sqlite", Kind.UNAVAILABLE, "13"),
-    ("sqlite", Kind.NEVER, "8 1032 4 14 19 2067 1 11 26"),
+    ("sqlite", Kind.NEVER, "8 1032 4 19 2067 1 11 26"),
+    ("sqlite", Kind.RECONNECT, "14 526"),
     ("mssql", Kind.RETRY, "1205 3935 3941 3948 3957 3960 3966 40001"),
     ("mssql", Kind.RETRY, "41301 41302 41305 41325 41839"),
     ("mssql", Kind.RETRY_WITH_CARE, "1222 1204"),
@@ -207,7 +208,7 @@ def test_reads_the_message_where_the_code_leaves_it_open(
     assert classify(error).kind is (kind or Kind.UNAVAILABLE)
 
 
-def test_an_ungrammatical_plan_is_known_by_the_function_in_any_language() -> None:
+def test_a_stale_plan_is_known_by_the_function_in_any_language() -> None:
     fields = {"S": "ERREUR", "V": "ERROR", "C": "0A000", "R": "RevalidateCachedQuery"}
 
     assert classify(asyncpg.PostgresError.new(fields)).kind is Kind.RETRY
@@ -383,7 +384,7 @@ RACE = wrapped(postgresql("40001"))
         raised(ValueError(), during=raised(KeyError(), during=RACE)),
         ExceptionGroup("one", [BaseExceptionGroup("one", [RACE])]),
         raised(UnexpectedRollbackError(), cause=RACE),
-        raised(wrapped(postgresql("25P02")), during=RACE),
+        wrapped(raised(postgresql("25P02"), during=RACE)),
     ],
 )
 def test_finds_the_error_behind_others(error: BaseException) -> None:

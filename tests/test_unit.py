@@ -389,15 +389,17 @@ async def test_a_background_task_may_open_a_unit_of_any_kind(flavour: Flavour) -
 async def test_an_ended_unit_lets_go_of_its_session_and_hooks(
     db: AsyncDatabase,
 ) -> None:
-    class Hook:
-        def __call__(self) -> None:
-            pass
+    class Order:
+        pass
+
+    async def hook(order: Order) -> None:  # in a thread it may still be held there
+        pass
 
     async with db.transaction() as session:
         unit = current_unit()
-        unit.on_commit(hook := Hook())
-    left = [weakref.ref(session), weakref.ref(hook)]
-    del session, hook
+        unit.on_commit(hook, order := Order())
+    left = [weakref.ref(session), weakref.ref(order)]
+    del session, order
     gc.collect()
 
     assert [ref() for ref in left] == [None, None]

@@ -28,12 +28,18 @@ PATIENCE = 10.0  # seconds that the database has for its first answer
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it anew at its end
-        signal.signal(number, lambda *_: sys.exit())
+        signal.signal(number, stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     name_the_driver()
     with listen() as listener:
         asyncio.run(serve(listener))
+
+
+def stop(*_: object) -> NoReturn:
+    # A driver that was about to connect would say that nobody asked how it went.
+    logging.getLogger("asyncio").disabled = True
+    sys.exit()
 
 
 def name_the_driver() -> None:

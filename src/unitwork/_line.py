@@ -14,11 +14,22 @@ from weakref import ReferenceType, ref
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+from ._classify import classify, lead_back, only_follows
+from .errors import UnexpectedRollbackError
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
 
-__all__ = ["KEY", "Line", "in_transaction", "is_aborted", "line_of", "watch"]
+__all__ = [
+    "KEY",
+    "Line",
+    "in_transaction",
+    "is_aborted",
+    "line_of",
+    "unexpected",
+    "watch",
+]
 
 KEY = "unitwork"
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
@@ -122,6 +133,15 @@ def is_aborted(connection: Connection) -> bool:
     return False
 
 
+def unexpected(error: BaseException | None) -> UnexpectedRollbackError:
+    what = "an error" if error is None else type(error).__name__
+    return UnexpectedRollbackError(
+        f"the work of this unit is lost: {what} in the middle of it was swallowed, and "
+        "after that nothing can be committed. Let the error through, or put the risky "
+        "part into a savepoint: `session.begin_nested()`"
+    )
+
+
 def watch(engine: Engine) -> None:
     """Keep the lines of *engine* up to date.
 
@@ -140,6 +160,8 @@ def _watched(execute: Callable[..., None]) -> Callable[..., bool]:
         line = _line_at_work(context)
         if line is None:
             return False
+        if line.lost:  # or it would begin a new transaction, that nobody looks after
+            raise unexpected(line.failure) from line.failure
         line.statements += 1
         try:
             execute(cursor, statement, parameters, context)
@@ -180,10 +202,26 @@ def _statement_fails(failure: ExceptionContext) -> None:
     line = line_of(connection)
     if line is None:
         return
-    line.failure = failure.sqlalchemy_exception or failure.original_exception
+    error = failure.sqlalchemy_exception or failure.original_exception
+    if line.failure is not None and (line.lost or only_follows(error)):
+        lead_back(error, line.failure)
+        return
+    line.failure = error
     if connection.in_transaction():
         driver_connection = connection.connection.driver_connection
-        line.lost = line.lost or not in_transaction(driver_connection)
+        line.lost = line.lost or _has_rolled_back(error, driver_connection, line)
+
+
+def _has_rolled_back(error: BaseException, driver_connection: Any, line: Line) -> bool:
+    """Whether the database has rolled the whole transaction back by itself."""
+    found = classify(error)
+    if found.family == "mysql":  # its driver isn't told: an error carries no status
+        return found.poisons
+    if in_transaction(driver_connection):
+        return False
+    # Before Python's legacy mode begins, at the first write, there is nothing to lose.
+    legacy = getattr(driver_connection, "isolation_level", None) is not None
+    return found.family != "sqlite" or line.wrote or found.poisons or not legacy
 
 
 def _is_open(cursor: Any) -> bool:

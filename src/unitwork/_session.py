@@ -17,12 +17,8 @@ from sqlalchemy.exc import DBAPIError, IllegalStateChangeError, InvalidRequestEr
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ._guard import sever
-from ._line import is_aborted, line_of
-from .errors import (
-    CommitUnknownError,
-    SessionEndedError,
-    UnexpectedRollbackError,
-)
+from ._line import is_aborted, line_of, unexpected
+from .errors import CommitUnknownError, SessionEndedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
     from ._line import Line
     from ._unit import UnitOfWork
 
-__all__ = ["Lease", "commit", "fenced", "rollback", "unexpected", "verify"]
+__all__ = ["Lease", "commit", "fenced", "rollback", "verify"]
 
 log = logging.getLogger("unitwork")
 
@@ -283,15 +279,6 @@ def verify(session: Session) -> None:
         line.failure = None
     if not session.is_active:
         raise unexpected(None)
-
-
-def unexpected(error: BaseException | None) -> UnexpectedRollbackError:
-    what = "an error" if error is None else type(error).__name__
-    return UnexpectedRollbackError(
-        f"the work of this unit is lost: {what} in the middle of it was swallowed, and "
-        "after that nothing can be committed. Let the error through, or put the risky "
-        "part into a savepoint: `session.begin_nested()`"
-    )
 
 
 def commit(session: Session) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from ._ending import Outcome
 from ._hooks import Hook, Hooks, enclosing
+from ._line import unexpected
 from ._plan import Plan, finish
-from ._session import unexpected
 from .errors import (
     MissingSessionError,
     SessionEndedError,

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from http import HTTPStatus
 from socket import gaierror
-from traceback import walk_tb
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -14,6 +13,7 @@ from sqlalchemy import exc
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ._classify import Kind, classify
 from ._unit import UnitOfWork, current_unit
 from .errors import PoolTimeoutError
 
@@ -26,8 +26,7 @@ __all__ = [
     "unit_of_work",
 ]
 
-_SQLITE_BUSY = 5
-_PASSING = frozenset({"08", "40", "53", "57"})  # SQLSTATE classes of what will pass
+_BUSY = {Kind.RETRY, Kind.RETRY_WITH_CARE, Kind.UNAVAILABLE}
 
 
 async def unit_of_work() -> UnitOfWork:
@@ -66,14 +65,16 @@ async def answer_pool_timeout(request: Request, error: Exception) -> Response:
 
 
 async def answer_database_error(request: Request, error: Exception) -> Response:
-    """Answer 503 if the database can't be reached or is locked; raise other errors on.
+    """Answer 503 if the database is out of reach, busy or locked; raise others on.
+
+    That is what `classify()` says of the error.
 
     .. versionadded:: 0.1
     """
-    orig = getattr(error, "orig", None)
-    if getattr(orig, "sqlite_errorcode", 0) & 0xFF == _SQLITE_BUSY:
+    kind = classify(error).kind
+    if kind in _BUSY:
         return _unavailable("The database is busy.", retry_after=1.0)
-    if _is_out_of_reach(error):
+    if kind is Kind.RECONNECT:
         return _unavailable("The database can't be reached.", retry_after=5.0)
     raise error
 
@@ -90,27 +91,6 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
 
 .. versionadded:: 0.1
 """
-
-
-def _is_out_of_reach(error: Exception) -> bool:
-    """Lost, or never had: an error without a statement comes from connecting.
-
-    Or from COMMIT: then the SQLSTATE, if there is one, says whether it may be tried
-    again, such as a serialization failure, or not, such as a trigger that said no.
-    """
-    if not isinstance(error, exc.DBAPIError):
-        return _came_from_pool(error)
-    if error.connection_invalidated:
-        return True
-    state: str | None = getattr(error.orig, "sqlstate", None)
-    return error.statement is None and (state is None or state[:2] in _PASSING)
-
-
-def _came_from_pool(error: Exception) -> bool:
-    """Whether it was a database that refused; asyncpg's errors come unwrapped."""
-    frames = walk_tb(error.__traceback__)
-    names = (frame.f_globals.get("__name__", "") for frame, _ in frames)
-    return any(name.startswith("sqlalchemy.pool") for name in names)
 
 
 def _unavailable(detail: str, *, retry_after: float) -> Response:

@@ -165,7 +165,7 @@ def refusal(home: Path, **environment: str) -> str:
         ("", "Could not parse"),
         ("items.db", "Could not parse"),
         ("mysql+pymysql://h/items", "use mysql+asyncmy"),
-        ("mysql+aiomysql://h/items", "No module named 'aiomysql'"),
+        ("mysql+aiomysql://h/items", "needs the package 'aiomysql'"),
         ("postgresql://ada:secret@h:port/items", "'port'"),
         ("sqlite:////no/such/folder/items.db", "unable to open database file"),
         ("sqlite:///.", "unable to open database file"),

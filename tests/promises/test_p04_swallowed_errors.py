@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI, Request
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from support.asgi import Reply, call
 from support.flavours import Flavour, Observer, only
 from support.models import Item, add_item
-from unitwork import DBSessionMiddleware, UnexpectedRollbackError
+from unitwork import DatabaseSettings, DBSessionMiddleware, UnexpectedRollbackError
 
 
 def core(session: Session) -> None:
@@ -69,6 +70,64 @@ async def test_sqlite_keeps_the_work_before_a_swallowed_statement_error(
     flavour: Flavour, observer: Observer
 ) -> None:
     reply = await post(flavour, write_and_swallow(core))
+
+    assert (reply.status, observer.names()) == (200, ["one"])
+
+
+@only("sqlite3", "aiosqlite")
+@pytest.mark.parametrize("later", [wrong_sql, lambda session: add_item(session, "two")])
+async def test_what_sqlite_has_rolled_back_by_itself_is_no_success(
+    flavour: Flavour, observer: Observer, later: Callable[[Session], None]
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        with pytest.raises(DBAPIError, match="UNIQUE"):
+            session.execute(text("INSERT OR ROLLBACK INTO item (name) VALUES ('one')"))
+        with suppress(UnexpectedRollbackError):
+            later(session)  # SQLite would commit it at once, outside any transaction
+
+    reply = await post(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert isinstance(reply.error.__cause__, IntegrityError)
+    assert (reply.status, observer.names()) == (500, [])
+
+
+FILL = """
+WITH RECURSIVE one (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM one WHERE n < 1000)
+INSERT INTO item (name) SELECT printf('%0100d', n) FROM one
+"""
+
+
+@only("sqlite3", "aiosqlite")
+async def test_sqlite_keeps_the_work_before_a_disk_that_was_full(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        session.execute(text("PRAGMA max_page_count = 1"))  # no more than there are
+        with pytest.raises(DBAPIError, match="full"):
+            session.execute(text(FILL))
+
+    small = flavour.another(pool_size=1, max_overflow=0)
+    reply = await post(small, body)
+    await small.dispose()
+
+    assert (reply.status, observer.names()) == (200, ["one"])
+
+
+@only("sqlite3", "aiosqlite")
+async def test_an_error_before_sqlites_driver_has_begun_costs_nothing(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        with pytest.raises(DBAPIError):
+            wrong_sql(session)
+        add_item(session)
+
+    legacy = flavour.another(settings=DatabaseSettings(sqlite_defaults=False))
+    reply = await post(legacy, body)
+    await legacy.dispose()
 
     assert (reply.status, observer.names()) == (200, ["one"])
 
@@ -163,6 +222,22 @@ async def test_the_application_can_answer_it(flavour: Flavour) -> None:
     reply = await call(app, "POST", "/")
 
     assert (reply.status, reply.json) == (503, {"lost": "IntegrityError"})
+
+
+@only("psycopg", "psycopg-async", "asyncpg")
+async def test_the_cause_is_the_first_error_and_not_what_followed_from_it(
+    flavour: Flavour,
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        for failing in (core, plain_text, wrong_sql):
+            with pytest.raises(DBAPIError):
+                failing(session)
+
+    reply = await post(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert isinstance(reply.error.__cause__, IntegrityError)
 
 
 @only("asyncpg")

@@ -7,14 +7,19 @@ from typing import assert_type
 
 from unitwork import (
     BlockingSessionWarning,
+    Classification,
     CommitUnknownError,
+    Kind,
     MissingSessionError,
+    Phase,
     PoolTimeoutError,
+    Rule,
     SessionEndedError,
     UnexpectedRollbackError,
     UnitworkError,
     UsageError,
     __version__,
+    classify,
 )
 
 roots: list[type[UnitworkError]] = [
@@ -36,3 +41,19 @@ PoolTimeoutError("busy", 0.5)  # type: ignore[call-arg]
 PoolTimeoutError()  # type: ignore[call-arg]
 
 version: str = __version__
+
+
+def seldom(found: Classification) -> Kind | None:
+    return Kind.RETRY if found.code == "55P03" else None
+
+
+rule: Rule = seldom
+found = classify(error, phase=Phase.COMMIT, rules=[rule])
+assert_type(found, Classification)
+assert_type(found.kind, Kind)
+assert_type(found.code, str | int | None)
+assert_type(found.retryable, bool)
+assert_type(found.error, BaseException)
+found.kind = Kind.NEVER  # type: ignore[misc]
+classify("40001")  # type: ignore[arg-type]
+classify(error, Phase.COMMIT)  # type: ignore[call-arg]

@@ -1,0 +1,427 @@
+"""What happens while the body of a response is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from anyio import to_thread
+from fastapi import BackgroundTasks, FastAPI
+from fastapi.responses import StreamingResponse
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from conftest import SYNC, only
+from support.asgi import Message, Reply, call
+from support.flavours import Flavour, Observer
+from support.models import Item, add_item, add_orphan
+from support.pool import check_pool_is_whole
+from unitwork import DBSessionMiddleware, UsageError, current_unit
+
+pytestmark = pytest.mark.anyio
+
+# sqlite3 fetches its rows as it likes, a cursor of its own in the server it has not.
+STREAMING = ["aiosqlite", "psycopg", "psycopg-async", "asyncpg"]
+QUERY = (
+    select(Item.name)
+    .where(Item.id <= 3)  # SQLite would show it what is written meanwhile
+    .order_by(Item.id)
+    .execution_options(yield_per=1)
+)
+# The end of their transaction ends them in the server; psycopg wants it said as well.
+abandons_cursors = pytest.mark.filterwarnings("ignore:.*ServerCursor:ResourceWarning")
+
+
+class Streams:
+    """Three rows, and endpoints that write one more and stream them all."""
+
+    def __init__(self, flavour: Flavour, observer: Observer) -> None:
+        self.flavour = flavour
+        self.observer = observer
+        self.app = FastAPI()
+        self.app.add_middleware(DBSessionMiddleware, db=flavour.db)
+        self.at_start: list[str] = []
+        self.at_end: list[str] = []
+        self.connections_in_use: list[int] = []
+
+    async def prepare(self) -> None:
+        def prepare(session: Any) -> None:
+            for name in "abc":
+                add_item(session, name)
+
+        await self.flavour.work(prepare)
+
+    async def write(self, name: str) -> None:
+        session = self.flavour.db.current
+        await self.flavour.do(session, lambda s: add_item(s, name).id)
+
+    async def open(self) -> Any:
+        """The rows, which are yet to be fetched."""
+        session = self.flavour.db.current
+        if self.flavour.is_async:
+            return await session.stream_scalars(QUERY)
+        return await self.flavour.do(session, lambda s: s.scalars(QUERY))
+
+    def look(self, message: Message) -> None:
+        """Note what others can see at the start and at the last chunk."""
+        status = self.flavour.db.pool_status()
+        self.connections_in_use.append(status.checked_out)
+        if message["type"] == "http.response.start":
+            self.at_start = self.observer.names()
+        elif not message.get("more_body"):
+            self.at_end = self.observer.names()
+
+    async def call(self) -> Reply:
+        return await call(self.app, "POST", "/", on_message=self.look)
+
+
+@pytest.fixture
+async def streams(flavour: Flavour, observer: Observer) -> Streams:
+    streams = Streams(flavour, observer)
+    await streams.prepare()
+    return streams
+
+
+# Server-side cursors
+
+
+@only(*STREAMING)
+async def test_a_cursor_that_is_open_keeps_its_transaction_to_the_last_chunk(
+    streams: Streams,
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        return StreamingResponse(await streams.open())
+
+    reply = await streams.call()
+
+    assert (reply.body, reply.complete, reply.error) == (b"abc", True, None)
+    assert streams.connections_in_use == [1, 1, 1, 1, 0]
+    await check_pool_is_whole(streams.flavour)
+
+
+@abandons_cursors
+@only(*STREAMING)
+async def test_a_cursor_that_is_open_may_not_put_off_the_commit_of_what_was_written(
+    streams: Streams,
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        await streams.write("d")
+        return StreamingResponse(await streams.open())
+
+    reply = await streams.call()
+
+    assert (reply.status, reply.complete) == (500, True)
+    assert isinstance(reply.error, UsageError)
+    assert "db.transaction()" in str(reply.error)
+    assert streams.observer.names() == ["a", "b", "c"]
+    await check_pool_is_whole(streams.flavour)
+
+
+@only(*STREAMING)
+@pytest.mark.parametrize("method", ["all", "close"])
+async def test_a_cursor_that_is_done_with_does_not_hold_the_commit_back(
+    streams: Streams, method: str
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        await streams.write("d")
+        rows = await streams.open()
+        await finish(getattr(rows, method))
+        return StreamingResponse(iter(["done"]))
+
+    await streams.call()
+
+    assert streams.at_start == ["a", "b", "c", "d"]
+
+
+async def finish(call: Callable[[], Any]) -> None:
+    result = await to_thread.run_sync(call)
+    if inspect.isawaitable(result):
+        await result
+
+
+@only(*STREAMING)
+async def test_what_is_written_while_a_cursor_is_open_is_committed_at_the_end(
+    streams: Streams,
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        async def body(rows: Any) -> AsyncIterator[str]:
+            async for row in each(rows):
+                await streams.write(row * 2)
+                yield row
+
+        return StreamingResponse(body(await streams.open()))
+
+    reply = await streams.call()
+
+    assert (reply.body, reply.complete) == (b"abc", True)
+    assert streams.at_start == ["a", "b", "c"]
+    assert streams.at_end == ["a", "b", "c", "aa", "bb", "cc"]
+
+
+async def each(rows: Any) -> AsyncIterator[str]:
+    """The rows of a stream of either colour."""
+    async for row in StreamingResponse(rows).body_iterator:
+        yield str(row)
+
+
+@only(*STREAMING)
+async def test_hooks_wait_for_the_stream_that_their_transaction_waits_for(
+    streams: Streams,
+) -> None:
+    seen: list[str] = []
+
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        current_unit().on_commit(seen.append, "committed")
+
+        async def body(rows: Any) -> AsyncIterator[str]:
+            async for row in each(rows):
+                seen.append(row)
+                yield row
+
+        return StreamingResponse(body(await streams.open()))
+
+    await streams.call()
+
+    assert seen == ["a", "b", "c", "committed"]
+
+
+@abandons_cursors
+@only(*STREAMING)
+async def test_a_client_that_leaves_takes_the_cursor_along(streams: Streams) -> None:
+    gone = asyncio.Event()
+
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        async def body(rows: Any) -> AsyncIterator[str]:
+            async for row in each(rows):
+                await streams.write(row * 2)
+                yield row
+                gone.set()
+                await asyncio.Event().wait()
+
+        return StreamingResponse(body(await streams.open()))
+
+    reply = await call(streams.app, "POST", "/", gone=gone)
+
+    assert (reply.body, reply.complete) == (b"a", False)
+    assert streams.observer.names() == ["a", "b", "c"]
+    await check_pool_is_whole(streams.flavour)
+
+
+@abandons_cursors
+@only(*STREAMING)
+async def test_a_stream_that_fails_rolls_back(streams: Streams) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        async def body(rows: Any) -> AsyncIterator[str]:
+            async for row in each(rows):
+                await streams.write(row * 2)
+                yield row
+                raise LookupError
+
+        return StreamingResponse(body(await streams.open()))
+
+    reply = await streams.call()
+
+    assert isinstance(reply.error, LookupError)
+    assert (reply.body, reply.complete) == (b"a", False)
+    assert streams.observer.names() == ["a", "b", "c"]
+    await check_pool_is_whole(streams.flavour)
+
+
+# Work in the body
+
+
+async def test_what_the_body_writes_is_committed_before_the_last_chunk(
+    streams: Streams,
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        await streams.write("before")
+
+        async def body() -> AsyncIterator[str]:
+            yield "1"
+            await streams.write("within")
+            yield "2"
+
+        return StreamingResponse(body())
+
+    reply = await streams.call()
+
+    assert reply.complete
+    assert streams.at_start == ["a", "b", "c", "before"]
+    assert streams.at_end == ["a", "b", "c", "before", "within"]
+
+
+@only(*SYNC)
+async def test_a_plain_generator_may_use_the_session_too(streams: Streams) -> None:
+    def endpoint(session: Any) -> StreamingResponse:
+        def body() -> Iterator[str]:
+            yield "1"
+            add_item(session, "within")
+            yield "2"
+
+        return StreamingResponse(body())
+
+    streams.app.post("/")(streams.flavour.endpoint(endpoint))
+    reply = await streams.call()
+
+    assert reply.complete
+    assert streams.at_end == ["a", "b", "c", "within"]
+
+
+async def test_a_commit_that_fails_in_the_body_cuts_the_response(
+    streams: Streams,
+) -> None:
+    ran: list[str] = []
+
+    @streams.app.post("/")
+    async def endpoint(tasks: BackgroundTasks) -> StreamingResponse:
+        tasks.add_task(ran.append, "background")
+
+        async def body() -> AsyncIterator[str]:
+            yield "1"
+            await streams.flavour.do(streams.flavour.db.current, add_orphan)
+            yield "2"
+
+        return StreamingResponse(body(), background=tasks)
+
+    reply = await streams.call()
+
+    assert (reply.status, reply.body, reply.complete) == (200, b"12", False)
+    assert isinstance(reply.error, IntegrityError)
+    assert ran == []
+    assert streams.observer.children() == 0
+    await check_pool_is_whole(streams.flavour)
+
+
+@only(*STREAMING)
+async def test_a_commit_that_a_cursor_has_put_off_and_that_fails_cuts_the_response(
+    streams: Streams,
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        session = streams.flavour.db.current
+
+        async def body(rows: Any) -> AsyncIterator[str]:
+            await streams.flavour.do(session, add_orphan)
+            async for row in each(rows):
+                yield row
+
+        return StreamingResponse(body(await streams.open()))
+
+    reply = await streams.call()
+
+    assert (reply.status, reply.body, reply.complete) == (200, b"abc", False)
+    assert isinstance(reply.error, IntegrityError)
+    assert streams.observer.children() == 0
+
+
+async def test_rollback_only_in_the_body_drops_the_work_of_the_body(
+    streams: Streams,
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        await streams.write("before")
+
+        async def body() -> AsyncIterator[str]:
+            yield "1"
+            await streams.write("within")
+            current_unit().rollback_only()
+            yield "2"
+
+        return StreamingResponse(body())
+
+    reply = await streams.call()
+
+    assert reply.complete
+    assert streams.at_end == ["a", "b", "c", "before"]
+
+
+async def test_no_connection_is_held_while_the_body_leaves_the_database_alone(
+    streams: Streams,
+) -> None:
+    held: list[int] = []
+
+    @streams.app.post("/")
+    async def endpoint() -> StreamingResponse:
+        await streams.write("before")
+
+        async def body() -> AsyncIterator[str]:
+            held.append(streams.flavour.db.pool_status().checked_out)
+            yield "1"
+
+        return StreamingResponse(body())
+
+    await streams.call()
+
+    assert held == [0]
+
+
+# Messages of other kinds
+
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+HINT = {"type": "http.response.early_hint", "links": []}
+DEBUG = {"type": "http.response.debug", "info": {}}
+TRAILERS = {"type": "http.response.trailers", "headers": [], "more_trailers": False}
+PATH = {"type": "http.response.pathsend", "path": "/etc/hostname"}
+
+
+def chunk(more: bool) -> Message:
+    return {"type": "http.response.body", "body": b"x", "more_body": more}
+
+
+def zero_copy(more: bool) -> Message:
+    return {"type": "http.response.zerocopysend", "file": 0, "more_body": more}
+
+
+EXCHANGES: dict[str, tuple[list[Message], int, int]] = {
+    # What is sent, which of it must wait for the first COMMIT, which for the second.
+    "early hints": ([HINT, HINT, START, chunk(True), chunk(False)], 2, 4),
+    "debug": ([DEBUG, START, chunk(False)], 1, 2),
+    "trailers": ([{**START, "trailers": True}, chunk(False), TRAILERS], 0, 1),
+    "pathsend": ([START, PATH], 0, 1),
+    "zerocopysend": ([START, zero_copy(True), zero_copy(False)], 0, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("messages", "start", "last"), EXCHANGES.values(), ids=EXCHANGES
+)
+async def test_messages_of_every_kind_pass_in_order(
+    flavour: Flavour,
+    observer: Observer,
+    messages: list[Message],
+    start: int,
+    last: int,
+) -> None:
+    seen: list[list[str]] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        session = await flavour.db.session(scope)
+        await flavour.do(session, lambda s: add_item(s, "before").id)
+        for number, message in enumerate(messages):
+            if number == last:
+                await flavour.do(session, lambda s: add_item(s, "within").id)
+            await send(message)
+
+    reply = await call(
+        DBSessionMiddleware(app, flavour.db),
+        "POST",
+        "/",
+        on_message=lambda message: seen.append(observer.names()),
+    )
+
+    assert reply.error is None
+    assert reply.messages == messages
+    stored = [[], ["before"], ["before", "within"]]
+    assert seen == [stored[(n >= start) + (n >= last)] for n in range(len(messages))]
