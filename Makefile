@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 SA20 := .venv-sa20
 PARALLEL := -n 2 --dist loadfile
+# $(call suite,BIN): all tests, by the Python in BIN, with the servers that they need.
+suite = $(1)/python tools/postgres.py -- $(1)/python tools/mariadb.py -- \
+	$(1)/python -m pytest $(PARALLEL) $(ARGS)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Asked first: what venv itself says on Debian is long, and leaves half a .venv behind.
@@ -10,7 +13,8 @@ HAS_VENV = $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 	echo "$(PYTHON) can make no virtual environment: apt install python3-venv" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-sqlalchemy20 format lint docs wheel-test check clean
+.PHONY: help venv demo test test-sqlalchemy20 format lint docs wheel-test mariadb \
+	check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -26,8 +30,8 @@ venv: .venv/.installed  ## make .venv with all that the other targets need
 demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
 	@exec $(BIN)/python -m examples.items
 
-test: venv  ## run the suite on SQLite and a private PostgreSQL (ARGS="-k name -x")
-	$(BIN)/python tools/postgres.py -- $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+test: venv  ## run the suite on SQLite, PostgreSQL and MariaDB (ARGS="-k name -x")
+	$(call suite,$(BIN))
 
 format: venv  ## lay the code out
 	$(BIN)/ruff check --fix-only
@@ -46,7 +50,7 @@ wheel-test: venv  ## build the wheel, and try it without src/
 	sh tools/wheel_test.sh
 
 test-sqlalchemy20: $(SA20)/.installed  ## run the suite on SQLAlchemy 2.0
-	$(SA20)/bin/python tools/postgres.py -- $(SA20)/bin/python -m pytest $(PARALLEL) $(ARGS)
+	$(call suite,$(SA20)/bin)
 $(SA20)/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
 	$(PYTHON) -m venv $(SA20)
@@ -54,7 +58,10 @@ $(SA20)/.installed: pyproject.toml constraints.txt
 	$(SA20)/bin/python -m pip install -qq -c $(SA20)/constraints.txt -e '.[test]' 'sqlalchemy<2.1'
 	@touch $@
 
-check: lint test docs wheel-test test-sqlalchemy20  ## all of it, as CI does
+mariadb:  ## install Debian's MariaDB if there is none and root asks
+	sh tools/install_mariadb.sh
+
+check: mariadb lint test docs wheel-test test-sqlalchemy20  ## all of it, as CI does
 
 clean:  ## remove what was built, but not .venv
 	rm -rf build dist $(SA20) .mypy_cache .pytest_cache .ruff_cache

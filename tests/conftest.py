@@ -16,16 +16,29 @@ from support.flavours import (
     ASYNC,
     EVERY,
     FLAVOURS,
+    MARIADB,
     POSTGRESQL,
+    SERVERS,
     SYNC,
     Flavour,
     Observer,
+    connect_mariadb,
+    everywhere,
+    kind_of,
     only,
 )
-from support.models import Base
-from unitwork import AsyncDatabase, Database
+from support.models import create_tables
 
-__all__ = ["ASYNC", "EVERY", "POSTGRESQL", "SYNC", "only"]
+__all__ = [
+    "ASYNC",
+    "EVERY",
+    "MARIADB",
+    "POSTGRESQL",
+    "SERVERS",
+    "SYNC",
+    "everywhere",
+    "only",
+]
 
 
 @pytest.fixture
@@ -44,18 +57,41 @@ def postgresql() -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}")
     url = make_url(server).set(database=name)
     engine = create_engine(url.set(drivername="postgresql+psycopg"))
-    Base.metadata.create_all(engine)
+    create_tables(engine)
     engine.dispose()
     yield url.render_as_string(hide_password=False)
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[str]:
+    """The same on MariaDB, which not every machine has."""
+    server = os.environ.get("UNITWORK_TEST_MARIADB")
+    if server is None:
+        missing = "no MariaDB: apt install mariadb-server, and run `make test`"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    name = f"unitwork_test_{os.getpid()}"
+    with connect_mariadb(make_url(server)) as connection:
+        connection.query(f"CREATE DATABASE {name}")
+    url = make_url(server).set(database=name)
+    engine = create_engine(url.set(drivername="mysql+pymysql"))
+    create_tables(engine)
+    engine.dispose()
+    yield url.render_as_string(hide_password=False)
+    with connect_mariadb(make_url(server)) as connection:
+        connection.query(f"DROP DATABASE {name}")
+
+
 def url_of(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if "sqlite" in name:
         return f"{FLAVOURS[name]}:///{tmp_path}/test.db"
-    server = make_url(request.getfixturevalue("postgresql"))
-    return server.set(drivername=FLAVOURS[name]).render_as_string(hide_password=False)
+    fixture = "mariadb" if name in MARIADB else "postgresql"
+    server = make_url(request.getfixturevalue(fixture))
+    url = server.set(drivername=FLAVOURS[name])
+    if name == "pymysql":  # to prepare for TLS takes it longer than most of the tests
+        url = url.update_query_dict({"ssl_disabled": "true"})
+    return url.render_as_string(hide_password=False)
 
 
 @pytest.fixture(params=EVERY)
@@ -65,8 +101,8 @@ async def flavour(
     """A fresh database for each driver; parametrize indirectly for fewer."""
     name: str = request.param
     url = url_of(name, request, tmp_path)
-    kind = Database if name in SYNC else AsyncDatabase
-    flavour = Flavour(name, url, kind(url, pool_size=5, max_overflow=0, pool_timeout=5))
+    db = kind_of(name)(url, pool_size=5, max_overflow=0, pool_timeout=5)
+    flavour = Flavour(name, url, db)
     empty_tables(url)
     yield flavour
     await check_nothing_is_left(flavour)
@@ -74,16 +110,20 @@ async def flavour(
 
 
 def empty_tables(url: str) -> None:
-    """Create the tables of an SQLite file, empty those of PostgreSQL."""
+    """Create the tables of an SQLite file, empty those of a server."""
     made = make_url(url)
-    if made.get_backend_name() == "sqlite":
-        engine = create_engine(made.set(drivername="sqlite"), poolclass=NullPool)
-        Base.metadata.create_all(engine)
-        return
-    plain = made.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute("SET lock_timeout = '10s'")
-        connection.execute("TRUNCATE item, child RESTART IDENTITY")
+    backend = made.get_backend_name()
+    if backend == "sqlite":
+        create_tables(create_engine(made.set(drivername=backend), poolclass=NullPool))
+    elif backend == "mysql":
+        with connect_mariadb(made) as connection:
+            connection.query("SET lock_wait_timeout = 10")
+            connection.query("TRUNCATE item")
+    else:
+        plain = made.set(drivername=backend).render_as_string(hide_password=False)
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute("SET lock_timeout = '10s'")
+            connection.execute("TRUNCATE item, child RESTART IDENTITY")
 
 
 @pytest.fixture

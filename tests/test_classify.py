@@ -85,11 +85,11 @@ TABLE: list[tuple[str | None, Kind, str]] = [
     ("mysql", Kind.RETRY_WITH_CARE, "1205 3572"),
     ("mysql", Kind.RECONNECT, "1047 1053 1927 2006 2013 2014 2045 2055 4031"),
     ("mysql", Kind.RECONNECT, "0 2002 2003 2005"),
-    ("mysql", Kind.UNAVAILABLE, "1040 1203 1226"),
+    ("mysql", Kind.UNAVAILABLE, "1040 1203 1206 1226"),
     ("mysql", Kind.PRIMARY, "1290 1792 1836"),
     ("mysql", Kind.TIMEOUT, "1317 1969 3024"),
-    ("mysql", Kind.DOOMED, "1305"),
-    ("mysql", Kind.NEVER, "1062 1048 1451 1452 3819 1044 1045 1049 1064"),
+    ("mysql", Kind.DOOMED, "1180"),
+    ("mysql", Kind.NEVER, "1062 1048 1451 1452 3819 1044 1045 1049 1064 1305"),
     ("sqlite", Kind.RETRY, "261 517"),
     ("sqlite", Kind.RETRY_WITH_CARE, "5 773 6 262"),
     ("sqlite", Kind.TIMEOUT, "9"),
@@ -200,6 +200,8 @@ def test_reads_the_message_of_sqlite_if_the_code_was_lost(
         (postgresql("08P01", "server login failed", "FATAL"), Kind.RECONNECT),
         (postgresql("XX000", "out of luck", "PANIC"), Kind.RECONNECT),
         (psycopg.OperationalError("FATAL:  sorry, too many clients already"), None),
+        (pymysql.err.OperationalError(1305, "SAVEPOINT s does not exist"), Kind.DOOMED),
+        (pymysql.err.OperationalError(1305, "FUNCTION f does not exist"), Kind.NEVER),
     ],
 )
 def test_reads_the_message_where_the_code_leaves_it_open(

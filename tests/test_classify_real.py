@@ -16,9 +16,17 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from support.flavours import POSTGRESQL, Flavour, Observer, only
+from support.flavours import (
+    MARIADB,
+    POSTGRESQL,
+    SERVERS,
+    Flavour,
+    Observer,
+    only,
+)
 from support.models import add_item, names
 from support.pool import DEFERRED
+from support.rivals import Lose, lose_deadlock, lose_patience, lose_race, rival
 from unitwork import (
     Classification,
     CommitUnknownError,
@@ -239,7 +247,7 @@ async def test_a_mistake_of_the_application(flavour: Flavour) -> None:
 # Connections
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_connection_that_ends_before_a_statement(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -255,7 +263,7 @@ async def test_a_connection_that_ends_before_a_statement(
     assert observer.names() == []
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_connection_that_ends_before_commit(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -270,7 +278,7 @@ async def test_a_connection_that_ends_before_commit(
     assert (found.retryable, found.poisons) == (False, False)
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_commit_of_unitworks_own_needs_no_phase(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -282,7 +290,10 @@ async def test_a_commit_of_unitworks_own_needs_no_phase(
 
     assert isinstance(error, CommitUnknownError)
     found = classify(error)
-    assert (found.kind, found.family) == (Kind.UNKNOWN, "postgresql")
+    assert (found.kind, found.family) == (
+        Kind.UNKNOWN,
+        make_url(flavour.url).get_backend_name(),
+    )
 
 
 @pytest.fixture
@@ -293,7 +304,7 @@ def closed_port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_server_that_refuses_the_connection(
     flavour: Flavour, closed_port: int
 ) -> None:
@@ -356,6 +367,83 @@ DO $$ BEGIN
     INSERT INTO slow VALUES (1);
 END $$
 """
+
+
+# MariaDB
+
+
+@only(*MARIADB)
+@pytest.mark.parametrize(
+    ("lose", "kind", "code"),
+    [
+        (lose_deadlock, Kind.RETRY, 1213),
+        (lose_race, Kind.RETRY, 1020),
+        (lose_patience, Kind.RETRY_WITH_CARE, 1205),
+    ],
+)
+async def test_somebody_who_gets_in_the_way_in_mariadb(
+    flavour: Flavour, lose: Lose, kind: Kind, code: int
+) -> None:
+    with rival(flavour) as other:
+        found = await meaning(flavour, lambda session: lose(session, other))
+
+    assert (found.kind, found.code, found.family) == (kind, code, "mysql")
+    assert found.poisons is (kind is Kind.RETRY)
+    assert not found.disconnected
+
+
+@only(*MARIADB)
+@pytest.mark.parametrize(
+    ("sql", "kind", "code"),
+    [
+        ("INSERT INTO item (name) VALUES ('red')", Kind.NEVER, 1062),
+        ("INSERT INTO item (name) VALUES (NULL)", Kind.NEVER, 1048),
+        ("SELECT * FROM nowhere", Kind.NEVER, 1146),
+        ("SELECT nothing()", Kind.NEVER, 1305),
+        ("ROLLBACK TO SAVEPOINT nowhere", Kind.DOOMED, 1305),
+        ("KILL QUERY CONNECTION_ID()", Kind.TIMEOUT, 1317),
+        (
+            "SET STATEMENT max_statement_time = 0.05 FOR SELECT sleep(60)",
+            Kind.TIMEOUT,
+            1969,
+        ),
+    ],
+)
+async def test_a_statement_that_mariadb_refuses(
+    flavour: Flavour, sql: str, kind: Kind, code: int
+) -> None:
+    with rival(flavour):
+        found = await meaning(flavour, lambda session: session.execute(text(sql)))
+
+    assert (found.kind, found.code, found.family) == (kind, code, "mysql")
+    assert (found.poisons, found.disconnected) == (False, False)
+
+
+@only(*MARIADB)
+async def test_a_write_in_a_read_only_transaction_of_mariadb(flavour: Flavour) -> None:
+    def body(session: Session) -> None:
+        session.execute(text("SET TRANSACTION READ ONLY"))
+        add_item(session)
+
+    found = await meaning(flavour, body)
+
+    assert (found.kind, found.code, found.poisons) == (Kind.PRIMARY, 1792, False)
+
+
+@only(*MARIADB)
+@pytest.mark.parametrize(
+    ("part", "code"), [({"database": "nowhere"}, 1049), ({"username": "nobody"}, 1045)]
+)
+async def test_a_door_that_mariadb_keeps_shut(
+    flavour: Flavour, part: dict[str, str], code: int
+) -> None:
+    url = make_url(flavour.url).set(**part)
+    away = replace(flavour, url=url.render_as_string(False)).another()
+
+    found = await meaning(away, add_item)
+
+    assert (found.kind, found.code, found.phase) == (Kind.NEVER, code, Phase.CONNECT)
+    await away.dispose()
 
 
 # SQLite

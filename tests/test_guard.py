@@ -12,7 +12,7 @@ import pytest
 from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     async_sessionmaker,
@@ -20,9 +20,18 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
-from support.flavours import ASYNC, POSTGRESQL, Flavour, Observer, only
+from support.flavours import (
+    ASYNC,
+    MARIADB,
+    POSTGRESQL,
+    SERVERS,
+    Flavour,
+    Observer,
+    everywhere,
+    only,
+)
 from support.models import Item, add_item, names
-from support.pool import eventually
+from support.pool import eventually, use_every_connection
 from unitwork import DatabaseSettings, UnexpectedRollbackError
 
 pytestmark = pytest.mark.anyio
@@ -97,12 +106,15 @@ async def write_behind_the_pool(driver_connection: Any) -> None:
 
 def execute(driver_connection: Any, sql: str) -> Any:
     """A coroutine, or what it gives."""
-    return driver_connection.execute(sql)
+    if hasattr(driver_connection, "execute"):
+        return driver_connection.execute(sql)
+    return driver_connection.query(sql)
 
 
 # Idle connections
 
 
+@everywhere
 async def test_asks_a_connection_that_was_idle_for_long(
     impatient: Flavour, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +155,7 @@ async def test_never_asks_if_it_is_told_so(
     assert pings == []
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_connection_that_died_while_it_was_idle_is_replaced_unnoticed(
     impatient: Flavour, observer: Observer, clock: Clock
 ) -> None:
@@ -157,7 +169,7 @@ async def test_a_connection_that_died_while_it_was_idle_is_replaced_unnoticed(
     assert await impatient.work(backend) != before
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_connection_that_died_just_now_is_noticed_and_replaced(
     impatient: Flavour, observer: Observer, clock: Clock
 ) -> None:
@@ -171,7 +183,7 @@ async def test_a_connection_that_died_just_now_is_noticed_and_replaced(
     assert observer.names() == ["one"]
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_ping_leaves_no_transaction_behind(
     impatient: Flavour, observer: Observer, clock: Clock
 ) -> None:
@@ -183,12 +195,16 @@ async def test_a_ping_leaves_no_transaction_behind(
 
 
 def backend(session: Session) -> int:
-    return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
+    """Ask the server for its own number of the connection."""
+    mysql = session.get_bind().dialect.name == "mysql"
+    mine = "connection_id()" if mysql else "pg_backend_pid()"
+    return int(session.execute(text(f"SELECT {mine}")).scalar_one())
 
 
 # Transactions behind the pool's back
 
 
+@everywhere
 async def test_a_clean_connection_is_used_again(flavour: Flavour) -> None:
     first = await driver_connection_of(flavour.db.engine)
 
@@ -197,6 +213,7 @@ async def test_a_clean_connection_is_used_again(flavour: Flavour) -> None:
     assert await driver_connection_of(flavour.db.engine) is first
 
 
+@everywhere
 async def test_a_connection_left_in_a_transaction_is_thrown_away_at_checkin(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -211,6 +228,7 @@ async def test_a_connection_left_in_a_transaction_is_thrown_away_at_checkin(
     await careless.dispose()
 
 
+@everywhere
 async def test_a_connection_put_in_a_transaction_is_thrown_away_at_checkout(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -223,6 +241,7 @@ async def test_a_connection_put_in_a_transaction_is_thrown_away_at_checkout(
     assert await driver_connection_of(flavour.db.engine) is not put
 
 
+@everywhere
 async def test_an_invalidated_connection_may_be_checked_in(flavour: Flavour) -> None:
     await flavour.work(use_and_invalidate)
 
@@ -239,7 +258,7 @@ def use_and_invalidate(session: Session) -> None:
 # Event loops
 
 
-@only(*ASYNC)
+@only(*ASYNC, "asyncmy")
 def test_a_connection_of_another_event_loop_is_replaced(flavour: Flavour) -> None:
     with start_blocking_portal() as one, start_blocking_portal() as two:
         first = one.call(driver_connection_of, flavour.db.engine)
@@ -250,7 +269,7 @@ def test_a_connection_of_another_event_loop_is_replaced(flavour: Flavour) -> Non
     assert first is again is not second
 
 
-@only(*POSTGRESQL[1:])
+@only(*POSTGRESQL[1:], "asyncmy")
 def test_the_connection_that_was_replaced_is_closed(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -258,18 +277,16 @@ def test_the_connection_that_was_replaced_is_closed(
         before = one.call(flavour.work, backend)
         two.call(flavour.work, backend)
         one.call(nothing)  # whatever it was told comes first
-        assert await_gone(observer, before)
+        alive = f"SELECT 1 FROM {LIVING[flavour.name in MARIADB]} = {before}"
+        two.call(eventually, lambda: not observer._query(alive))
         two.call(flavour.dispose)
+
+
+LIVING = ["pg_stat_activity WHERE pid", "information_schema.processlist WHERE id"]
 
 
 async def nothing() -> None:
     pass
-
-
-def await_gone(observer: Observer, pid: int) -> bool:
-    """Wait, within limits, until the server has no such backend."""
-    alive = f"SELECT pg_sleep(0.01) FROM pg_stat_activity WHERE pid = {pid}"
-    return any(not observer._query(alive) for _ in range(500))
 
 
 # Engines of others
@@ -325,6 +342,7 @@ async def test_takes_over_connections_that_were_there_before(
     assert observer.names() == ["one"]
 
 
+@everywhere
 async def test_looks_into_connections_that_were_there_before(
     flavour: Flavour, engine: Any, observer: Observer
 ) -> None:
@@ -395,3 +413,21 @@ async def test_all_engines_of_a_sessionmaker_are_guarded(
     await made.work(partial(add_item, name="next"))
 
     assert observer.names() == ["next"]
+
+
+@only("sqlite3", "aiosqlite")
+async def test_what_cost_one_unit_its_work_is_forgotten_at_checkin(
+    flavour: Flavour,
+) -> None:
+    """The bare engine knows no units, and gets the same connection."""
+    single = flavour.another(pool_size=1, max_overflow=0)
+
+    def lose(session: Session) -> None:
+        add_item(session)
+        session.execute(text("INSERT OR ROLLBACK INTO item (name) VALUES ('one')"))
+
+    with pytest.raises(IntegrityError):
+        await single.work(lose)
+
+    assert await use_every_connection(single) == 1
+    await single.dispose()

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from conftest import SYNC, only
+from conftest import MARIADB, SYNC, only
 from support.asgi import Message, Reply, call
 from support.flavours import Flavour, Observer
 from support.models import Item, add_item, add_orphan
@@ -46,6 +46,7 @@ class Streams:
         self.at_start: list[str] = []
         self.at_end: list[str] = []
         self.connections_in_use: list[int] = []
+        self.kept: Any = None
 
     async def prepare(self) -> None:
         def prepare(session: Any) -> None:
@@ -88,7 +89,7 @@ async def streams(flavour: Flavour, observer: Observer) -> Streams:
 # Server-side cursors
 
 
-@only(*STREAMING)
+@only(*STREAMING, *MARIADB)
 async def test_a_cursor_that_is_open_keeps_its_transaction_to_the_last_chunk(
     streams: Streams,
 ) -> None:
@@ -122,7 +123,7 @@ async def test_a_cursor_that_is_open_may_not_put_off_the_commit_of_what_was_writ
     await check_pool_is_whole(streams.flavour)
 
 
-@only(*STREAMING)
+@only(*STREAMING, *MARIADB)
 @pytest.mark.parametrize("method", ["all", "close"])
 async def test_a_cursor_that_is_done_with_does_not_hold_the_commit_back(
     streams: Streams, method: str
@@ -130,7 +131,7 @@ async def test_a_cursor_that_is_done_with_does_not_hold_the_commit_back(
     @streams.app.post("/")
     async def endpoint() -> StreamingResponse:
         await streams.write("d")
-        rows = await streams.open()
+        rows = streams.kept = await streams.open()
         await finish(getattr(rows, method))
         return StreamingResponse(iter(["done"]))
 
@@ -171,7 +172,7 @@ async def each(rows: Any) -> AsyncIterator[str]:
         yield str(row)
 
 
-@only(*STREAMING)
+@only(*STREAMING, *MARIADB)
 async def test_hooks_wait_for_the_stream_that_their_transaction_waits_for(
     streams: Streams,
 ) -> None:

@@ -117,8 +117,10 @@ _MYSQL: _Table = {
     1020: _RACE._replace(poisons=True),  # MariaDB, innodb_snapshot_isolation
     3101: _CERTIFIED,  # group replication
     1614: _DEADLOCK._replace(poisons=True),  # XA
-    1205: _LOCKED,  # the statement alone was rolled back, so ROLLBACK first
+    1205: _LOCKED,  # mostly, the statement alone was rolled back, so ROLLBACK first
+    1206: _FULL._replace(poisons=True),  # the lock table
     3572: _LOCKED,  # NOWAIT
+    1180: _ROLLS_BACK,  # an error during COMMIT, or at the end of MariaDB's bulk insert
     1047: Row(Kind.RECONNECT, "this node has left its cluster", gone=True),
     1040: _FULL,
     1203: _FULL,
@@ -137,7 +139,6 @@ _MYSQL: _Table = {
     1451: _RULE,
     1452: _RULE,
     3819: _RULE,
-    1305: _GIVEN_UP,  # SAVEPOINT does not exist: a deadlock has rolled it back
     1044: _ACCESS,
     1045: _ACCESS,
     1049: _ACCESS,
@@ -220,6 +221,8 @@ SQLSTATE_CLASSES = {
 }
 
 BY_MESSAGE: list[tuple[str, str, Row, set[str | int | None]]] = [
+    # … does not exist: it went with its transaction. Functions don't exist either.
+    ("mysql", "SAVEPOINT ", _GIVEN_UP, {1305}),
     ("postgresql", "conflict with recovery", _STANDBY, {"40001", "40P01", "57P01"}),
     ("postgresql", "cached plan must not change result type", _STALE, {"0A000"}),
     ("postgresql", "RevalidateCachedQuery", _STALE, {"0A000"}),

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DisconnectionError
 from ._line import KEY, Line, in_transaction, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -34,18 +34,14 @@ _guarded: WeakSet[Engine] = WeakSet()
 
 def sever(driver_connection: Any) -> None:
     """Break off what another task or thread is doing with a connection; no I/O."""
-    terminate = getattr(driver_connection, "terminate", None)
-    if terminate is not None:  # asyncpg
+    terminate = _terminator(driver_connection)
+    if terminate is not None:
         terminate()
         return
     interrupt = getattr(driver_connection, "interrupt", None)
     if interrupt is not None:  # sqlite3, aiosqlite
         if (call := interrupt()) is not None:
             _start(call)
-        return
-    writer = getattr(driver_connection, "_writer", None)
-    if writer is not None:  # asyncmy, aiomysql
-        writer.transport.abort()
         return
     line = getattr(driver_connection, "_sock", driver_connection)  # pymysql, psycopg
     if not hasattr(line, "fileno"):
@@ -55,6 +51,20 @@ def sever(driver_connection: Any) -> None:
         socket.socket(fileno=os.dup(line.fileno())) as ours,
     ):
         ours.shutdown(socket.SHUT_RDWR)
+
+
+def _terminator(driver_connection: Any) -> Callable[[], object] | None:
+    """What breaks a connection off, if only its own event loop may do so."""
+    terminate: Callable[[], object] | None
+    terminate = getattr(driver_connection, "terminate", None)  # asyncpg
+    if terminate is None:  # asyncmy, aiomysql
+        terminate = getattr(_transport(driver_connection), "abort", None)
+    return terminate
+
+
+def _transport(driver_connection: Any) -> Any:
+    writer = getattr(driver_connection, "_writer", None)  # aiomysql; asyncmy had one
+    return getattr(driver_connection if writer is None else writer, "_transport", None)
 
 
 def guard(engine: Engine, settings: DatabaseSettings) -> None:
@@ -89,6 +99,7 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
             connect(dbapi_connection, record)
             return
         line.statements = 0
+        line.begin()
         if line.loop is not None and line.loop is not asyncio.get_running_loop():
             _close_elsewhere(line.loop, record)
             raise DisconnectionError("the pooled connection is another event loop's")
@@ -129,7 +140,7 @@ def _close_elsewhere(
 
     SQLAlchemy would try, fail, and leave it open.
     """
-    terminate = getattr(record.driver_connection, "terminate", None)
+    terminate = _terminator(record.driver_connection)
     if terminate is None:  # aiosqlite, psycopg: any event loop can close them
         return
     with contextlib.suppress(RuntimeError):  # closed: see `_hang_up`
@@ -139,10 +150,9 @@ def _close_elsewhere(
 
 def _hang_up(driver_connection: Any) -> None:
     """End a connection whose event loop is closed, so that a close finds it closed."""
-    terminate = getattr(driver_connection, "terminate", None)
+    terminate, transport = _terminator(driver_connection), _transport(driver_connection)
     if terminate is None:
         return
-    transport = getattr(driver_connection, "_transport", None)
     with contextlib.suppress(RuntimeError):  # the loop is closed
         terminate()
     # What the loop would have called next; not there in uvloop, which has hung up.

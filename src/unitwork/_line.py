@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 KEY = "unitwork"
+_MYSQL = {"mysql", "mariadb"}
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
 _INERROR = 3  # libpq, PGTransactionStatusType
 _READS = {"select", "values", "table", "show", "explain", "with", "set"} | {
@@ -200,28 +201,46 @@ def _statement_fails(failure: ExceptionContext) -> None:
     if connection is None or failure.execution_context is None:
         return
     line = line_of(connection)
-    if line is None:
+    if line is None or connection._is_autocommit_isolation():  # private to SQLAlchemy
         return
     error = failure.sqlalchemy_exception or failure.original_exception
     if line.failure is not None and (line.lost or only_follows(error)):
         lead_back(error, line.failure)
+        # A savepoint is gone, so all is; PostgreSQL can still go back to one.
+        line.lost = line.lost or connection.dialect.name in _MYSQL
         return
     line.failure = error
     if connection.in_transaction():
-        driver_connection = connection.connection.driver_connection
-        line.lost = line.lost or _has_rolled_back(error, driver_connection, line)
+        line.lost = line.lost or _has_rolled_back(error, connection, line)
 
 
-def _has_rolled_back(error: BaseException, driver_connection: Any, line: Line) -> bool:
+def _has_rolled_back(error: BaseException, connection: Connection, line: Line) -> bool:
     """Whether the database has rolled the whole transaction back by itself."""
     found = classify(error)
-    if found.family == "mysql":  # its driver isn't told: an error carries no status
-        return found.poisons
+    driver_connection = connection.connection.driver_connection
+    if connection.dialect.name in _MYSQL:
+        return found.poisons or _has_ended(connection, driver_connection)
     if in_transaction(driver_connection):
         return False
     # Before Python's legacy mode begins, at the first write, there is nothing to lose.
     legacy = getattr(driver_connection, "isolation_level", None) is not None
     return found.family != "sqlite" or line.wrote or found.poisons or not legacy
+
+
+def _has_ended(connection: Connection, driver_connection: Any) -> bool:
+    """Whether a transaction of MySQL or MariaDB has come to an end in the meantime.
+
+    A lock timeout may have ended it, if the server is told so, and a procedure that
+    rolls back before it fails. An error says nothing of that; any other answer does.
+    """
+    if not in_transaction(driver_connection):  # before the error, that is
+        return False
+    pooled = connection.connection.dbapi_connection
+    try:
+        connection.dialect.do_ping(pooled)  # type: ignore[arg-type]  # it is open
+    except connection.dialect.loaded_dbapi.Error:
+        return True
+    return not in_transaction(driver_connection)
 
 
 def _is_open(cursor: Any) -> bool:
@@ -230,5 +249,7 @@ def _is_open(cursor: Any) -> bool:
         return False
     driver_cursor = getattr(cursor, "_cursor", cursor)  # SQLAlchemy's async adapters
     if driver_cursor is None:
+        return False
+    if getattr(driver_cursor, "connection", cursor) is None:  # pymysql
         return False
     return not getattr(driver_cursor, "closed", False)

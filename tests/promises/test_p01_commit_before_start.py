@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
 from support.asgi import Message, call
-from support.flavours import Flavour, Observer, only
+from support.flavours import Flavour, Observer, everywhere, only
 from support.models import Item, add_item
 from unitwork import DBSessionMiddleware, UsageError
 
@@ -33,6 +33,7 @@ async def seen_at_start(app: FastAPI, observer: Observer, path: str) -> list[str
     return seen
 
 
+@everywhere
 async def test_the_row_is_visible_to_others_when_the_response_starts(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -41,6 +42,7 @@ async def test_the_row_is_visible_to_others_when_the_response_starts(
     assert await seen_at_start(app, observer, "/") == ["one"]
 
 
+@everywhere
 async def test_what_a_stream_wrote_is_visible_before_its_last_chunk(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:

@@ -16,7 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 
-from conftest import only
+from conftest import everywhere, only
 from support.asgi import Message, call
 from support.endpoints import (
     Body,
@@ -98,6 +98,7 @@ RETURNED = [
 ]
 
 
+@everywhere
 @pytest.mark.parametrize("serve", FRAMEWORKS)
 @pytest.mark.parametrize(("fail", "status"), [*RAISED, *RETURNED])
 async def test_a_request_that_failed_stores_nothing(
@@ -111,6 +112,7 @@ async def test_a_request_that_failed_stores_nothing(
     assert observer.names() == []
 
 
+@everywhere
 @pytest.mark.parametrize("serve", [*FRAMEWORKS, serve_bare])
 @pytest.mark.parametrize(
     "response", [ok, partial(RedirectResponse, "/new", 303)], ids=["200", "303"]
@@ -352,6 +354,7 @@ async def test_a_policy_that_raises_rolls_back_and_is_answered_by_the_handlers(
 # What the unit says
 
 
+@everywhere
 async def test_rollback_only_keeps_the_response_and_drops_the_work(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -456,6 +459,7 @@ def app(flavour: Flavour) -> FastAPI:
     return app
 
 
+@everywhere
 async def test_an_error_swallowed_around_a_joined_block_is_no_success(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -509,6 +513,7 @@ async def test_commit_anyway_saves_nothing_from_a_joined_block_that_raised(
     assert (reply.status, reply.error, observer.names()) == (401, None, [])
 
 
+@everywhere
 async def test_an_error_swallowed_around_a_savepoint_costs_the_savepoint_alone(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -519,6 +524,7 @@ async def test_an_error_swallowed_around_a_savepoint_costs_the_savepoint_alone(
     assert (reply.status, observer.names()) == (200, ["outer"])
 
 
+@everywhere
 @pytest.mark.parametrize("nested", ["join", "savepoint"])
 async def test_a_block_inside_the_request_is_lost_with_it(
     app: FastAPI, flavour: Flavour, observer: Observer, nested: str
@@ -535,6 +541,7 @@ async def test_a_block_inside_the_request_is_lost_with_it(
     assert (reply.status, observer.names()) == (400, [])
 
 
+@everywhere
 async def test_a_block_of_its_own_stays_though_the_request_fails(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
-from conftest import POSTGRESQL, only
+from conftest import MARIADB, SERVERS, everywhere, only
 from support.asgi import call
 from support.flavours import Flavour, Observer
 from support.holding import running
@@ -47,7 +47,7 @@ async def write_again(app: FastAPI, observer: Observer) -> list[str]:
 # The server, the network
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_connection_that_was_killed_is_not_used_again(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -78,7 +78,7 @@ async def behind(flavour: Flavour, proxy: Proxy) -> AsyncIterator[Flavour]:
         yield behind
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_rollback_that_is_never_answered_does_not_keep_the_client_waiting(
     behind: Flavour, proxy: Proxy, observer: Observer
 ) -> None:
@@ -98,7 +98,7 @@ async def test_a_rollback_that_is_never_answered_does_not_keep_the_client_waitin
     assert await write_again(app, observer) == ["next"]
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 async def test_a_block_whose_rollback_is_never_answered_ends(
     behind: Flavour, proxy: Proxy
 ) -> None:
@@ -113,7 +113,9 @@ async def test_a_block_whose_rollback_is_never_answered_ends(
     proxy.forward()
 
 
-@only("psycopg", "asyncpg")  # psycopg's async one asks the server for ten seconds
+@only(
+    "psycopg", "asyncpg", *MARIADB
+)  # psycopg's async one asks the server for ten seconds
 async def test_a_statement_that_is_never_answered_can_be_cancelled(
     behind: Flavour, proxy: Proxy, observer: Observer
 ) -> None:
@@ -138,7 +140,7 @@ async def test_a_statement_that_is_never_answered_can_be_cancelled(
     assert await write_again(app, observer) == ["next"]
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 @pytest.mark.parametrize("fault", ["cut", "reset"])
 async def test_a_line_that_breaks_is_thrown_away(
     behind: Flavour, proxy: Proxy, observer: Observer, fault: str
@@ -160,6 +162,7 @@ async def test_a_line_that_breaks_is_thrown_away(
 # What others do to connections
 
 
+@everywhere
 async def test_a_commit_that_was_never_sent_leaks_nothing_into_the_next_request(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -176,6 +179,7 @@ async def test_a_commit_that_was_never_sent_leaks_nothing_into_the_next_request(
     assert await write_again(app, observer) == ["next"]
 
 
+@everywhere
 async def test_a_pooled_connection_inside_a_transaction_is_not_handed_out(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -194,20 +198,25 @@ async def write_behind_the_pool(flavour: Flavour) -> None:
     if flavour.is_async:
         async with flavour.db.engine.connect() as connection:
             raw = await connection.get_raw_connection()
-            driver = raw.driver_connection
-        await driver.execute("BEGIN")
-        await driver.execute(WRITE)
+            execute = execute_of(raw.driver_connection)
+        await execute("BEGIN")
+        await execute(WRITE)
     else:
         await to_thread.run_sync(_write_behind_the_pool, flavour)
 
 
 def _write_behind_the_pool(flavour: Flavour) -> None:
     with flavour.db.engine.connect() as connection:
-        driver = connection.connection.driver_connection
-    driver.execute("BEGIN")
-    driver.execute(WRITE)
+        execute = execute_of(connection.connection.driver_connection)
+    execute("BEGIN")
+    execute(WRITE)
 
 
+def execute_of(driver: Any) -> Any:
+    return driver.execute if hasattr(driver, "execute") else driver.query
+
+
+@everywhere
 async def test_a_connection_returned_inside_a_transaction_is_thrown_away(
     flavour: Flavour, observer: Observer
 ) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, Response
 
-from conftest import ASYNC, SYNC, only
+from conftest import ASYNC, SYNC, everywhere, only
 from support.asgi import Message, Reply, call
 from support.endpoints import Body, yielding
 from support.flavours import Flavour, Observer
@@ -75,6 +75,7 @@ def depends(request: pytest.FixtureRequest, flavour: Flavour) -> Callable[..., A
 # Whatever the order, the outcome is the same
 
 
+@everywhere
 @pytest.mark.parametrize("scope", SCOPES)
 async def test_what_a_dependency_wrote_first_is_stored_when_the_response_starts(
     app: FastAPI, flavour: Flavour, observer: Observer, depends: Any, scope: Any
@@ -89,6 +90,7 @@ async def test_what_a_dependency_wrote_first_is_stored_when_the_response_starts(
     assert seen == ["before", "in the endpoint"]
 
 
+@everywhere
 @pytest.mark.parametrize("scope", SCOPES)
 async def test_a_failure_takes_what_dependencies_wrote_with_it(
     app: FastAPI, flavour: Flavour, observer: Observer, depends: Any, scope: Any
@@ -116,6 +118,7 @@ async def test_what_a_teardown_writes_before_the_response_is_stored_with_the_res
     assert seen == ["in the endpoint", "after"]
 
 
+@everywhere
 async def test_a_teardown_that_comes_too_late_is_told_so(
     app: FastAPI, flavour: Flavour, observer: Observer, depends: Any
 ) -> None:
@@ -271,6 +274,7 @@ async def test_nested_dependencies_are_torn_down_around_one_commit(
 # What comes after the response
 
 
+@everywhere
 async def test_a_background_task_sees_the_work_but_can_not_use_the_session(
     app: FastAPI, flavour: Flavour
 ) -> None:

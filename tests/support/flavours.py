@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 from anyio import to_thread
 from fastapi import Depends
-from sqlalchemy import Connection, Engine, make_url
+from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from support.models import Base
+from support.models import create_tables
 from unitwork import AsyncDatabase, Database
 
 FLAVOURS = {
@@ -25,17 +27,29 @@ FLAVOURS = {
     "psycopg": "postgresql+psycopg",
     "psycopg-async": "postgresql+psycopg",
     "asyncpg": "postgresql+asyncpg",
+    "pymysql": "mysql+pymysql",
+    "asyncmy": "mysql+asyncmy",
 }
 
-EVERY = list(FLAVOURS)
 ASYNC = ["aiosqlite", "psycopg-async", "asyncpg"]
 SYNC = ["sqlite3", "psycopg"]
 POSTGRESQL = ["psycopg", "psycopg-async", "asyncpg"]
+EVERY = ["sqlite3", "aiosqlite", *POSTGRESQL]
+MARIADB = ["pymysql", "asyncmy"]
+"""Asked for where a driver or its server has a say: not every machine has MariaDB."""
+SERVERS = [*POSTGRESQL, *MARIADB]
 
 
 def only(*names: str) -> pytest.MarkDecorator:
     """Run a test with these flavours and no others."""
     return pytest.mark.parametrize("flavour", list(names), indirect=True)
+
+
+everywhere = only(*EVERY, *MARIADB)
+
+
+def kind_of(name: str) -> type[Database] | type[AsyncDatabase]:
+    return Database if name in (*SYNC, "pymysql") else AsyncDatabase
 
 
 @dataclass
@@ -98,16 +112,12 @@ class Flavour:
         return await to_thread.run_sync(body, session)
 
     async def create_tables(self) -> None:
-        def create(connection: Connection) -> None:
-            Base.metadata.drop_all(connection)
-            Base.metadata.create_all(connection)
-
         if self.is_async:
             async with self.db.engine.begin() as connection:
-                await connection.run_sync(create)
+                await connection.run_sync(create_tables, anew=True)
         else:
             with self.db.engine.begin() as connection:
-                create(connection)
+                create_tables(connection, anew=True)
 
     async def dispose(self) -> None:
         result: Awaitable[None] | None = self.db.dispose()
@@ -115,20 +125,36 @@ class Flavour:
             await result
 
 
+def connect_mariadb(url: URL) -> pymysql.Connection[Any]:
+    """Connect to MariaDB from outside, without any of SQLAlchemy."""
+    return pymysql.connect(
+        host=url.host,
+        port=url.port or 0,
+        user=url.username,
+        database=url.database,
+        autocommit=True,
+        ssl_disabled=True,  # or it prepares for TLS, which takes 30 times as long
+    )
+
+
 class Observer:
     """Looks at the same database through a connection of its own, outside any pool."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
-        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._backend = self._url.get_backend_name()
 
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
-        if self._sqlite:
+        if self._backend == "sqlite":
             connection = sqlite3.connect(Path(self._url.database or ""), timeout=5)
             try:
                 return list(connection.execute(sql))
             finally:
                 connection.close()
+        if self._backend == "mysql":
+            with connect_mariadb(self._url) as line, line.cursor() as cursor:
+                cursor.execute(sql)
+                return list(cursor.fetchall())
         plain = self._url.set(drivername="postgresql").render_as_string(False)
         with psycopg.connect(plain, autocommit=True) as pg:
             return pg.execute(sql).fetchall()
@@ -141,17 +167,40 @@ class Observer:
         return int(self._query("SELECT count(*) FROM child")[0][0])
 
     def in_transaction(self) -> list[tuple[Any, ...]]:
-        """The server's connections that hang in a transaction (PostgreSQL)."""
-        if self._sqlite:
-            return []
-        return self._query(
-            "SELECT pid, state, query FROM pg_stat_activity WHERE datname = "
-            "current_database() AND state LIKE 'idle in transaction%'"
-        )
+        """The server's connections that hang in a transaction; none in SQLite."""
+        return self._query(IN_TRANSACTION[self._backend])
 
     def terminate_all(self) -> None:
-        """Kill every other connection to this database (PostgreSQL)."""
-        self._query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        """Kill every other connection to this database; not in SQLite."""
+        if self._backend == "postgresql":
+            self._query(f"SELECT pg_terminate_backend(pid) {OTHERS[self._backend]}")
+            return
+        for row in self._query(f"SELECT id {OTHERS[self._backend]}"):
+            with suppress(pymysql.OperationalError):  # it has ended meanwhile
+                self._query(f"KILL {row[0]}")
+
+
+IN_TRANSACTION = {
+    "sqlite": "SELECT 0 WHERE 0",
+    "postgresql": """
+        SELECT pid, state, query FROM pg_stat_activity
+        WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+    """,
+    "mysql": """
+        SELECT processlist_id, state, processlist_info
+        FROM performance_schema.events_transactions_current
+        JOIN performance_schema.threads USING (thread_id)
+        WHERE processlist_db = DATABASE() AND state = 'ACTIVE'
+        AND processlist_command = 'Sleep'
+    """,
+}
+OTHERS = {
+    "postgresql": """
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """,
+    "mysql": """
+        FROM information_schema.processlist
+        WHERE db = DATABASE() AND id <> CONNECTION_ID()
+    """,
+}

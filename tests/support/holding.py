@@ -9,10 +9,11 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
+import pymysql
 from sqlalchemy import event, make_url, text
 from sqlalchemy.orm import Session
 
-from support.flavours import Flavour
+from support.flavours import MARIADB, Flavour, connect_mariadb
 from support.pool import eventually
 
 LOCK = 7
@@ -20,6 +21,10 @@ SECONDS = 8.0
 WAITS = """
     SELECT query FROM pg_stat_activity
     WHERE wait_event = 'advisory' AND datname = current_database()
+"""
+WAITS_IN_MARIADB = """
+    SELECT info FROM information_schema.processlist
+    WHERE state = 'User lock' AND db = DATABASE()
 """
 
 
@@ -65,6 +70,32 @@ class _PostgreSQLHold(Hold):
         self._connection.execute("SELECT pg_advisory_unlock_all()")
 
 
+class _MariaDBHold(Hold):
+    """A lock of that name which whoever gets it gives back at once."""
+
+    def __init__(self, connection: pymysql.Connection[Any]) -> None:
+        database = connection.db.decode()  # the server knows one lock of each name
+        self.sql = (
+            f"SELECT IF(GET_LOCK('{database}', 60), RELEASE_LOCK('{database}'), 0)"
+        )
+        self._connection = connection
+        self._query(f"SELECT GET_LOCK('{database}', 0)")
+
+    def waiting(self) -> int:
+        return len(self.statements())
+
+    def statements(self) -> list[str]:
+        return [row[0] for row in self._query(WAITS_IN_MARIADB)]
+
+    def release(self) -> None:
+        self._query("SELECT RELEASE_ALL_LOCKS()")
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+
 class _SQLiteHold(Hold):
     """A query without end that asks a Python function for each row."""
 
@@ -101,6 +132,9 @@ def holding(flavour: Flavour) -> Iterator[Hold]:
     with ExitStack() as stack:
         if flavour.is_sqlite:
             hold: Hold = _SQLiteHold(flavour)
+        elif flavour.name in MARIADB:
+            other = connect_mariadb(make_url(flavour.url))
+            hold = _MariaDBHold(stack.enter_context(other))
         else:
             plain = make_url(flavour.url).set(drivername="postgresql")
             line = psycopg.connect(plain.render_as_string(False), autocommit=True)
