@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from fastapi import HTTPException
+from fastapi import Depends, HTTPException, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -25,6 +26,7 @@ from unitwork import (
     Database,
     DBSessionMiddleware,
     MissingSessionError,
+    Outcome,
     SessionEndedError,
     UnitOfWork,
     UsageError,
@@ -744,3 +746,100 @@ async def test_what_can_not_be_called_is_no_hook() -> None:
 def test_there_are_none_outside_of_a_unit() -> None:
     with pytest.raises(MissingSessionError, match="DBSessionMiddleware"):
         current_unit()
+
+
+# With a commit by hand
+
+
+@FEW
+async def test_a_commit_by_hand_is_one_whatever_comes_later(
+    flavour: Flavour, observer: Observer, done: list[str]
+) -> None:
+    def body(session: Session) -> None:
+        unit = current_unit()
+        unit.on_commit(done.append, "committed, first")
+        unit.on_rollback(done.append, "rolled back, first")
+        add_item(session)
+        session.commit()
+        unit.on_commit(done.append, "committed, second")
+        unit.on_rollback(done.append, "rolled back, second")
+        add_item(session, "two")
+        raise HTTPException(400)
+
+    await call(serve_fastapi(flavour, body), "POST", "/")
+
+    assert done == ["committed, first", "rolled back, second"]
+    assert observer.names() == ["one"]
+
+
+@FEW
+async def test_a_unit_that_was_committed_by_hand_alone_is_not_empty(
+    flavour: Flavour, done: list[str]
+) -> None:
+    units: list[UnitOfWork] = []
+
+    def body(session: Session) -> None:
+        units.append(current_unit())
+        units[0].on_rollback(done.append, "rolled back")
+        add_item(session)
+        session.commit()
+        raise HTTPException(400)
+
+    await call(serve_fastapi(flavour, body), "POST", "/")
+
+    assert units[0].outcome is Outcome.COMMITTED
+    assert (units[0].reason, done) == ("session.commit() was called", [])
+
+
+# In which context
+
+
+@only("psycopg-async", "asyncpg")
+async def test_a_hook_finds_its_own_unit_whatever_block_is_open(
+    flavour: Flavour, done: list[str]
+) -> None:
+    """A dependency with `yield` may hold a block open while the response is sent."""
+
+    sessions: list[AsyncSession] = []
+
+    async def hook() -> None:
+        done.append("its own" if flavour.db.current is sessions[0] else "the block's")
+
+    async def registers() -> None:
+        current_unit().before_commit(hook)
+
+    async def holds_a_block() -> AsyncIterator[None]:
+        async with flavour.db.transaction():
+            yield
+
+    app = serve_fastapi(flavour, add_item)
+
+    @app.post("/beside", dependencies=[Depends(registers), Depends(holds_a_block)])
+    async def endpoint(request: Request) -> None:
+        sessions.append(await flavour.db.session(request))
+        await flavour.do(sessions[0], add_item)
+
+    reply = await call(app, "POST", "/beside")
+
+    assert (reply.status, done) == (200, ["its own"])
+
+
+@FEW
+async def test_a_tests_session_drops_hooks_with_their_savepoint_as_well(
+    flavour: Flavour, done: list[str]
+) -> None:
+    factory: Any = AsyncSession if flavour.is_async else Session
+    theirs = factory(flavour.db.engine)
+
+    def body(session: Session) -> None:
+        with suppress(OurError), session.begin_nested():
+            add_item(session)
+            on_commit(done.append, "inside")
+            raise OurError
+        on_commit(done.append, "outside")
+
+    with flavour.db.override(theirs):
+        await call(serve_fastapi(flavour, body), "POST", "/")
+    await flavour.do(theirs, lambda session: session.close())
+
+    assert done == ["outside"]

@@ -13,6 +13,9 @@ import unitwork
 # A module imports only from those before it.
 LAYERS = [
     "errors",
+    "_body",
+    "_alarm",
+    "_verify",
     "options",
     "_codes",
     "_driver",

@@ -266,7 +266,7 @@ def test_a_test_client_without_a_lifespan_has_one_for_each_request(
     assert flavour.db.pool_status().checked_out == 0
 
 
-@only(*ASYNC)
+@only(*ASYNC, "asyncmy")
 def test_a_database_serves_one_event_loop_after_the_other(
     flavour: Flavour, observer: Observer
 ) -> None:

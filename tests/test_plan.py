@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from unitwork import (
     CommitUnknownError,
+    DatabaseSettings,
     Outcome,
     UnexpectedRollbackError,
     UnitOfWork,
@@ -48,6 +49,8 @@ class StubLease:
     busy = False
     suspect = False
     patience = 0.0
+    settings = DatabaseSettings(commit_timeout=9.0)
+    doubts: Any = ()
 
     def __init__(self, name: str, steps: list[str]) -> None:
         self.name = name
@@ -60,6 +63,9 @@ class StubLease:
         return None
 
     get_transaction = get_nested_transaction
+
+    def in_doubt(self, error: BaseException) -> bool:
+        return isinstance(error, CommitUnknownError | ConnectionError)
 
     def discard(self) -> None:
         self.steps.append(f"discard {self.name}")
@@ -285,12 +291,16 @@ def test_a_second_commit_that_fails_says_that_the_first_stands(
     assert play.outcomes == [Outcome.ROLLED_BACK]
 
 
-def test_a_commit_of_unknown_outcome_calls_no_hook(play: Play) -> None:
+def test_a_commit_of_unknown_outcome_calls_the_hooks_for_that_alone(play: Play) -> None:
     full(play)
-    error = CommitUnknownError("lost")
+    play.hook("on_unknown", "unknown")
+    error = ConnectionError("lost")
 
-    assert play.run(play.finish(commit=True), 4, error) is error
-    assert play.steps[4:] == ["commit a fails", "rollback a", "rollback b"]
+    unknown = play.run(play.finish(commit=True), 4, error)
+
+    assert isinstance(unknown, CommitUnknownError)
+    assert unknown.__cause__ is error
+    assert play.steps[4:] == ["commit a fails", "rollback a", "rollback b", "unknown"]
     assert play.outcomes == [Outcome.UNKNOWN]
 
 
@@ -356,11 +366,11 @@ def test_a_rollback_that_fails_hides_no_error_of_commit(
     assert play.steps == ["discard a"]
 
 
-def test_only_rollbacks_are_limited_in_time(play: Play) -> None:
+def test_each_step_has_a_time_limit_of_its_own(play: Play) -> None:
     lease = play.lease("a")
     lease.patience = 7
 
-    for commit, limit in ((True, None), (False, 7)):
+    for commit, limit in ((True, 9), (False, 7)):
         plan = play.finish(commit=commit)
         assert next(plan).limit == limit
         play.run(plan)
@@ -472,9 +482,11 @@ def test_a_block_whose_commit_fails_is_closed_all_the_same(
 def test_a_block_whose_commit_is_lost_is_closed_and_unknown(
     play: Play, unit: UnitOfWork
 ) -> None:
-    error = CommitUnknownError("lost")
+    error = ConnectionError("lost")
 
-    assert play.run(unit._conclude(None), 1, error) is error
+    unknown = play.run(unit._conclude(None), 1, error)
+
+    assert isinstance(unknown, CommitUnknownError)
     assert play.steps[1:] == ["commit a fails", "rollback a", *UNKNOWN]
     assert unit.outcome is Outcome.UNKNOWN
 

@@ -206,12 +206,16 @@ async def test_a_second_that_fails_at_flush_leaves_nothing_in_the_first(
 async def test_a_second_that_fails_at_commit_says_that_the_first_stands(
     two: Two,
 ) -> None:
+    units = []
+
     async def endpoint() -> None:
+        units.append(current_unit())
         await two.do_both(add, add_orphan)
 
     reply = await two.request(endpoint)
 
     assert (reply.status, type(reply.error)) == (500, IntegrityError)
+    assert "1 of 2 databases had committed" in units[0].reason
     assert reply.error is not None
     assert reply.error.__notes__ == ["1 of 2 databases had committed"]
     assert two.seen() == (["one"], [])

@@ -425,3 +425,43 @@ async def test_nested_is_one_of_three(db: AsyncDatabase) -> None:
         UsageError, match=r"nested is 'yes'; .*'own', 'join', 'savepoint'"
     ):
         db.transaction(nested=wrong)
+
+
+async def test_a_block_that_is_left_elsewhere_leaves_the_unit_there_alone(
+    db: AsyncDatabase,
+) -> None:
+    async def generate() -> AsyncIterator[None]:
+        async with db.transaction():
+            yield
+
+    async with db.transaction() as session:
+        generator = generate()
+        await asyncio.create_task(anext(generator))  # type: ignore[arg-type]  # it is one
+        await generator.aclose()  # type: ignore[attr-defined]
+
+        assert db.current is session
+
+
+class Thing:
+    """Something that a request carries along."""
+
+
+@only("asyncpg", "psycopg-async")
+async def test_an_ended_unit_lets_go_of_its_request(flavour: Flavour) -> None:
+    """The transport of a pooled connection keeps the context it was made in."""
+    left: list[weakref.ref[Thing]] = []
+
+    app = serve_fastapi(flavour, add_item)
+
+    @app.post("/thing")
+    async def endpoint(request: Request) -> None:
+        request.state.thing = thing = Thing()
+        left.append(weakref.ref(thing))
+        await flavour.do(await flavour.db.session(request), add_item)
+        raise HTTPException(400)
+
+    reply = await call(app, "POST", "/thing")
+    gc.collect()
+
+    assert (reply.status, left[0]()) == (400, None)
+    assert flavour.db.pool_status().idle == 1

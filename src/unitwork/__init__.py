@@ -3,6 +3,7 @@
 from ._classify import Classification, Kind, Phase, Rule, classify
 from ._ending import CommitWhen, Ending, Outcome, succeeded
 from ._unit import UnitOfWork, current_unit
+from ._verify import CommitVerifier
 from .database import AsyncDatabase, Database, PoolStatus
 from .errors import (
     BlockingSessionWarning,
@@ -24,6 +25,7 @@ __all__ = [
     "BlockingSessionWarning",
     "Classification",
     "CommitUnknownError",
+    "CommitVerifier",
     "CommitWhen",
     "DBSessionMiddleware",
     "Database",

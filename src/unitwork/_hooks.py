@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session, SessionTransaction
 
+from ._ending import Outcome
+
 __all__ = ["Hook", "Hooks", "enclosing"]
 
 
@@ -29,16 +31,30 @@ class Hooks:
     A hook may register others: they run in the same round, after those that wait.
     """
 
-    __slots__ = ("_committed", "before_commit", "on_commit", "on_rollback")
+    __slots__ = (
+        "_due",
+        "before_commit",
+        "on_commit",
+        "on_rollback",
+        "on_unknown",
+    )
 
     def __init__(self) -> None:
         self.before_commit: deque[Hook] = deque()
         self.on_commit: deque[Hook] = deque()
         self.on_rollback: deque[Hook] = deque()
-        self._committed: set[SessionTransaction] = set()
+        self.on_unknown: deque[Hook] = deque()
+        self._due: deque[Hook] = deque()
+        """For a commit by hand, in the middle of the unit."""
 
     def __bool__(self) -> bool:
-        return bool(self.before_commit or self.on_commit or self.on_rollback)
+        return bool(
+            self.before_commit
+            or self.on_commit
+            or self.on_rollback
+            or self.on_unknown
+            or self._due
+        )
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """Drop what was registered inside *transaction*: its occasion is gone."""
@@ -46,28 +62,29 @@ class Hooks:
             queue = getattr(self, name)
             setattr(self, name, deque(h for h in queue if transaction not in h.within))
 
-    def committed(self, transaction: SessionTransaction) -> None:
-        """Note that hooks inside *transaction* are due, whatever comes later."""
-        self._committed.add(transaction)
+    def committed(self) -> None:
+        """Note a commit by hand: what waited for it is due, whatever comes later."""
+        self._due.extend(self.on_commit)
+        for queue in (self.on_commit, self.on_rollback, self.on_unknown):
+            queue.clear()
 
     def take_before_commit(self) -> Iterator[Hook]:
         while self.before_commit:
             yield self.before_commit.popleft()
 
-    def take(self, *, committed: bool) -> Iterator[Hook]:
+    def take(self, outcome: Outcome) -> Iterator[Hook]:
         """Hand out, one by one till none is left, what an ended unit has to call."""
-        if not committed:
-            due = (
-                h for h in self.on_commit if not self._committed.isdisjoint(h.within)
-            )
-            self.on_commit = deque(due)
         self.before_commit.clear()
-        while self.on_commit:
+        while self._due:
+            yield self._due.popleft()
+        while outcome is Outcome.COMMITTED and self.on_commit:
             yield self.on_commit.popleft()
-        while not committed and self.on_rollback:
+        while outcome is Outcome.ROLLED_BACK and self.on_rollback:
             yield self.on_rollback.popleft()
-        self.on_rollback.clear()
-        self._committed.clear()
+        while outcome is Outcome.UNKNOWN and self.on_unknown:
+            yield self.on_unknown.popleft()
+        for queue in (self.on_commit, self.on_rollback, self.on_unknown):
+            queue.clear()
 
 
 def enclosing(session: Session) -> Iterator[SessionTransaction]:

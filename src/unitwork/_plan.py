@@ -15,11 +15,10 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
-    Iterator,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager, suppress
-from threading import Timer
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -27,9 +26,11 @@ from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session
 
 from . import _session
+from ._alarm import alarm
 from ._ending import Outcome
 from ._hooks import Hooks
 from ._session import Lease
+from ._verify import look
 from .errors import CommitUnknownError, UsageError
 
 __all__ = ["Plan", "Step", "arun", "finish", "run", "uninterrupted"]
@@ -44,7 +45,7 @@ _PAUSE = 0.005  # seconds between two looks at a session that is in use
 class Step(NamedTuple):
     """One call: with the session of *lease*, or a hook if that is `None`.
 
-    *limit*, in seconds, bounds the call; COMMIT has none, or it could be torn in two.
+    *limit*, in seconds, bounds the call: its connection is broken off then.
     """
 
     call: Callable[..., Any]
@@ -52,7 +53,13 @@ class Step(NamedTuple):
     limit: float | None = None
 
 
-Plan = Generator[Step, Any, T]
+class Pause(NamedTuple):
+    """Some time in which nothing is done."""
+
+    seconds: float
+
+
+Plan = Generator[Step | Pause, Any, T]
 
 Settled = Callable[[Outcome, BaseException | None], None]
 """Told what became of the work, and which error made COMMIT fail."""
@@ -90,19 +97,19 @@ def finish(
                 for lease in pending:
                     yield Step(Session.flush, lease)
             for lease in pending:
-                yield Step(_session.commit, lease)
+                yield from _commit(lease)
                 done.append(lease)
             committed = True
     except BaseException as error:
         if done:
             error.add_note(f"{len(done)} of {len(pending)} databases had committed")
-        unknown = isinstance(error, CommitUnknownError)
+        unknown = any(lease.in_doubt(error) for lease in pending)
+        outcome = Outcome.UNKNOWN if unknown else Outcome.ROLLED_BACK
         try:
             yield from _roll_back(leases())
         finally:
-            settled(Outcome.UNKNOWN if unknown else Outcome.ROLLED_BACK, error)
-        if not unknown:
-            yield from _call_hooks(hooks, committed=False)
+            settled(outcome, error)
+        yield from _call_hooks(hooks, outcome)
         raise
     outcome = Outcome.COMMITTED if committed else Outcome.ROLLED_BACK
     try:
@@ -111,7 +118,46 @@ def finish(
             yield from _roll_back(pending)
     finally:
         settled(outcome if pending else Outcome.EMPTY, None)
-    yield from _call_hooks(hooks, committed=committed)
+    yield from _call_hooks(hooks, outcome)
+    return committed
+
+
+def _commit(lease: Lease) -> Plan[None]:
+    """Commit. If nobody tells how that went, ask the database itself."""
+    try:
+        yield Step(_session.commit, lease, lease.settings.commit_timeout)
+    except Exception as error:
+        if not lease.in_doubt(error):
+            raise
+        committed = yield from _settle(lease)
+        if committed is None:
+            raise CommitUnknownError(
+                "the connection was lost while COMMIT was under way: the work may be "
+                "stored or not; look before trying again"
+            ) from error
+        if not committed:
+            raise
+        log.warning("COMMIT failed, but the database has committed", exc_info=error)
+        yield Step(_session.accept, lease)
+
+
+def _settle(lease: Lease) -> Plan[bool | None]:
+    """Ask until the database knows what became of a COMMIT, or the time is over."""
+    doubts, limit = lease.doubts, lease.settings.verify_timeout
+    until = time.monotonic() + limit
+    pause = _PAUSE
+    committed: bool | None = None
+    while doubts and committed is None and (left := until - time.monotonic()) > 0:
+        once = min(left, limit / 4)
+        with suppress(TimeoutError):
+            committed = yield Step(
+                partial(look, doubts, lease.is_async, once), lease, once / 2
+            )
+        if committed is None:
+            pause = min(2 * pause, 1.0)
+            yield Pause(pause)
+    if doubts and committed is not None:
+        lease.doubts = None  # no doubt any more
     return committed
 
 
@@ -129,9 +175,9 @@ def _roll_back(leases: Sequence[Lease]) -> Plan[None]:
                 log.warning("a session could not be closed", exc_info=again)
 
 
-def _call_hooks(hooks: Hooks | None, *, committed: bool) -> Plan[None]:
+def _call_hooks(hooks: Hooks | None, outcome: Outcome) -> Plan[None]:
     """What is done is done: a hook that fails is logged, and the others still run."""
-    for hook in hooks.take(committed=committed) if hooks else ():
+    for hook in hooks.take(outcome) if hooks else ():
         try:
             yield Step(hook.call)
         except (Exception, asyncio.CancelledError) as error:
@@ -170,7 +216,9 @@ async def arun(plan: Plan[T]) -> T:
             error = caught
 
 
-def _make(step: Step) -> Any:
+def _make(step: Step | Pause) -> Any:
+    if isinstance(step, Pause):
+        return time.sleep(step.seconds)
     if step.lease is None:
         return step.call()
     patience = _Patience(step.lease)
@@ -179,13 +227,15 @@ def _make(step: Step) -> Any:
             with suppress(IllegalStateChangeError):
                 if step.limit is None:
                     return step.call(step.lease.sync_session)
-                with _within(step.limit, step.lease):
+                with alarm(step.limit, step.lease.discard):
                     return step.call(step.lease.sync_session)
         patience.check()
         time.sleep(_PAUSE)
 
 
-async def _amake(step: Step) -> Any:
+async def _amake(step: Step | Pause) -> Any:
+    if isinstance(step, Pause):
+        return await asyncio.sleep(step.seconds)
     if step.lease is None:
         return await _call_hook(step.call)
     patience = _Patience(step.lease)
@@ -198,17 +248,6 @@ async def _amake(step: Step) -> Any:
                     return await _in_place(step.call, step.lease)
         patience.check()
         await asyncio.sleep(_PAUSE)
-
-
-@contextmanager
-def _within(limit: float, lease: Lease) -> Iterator[None]:
-    """Break the connection off when the time is over."""
-    timer = Timer(limit, lease.discard)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @asynccontextmanager
@@ -258,15 +297,19 @@ async def _call_hook(call: Callable[[], Any]) -> None:
     if inspect.iscoroutinefunction(call):
         await call()
         return
-    result = await to_thread.run_sync(call)
+    # A limiter of its own: the framework's threads may all wait for this unit's locks.
+    result = await to_thread.run_sync(call, limiter=CapacityLimiter(1))
     if inspect.isawaitable(result):
         await result
 
 
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+async def uninterrupted(
+    work: Coroutine[Any, Any, T], interruptible: Callable[[], bool] = lambda: False
+) -> T:
     """Run *work* to its end in a task of its own, whatever becomes of this task.
 
-    A cancellation, native or by an anyio scope, is delivered afterwards.
+    A cancellation, native or by an anyio scope, is delivered afterwards; also to the
+    *work*, once, if it is *interruptible* when the cancellation comes.
     """
     task = asyncio.create_task(work)
     cancelled: BaseException | None = None
@@ -275,6 +318,8 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
             try:
                 await asyncio.wait((task,))
             except asyncio.CancelledError as caught:
+                if cancelled is None and interruptible():
+                    task.cancel()
                 cancelled = caught
     if cancelled is None:
         return task.result()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._body import Recording
 from ._ending import CommitWhen, Ending, Verdict, judge
-from ._plan import Plan, arun, uninterrupted
+from ._plan import Plan, uninterrupted
 from ._unit import UnitOfWork
 from .errors import UsageError
 
@@ -18,9 +20,14 @@ __all__ = ["RequestUnit", "State", "Unwind"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
+
+
+_CANCELLED_AFTER = 3
+"""Rounds of the event loop until a task group has told its tasks of a cancellation."""
 
 
 class Unwind(BaseException):
@@ -32,10 +39,13 @@ class RequestUnit(UnitOfWork):
 
     __slots__ = (
         "_before",
+        "_body",
         "_commit_when",
         "_exception",
         "_failure",
+        "_leaving",
         "_outer_state",
+        "_receive",
         "_scope",
         "_send",
         "_started",
@@ -48,12 +58,14 @@ class RequestUnit(UnitOfWork):
         sources: Mapping[str, Source],
         parent: UnitOfWork | None,
         scope: Scope,
+        receive: Receive,
         send: Send,
         commit_when: CommitWhen,
         outer_state: MutableMapping[str, Any] | None,
     ) -> None:
         UnitOfWork.__init__(self, sources, parent)  # super() would take twice the time
         self._scope = scope
+        self._receive = receive
         self._send = send
         self._commit_when = commit_when
         self._outer_state = outer_state
@@ -62,10 +74,22 @@ class RequestUnit(UnitOfWork):
         """Whether the start of a response has been handed to the server."""
         self._failure: Exception | None = None
         """What the client must hear of instead of the response."""
+        self._leaving: asyncio.Task[None] | None = None
+        self._body: Recording | None = None
 
     @property
     def _may_write(self) -> bool:
         return self._scope["method"] not in SAFE_METHODS
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            if self._body is None:
+                self._body = Recording()
+            self._body.add(message)
+        elif self._started and self._leases is not None and self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave_stream())
+        return message
 
     async def send_after_commit(self, message: Message) -> None:
         if self._failure is not None:
@@ -93,8 +117,8 @@ class RequestUnit(UnitOfWork):
                 self._end()
                 await self._send(message)
             else:
+                self._ended = True  # so that nothing begins while the chunk leaves
                 await self._send(message)
-                self._ended = True
 
     async def _end_part(self, *, streaming: bool) -> None:
         """Commit or roll back what is open, before anybody hears of it.
@@ -108,10 +132,14 @@ class RequestUnit(UnitOfWork):
         try:
             verdict = self._judge()
         except Exception as error:
-            await self._run(self._finish(commit=False, reason="commit_when failed"))
+            await self._run_or_fail(
+                self._finish(commit=False, reason="commit_when failed")
+            )
             self._fail(error)
         if verdict.commit and not streaming and self._streams_what_it_wrote:
-            await self._run(self._finish(commit=False, reason="a cursor is open"))
+            await self._run_or_fail(
+                self._finish(commit=False, reason="a cursor is open")
+            )
             self._fail(
                 UsageError(
                     "the response starts while a server-side cursor is open in a "
@@ -120,7 +148,7 @@ class RequestUnit(UnitOfWork):
                     "`async with db.transaction() as session:`"
                 )
             )
-        await self._run(
+        await self._run_or_fail(
             self._finish(
                 commit=verdict.commit,
                 reason=verdict.reason,
@@ -153,9 +181,9 @@ class RequestUnit(UnitOfWork):
             )
         return self._verdict
 
-    async def _run(self, plan: Plan[None]) -> None:
+    async def _run_or_fail(self, plan: Plan[None]) -> None:
         try:
-            await uninterrupted(arun(plan))
+            await self._run(plan)
         except Exception as error:
             self._fail(error)
 
@@ -165,7 +193,48 @@ class RequestUnit(UnitOfWork):
 
     async def _abandon(self, reason: str) -> None:
         """Roll back what is open: the application has left, one way or the other."""
-        await uninterrupted(arun(self._finish(commit=False, reason=reason)))
+        if self._leaving is not None:
+            await self._left()
+        await self._run(self._finish(commit=False, reason=reason))
+
+    async def _leave_stream(self) -> None:
+        """Roll back what a stream has begun, now that its client has left.
+
+        What runs later in the same task (a background task) must find the sessions
+        closed. First the stream itself has to hear that it was cancelled.
+        """
+        for _ in range(_CANCELLED_AFTER):
+            await asyncio.sleep(0)
+        if self._pending:
+            await self._run(self._finish(commit=False, reason="the client left"))
+        self._refuse()
+
+    async def _left(self) -> None:
+        async def join(task: asyncio.Task[None]) -> None:
+            await asyncio.wait((task,))
+
+        assert self._leaving is not None
+        await uninterrupted(join(self._leaving))
+
+    def _let_go(self) -> tuple[Exception | None, Recording | None]:
+        """Forget the request, which an asyncio transport would keep: see `_end`.
+
+        Gives what it has failed with, and what was read of its body.
+        """
+        left = self._failure, self._body
+        self._scope = {}
+        self._receive, self._send = _nothing, _too_late
+        self._outer_state = self._exception = self._before = None
+        self._failure = self._body = None
+        return left
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _too_late(message: Message) -> None:
+    raise UsageError("the request is over: nothing can be sent any more")
 
 
 _LAST = frozenset(

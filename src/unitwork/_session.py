@@ -7,29 +7,31 @@ What happens inside a session is written here once, for the sync `Session`; an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, IllegalStateChangeError, InvalidRequestError
+from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from ._classify import Phase, classify
 from ._guard import sever
 from ._line import is_aborted, line_of, unexpected
-from .errors import CommitUnknownError, SessionEndedError
+from ._verify import Doubt, verifier_for
+from .errors import SessionEndedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from ._gate import Gate
-    from ._hooks import Hooks
     from ._line import Line
     from ._unit import UnitOfWork
+    from .options import DatabaseSettings
 
-__all__ = ["Lease", "commit", "fenced", "rollback", "verify"]
+__all__ = ["Lease", "accept", "commit", "fenced", "hooked", "rollback", "verify"]
 
 log = logging.getLogger("unitwork")
 
@@ -47,42 +49,48 @@ class Lease:
         "_gate",
         "_places",
         "connections",
+        "doubts",
         "ended",
-        "hooks",
         "is_async",
         "lines",
         "owned",
-        "patience",
         "session",
+        "settings",
         "sync_session",
+        "unit",
     )
 
     def __init__(
         self,
         session: Session | AsyncSession,
         *,
-        hooks: Callable[[], Hooks | None],
+        unit: UnitOfWork,
         gate: Gate | None,
-        patience: float,
+        settings: DatabaseSettings,
         owned: bool = True,
     ) -> None:
         self.session = session
         sync = session if isinstance(session, Session) else session.sync_session
         self.sync_session: Session = sync
         self.is_async = session is not sync
-        self.hooks: Callable[[], Hooks | None] | None = hooks
-        self.patience = patience
-        """Seconds that the end may wait for others that still use the session."""
+        self.unit: UnitOfWork | None = unit
+        self.settings = settings
         self.owned = owned
         """Whether it is ours to close; a test's own session is not."""
         self.ended: UnitOfWork | None = None
         """The unit, once it is over: from then on the session refuses to be used."""
         self.connections: list[Connection] = []
         self.lines: list[Line] = []
+        self.doubts: list[Doubt] | None = None
+        """Set while COMMIT is under way: whom to ask if its answer does not come."""
         self._gate = gate
         self._places: list[None] = []
-        if isinstance(sync, _Fenced):
-            sync._lease = self
+        sync._lease = self  # type: ignore[attr-defined]  # a test's own has it as well
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the end may wait for others that still use the session."""
+        return self.settings.end_timeout
 
     @property
     def open(self) -> bool:
@@ -123,6 +131,9 @@ class Lease:
         for line in self.lines:
             if line.failure is not None:
                 return True
+        for connection in self.connections:
+            if connection.invalidated:
+                return True
         return not self.sync_session.is_active
 
     def check(self) -> None:
@@ -134,6 +145,7 @@ class Lease:
         """Note that a transaction begins: in the thread of whoever uses the session."""
         self.connections.clear()
         self.lines.clear()
+        self.doubts = None
         if self._gate is None:
             return
         self._gate.warn_on_event_loop()
@@ -171,6 +183,24 @@ class Lease:
             line.begin()
             self.lines.append(line)
 
+    def send_commit(self) -> None:
+        """Note that COMMIT is about to be sent, and how to learn what becomes of it."""
+        wanted = self.settings.verify_commit if self.owned else False
+        doubts: list[Doubt] = []
+        for connection in self.connections if wanted else ():
+            line = line_of(connection)
+            verifier = verifier_for(connection, wanted)
+            if line is None or not line.wrote or verifier is None:
+                continue
+            mark = verifier.before_commit(connection)
+            if mark is not None:
+                doubts.append(Doubt(connection.engine, verifier, mark))
+        self.doubts = doubts
+
+    def in_doubt(self, error: BaseException) -> bool:
+        """Whether the work may be stored although COMMIT has raised *error*."""
+        return self.doubts is not None and classify(error, phase=Phase.COMMIT).unknown
+
     def savepoint_rolled_back(self) -> None:
         """What failed inside it does not matter any more."""
         for line in self.lines:
@@ -192,10 +222,12 @@ class Lease:
         self.leave()
         self.connections.clear()
         self.lines.clear()
+        if not self.owned:
+            self.sync_session._lease = None  # type: ignore[attr-defined]  # see above
         # The session knows its lease for good. Without the way back both are freed at
         # once, and not only when the garbage collector comes round.
         del self.session, self.sync_session
-        self.hooks = None
+        self.unit = None
 
 
 class _Fenced(Session):
@@ -230,9 +262,24 @@ def fenced(session_class: type[Session]) -> type[Session]:
     made: type[Session] = type(session_class.__name__, (_Fenced, session_class), {})
     event.listen(made, "after_begin", _after_begin)
     event.listen(made, "before_commit", _before_commit)
-    event.listen(made, "after_commit", _after_commit)
-    event.listen(made, "after_soft_rollback", _after_soft_rollback)
+    for name, listener in _FOR_HOOKS.items():
+        event.listen(made, name, listener)
     return made
+
+
+@contextmanager
+def hooked(session: Session) -> Iterator[None]:
+    """Let hooks follow what becomes of a session that a test has made."""
+    if isinstance(session, _Fenced):
+        yield
+        return
+    for name, listener in _FOR_HOOKS.items():
+        event.listen(session, name, listener)
+    try:
+        yield
+    finally:
+        for name, listener in _FOR_HOOKS.items():
+            event.remove(session, name, listener)
 
 
 def _after_begin(
@@ -247,30 +294,43 @@ def _before_commit(session: _Fenced) -> None:
         verify(session)
 
 
-def _after_commit(session: _Fenced) -> None:
-    transaction = session.get_transaction()
-    if transaction is None or session.in_nested_transaction():
+def _after_commit(session: Session) -> None:
+    lease = _lease_of(session)
+    if lease is None or lease.unit is None or session.in_nested_transaction():
         return
-    if hooks := _hooks_of(session):
-        hooks.committed(transaction)
+    began = bool(lease.connections) or not lease.owned
+    if began and lease.doubts is None:  # else it is the unit itself that commits
+        lease.unit._committed_by_hand()
 
 
-def _after_soft_rollback(session: _Fenced, transaction: SessionTransaction) -> None:
-    if transaction.nested and session._lease is not None:
-        session._lease.savepoint_rolled_back()
-    if hooks := _hooks_of(session):
-        hooks.rolled_back(transaction)
+def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
+    lease = _lease_of(session)
+    if lease is None:
+        return
+    if transaction.nested:
+        lease.savepoint_rolled_back()
+    if lease.unit is not None and lease.unit._hooks is not None:
+        lease.unit._hooks.rolled_back(transaction)
 
 
-def _hooks_of(session: _Fenced) -> Hooks | None:
-    lease = session._lease
-    return lease.hooks() if lease is not None and lease.hooks is not None else None
+_FOR_HOOKS: dict[str, Callable[..., None]] = {
+    "after_commit": _after_commit,
+    "after_soft_rollback": _after_soft_rollback,
+}
+
+
+def _lease_of(session: Session) -> Lease | None:
+    lease: Lease | None = getattr(session, "_lease", None)
+    return lease
 
 
 def verify(session: Session) -> None:
     """Raise `UnexpectedRollbackError` if COMMIT would store nothing, and not say so."""
-    lease: Lease | None = getattr(session, "_lease", None)
+    lease = _lease_of(session)
     for connection in lease.connections if lease is not None else ():
+        if connection.invalidated:  # lost, or cancelled in the middle of a statement
+            cause = next((x.failure for x in lease.lines if x.failure), None)  # type: ignore[union-attr]  # there is one
+            raise unexpected(cause) from cause
         line = line_of(connection)
         if line is None or (failure := line.failure) is None:
             continue
@@ -282,17 +342,29 @@ def verify(session: Session) -> None:
 
 
 def commit(session: Session) -> None:
-    """Commit; raise `CommitUnknownError` if the connection is lost while at it."""
+    """Commit, and let the lease know when COMMIT is sent."""
     session.flush()  # what is lost in here was lost before COMMIT was sent
-    try:
+    lease = _lease_of(session)
+    if lease is None:
         session.commit()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise CommitUnknownError(
-                "the connection was lost while COMMIT was under way: the work may be "
-                "stored or not; look before trying again"
-            ) from error
-        raise
+        return
+    lease.send_commit()
+    session.commit()
+    lease.doubts = None
+
+
+def accept(session: Session) -> None:
+    """End a transaction that was committed although COMMIT has failed. No I/O."""
+    lease = _lease_of(session)
+    if lease is None:
+        return
+    session.expunge_all()  # its objects keep what they have: a rollback would expire it
+    for connection in lease.connections:
+        with suppress(InvalidRequestError):  # closed meanwhile
+            connection.invalidate()
+    unit, lease.unit = lease.unit, None  # whose hooks are not to hear of it
+    rollback(session)
+    lease.unit = unit
 
 
 def rollback(session: Session) -> None:

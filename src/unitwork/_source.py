@@ -15,7 +15,7 @@ from sqlalchemy.pool import QueuePool
 from ._engine import DEFERRED, capacity, open_engine
 from ._gate import Gate
 from ._guard import guard
-from ._session import Lease, fenced
+from ._session import Lease, fenced, hooked
 from .errors import UsageError
 from .options import DatabaseSettings
 
@@ -132,7 +132,8 @@ class Source:
             raise UsageError(f"database {self.name!r} can't be given {session!r}")
         before, self.override = self.override, session
         try:
-            yield
+            with hooked(sync_session):
+                yield
         finally:
             self.override = before
 
@@ -145,9 +146,9 @@ class Source:
             session, gate = factory.open(unit._may_write), factory.gate
         return Lease(
             session,
-            hooks=lambda: unit._hooks,
+            unit=unit,
             gate=gate,
-            patience=self.settings.end_timeout,
+            settings=self.settings,
             owned=owned,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
-from ._plan import arun, run, uninterrupted
+from ._plan import run
 from ._unit import UnitOfWork, current, unit_of
 from .errors import MissingSessionError, UsageError
 
@@ -61,7 +61,8 @@ class _Block(Generic[S]):
         try:
             current.reset(self._token)
         except ValueError:  # left in another context than it was entered in
-            current.set(None)
+            if self._unit is not None and current.get() is self._unit:
+                current.set(self._unit._parent)
 
     @property
     def _own(self) -> bool:
@@ -115,7 +116,7 @@ class AsyncTransaction(_Block[S]):
         assert self._unit is not None
         if self._own:
             try:
-                await uninterrupted(arun(self._unit._conclude(error)))
+                await self._unit._run(self._unit._conclude(error))
             finally:
                 self._close()
         elif self._savepoint is not None:

@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ._ending import Outcome
 from ._hooks import Hook, Hooks, enclosing
 from ._line import unexpected
-from ._plan import Plan, finish
+from ._plan import Plan, arun, finish, uninterrupted
 from .errors import (
     MissingSessionError,
     SessionEndedError,
@@ -32,8 +32,10 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _NOT_BEGUN = "no transaction was begun"
+_BY_HAND = "session.commit() was called"
 
 current: ContextVar[UnitOfWork | None] = ContextVar("unitwork", default=None)
 """Set before the application is called, and never read back from what it set."""
@@ -51,6 +53,7 @@ class UnitOfWork:
 
     __slots__ = (
         "__weakref__",
+        "_by_hand",
         "_commit_anyway",
         "_doomed",
         "_ended",
@@ -77,6 +80,7 @@ class UnitOfWork:
         self._hooks: Hooks | None = None
         self._doomed: str | None = None
         self._commit_anyway = False
+        self._by_hand = False
         self._poison: BaseException | None = None
         self._ended = False
         self._refuses = False
@@ -87,14 +91,18 @@ class UnitOfWork:
         """What became of the unit; `None` while it is under way."""
         if self._result is not None:
             return self._result[0]
-        return Outcome.EMPTY if self._ended else None
+        if not self._ended:
+            return None
+        return Outcome.COMMITTED if self._by_hand else Outcome.EMPTY
 
     @property
     def reason(self) -> str:
         """Why: in words, for logs; empty while it is under way."""
         if self._result is not None:
             return self._result[1]
-        return _NOT_BEGUN if self._ended else ""
+        if not self._ended:
+            return ""
+        return _BY_HAND if self._by_hand else _NOT_BEGUN
 
     def __repr__(self) -> str:
         return f"<UnitOfWork {self._fate}>"
@@ -145,6 +153,17 @@ class UnitOfWork:
         .. versionadded:: 0.1
         """
         self._open_hooks(hook).on_rollback.append(self._hook(hook, *args, **kwargs))
+
+    def on_unknown(
+        self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call *hook* if nobody can tell whether the unit was committed.
+
+        The client is told so, too: `CommitUnknownError`. A hook that raises is logged.
+
+        .. versionadded:: 0.1
+        """
+        self._open_hooks(hook).on_unknown.append(self._hook(hook, *args, **kwargs))
 
     def rollback_only(self, reason: str = "rollback_only()") -> None:
         """Keep the response, drop the work: the unit will be rolled back. Sticky.
@@ -223,6 +242,10 @@ class UnitOfWork:
                 if not lease.open:
                     lease.leave()
 
+    def _refuse(self) -> None:
+        """Refuse the sessions for good: nobody would end what they begin."""
+        self._settle(Outcome.ROLLED_BACK)
+
     def _open_leases(self, *, streaming: bool = True) -> list[Lease]:
         leases = self._leases.values() if self._leases else ()
         return [x for x in leases if x.open and (streaming or not x.streaming)]
@@ -248,9 +271,12 @@ class UnitOfWork:
         def settled(outcome: Outcome, error: BaseException | None) -> None:
             why = reason
             if error is not None:
+                notes = "; ".join(getattr(error, "__notes__", ()))
                 why = f"COMMIT failed: {type(error).__name__}"
+                why = f"{why}; {notes}" if "databases" in notes else why
             elif outcome is Outcome.EMPTY:
-                why = _NOT_BEGUN
+                outcome = Outcome.COMMITTED if self._by_hand else outcome
+                why = _BY_HAND if self._by_hand else _NOT_BEGUN
             elif commit and outcome is Outcome.ROLLED_BACK:
                 why = self._doomed or "an error was swallowed"
             self._note(outcome, why)
@@ -292,6 +318,30 @@ class UnitOfWork:
         if self._result is None or self._result[0] is Outcome.EMPTY:
             self._result = (outcome, reason)
 
+    def _committed_by_hand(self) -> None:
+        """Note that the application has called `session.commit()`."""
+        self._by_hand = True
+        if self._hooks is not None:
+            self._hooks.committed()
+
+    async def _run(self, plan: Plan[T]) -> T:
+        """Run *plan* to its end, in a context in which this is the current unit."""
+
+        async def end() -> T:
+            current.set(self)
+            return await arun(plan)
+
+        return await uninterrupted(end(), self._interruptible)
+
+    def _interruptible(self) -> bool:
+        """Whether a cancellation may reach what is done now: COMMIT is not sent yet."""
+        if self._refuses or self._leases is None:
+            return False
+        for lease in self._leases.values():
+            if not lease.is_async or lease.doubts is not None:
+                return False
+        return True
+
     def _swallowed(self, error: BaseException) -> None:
         """Something inside the unit failed half-way: it can't be committed any more."""
         if self._poison is None:
@@ -303,8 +353,6 @@ class UnitOfWork:
         An asyncio transport keeps the context in which it was created, and with it this
         unit, for as long as the pooled connection lives.
         """
-        if self._ended:
-            return
         self._ended = True
         leases, self._leases, self._hooks = self._leases, None, None
         if leases is not None:

@@ -66,13 +66,15 @@ class DBSessionMiddleware:
         if scope["type"] != "http" or not sources:
             await self._serve_other(scope, receive, send)
             return
-        unit = RequestUnit(sources, parent, scope, send, self._commit_when, given)
+        unit = RequestUnit(
+            sources, parent, scope, receive, send, self._commit_when, given
+        )
         state = scope["state"] = State(given or ())
         state.unit = unit
         token = current.set(unit)
         try:
-            await self._app(scope, receive, unit.send_after_commit)
-            if not unit._ended and unit._pending:
+            await self._app(scope, unit.receive, unit.send_after_commit)
+            if unit._pending:
                 await unit._abandon("the response was not finished")
         except BaseException as error:
             if unit._pending:
@@ -82,15 +84,18 @@ class DBSessionMiddleware:
             if not isinstance(error, Exception | Unwind | BaseExceptionGroup):
                 raise  # cancelled, or told to exit, while it was unwound
         finally:
-            if not unit._ended:
-                unit._end()
-                if given is not None:
-                    given.update(state)
+            if unit._leaving is not None:
+                await unit._left()
+            if not unit._ended and given is not None:
+                given.update(state)
+            unit._end()
+            failure, body = unit._let_go()
             current.reset(token)
-        if unit._failure is not None:
+        if failure is not None:
             if unit._started:
-                raise unit._failure  # cuts the response short
-            await answer(unit._failure, scope, receive, send)
+                raise failure  # cuts the response short
+            again = receive if body is None else body.then(receive)
+            await answer(failure, scope, again, send)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

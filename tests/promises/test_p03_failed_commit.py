@@ -14,13 +14,14 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from conftest import POSTGRESQL, check_nothing_is_left, only
+from conftest import POSTGRESQL, check_nothing_is_left, everywhere, only
 from support.asgi import Message, Reply, call
 from support.endpoints import serve_bare, serve_fastapi, serve_starlette, yielding
 from support.flavours import Flavour, Observer
@@ -30,8 +31,10 @@ from unitwork import (
     Outcome,
     SessionEndedError,
     UnitOfWork,
+    UsageError,
     current_unit,
 )
+from unitwork._body import LIMIT
 
 pytestmark = pytest.mark.anyio
 
@@ -342,6 +345,7 @@ async def test_on_commit_hooks_do_not_run_but_on_rollback_hooks_do(
     assert units[0].reason == "COMMIT failed: IntegrityError"
 
 
+@everywhere
 async def test_a_before_commit_hook_that_raises_is_a_failed_commit(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -563,3 +567,53 @@ async def test_a_second_database_that_is_being_streamed_is_let_go(
         return StreamingResponse(str(row[0]) async for row in rows)
 
     check_conflict(await call(app, "POST", "/"))
+
+
+# Handlers that read the request
+
+
+async def with_body(request: Request, error: Exception) -> Response:
+    return JSONResponse({"sent": (await request.body()).decode()}, 409)
+
+
+def reading(app: Any) -> Any:
+    """The application with an endpoint that has read its body, as most have."""
+
+    class Reads:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+            await receive()
+            await self.app(scope, receive, send)
+
+    app.user_middleware.append(Middleware(Reads))  # beneath ours
+    return app
+
+
+@FEW
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_a_handler_can_read_the_body_again(
+    flavour: Flavour, framework: Any
+) -> None:
+    app = framework(flavour, fails_at_commit, handlers={IntegrityError: with_body})
+
+    reply = await call(reading(app), "POST", "/", body=b"a" * 1000)
+
+    assert (reply.status, reply.json, reply.complete) == (
+        409,
+        {"sent": "a" * 1000},
+        True,
+    )
+
+
+@FEW
+async def test_a_body_that_was_too_large_to_keep_is_an_error_and_no_hang(
+    flavour: Flavour,
+) -> None:
+    app = serve_fastapi(flavour, fails_at_commit, handlers={IntegrityError: with_body})
+
+    reply = await call(reading(app), "POST", "/", body=b"a" * (LIMIT + 1))
+
+    assert isinstance(reply.error, UsageError)
+    assert f"more than {LIMIT} bytes" in str(reply.error)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from fastapi.responses import StreamingResponse
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
 
-from conftest import ASYNC, SYNC, only
-from support.asgi import Reply, call
+from conftest import ASYNC, SYNC, everywhere, only
+from support.asgi import Message, Reply, call
 from support.flavours import Flavour, Observer
 from support.models import Item, add_item
-from support.pool import check_pool_is_whole
+from support.pool import check_pool_is_whole, eventually
 from unitwork import (
     DBSessionMiddleware,
     MissingSessionError,
@@ -102,6 +104,7 @@ async def captured(app: FastAPI, flavour: Flavour) -> Captured:
 # After the request
 
 
+@everywhere
 @each_use
 async def test_nothing_that_would_begin_a_transaction_works(
     captured: Captured, observer: Observer, use: Use
@@ -113,7 +116,7 @@ async def test_nothing_that_would_begin_a_transaction_works(
     assert observer.names() == ["one"]
 
 
-@only(*ASYNC)
+@only(*ASYNC, "asyncmy")
 @pytest.mark.parametrize("use", ASYNC_USES.values(), ids=ASYNC_USES)
 async def test_nothing_that_would_begin_a_transaction_can_be_awaited(
     captured: Captured, use: Callable[[Any], Awaitable[Any]]
@@ -124,6 +127,7 @@ async def test_nothing_that_would_begin_a_transaction_can_be_awaited(
     await check_pool_is_whole(captured.flavour)
 
 
+@everywhere
 @pytest.mark.parametrize("use", [Session.rollback, Session.close, Session.flush])
 async def test_what_begins_nothing_does_no_harm(
     captured: Captured, observer: Observer, use: Use
@@ -200,6 +204,7 @@ LATE: dict[str, Callable[[Flavour, Request], Any]] = {
 }
 
 
+@everywhere
 @some_use
 async def test_a_background_task_can_not_use_it(
     app: FastAPI, flavour: Flavour, observer: Observer, use: Use
@@ -256,6 +261,7 @@ async def test_a_background_task_is_not_given_a_session(
     assert_refused(await call(app, "POST", "/"))
 
 
+@everywhere
 async def test_a_background_task_may_open_a_unit_of_its_own(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -269,6 +275,7 @@ async def test_a_background_task_may_open_a_unit_of_its_own(
     assert observer.names() == ["one", "by the task"]
 
 
+@everywhere
 async def test_a_task_that_the_endpoint_has_spawned_can_not_use_it(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
@@ -309,6 +316,7 @@ def assert_refused(reply: Reply) -> None:
 # After a block
 
 
+@everywhere
 @some_use
 async def test_after_a_block_nothing_that_would_begin_a_transaction_works(
     flavour: Flavour, observer: Observer, use: Use
@@ -363,3 +371,66 @@ def flavour_current(flavour: Flavour) -> Session:
     """The sync session under `db.current`."""
     session: Session = getattr(flavour.db.current, "sync_session", flavour.db.current)
     return session
+
+
+@only("sqlite3", "aiosqlite", "psycopg", "asyncpg")
+async def test_nothing_begins_while_the_last_chunk_leaves(
+    flavour: Flavour, observer: Observer
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    leaving, strays = asyncio.Event(), []
+
+    async def stray() -> None:
+        await leaving.wait()
+        await flavour.do(flavour.db.current, add_item)
+
+    @app.post("/")
+    async def endpoint() -> None:
+        strays.append(asyncio.create_task(stray()))
+
+    async def send_slowly(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            leaving.set()
+            await asyncio.wait(strays)
+
+    reply = await call(app, "POST", "/", on_message=send_slowly)
+
+    assert (reply.status, observer.names()) == (200, [])
+    with pytest.raises(SessionEndedError):
+        strays[0].result()
+    await check_pool_is_whole(flavour)
+
+
+@only("aiosqlite", "psycopg", "asyncpg")
+async def test_a_background_task_of_a_stream_that_was_left_finds_it_ended(
+    flavour: Flavour, observer: Observer
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    gone = asyncio.Event()
+    found: list[Any] = []
+
+    async def late(session: Any) -> None:
+        await eventually(lambda: observer.in_transaction() == [])
+        with pytest.raises(SessionEndedError):
+            await flavour.do(session, lambda s: add_item(s, "late"))
+        found.append("refused")
+
+    @app.post("/")
+    async def endpoint() -> StreamingResponse:
+        session = flavour.db.current
+
+        async def body() -> AsyncIterator[str]:
+            await flavour.do(session, add_item)
+            yield "1"
+            gone.set()
+            await asyncio.Event().wait()
+
+        return StreamingResponse(body(), background=BackgroundTask(late, session))
+
+    reply = await call(app, "POST", "/", gone=gone)
+
+    assert (reply.body, reply.complete, reply.error) == (b"1", False, None)
+    assert (found, observer.names()) == (["refused"], [])
+    await check_pool_is_whole(flavour)

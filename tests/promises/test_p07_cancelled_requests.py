@@ -17,12 +17,12 @@ from sqlalchemy import event, make_url
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
-from conftest import only
+from conftest import SERVERS, everywhere, only
 from support.asgi import Message, Reply, call
 from support.cancelling import KINDS, Kind, at_each_suspension
 from support.flavours import Flavour, Observer
 from support.holding import Hold, holding, running
-from support.models import add_item, names
+from support.models import Item, add_item, names
 from support.pool import (
     check_pool_is_whole,
     drop_idle_connections,
@@ -104,6 +104,7 @@ def requests(flavour: Flavour) -> Requests:
     return Requests(flavour)
 
 
+@everywhere
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", ["/read", "/write", "/hooks", "/stream"])
 async def test_cancelled_at_any_suspension_it_leaves_a_clean_pool_and_no_lie(
@@ -119,6 +120,7 @@ async def test_cancelled_at_any_suspension_it_leaves_a_clean_pool_and_no_lie(
         assert observer.names() == [*stored, f"next {k}"]
 
 
+@everywhere
 @pytest.mark.parametrize("kind", KINDS)
 async def test_cancelled_while_it_connects_it_leaves_nothing_behind(
     requests: Requests, kind: Kind
@@ -133,6 +135,7 @@ SEED = random.randrange(10**6)
 OPTIONS: dict[str, Any] = {"asyncpg": {"connect_args": {"ssl": False}}}
 
 
+@everywhere
 async def test_cancelled_at_random_moments_they_lose_nothing_that_was_acknowledged(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -181,6 +184,7 @@ def serve_held(flavour: Flavour, hold: Hold) -> FastAPI:
     return app
 
 
+@everywhere
 async def test_cancelled_inside_a_statement_it_waits_for_it_and_rolls_back(
     hasty: Flavour, observer: Observer
 ) -> None:
@@ -198,7 +202,7 @@ async def test_cancelled_inside_a_statement_it_waits_for_it_and_rolls_back(
     assert observer.names() == []
 
 
-@only("sqlite3", "psycopg", "psycopg-async", "asyncpg")  # aiosqlite: see its thread
+@only("sqlite3", *SERVERS)  # aiosqlite: see its thread
 async def test_cancelled_inside_a_statement_without_end_it_breaks_off(
     hasty: Flavour, observer: Observer
 ) -> None:
@@ -242,6 +246,7 @@ async def test_cancelled_while_it_waits_for_the_write_lock_it_leaves_nothing_beh
 # A client that leaves
 
 
+@everywhere
 async def test_a_client_that_leaves_a_stream_takes_its_work_along(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -268,6 +273,7 @@ async def test_a_client_that_leaves_a_stream_takes_its_work_along(
     assert observer.names() == []
 
 
+@everywhere
 async def test_a_client_that_leaves_while_a_stream_queries_takes_its_work_along(
     hasty: Flavour, observer: Observer
 ) -> None:
@@ -337,6 +343,7 @@ def broken_pipe() -> None:
     raise BrokenPipeError
 
 
+@everywhere
 async def test_a_stream_that_fails_half_way_rolls_its_own_part_back(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -361,3 +368,35 @@ async def test_a_stream_that_fails_half_way_rolls_its_own_part_back(
     assert isinstance(reply.error, LookupError)
     await check_pool_is_whole(flavour)
     assert observer.names() == ["before the start"]
+
+
+@only("psycopg-async", "asyncpg", "asyncmy")
+async def test_a_cancelled_request_does_not_wait_for_a_lock_to_commit(
+    flavour: Flavour, observer: Observer
+) -> None:
+    await flavour.work(add_item)
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    with holding(flavour) as hold:
+        await flavour.dispose()
+
+        @event.listens_for(Session, "before_flush")
+        def wait_for_it(session: Session, *rest: Any) -> None:
+            hold.execute(session)
+
+        @app.post("/")
+        async def endpoint() -> None:
+            flavour.db.current.add(Item(name="two"))
+
+        try:
+            async with running(call(app, "POST", "/")) as request:
+                await hold.reached()
+                request.cancel()
+                await asyncio.wait((request,))
+                await eventually(lambda: hold.waiting() == 0)
+        finally:
+            event.remove(Session, "before_flush", wait_for_it)
+
+    assert request.cancelled()
+    assert observer.names() == ["one"]

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
-from conftest import POSTGRESQL, SYNC, only
+from conftest import POSTGRESQL, SYNC, everywhere, only
 from support.asgi import Reply, call
 from support.flavours import Flavour, Observer
 from support.holding import LOCK, Hold, holding, running
@@ -133,7 +133,7 @@ async def test_a_crowd_of_sync_requests_is_served_by_a_small_pool(
     assert statuses(replies) == {200}
 
 
-@only(*SYNC)
+@only(*SYNC, "pymysql")
 async def test_a_crowd_that_comes_by_every_way_at_once_is_served(
     app: FastAPI, flavour: Flavour
 ) -> None:
@@ -167,7 +167,7 @@ async def test_background_tasks_with_blocks_of_their_own_join_the_crowd(
     assert len(done) == CROWD
 
 
-@only(*SYNC)
+@only(*SYNC, "pymysql")
 async def test_requests_that_leave_the_database_alone_do_not_wait_for_it(
     app: FastAPI, flavour: Flavour
 ) -> None:
@@ -186,7 +186,7 @@ async def test_requests_that_leave_the_database_alone_do_not_wait_for_it(
     assert statuses(replies) == {200}
 
 
-@only(*SYNC)
+@only(*SYNC, "pymysql")
 async def test_an_ending_needs_none_of_the_threads_of_the_framework(
     app: FastAPI, flavour: Flavour, observer: Observer, one_thread: None
 ) -> None:
@@ -314,6 +314,7 @@ async def test_one_who_is_cancelled_while_he_waits_gives_his_place_up(
     assert (reply.status, reply.json) == (200, 2)
 
 
+@everywhere
 async def test_who_waits_in_vain_for_a_connection_is_told_to_come_back(
     flavour: Flavour,
 ) -> None:
@@ -384,6 +385,7 @@ async def test_others_are_served_while_a_commit_is_under_way(
     assert (reply.status, observer.names()) == (200, ["one"])
 
 
+@everywhere
 @pytest.mark.parametrize("moment", ["before_commit", "on_commit", "on_rollback"])
 async def test_others_are_served_while_a_sync_hook_is_under_way(
     app: FastAPI, flavour: Flavour, moment: str
@@ -433,7 +435,7 @@ async def test_a_sync_session_in_an_async_endpoint_works_and_warns_once(
     assert observer.names() == ["one", "two"]
 
 
-@only(*SYNC)
+@only(*SYNC, "pymysql")
 async def test_a_sync_session_on_the_event_loop_does_not_wait_for_a_connection(
     crowded: Crowded,
 ) -> None:
@@ -449,3 +451,25 @@ async def test_a_sync_session_on_the_event_loop_does_not_wait_for_a_connection(
 
     assert isinstance(reply.error, PoolTimeoutError)
     assert "would block the event loop" in str(reply.error)
+
+
+@only("asyncpg", "psycopg")
+async def test_hooks_wait_for_no_thread_of_the_framework(flavour: Flavour) -> None:
+    """They all may wait for a lock that the unit of the hook holds."""
+    free, limiter = threading.Event(), to_thread.current_default_thread_limiter()
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.get("/")
+    async def endpoint() -> None:
+        current_unit().before_commit(free.set)
+
+    busy = [
+        asyncio.create_task(to_thread.run_sync(free.wait, 10))
+        for _ in range(int(limiter.total_tokens))
+    ]
+    await eventually(lambda: limiter.available_tokens == 0)
+    reply = await call(app, "GET", "/")
+
+    assert reply.status == 200
+    assert await asyncio.gather(*busy) == [True] * len(busy)

@@ -34,6 +34,7 @@ class Hook:
 assert_type(unit.on_commit(send_mail, 1), None)
 assert_type(unit.on_rollback(send_mail, 1, urgent=True), None)
 assert_type(unit.before_commit(asend_mail, order=1), None)
+assert_type(unit.on_unknown(asend_mail, 1), None)
 unit.on_commit(Hook(), "what")
 unit.on_commit(partial(send_mail, 1))
 unit.on_commit(lambda: None)

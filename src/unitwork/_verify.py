@@ -1,0 +1,159 @@
+"""What became of a COMMIT whose answer never came: the database itself is asked.
+
+PostgreSQL keeps the fate of each transaction, for just this purpose: `txid_status()`,
+in the manual under "Transaction ID and Snapshot Information Functions".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from threading import Thread
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from sqlalchemy import Connection, Engine, text
+
+__all__ = ["CommitVerifier", "Doubt", "TransactionStatus", "look", "verifier_for"]
+
+log = logging.getLogger("unitwork")
+
+
+@runtime_checkable
+class CommitVerifier(Protocol):
+    """Finds out what became of a COMMIT whose connection broke.
+
+    Both methods get a plain `Connection`, of async databases as well (in a greenlet of
+    SQLAlchemy's), and may be called by several threads at once.
+
+    .. versionadded:: 0.1
+    """
+
+    def before_commit(self, connection: Connection) -> object | None:
+        """Leave a mark in a transaction that has written, or read the one it has.
+
+        Called last before COMMIT; what it raises makes the commit fail. `None` means
+        that this transaction can't be found again: its outcome will be unknown.
+        """
+
+    def committed(self, connection: Connection, mark: Any) -> bool | None:
+        """Look for *mark*, on a new connection: whether it has been committed.
+
+        `None`, or an exception, means that it can't be told yet; asked again until
+        `verify_timeout` is over. Never say `False` while COMMIT may still happen.
+        """
+
+
+class TransactionStatus:
+    """Verifies by PostgreSQL's own record of the transaction: one round trip more.
+
+    It is asked for the transaction's id and the history to which that belongs: after a
+    failover the id may mean another transaction, so the answer is "unknown" then.
+    """
+
+    def before_commit(self, connection: Connection) -> tuple[int, str, int] | None:
+        try:
+            txid, timeline = _fetch(connection, _MARK)
+        except connection.dialect.loaded_dbapi.Error:
+            # Let SQLAlchemy tell, as it would of any other statement.
+            txid, timeline = connection.exec_driver_sql(_MARK).one()
+        return None if txid is None else (txid, timeline, self._system(connection))
+
+    def _system(self, connection: Connection) -> int:
+        """Which installation this is: asked once, as it reads a file of the server."""
+        if _SYSTEM not in connection.info:
+            connection.info[_SYSTEM] = connection.exec_driver_sql(_SYSTEM).scalar_one()
+        system: int = connection.info[_SYSTEM]
+        return system
+
+    def committed(
+        self, connection: Connection, mark: tuple[int, str, int]
+    ) -> bool | None:
+        txid, *history = mark
+        found = connection.execute(text(_LOOK), {"txid": txid}).one()
+        if [found.timeline, self._system(connection)] != history:
+            return None
+        if found.status == "in progress":
+            # COMMIT has not come through, and never must: let it not wait for that.
+            connection.execute(text(_END), {"txid": txid % 2**32})
+        return {"committed": True, "aborted": False}.get(found.status)
+
+
+def _fetch(connection: Connection, sql: str) -> Sequence[Any]:
+    """Fetch a row without SQLAlchemy's machinery, which costs more than the server."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(sql)
+        row: Sequence[Any] = cursor.fetchall()[0]
+    finally:
+        cursor.close()
+    return row
+
+
+_SYSTEM = "SELECT system_identifier FROM pg_control_system()"
+_TIMELINE = """
+CASE WHEN NOT pg_is_in_recovery()
+THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END AS timeline
+"""
+_MARK = f"SELECT txid_current_if_assigned(), {_TIMELINE}"
+_LOOK = f"SELECT txid_status(CAST(:txid AS bigint)) AS status, {_TIMELINE}"
+_END = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE CAST(CAST(backend_xid AS text) AS bigint) = CAST(:txid AS bigint)
+AND state LIKE 'idle in transaction%'
+"""
+_BUILT_IN: dict[str, CommitVerifier] = {"postgresql": TransactionStatus()}
+
+
+def verifier_for(
+    connection: Connection, wanted: bool | CommitVerifier
+) -> CommitVerifier | None:
+    """The verifier of *connection*, by the setting `verify_commit`."""
+    if isinstance(wanted, bool):
+        return _BUILT_IN.get(connection.dialect.name) if wanted else None
+    return wanted
+
+
+class Doubt(NamedTuple):
+    """The COMMIT of one connection, and how to learn what became of it."""
+
+    engine: Engine
+    verifier: CommitVerifier
+    mark: object
+
+    def look(self) -> bool | None:
+        # A connection of its own: those in the pool may be as dead, or all in use.
+        pool = self.engine.pool.recreate()
+        try:
+            with Engine(pool, self.engine.dialect, self.engine.url).connect() as fresh:
+                return self.verifier.committed(fresh, self.mark)
+        finally:
+            pool.dispose()
+
+
+def look(
+    doubts: Sequence[Doubt], is_async: bool, limit: float, session: object = None
+) -> bool | None:
+    """Say whether all the *doubts* were committed, or none; `None` if it can't be told.
+
+    A sync driver may hang while it connects, so a thread of its own does that.
+    """
+    found: list[bool | None] = []
+
+    def ask() -> None:
+        try:
+            found.extend(doubt.look() for doubt in doubts)
+        except Exception as error:
+            log.info("can't tell yet what became of a COMMIT", exc_info=error)
+            found.append(None)
+
+    if is_async:
+        ask()
+    else:
+        _run(ask, limit)
+    return found[0] if len(set(found)) == 1 else None
+
+
+def _run(ask: Callable[[], None], limit: float) -> None:
+    thread = Thread(target=ask, name="unitwork-verify", daemon=True)
+    thread.start()
+    thread.join(limit)

@@ -1,0 +1,28 @@
+"""What mypy and pyright know of settings and verifiers; never run."""
+
+from typing import assert_type
+
+from sqlalchemy import Connection
+
+from unitwork import CommitVerifier, DatabaseSettings
+
+
+class Receipts:
+    def before_commit(self, connection: Connection) -> str:
+        return "mark"
+
+    def committed(self, connection: Connection, mark: str) -> bool | None:
+        return None
+
+
+class Half:
+    def before_commit(self, connection: Connection) -> None: ...
+
+
+verifier: CommitVerifier = Receipts()
+settings = DatabaseSettings(verify_commit=verifier, commit_timeout=None)
+assert_type(settings.verify_commit, bool | CommitVerifier)
+assert_type(settings.commit_timeout, float | None)
+assert_type(settings.verify_timeout, float)
+DatabaseSettings(verify_commit=Half())  # type: ignore[arg-type]
+settings.verify_timeout = 1.0  # type: ignore[misc]
