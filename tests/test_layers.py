@@ -32,6 +32,7 @@ LAYERS = [
     "_source",
     "_transaction",
     "database",
+    "testing",
     "_handlers",
     "_lifespan",
     "_request",

@@ -9,12 +9,16 @@ import pytest
 
 import unitwork
 import unitwork.fastapi
+import unitwork.testing
 
 FILES = Path(__file__).with_name("typing").glob("*.py")
 WORDS = {word for path in FILES for word in re.findall(r"\w+", path.read_text("utf-8"))}
 
 
-@pytest.mark.parametrize("name", [*unitwork.__all__, *unitwork.fastapi.__all__])
+@pytest.mark.parametrize(
+    "name",
+    [*unitwork.__all__, *unitwork.fastapi.__all__, *unitwork.testing.__all__],
+)
 def test_is_type_checked(name: str) -> None:
     assert name in WORDS
 

@@ -1,10 +1,11 @@
-"""What mypy and pyright know of settings and verifiers; never run."""
+"""What mypy and pyright know of settings, verifiers and faults; never run."""
 
 from typing import assert_type
 
 from sqlalchemy import Connection
 
-from unitwork import CommitVerifier, DatabaseSettings
+from unitwork import AsyncDatabase, CommitVerifier, Database, DatabaseSettings
+from unitwork.testing import CommitFault, commit_faults
 
 
 class Receipts:
@@ -26,3 +27,8 @@ assert_type(settings.commit_timeout, float | None)
 assert_type(settings.verify_timeout, float)
 DatabaseSettings(verify_commit=Half())  # type: ignore[arg-type]
 settings.verify_timeout = 1.0  # type: ignore[misc]
+
+with commit_faults(Database("sqlite://"), None, CommitFault.COMMITTED) as nothing:
+    assert_type(nothing, None)
+commit_faults(AsyncDatabase("sqlite+aiosqlite://"), ValueError())
+commit_faults(Database("sqlite://"), True)  # type: ignore[arg-type]
