@@ -7,13 +7,16 @@ PARALLEL := -n 2 --dist loadfile
 suite = $(1)/python tools/postgres.py -- $(1)/python tools/mariadb.py -- \
 	$(1)/python -m pytest $(PARALLEL) $(ARGS)
 
+N ?= 100000
+DRIVERS ?= asyncpg psycopg psycopg-async
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Asked first: what venv itself says on Debian is long, and leaves half a .venv behind.
 HAS_VENV = $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 	echo "$(PYTHON) can make no virtual environment: apt install python3-venv" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-sqlalchemy20 format lint docs wheel-test mariadb \
+.PHONY: help venv demo test soak test-sqlalchemy20 format lint docs wheel-test mariadb \
 	check clean
 
 help:  ## list the targets
@@ -32,6 +35,11 @@ demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
 
 test: venv  ## run the suite on SQLite, PostgreSQL and MariaDB (ARGS="-k name -x")
 	$(call suite,$(BIN))
+
+soak: venv  ## put N requests by each of DRIVERS under faults (SEED); print a table
+	PYTHONPATH=tests $(BIN)/python tools/postgres.py -- $(BIN)/python tools/mariadb.py -- \
+		$(BIN)/python -m faults --requests $(N) --drivers "$(DRIVERS)" \
+		$(if $(SEED),--seed $(SEED))
 
 format: venv  ## lay the code out
 	$(BIN)/ruff check --fix-only

@@ -46,36 +46,47 @@ class CommitVerifier(Protocol):
 class TransactionStatus:
     """Verifies by PostgreSQL's own record of the transaction: one round trip more.
 
-    It is asked for the transaction's id and the history to which that belongs: after a
-    failover the id may mean another transaction, so the answer is "unknown" then.
+    An id alone would not do. After a failover it may mean another transaction, and so
+    it may after a crash: ids that had not reached the log are given out again. So the
+    answer counts only in the same run of the same history.
     """
 
-    def before_commit(self, connection: Connection) -> tuple[int, str, int] | None:
+    def before_commit(self, connection: Connection) -> _Mark | None:
         try:
-            txid, timeline = _fetch(connection, _MARK)
+            txid, timeline = _fetch(connection, _NUMBER)
         except connection.dialect.loaded_dbapi.Error:
             # Let SQLAlchemy tell, as it would of any other statement.
-            txid, timeline = connection.exec_driver_sql(_MARK).one()
-        return None if txid is None else (txid, timeline, self._system(connection))
+            txid, timeline = connection.exec_driver_sql(_NUMBER).one()
+        return None if txid is None else _Mark(txid, timeline, *_run(connection))
 
-    def _system(self, connection: Connection) -> int:
-        """Which installation this is: asked once, as it reads a file of the server."""
-        if _SYSTEM not in connection.info:
-            connection.info[_SYSTEM] = connection.exec_driver_sql(_SYSTEM).scalar_one()
-        system: int = connection.info[_SYSTEM]
-        return system
-
-    def committed(
-        self, connection: Connection, mark: tuple[int, str, int]
-    ) -> bool | None:
-        txid, *history = mark
-        found = connection.execute(text(_LOOK), {"txid": txid}).one()
-        if [found.timeline, self._system(connection)] != history:
+    def committed(self, connection: Connection, mark: _Mark) -> bool | None:
+        found = connection.execute(text(_STATUS), {"txid": mark.txid}).one()
+        if mark != _Mark(mark.txid, found.timeline, *_run(connection)):
             return None
         if found.status == "in progress":
             # COMMIT has not come through, and never must: let it not wait for that.
-            connection.execute(text(_END), {"txid": txid % 2**32})
+            connection.execute(text(_END), {"txid": mark.txid % 2**32})
         return {"committed": True, "aborted": False}.get(found.status)
+
+
+class _Mark(NamedTuple):
+    """A transaction id, and the history in which it means that transaction."""
+
+    txid: int
+    timeline: str | None
+    system: int
+    run: object
+
+
+def _run(connection: Connection) -> tuple[int, object]:
+    """Which installation, in which run since it last crashed: no connection sees two.
+
+    A crash costs the server its statistics, so the time of their reset tells.
+    """
+    run: tuple[int, object] | None = connection.info.get(_RUN)
+    if run is None:
+        run = connection.info[_RUN] = tuple(connection.exec_driver_sql(_RUN).one())
+    return run
 
 
 def _fetch(connection: Connection, sql: str) -> Sequence[Any]:
@@ -89,13 +100,15 @@ def _fetch(connection: Connection, sql: str) -> Sequence[Any]:
     return row
 
 
-_SYSTEM = "SELECT system_identifier FROM pg_control_system()"
 _TIMELINE = """
 CASE WHEN NOT pg_is_in_recovery()
 THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END AS timeline
 """
-_MARK = f"SELECT txid_current_if_assigned(), {_TIMELINE}"
-_LOOK = f"SELECT txid_status(CAST(:txid AS bigint)) AS status, {_TIMELINE}"
+_NUMBER = f"SELECT txid_current_if_assigned(), {_TIMELINE}"
+_STATUS = f"SELECT txid_status(CAST(:txid AS bigint)) AS status, {_TIMELINE}"
+_RUN = (
+    "SELECT system_identifier, stats_reset FROM pg_control_system(), pg_stat_bgwriter"
+)
 _END = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE CAST(CAST(backend_xid AS text) AS bigint) = CAST(:txid AS bigint)
@@ -149,11 +162,11 @@ def look(
     if is_async:
         ask()
     else:
-        _run(ask, limit)
+        _ask_in_thread(ask, limit)
     return found[0] if len(set(found)) == 1 else None
 
 
-def _run(ask: Callable[[], None], limit: float) -> None:
+def _ask_in_thread(ask: Callable[[], None], limit: float) -> None:
     thread = Thread(target=ask, name="unitwork-verify", daemon=True)
     thread.start()
     thread.join(limit)

@@ -1,0 +1,107 @@
+"""A PostgreSQL of its own, to be restarted, to crash, and to be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from postgres import INITDB, SETTINGS, _binaries
+from private import Place, Recipe, private_server
+from support.pool import eventually
+
+# Starts the server again whenever it has ended, until told to stop.
+FOREVER = """
+stop() { kill -QUIT $server; wait $server; exit; }
+trap stop TERM QUIT
+while :; do "$@" & server=$!; wait $server; done
+"""
+
+
+class Cluster:
+    """The server on *port*, with its files in *data*."""
+
+    def __init__(self, port: int, data: Path) -> None:
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        self._pid_file = data / "postmaster.pid"
+
+    async def restart(self) -> None:
+        """End all connections and start again, in good order ("fast")."""
+        before = self._postmaster()
+        os.kill(before, signal.SIGINT)
+        await eventually(lambda: self._postmaster() not in (0, before))
+        await eventually(self._is_up)
+
+    async def crash(self) -> None:
+        """Kill a process that serves a client: all others end, and data recovers."""
+        with self._connect() as connection:
+            backend = connection.info.backend_pid
+            started = "SELECT min(backend_start) FROM pg_stat_activity"
+            before = connection.execute(started).fetchone()
+            os.kill(backend, signal.SIGKILL)
+
+        def recovered() -> bool:
+            with suppress(psycopg.OperationalError), self._connect() as connection:
+                return connection.execute(started).fetchone() != before
+            return False
+
+        await eventually(recovered)
+
+    async def freeze(self, seconds: float) -> None:
+        """Stop all its processes for a while, as an overloaded machine does."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
+            ours = connection.info.backend_pid
+        processes = [self._postmaster(), *(row[0] for row in rows if row[0] != ours)]
+        try:
+            for process in processes:
+                _signal(process, signal.SIGSTOP)
+            await asyncio.sleep(seconds)  # the fault itself
+        finally:
+            for process in reversed(processes):
+                _signal(process, signal.SIGCONT)
+
+    def _postmaster(self) -> int:
+        with suppress(OSError, IndexError, ValueError):
+            return int(self._pid_file.read_text().split("\n")[0])
+        return 0
+
+    def _is_up(self) -> bool:
+        with suppress(psycopg.OperationalError), self._connect():
+            return True
+        return False
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+
+
+def _signal(process: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Start one, and remove it at the end."""
+    data: list[Path] = []
+
+    def recipe(place: Place) -> Recipe:
+        binaries = _binaries(place.account, place.home)
+        data.append(place.home / "data")
+        server = [binaries / "postgres", "-D", data[-1], f"--port={place.port}"]
+        return Recipe(
+            prepare=[binaries / "initdb", "-D", data[-1], *INITDB],
+            serve=["sh", "-c", FOREVER, "forever", *server, *SETTINGS],
+            signals="TERM",
+            pid_file=data[-1] / "postmaster.pid",
+            ready="ready",
+        )
+
+    with private_server("PostgreSQL", recipe) as port:
+        yield Cluster(port, data[-1])
