@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,8 +229,62 @@ async def test_a_name_that_can_not_be_resolved_is_unavailable() -> None:
     check_problem(reply, 503, "Service Unavailable")
 
 
+@pytest.fixture
+def mute_port() -> Iterator[int]:
+    """A port on which nobody ever answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+async def test_a_server_that_does_not_answer_is_unavailable(mute_port: int) -> None:
+    url = f"postgresql+asyncpg://u:p@127.0.0.1:{mute_port}/x"
+    db = AsyncDatabase(url, connect_args={"timeout": 0.05})
+
+    reply = await call(
+        serve(Flavour("asyncpg", url, db), Session.connection), "GET", "/"
+    )
+
+    check_problem(reply, 503, "Service Unavailable")
+
+
+async def test_a_server_with_two_addresses_that_can_not_be_reached_is_unavailable(
+    deaf_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def resolve_to_two(host: Any, *args: Any, **options: Any) -> Any:
+        ways = ("127.0.0.1", "127.0.0.2") if host == "two.test" else (host,)
+        return [found for way in ways for found in resolve(way, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_to_two)
+    url = f"postgresql+asyncpg://u:p@two.test:{deaf_port}/x"
+
+    reply = await call(
+        serve(Flavour("asyncpg", url, AsyncDatabase(url)), Session.connection),
+        "GET",
+        "/",
+    )
+
+    check_problem(reply, 503, "Service Unavailable")
+
+
+async def test_a_unix_socket_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    url = f"postgresql+asyncpg://u:p@/x?host={tmp_path}"
+
+    reply = await call(
+        serve(Flavour("asyncpg", url, AsyncDatabase(url)), Session.connection),
+        "GET",
+        "/",
+    )
+
+    check_problem(reply, 503, "Service Unavailable")
+
+
 @only("aiosqlite", "psycopg", "asyncpg")
-@pytest.mark.parametrize("kind", [ConnectionRefusedError, socket.gaierror])
+@pytest.mark.parametrize(
+    "kind",
+    [ConnectionRefusedError, socket.gaierror, OSError, TimeoutError, FileNotFoundError],
+)
 async def test_another_service_that_can_not_be_reached_is_not_our_affair(
     flavour: Flavour, kind: type[OSError]
 ) -> None:

@@ -104,8 +104,10 @@ async def test_does_not_wait_on_the_thread_of_the_event_loop() -> None:
     gate = Gate(1)
     assert gate.enter_in_thread()
 
-    with pytest.raises(PoolTimeoutError, match="would block the event loop"):
+    with pytest.raises(PoolTimeoutError, match="would block the event loop") as caught:
         gate.enter_in_thread()
+
+    assert "Depends(db.session)" in str(caught.value)
 
 
 async def test_a_thread_of_the_users_own_takes_a_place_only_if_one_is_free() -> None:

@@ -36,6 +36,7 @@ LAYERS = [
     "_handlers",
     "_lifespan",
     "_request",
+    "_socket",
     "middleware",
     "fastapi",
 ]

@@ -48,6 +48,7 @@ class StubLease:
     streaming = False
     busy = False
     suspect = False
+    over = False
     patience = 0.0
     settings = DatabaseSettings(commit_timeout=9.0)
     doubts: Any = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +95,58 @@ async def test_a_connection_that_can_not_be_set_up_is_not_left_open(
         await Flavour(flavour.name, flavour.url, broken).work(names)
 
     assert broken.pool_status().checked_out == 0
+
+
+async def busy_timeout(flavour: Flavour, url: str, **options: Any) -> object:
+    database = type(flavour.db)(url, **options)
+    patient = Flavour(flavour.name, url, database)
+    found = await patient.work(pragmas)
+    await patient.dispose()
+    return found["busy_timeout"]
+
+
+async def test_the_users_own_timeout_counts(flavour: Flavour) -> None:
+    in_arguments = {"connect_args": {"timeout": 30}}
+
+    assert await busy_timeout(flavour, flavour.url, **in_arguments) == 30_000
+    assert await busy_timeout(flavour, f"{flavour.url}?timeout=20") == 20_000
+
+
+def read_only(flavour: Flavour, tmp_path: Path, query: str) -> Flavour:
+    """The file of *flavour*, with *query* in its URI."""
+    scheme = MEMORY[flavour.name].partition(":")[0]
+    url = f"{scheme}:///file:{tmp_path}/test.db?{query}&uri=true"
+    return Flavour(flavour.name, url, type(flavour.db)(url))
+
+
+@pytest.mark.parametrize("query", ["mode=ro", "immutable=1"])
+async def test_a_file_that_is_read_only_can_be_read(
+    flavour: Flavour, tmp_path: Path, query: str
+) -> None:
+    plain = flavour.another(settings=DatabaseSettings(sqlite_defaults=False))
+    await plain.work(add_item)
+    await plain.dispose()
+    readable = read_only(flavour, tmp_path, query)
+
+    assert await readable.work(names) == ["one"]
+    for method in ("GET", "POST"):
+        reply = await serve_inside(readable, method, names, names)
+        assert (reply.status, reply.error) == (200, None)
+    with pytest.raises(OperationalError, match="readonly"):
+        await readable.work(add_item)
+
+    await readable.dispose()
+
+
+async def test_a_file_that_is_read_only_may_have_a_write_ahead_log(
+    flavour: Flavour, tmp_path: Path
+) -> None:
+    await flavour.work(add_item)
+    readable = read_only(flavour, tmp_path, "mode=ro")
+
+    assert await readable.work(names) == ["one"]
+
+    await readable.dispose()
 
 
 # Which BEGIN
@@ -250,8 +301,16 @@ async def test_the_schema_can_be_rolled_back(flavour: Flavour) -> None:
 # A unit inside another
 
 
+def add_inner(session: Session) -> None:
+    add_item(session, "inner")
+
+
 async def serve_inside(
-    flavour: Flavour, method: str, first: Callable[[Session], Any], **options: Any
+    flavour: Flavour,
+    method: str,
+    first: Callable[[Session], Any],
+    then: Callable[[Session], Any] = add_inner,
+    **options: Any,
 ) -> Any:
     """In a request: do *first* with its session, then open a block that writes."""
     app = FastAPI()
@@ -260,7 +319,7 @@ async def serve_inside(
     @app.api_route("/", methods=METHODS)
     async def endpoint(request: Request) -> None:
         await flavour.do(await flavour.db.session(request), first)
-        await flavour.work(partial(add_item, name="inner"), **options)
+        await flavour.work(then, **options)
 
     async with asyncio.timeout(4):  # the busy timeout is 5
         return await call(app, method, "/")

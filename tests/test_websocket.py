@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, WebSocket, WebSocketException
+from fastapi.responses import RedirectResponse
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 
-from conftest import POSTGRESQL, only
+from conftest import ASYNC, POSTGRESQL, only
 from support.asgi import ASGIApp, Message
 from support.flavours import Flavour, Observer
 from support.models import add_item, add_orphan, names
@@ -24,6 +26,7 @@ from support.pool import check_pool_is_whole
 from support.websocket import Socket
 from unitwork import (
     DBSessionMiddleware,
+    Ending,
     SessionEndedError,
     UnexpectedRollbackError,
     current_unit,
@@ -301,6 +304,180 @@ async def test_a_cancelled_endpoint_rolls_back(
 
     assert observer.names() == []
     await check_pool_is_whole(flavour)
+
+
+# A handshake that is refused
+
+
+def refusing(
+    flavour: Flavour, refuse: Callable[[WebSocket], Awaitable[None]], **options: Any
+) -> ASGIApp:
+    """Write an item, and *refuse* the handshake."""
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db, **options)
+
+    @app.websocket("/")
+    async def endpoint(websocket: WebSocket) -> None:
+        await run(flavour, lambda s: add_item(s).id)
+        await refuse(websocket)
+
+    return app
+
+
+DENIAL = "websocket.http.response.start"
+
+
+async def deny(websocket: WebSocket) -> None:
+    await websocket.send_denial_response(Response("no", 403))
+
+
+async def close(websocket: WebSocket) -> None:
+    await websocket.close()
+
+
+async def redirect(websocket: WebSocket) -> None:
+    await websocket.send_denial_response(RedirectResponse("/elsewhere"))
+
+
+async def count_and_deny(websocket: WebSocket) -> None:
+    current_unit().commit_anyway()
+    await deny(websocket)
+
+
+async def connect_in_vain(app: ASGIApp, expect: str) -> list[str]:
+    """Give the kinds of the messages that refuse."""
+    sent: list[Message] = []
+    async with Socket(app, "/", expect=expect, on_message=sent.append) as socket:
+        pass
+    assert socket.error is None
+    return [message["type"] for message in sent]
+
+
+@pytest.mark.parametrize(
+    ("refuse", "expect"), [(deny, DENIAL), (close, "websocket.close")]
+)
+async def test_a_refusal_rolls_back(
+    flavour: Flavour, observer: Observer, refuse: Any, expect: str
+) -> None:
+    sent = await connect_in_vain(refusing(flavour, refuse), expect)
+
+    assert (sent[0], observer.names()) == (expect, [])
+
+
+@pytest.mark.parametrize("refuse", [redirect, count_and_deny])
+async def test_a_denial_that_is_no_failure_is_committed_before_it_goes_out(
+    flavour: Flavour, observer: Observer, refuse: Any
+) -> None:
+    seen: list[list[str]] = []
+    app = refusing(flavour, refuse)
+
+    def look(message: Message) -> None:
+        seen.append(observer.names())
+
+    async with Socket(app, "/", expect=DENIAL, on_message=look):
+        pass
+
+    assert seen == [["one"], ["one"]]
+
+
+async def test_the_policy_of_the_application_judges_a_denial(
+    flavour: Flavour, observer: Observer
+) -> None:
+    judged: list[Ending] = []
+
+    def commit_when(ending: Ending) -> bool:
+        judged.append(ending)
+        return True
+
+    app = refusing(flavour, deny, commit_when=commit_when)
+    await connect_in_vain(app, DENIAL)
+
+    assert observer.names() == ["one"]
+    assert judged == [Ending(status=403, method="GET", path="/")]
+
+
+# Several that send
+
+
+async def send_three(websocket: WebSocket) -> list[BaseException | None]:
+    return await asyncio.gather(
+        *(websocket.send_text(f"stored {n}") for n in range(3)), return_exceptions=True
+    )
+
+
+async def test_those_who_send_at_once_wait_for_one_commit(
+    flavour: Flavour, observer: Observer
+) -> None:
+    results: list[BaseException | None] = []
+    seen: list[list[str]] = []
+
+    async def store(websocket: WebSocket, message: str) -> None:
+        await run(flavour, lambda s: add_item(s, message).id)
+        results.extend(await send_three(websocket))
+
+    def look(message: Message) -> None:
+        seen.append(observer.names())
+
+    async with Socket(serve(flavour, store), "/", on_message=look) as socket:
+        assert await socket.ask("one") == "stored 0"
+
+    assert results == [None] * 3
+    assert seen == [[], ["one"], ["one"], ["one"]]
+
+
+async def test_those_who_send_at_once_all_hear_of_a_failed_commit(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    results: list[BaseException | None] = []
+
+    async def try_orphan(websocket: WebSocket, message: str) -> None:
+        await run(flavour, add_orphan)
+        results.extend(await send_three(websocket))
+        await store(websocket, message)
+
+    async with Socket(serve(flavour, try_orphan), "/") as socket:
+        assert await socket.ask("one") == "stored"
+
+    assert [type(error) for error in results] == [IntegrityError] * 3
+    assert (observer.names(), observer.children()) == (["one"], 0)
+
+
+@only(*ASYNC)
+async def test_a_message_does_not_commit_a_block_that_is_open(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async def store_in_a_block(websocket: WebSocket, message: str) -> None:
+        async with flavour.db.transaction() as session:
+            await flavour.do(session, lambda s: add_item(s, message).id)
+            await websocket.send_text("half done")
+            raise LookupError
+
+    async with Socket(serve(flavour, store_in_a_block), "/") as socket:
+        assert await socket.ask("one") == "half done"
+        await socket.ended()
+
+    assert isinstance(socket.error, LookupError)
+    assert observer.names() == []
+
+
+@pytest.mark.parametrize("moment", ["before_commit", "on_commit"])
+async def test_a_hook_may_send(
+    flavour: Flavour, store: Handle, observer: Observer, moment: str
+) -> None:
+    seen: list[list[str]] = []
+
+    async def register(websocket: WebSocket, message: str) -> None:
+        getattr(current_unit(), moment)(websocket.send_text, "from the hook")
+        await store(websocket, message)
+
+    def look(message: Message) -> None:
+        seen.append(observer.names())
+
+    async with Socket(serve(flavour, register), "/", on_message=look) as socket:
+        assert await socket.ask("one") == "from the hook"
+        assert (await socket.receive())["text"] == "stored"
+
+    assert seen == [[], ["one"], ["one"]]
 
 
 # What is said of the unit holds for one message

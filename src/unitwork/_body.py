@@ -7,7 +7,7 @@ from typing import Any
 
 from .errors import UsageError
 
-__all__ = ["LIMIT", "Recording"]
+__all__ = ["LIMIT", "Recording", "record", "replayed"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -16,38 +16,45 @@ LIMIT = 2**20
 """Bytes; of a larger body nothing is kept."""
 
 
-class Recording:
-    """The messages of one body, in order, as far as they have been read."""
+class Recording(list[Message]):
+    """Two messages or more of one body, in order, as far as they have been read."""
 
-    __slots__ = ("_messages", "_size")
+    size = 0
 
-    def __init__(self) -> None:
-        self._messages: list[Message] = []
-        self._size = 0
 
-    @property
-    def too_large(self) -> bool:
-        return self._size > LIMIT
+def record(body: Message | Recording | None, message: Message) -> Message | Recording:
+    """Add *message* to what was kept of a *body*: mostly it is all that there is."""
+    if body is None:
+        return message
+    if not isinstance(body, Recording):
+        first = body
+        body = Recording()
+        record(body, first)
+    body.size += len(message.get("body", b""))
+    if body.size > LIMIT:
+        body.clear()
+    else:
+        body.append(message)
+    return body
 
-    def add(self, message: Message) -> None:
-        self._size += len(message.get("body", b""))
-        if self.too_large:
-            self._messages.clear()
-        else:
-            self._messages.append(message)
 
-    def then(self, receive: Receive) -> Receive:
-        """Give what was recorded, and after that what *receive* gives."""
-        again = iter(tuple(self._messages))
+def replayed(body: Message | Recording | None, receive: Receive) -> Receive:
+    """Give what was kept of a *body*, and after that what *receive* gives."""
+    recorded = Recording()
+    if isinstance(body, Recording):
+        recorded = body
+    elif body is not None:
+        record(recorded, body)
+    again = iter(recorded)
 
-        async def receive_again() -> Message:
-            if self.too_large:
-                raise UsageError(
-                    f"the body of this request, of more than {LIMIT} bytes, has been "
-                    "read and was not kept: an exception handler can't read it again"
-                )
-            for message in again:
-                return dict(message)
-            return await receive()
+    async def receive_again() -> Message:
+        if recorded.size > LIMIT:
+            raise UsageError(
+                f"the body of this request, of more than {LIMIT} bytes, has been read "
+                "and was not kept: an exception handler can't read it again"
+            )
+        for message in again:
+            return {**message}
+        return await receive()
 
-        return receive_again
+    return receive_again

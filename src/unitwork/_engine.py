@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["DEFERRED", "capacity", "open_engine", "sync_engine"]
+__all__ = ["DEFERRED", "capacity", "open_engine", "reads_only", "sync_engine"]
 
 DEFERRED = {"unitwork_begin": "BEGIN"}
 """Execution options of an engine whose units are not expected to write."""
@@ -128,6 +128,19 @@ def _in_memory(url: URL) -> bool:
     return url.database in (None, "", ":memory:")
 
 
+def reads_only(url: URL) -> bool:
+    """Whether an SQLite URL says that nobody writes."""
+    return url.query.get("mode") == "ro" or url.query.get("immutable") == "1"
+
+
+def _log_ahead(cursor: Any) -> None:
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY:
+            raise
+
+
 def _listen_for_sqlite(engine: Engine, *, wal: bool) -> None:
     """Write-ahead log, enforced foreign keys, and a BEGIN that takes the write lock.
 
@@ -140,10 +153,9 @@ def _listen_for_sqlite(engine: Engine, *, wal: bool) -> None:
         dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
         cursor = dbapi_connection.cursor()
         try:
-            cursor.execute("PRAGMA busy_timeout = 5000")
             cursor.execute("PRAGMA foreign_keys = ON")
             if wal:
-                cursor.execute("PRAGMA journal_mode = WAL")
+                _log_ahead(cursor)
         except Exception:  # not a database, or locked
             dbapi_connection.close()  # nobody else would wait for aiosqlite's thread
             raise

@@ -81,7 +81,8 @@ class Gate:
             return True
         if _on_event_loop():
             raise self._timed_out(
-                "at once, and waiting here would block the event loop"
+                "at once, and waiting here would block the event loop",
+                "get the session from `Depends(db.session)`, which can wait, or ",
             )
         try:
             from_thread.check_cancelled()
@@ -133,10 +134,10 @@ class Gate:
         if place.done() and not place.cancelled():
             self.leave()
 
-    def _timed_out(self, when: str) -> PoolTimeoutError:
+    def _timed_out(self, when: str, remedy: str = "") -> PoolTimeoutError:
         return PoolTimeoutError(
             f"no connection became free {when}: {self.size} units hold them all, "
-            f"{self.waiting} wait; make the pool larger or the units shorter"
+            f"{self.waiting} wait; {remedy}make the pool larger or the units shorter"
         )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .options import DatabaseSettings
 
-__all__ = ["guard", "sever"]
+__all__ = ["follow", "guard", "sever"]
 
 _guarded: WeakSet[Engine] = WeakSet()
 
@@ -131,6 +131,22 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
     event.listen(engine, "checkin", checkin)
     event.listen(engine, "checkout", checkout)
     watch(engine)
+
+
+def follow(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    """Let tasks of *loop* wait for connections, if those of another one have before.
+
+    SQLAlchemy's queue belongs to the event loop in which somebody first had to wait.
+    What lies in it stays there: `checkout` knows whose it is.
+    """
+    queue: Any = getattr(engine.pool, "_pool", None)  # private to SQLAlchemy, all this
+    old: Any = getattr(queue, "__dict__", {}).get("_queue")
+    if getattr(old, "_loop", None) in (None, loop):
+        return
+    new = type(old)(old.maxsize)
+    while not old.empty():
+        new.put_nowait(old.get_nowait())
+    queue._queue = new
 
 
 def _close_elsewhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -24,6 +25,13 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+_LAST = {
+    "lifespan.startup.failed",
+    "lifespan.shutdown.complete",
+    "lifespan.shutdown.failed",
+}
+
+
 class _CanNotStart(BaseException):
     """Unwinds the application before it has begun to start."""
 
@@ -35,27 +43,64 @@ async def live(
     receive: Receive,
     send: Send,
 ) -> None:
-    """Run *app* for its life: the databases are there before it, and go after it."""
+    """Run *app* for its life: the databases are there before it, and go after it.
 
-    async def receive_once_checked() -> Message:
-        message = await receive()
+    One that knows no lifespan (it raises at once, or returns) is given one.
+    """
+    life = _Life(sources, receive, send)
+    with contextlib.suppress(_CanNotStart):
+        try:
+            await app(scope, life.receive, life.send)
+        except Exception as error:
+            if life.heard:
+                await life.end()
+                raise
+            log.info("the application has no lifespan of its own: %r", error)
+        await life.go_on()
+
+
+class _Life:
+    """What a server and an application tell each other, and the databases in it."""
+
+    def __init__(self, sources: Sequence[Source], receive: Receive, send: Send) -> None:
+        self._sources = sources
+        self._receive = receive
+        self._send = send
+        self._told: set[str] = set()
+        self._over = False
+        self.heard = False
+        """Whether the application has asked what to do."""
+
+    async def receive(self) -> Message:
+        self.heard = True
+        message = await self._receive()
+        self._told.add(message["type"])
         if message["type"] == "lifespan.startup":
-            reason = await _reason_not_to_start(sources)
+            reason = await _reason_not_to_start(self._sources)
             if reason is not None:
-                await send({"type": "lifespan.startup.failed", "message": reason})
+                await self.send({"type": "lifespan.startup.failed", "message": reason})
                 raise _CanNotStart
         return message
 
-    async def send_after_drain(message: Message) -> None:
-        if message["type"] in (
-            "lifespan.shutdown.complete",
-            "lifespan.shutdown.failed",
-        ):
-            await drain_and_dispose(sources)
-        await send(message)
+    async def send(self, message: Message) -> None:
+        self._told.add(message["type"])
+        if message["type"] in _LAST:
+            await self.end()
+        await self._send(message)
 
-    with contextlib.suppress(_CanNotStart):
-        await app(scope, receive_once_checked, send_after_drain)
+    async def end(self) -> None:
+        if not self._over:
+            self._over = True
+            await drain_and_dispose(self._sources)
+
+    async def go_on(self) -> None:
+        """Say what the application has left unsaid."""
+        for moment in ("lifespan.startup", "lifespan.shutdown"):
+            if self._over or f"{moment}.complete" in self._told:
+                continue
+            if moment not in self._told:
+                await self.receive()
+            await self.send({"type": f"{moment}.complete"})
 
 
 async def _reason_not_to_start(sources: Sequence[Source]) -> str | None:
@@ -85,15 +130,8 @@ def _check(source: Source) -> None:
 
 async def drain_and_dispose(sources: Sequence[Source]) -> None:
     """Wait for open units, each database within its limit; close what is ours."""
+    await asyncio.gather(*map(_drain, sources))
     for source in sources:
-        left = await source.drain()
-        if left:
-            log.warning(
-                "%d units of database %r were still open after %g seconds",
-                left,
-                source.name,
-                source.settings.drain_timeout,
-            )
         if not source.owns_engine or source.override is not None:
             continue  # somebody else's, or in the hands of a test
         if source.is_async:
@@ -102,3 +140,20 @@ async def drain_and_dispose(sources: Sequence[Source]) -> None:
             await to_thread.run_sync(
                 source.factory.engine.dispose, limiter=CapacityLimiter(1)
             )
+
+
+async def _drain(source: Source) -> None:
+    """Let the open units end by themselves, and then roll back those that have not."""
+    left = await source.drain()
+    if not left:
+        return
+    log.warning(
+        "%d units of database %r were still open after %g seconds: rolled back",
+        len(left),
+        source.name,
+        source.settings.drain_timeout,
+    )
+    endings = (unit._run(unit._cut_off()) for unit in left)
+    for error in await asyncio.gather(*endings, return_exceptions=True):
+        if error is not None:
+            log.error("a unit could not be rolled back at shutdown", exc_info=error)

@@ -33,7 +33,7 @@ from ._session import Lease
 from ._verify import look
 from .errors import CommitUnknownError, UsageError
 
-__all__ = ["Plan", "Step", "arun", "finish", "run", "uninterrupted"]
+__all__ = ["Pause", "Plan", "Step", "arun", "finish", "run", "uninterrupted"]
 
 log = logging.getLogger("unitwork")
 
@@ -167,12 +167,17 @@ def _roll_back(leases: Sequence[Lease]) -> Plan[None]:
         try:
             yield rollback
         except Exception as error:
-            log.warning("a connection could not be rolled back", exc_info=error)
+            _complain(lease, "a connection could not be rolled back", error)
             lease.discard()
             try:
                 yield rollback  # its connection is gone; now for the session itself
             except Exception as again:
-                log.warning("a session could not be closed", exc_info=again)
+                _complain(lease, "a session could not be closed", again)
+
+
+def _complain(lease: Lease, what: str, error: Exception) -> None:
+    if not lease.over:  # its own task has come to an end meanwhile, and was first
+        log.warning(what, exc_info=error)
 
 
 def _call_hooks(hooks: Hooks | None, outcome: Outcome) -> Plan[None]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ._body import Recording
+from ._body import Recording, record
 from ._ending import CommitWhen, Ending, Verdict, judge
 from ._plan import Plan, uninterrupted
 from ._unit import UnitOfWork
@@ -75,7 +75,7 @@ class RequestUnit(UnitOfWork):
         self._failure: Exception | None = None
         """What the client must hear of instead of the response."""
         self._leaving: asyncio.Task[None] | None = None
-        self._body: Recording | None = None
+        self._body: Message | Recording | None = None
 
     @property
     def _may_write(self) -> bool:
@@ -84,9 +84,7 @@ class RequestUnit(UnitOfWork):
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            if self._body is None:
-                self._body = Recording()
-            self._body.add(message)
+            self._body = message if self._body is None else record(self._body, message)
         elif self._started and self._leases is not None and self._leaving is None:
             self._leaving = asyncio.create_task(self._leave_stream())
         return message
@@ -195,7 +193,8 @@ class RequestUnit(UnitOfWork):
         """Roll back what is open: the application has left, one way or the other."""
         if self._leaving is not None:
             await self._left()
-        await self._run(self._finish(commit=False, reason=reason))
+        if self._pending:
+            await self._run(self._finish(commit=False, reason=reason))
 
     async def _leave_stream(self) -> None:
         """Roll back what a stream has begun, now that its client has left.
@@ -216,17 +215,12 @@ class RequestUnit(UnitOfWork):
         assert self._leaving is not None
         await uninterrupted(join(self._leaving))
 
-    def _let_go(self) -> tuple[Exception | None, Recording | None]:
-        """Forget the request, which an asyncio transport would keep: see `_end`.
-
-        Gives what it has failed with, and what was read of its body.
-        """
-        left = self._failure, self._body
+    def _let_go(self) -> None:
+        """Forget the request, which an asyncio transport would keep: see `_end`."""
         self._scope = {}
         self._receive, self._send = _nothing, _too_late
         self._outer_state = self._exception = self._before = None
         self._failure = self._body = None
-        return left
 
 
 async def _nothing() -> Message:

@@ -7,6 +7,7 @@ What happens inside a session is written here once, for the sync `Session`; an
 from __future__ import annotations
 
 import logging
+from asyncio import Lock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -46,6 +47,7 @@ class Lease:
     """One session for as long as its unit lasts, and the connections that it uses."""
 
     __slots__ = (
+        "_entering",
         "_gate",
         "_places",
         "connections",
@@ -85,6 +87,7 @@ class Lease:
         """Set while COMMIT is under way: whom to ask if its answer does not come."""
         self._gate = gate
         self._places: list[None] = []
+        self._entering: Lock | None = None
         sync._lease = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     @property
@@ -96,6 +99,11 @@ class Lease:
     def open(self) -> bool:
         """Whether there is something to commit or roll back."""
         return self.sync_session.in_transaction()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has let go of its session."""
+        return not hasattr(self, "session")
 
     @property
     def has_place(self) -> bool:
@@ -154,9 +162,14 @@ class Lease:
 
     async def enter(self) -> None:
         """Wait on the event loop for the right to a connection."""
-        if self._gate is not None and not self._places:
-            await self._gate.enter()
-            self._take_place()
+        if self._gate is None or self._places:
+            return
+        if self._entering is None:
+            self._entering = Lock()
+        async with self._entering:  # two tasks of one unit need one place
+            if not self._places:
+                await self._gate.enter()
+                self._take_place()
 
     def _take_place(self) -> None:
         self._places.append(None)

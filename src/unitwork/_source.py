@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,9 +12,9 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from ._engine import DEFERRED, capacity, open_engine
+from ._engine import DEFERRED, capacity, open_engine, reads_only
 from ._gate import Gate
-from ._guard import guard
+from ._guard import follow, guard
 from ._session import Lease, fenced, hooked
 from .errors import UsageError
 from .options import DatabaseSettings
@@ -172,8 +172,8 @@ class Source:
         if self._drained is not None and not self._units:
             self._drained()
 
-    async def drain(self) -> int:
-        """Wait till no unit is open, within limits; say how many still are."""
+    async def drain(self) -> Sequence[UnitOfWork]:
+        """Wait till no unit is open, within limits; give those that still are."""
         loop = asyncio.get_running_loop()
         empty = asyncio.Event()
         self._drained = lambda: loop.call_soon_threadsafe(empty.set)
@@ -185,7 +185,7 @@ class Source:
             pass
         finally:
             self._drained = None
-        return len(self._units)
+        return [unit for unit in self._units if not unit._is_lost]
 
     def pool_status(self) -> PoolStatus:
         factory = self.factory
@@ -219,7 +219,13 @@ class Factory:
         self._check()
         self.engine = engine = self.engines[0]
         self.gate = None if is_async else _gate_for(engine)
-        self.takes_write_lock = two_begins and engine.dialect.name == "sqlite"
+        self.takes_write_lock = (
+            two_begins
+            and engine.dialect.name == "sqlite"
+            and not reads_only(engine.url)
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That in which the last session was made."""
         self._deferred: Any = None
         if self.takes_write_lock:
             self._deferred = given.execution_options(**DEFERRED)  # type: ignore[attr-defined]  # an engine of ours
@@ -269,6 +275,11 @@ class Factory:
         options["close_resets_only"] = False
         if not self._is_async:
             return fenced(made_of)(**options)
+        loop = asyncio._get_running_loop()
+        if loop is not self._loop and loop is not None:
+            self._loop = loop
+            for engine in self.engines:
+                follow(engine, loop)
         sync_class = options.get("sync_session_class") or made_of.sync_session_class
         options["sync_session_class"] = fenced(sync_class)
         session: AsyncSession = made_of(**options)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from ._ending import Outcome
+from ._ending import Outcome, Verdict
 from ._hooks import Hook, Hooks, enclosing
 from ._line import unexpected
-from ._plan import Plan, arun, finish, uninterrupted
+from ._plan import Pause, Plan, arun, finish, uninterrupted
 from .errors import (
     MissingSessionError,
     SessionEndedError,
+    UnexpectedRollbackError,
     UsageError,
 )
 
@@ -34,6 +36,7 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_PAUSE = 0.005  # seconds between two looks at a unit that is being committed
 _NOT_BEGUN = "no transaction was begun"
 _BY_HAND = "session.commit() was called"
 
@@ -55,6 +58,7 @@ class UnitOfWork:
         "__weakref__",
         "_by_hand",
         "_commit_anyway",
+        "_committing",
         "_doomed",
         "_ended",
         "_hooks",
@@ -81,6 +85,7 @@ class UnitOfWork:
         self._doomed: str | None = None
         self._commit_anyway = False
         self._by_hand = False
+        self._committing = False
         self._poison: BaseException | None = None
         self._ended = False
         self._refuses = False
@@ -224,7 +229,7 @@ class UnitOfWork:
             for lease in self._leases.values():
                 if lease.open:
                     return True
-        return bool(self._hooks)
+        return bool(self._hooks) or self._is_lost
 
     def _leave(self) -> None:
         """Give up the places of sessions that hold no connection."""
@@ -235,7 +240,7 @@ class UnitOfWork:
 
     def _settle(self, outcome: Outcome | None) -> None:
         """Refuse the sessions to hooks that run after *outcome*; `None`: no longer."""
-        self._refuses = outcome is not None
+        self._refuses = outcome is not None or self._is_lost
         if self._leases is not None:
             for lease in self._leases.values():
                 lease.ended = self if self._refuses else None
@@ -284,14 +289,22 @@ class UnitOfWork:
 
         if not commit:  # a stray thread must not begin anew behind the rollback
             self._settle(Outcome.ROLLED_BACK)
-        committed = yield from finish(
-            leases,
-            hooks,
-            commit=commit,
-            doomed=lambda: self._doomed is not None or self._poison is not None,
-            settled=settled,
-        )
+        self._committing = commit
+        try:
+            committed = yield from finish(
+                leases,
+                hooks,
+                commit=commit,
+                doomed=lambda: self._doomed is not None or self._poison is not None,
+                settled=settled,
+            )
+        finally:
+            self._committing = False
+        if committed and self._is_lost:
+            self._poison = None  # `_cut_off` came too late: COMMIT was under way
         if commit and not committed and self._doomed is None and not may_lose:
+            if isinstance(self._poison, UnexpectedRollbackError):
+                raise self._poison
             raise unexpected(self._poison) from self._poison
 
     def _conclude(self, error: BaseException | None) -> Plan[None]:
@@ -302,13 +315,16 @@ class UnitOfWork:
         finally:
             self._end()
 
-    def _end_message(self, error: BaseException | None) -> Plan[None]:
+    def _end_message(
+        self, error: BaseException | None, verdict: Verdict | None = None
+    ) -> Plan[None]:
         """End what one WebSocket message has begun; the next one starts afresh."""
         reason = "the message was handled" if error is None else _raised(error)
+        commit, reason = verdict or Verdict(error is None, reason)
         self._commit_anyway = False
         self._result = None
         try:
-            yield from self._finish(commit=error is None, reason=reason)
+            yield from self._finish(commit=commit, reason=reason)
         finally:
             self._doomed = self._poison = None
             self._settle(None)
@@ -347,6 +363,35 @@ class UnitOfWork:
         if self._poison is None:
             self._poison = error
 
+    @property
+    def _is_lost(self) -> bool:
+        """Whether it must not be told as a success, however little is open now."""
+        return isinstance(self._poison, UnexpectedRollbackError)
+
+    def _cut_off(self) -> Plan[None]:
+        """Roll back what is open, and refuse more: the application shuts down.
+
+        A unit that is being committed gets some time for that.
+        """
+        leases = tuple((self._leases or {}).values())
+        until = time.monotonic() + max((x.patience for x in leases), default=0.0)
+        while self._committing and time.monotonic() < until:
+            yield Pause(_PAUSE)
+        if self._ended or (self.outcome is Outcome.COMMITTED and not self._pending):
+            self._refuse()
+            return
+        self._swallowed(
+            UnexpectedRollbackError(
+                "the application shut down before this unit of work had ended; it was "
+                "rolled back"
+            )
+        )
+        if any(lease.doubts is not None for lease in leases):
+            for lease in leases:
+                lease.discard()  # COMMIT does not end: its outcome is in doubt now
+            return
+        yield from self._finish(commit=False, reason="the application shut down")
+
     def _end(self) -> None:
         """Close the sessions for good, and let go of everything.
 
@@ -354,8 +399,9 @@ class UnitOfWork:
         unit, for as long as the pooled connection lives.
         """
         self._ended = True
-        leases, self._leases, self._hooks = self._leases, None, None
+        leases, self._hooks = self._leases, None
         if leases is not None:
+            self._leases = {}
             for source, lease in leases.items():
                 lease.close(self)
                 source.returned(self)

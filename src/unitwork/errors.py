@@ -49,7 +49,8 @@ class UnexpectedRollbackError(UnitworkError):
     """The work of this unit was lost although nobody asked for that.
 
     Raised in place of a success that would have been a lie. `__cause__` is the error
-    that doomed the work and was swallowed on its way up.
+    that doomed the work and was swallowed on its way up, if there was one: a shutdown
+    rolls back, too, what does not end in time.
     """
 
 

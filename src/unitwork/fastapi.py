@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from http import HTTPStatus
-from socket import gaierror
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -84,8 +83,7 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
     exc.TimeoutError: answer_pool_timeout,
     PoolTimeoutError: answer_pool_timeout,
     exc.DBAPIError: answer_database_error,
-    ConnectionRefusedError: answer_database_error,
-    gaierror: answer_database_error,
+    OSError: answer_database_error,
 }
 """`FastAPI(exception_handlers=exception_handlers)`; answers are RFC 9457 problems.
 

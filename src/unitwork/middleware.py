@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ._body import replayed
 from ._ending import CommitWhen, succeeded
 from ._handlers import answer
 from ._lifespan import live
-from ._plan import arun, uninterrupted
 from ._request import RequestUnit, State, Unwind
+from ._socket import Messages
 from ._unit import UnitOfWork, covering, current
 from .database import AsyncDatabase, Database
 from .errors import UsageError
@@ -74,11 +74,10 @@ class DBSessionMiddleware:
         token = current.set(unit)
         try:
             await self._app(scope, unit.receive, unit.send_after_commit)
-            if unit._pending:
+            if not unit._ended or unit._leases:
                 await unit._abandon("the response was not finished")
         except BaseException as error:
-            if unit._pending:
-                await unit._abandon(f"{type(error).__name__} was raised")
+            await unit._abandon(f"{type(error).__name__} was raised")
             if unit._failure is None:
                 raise
             if not isinstance(error, Exception | Unwind | BaseExceptionGroup):
@@ -88,14 +87,16 @@ class DBSessionMiddleware:
                 await unit._left()
             if not unit._ended and given is not None:
                 given.update(state)
-            unit._end()
-            failure, body = unit._let_go()
+            failure, body = unit._failure, unit._body
+            if unit._leases is not None:
+                unit._end()
+                unit._let_go()
+            unit._ended = True
             current.reset(token)
         if failure is not None:
             if unit._started:
                 raise failure  # cuts the response short
-            again = receive if body is None else body.then(receive)
-            await answer(failure, scope, again, send)
+            await answer(failure, scope, replayed(body, receive), send)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -123,32 +124,15 @@ class DBSessionMiddleware:
     ) -> None:
         state = scope["state"] = State(scope.get("state", ()))
         state.unit = unit
-        before = sys.exception()
-
-        async def end_message() -> None:
-            if not unit._pending:
-                unit._leave()
-                return
-            error = sys.exception()
-            await uninterrupted(
-                arun(unit._end_message(None if error is before else error))
-            )
-
-        async def receive_after_commit() -> Message:
-            await end_message()
-            return await receive()
-
-        async def send_after_commit(message: Message) -> None:
-            await end_message()
-            await send(message)
-
+        messages = Messages(unit, scope, receive, send, self._commit_when)
         token = current.set(unit)
         try:
-            await self._app(scope, receive_after_commit, send_after_commit)
-            await end_message()
+            await self._app(
+                scope, messages.receive_after_commit, messages.send_after_commit
+            )
+            await messages.settle()
         except BaseException as error:
-            if unit._pending:
-                await uninterrupted(arun(unit._end_message(error)))
+            await messages.abandon(error)
             raise
         finally:
             unit._end()

@@ -28,7 +28,8 @@ class DatabaseSettings:
     for PostgreSQL, where it costs one round trip in each unit that writes; for others
     give a `CommitVerifier`. Without one the outcome is unknown: `CommitUnknownError`.
     *verify_timeout*: how long to go on asking; then the outcome is unknown.
-    *drain_timeout*: how long the shutdown waits for units that are still open.
+    *drain_timeout*: how long the shutdown waits for units that are still open; then
+    they are rolled back.
     *check_at_startup*: connect once before the application starts, and fail the start
     if that is impossible.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead

@@ -223,24 +223,26 @@ async def test_one_statement_costs_one_connection_and_one_ending(
     assert (spent["session"], spent["connection"], spent["task"]) == (1, 1, 1)
 
 
-async def test_the_lifespan_costs_nothing(
-    flavour: Flavour, spent: Counter[str]
-) -> None:
+async def test_the_startup_costs_nothing(flavour: Flavour, spent: Counter[str]) -> None:
+    until_now: list[Counter[str]] = []
+
     async def serve(scope: Message, receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "lifespan.startup"
         await send({"type": "lifespan.startup.complete"})
+        until_now.append(spent.copy())
 
-    sent: list[Message] = []
+    given = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[str] = []
 
     async def receive() -> Message:
-        return {"type": "lifespan.startup"}
+        return {"type": next(given)}
 
     async def send(message: Message) -> None:
-        sent.append(message)
+        sent.append(message["type"])
 
     app = DBSessionMiddleware(serve, flavour.db)
     spent.clear()
     await app({"type": "lifespan", "state": {}}, receive, send)
 
-    assert [message["type"] for message in sent] == ["lifespan.startup.complete"]
-    assert spent == NOTHING
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert until_now == [NOTHING]

@@ -12,12 +12,13 @@ from typing import Any, Self
 import psycopg
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
 from pydantic import BaseModel
 from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
-from conftest import POSTGRESQL, SYNC, everywhere, only
+from conftest import POSTGRESQL, SYNC, check_nothing_is_left, everywhere, only
 from support.asgi import Reply, call
 from support.flavours import Flavour, Observer
 from support.holding import LOCK, Hold, holding, running
@@ -29,6 +30,7 @@ from unitwork import (
     PoolTimeoutError,
     current_unit,
 )
+from unitwork._gate import Gate
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +145,61 @@ async def test_a_crowd_that_comes_by_every_way_at_once_is_served(
     replies = await crowd(app, *(f"/{way.__name__}" for way in WAYS))
 
     assert statuses(replies) == {200}
+
+
+@pytest.fixture
+async def narrow(flavour: Flavour) -> AsyncIterator[Flavour]:
+    """The same database with one connection, which is taken."""
+    narrow = flavour.another(pool_size=1, max_overflow=0, pool_timeout=5)
+    await gate_of(narrow).enter()
+    yield narrow
+    await check_nothing_is_left(narrow)
+    await narrow.dispose()
+
+
+def gate_of(flavour: Flavour) -> Gate:
+    gate: Gate = flavour.db._source.factory.gate
+    return gate
+
+
+@only(*SYNC)
+async def test_two_tasks_that_ask_for_the_session_at_once_take_one_place(
+    narrow: Flavour,
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=narrow.db)
+
+    @app.get("/")
+    async def ask_twice(request: Request) -> bool:
+        asked = (narrow.db.session(request) for _ in range(2))
+        one, two = await asyncio.gather(*asked)
+        return one is two
+
+    async with running(call(app, "GET", "/")) as request:
+        await eventually(lambda: gate_of(narrow).waiting == 1)
+        gate_of(narrow).leave()
+        reply = await request
+
+    assert (reply.status, reply.json) == (200, True)
+
+
+@only(*SYNC)
+async def test_one_of_two_tasks_that_ask_at_once_may_give_up(narrow: Flavour) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=narrow.db)
+
+    @app.get("/")
+    async def ask_twice(request: Request) -> None:
+        async with running(narrow.db.session(request)) as one:
+            await eventually(lambda: gate_of(narrow).waiting == 1)
+            async with running(narrow.db.session(request)) as two:
+                await checkpoint()
+                one.cancel()
+                await asyncio.wait((one,))
+                gate_of(narrow).leave()
+                await two
+
+    assert (await call(app, "GET", "/")).status == 200
 
 
 @only(*SYNC)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextvars import Context
 from typing import Any
 
 import psycopg
@@ -146,9 +147,11 @@ def holding(flavour: Flavour) -> Iterator[Hold]:
 
 
 @asynccontextmanager
-async def running(work: Any) -> AsyncIterator[asyncio.Task[Any]]:
+async def running(
+    work: Any, context: Context | None = None
+) -> AsyncIterator[asyncio.Task[Any]]:
     """Run *work* beside the test, and see it ended at the latest now."""
-    task = asyncio.create_task(work)
+    task = asyncio.create_task(work, context=context)
     try:
         yield task
     finally:

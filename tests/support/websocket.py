@@ -21,6 +21,7 @@ class Socket:
         expect: str = "websocket.accept",
     ) -> None:
         scope = http_scope("GET", path, type="websocket", scheme="ws", subprotocols=[])
+        scope["extensions"] = {"websocket.http.response": {}}
         del scope["method"]
         self._app = app
         self._scope = scope
