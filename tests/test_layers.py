@@ -28,6 +28,7 @@ LAYERS = [
     "_guard",
     "_session",
     "_plan",
+    "_current",
     "_unit",
     "_source",
     "_transaction",

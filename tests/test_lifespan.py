@@ -323,14 +323,12 @@ async def test_a_commit_that_is_under_way_at_the_end_is_not_torn_in_two(
 
     life = Life(app)
     await life.start()
-    async with (
-        running(call(app, "POST", path)) as request,
-        running(life.stop()) as stopping,
-    ):
+    async with running(call(app, "POST", path)) as request:
         await checking.wait()
-        await eventually(lambda: "were still open" in caplog.text)
-        leave.set()
-        await stopping
+        async with running(life.stop()) as stopping:
+            await eventually(lambda: "were still open" in caplog.text)
+            leave.set()
+            await stopping
         reply = await request
 
     assert (reply.status, reply.complete, reply.error) == (200, True, None)

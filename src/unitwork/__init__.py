@@ -1,8 +1,9 @@
 """One database unit of work for each request: no client is told a lie about it."""
 
 from ._classify import Classification, Kind, Phase, Rule, classify
+from ._current import current_unit
 from ._ending import CommitWhen, Ending, Outcome, succeeded
-from ._unit import UnitOfWork, current_unit
+from ._unit import UnitOfWork
 from ._verify import CommitVerifier
 from .database import AsyncDatabase, Database, PoolStatus
 from .errors import (

@@ -11,13 +11,12 @@ import inspect
 import logging
 import time
 from collections.abc import (
-    AsyncIterator,
     Callable,
     Coroutine,
     Generator,
     Sequence,
 )
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -249,25 +248,48 @@ async def _amake(step: Step | Pause) -> Any:
             with suppress(IllegalStateChangeError):
                 if step.limit is None:
                     return await _in_place(step.call, step.lease)
-                async with _awithin(step.limit, step.lease):
+                with _Within(step.limit, step.lease):
                     return await _in_place(step.call, step.lease)
         patience.check()
         await asyncio.sleep(_PAUSE)
 
 
-@asynccontextmanager
-async def _awithin(limit: float, lease: Lease) -> AsyncIterator[None]:
-    """Break the connection off when the time is over.
+class _Within:
+    """Breaks the connection off when the time is over.
 
     To cancel a driver is the last resort: it may take its time to ask the server to
-    stop, and a thread would not notice.
+    stop, and a thread would not notice. Mostly it is over before, so this has to cost
+    less than `asyncio.timeout()` does.
     """
-    timer = asyncio.get_running_loop().call_later(limit, lease.discard)
-    try:
-        async with asyncio.timeout(2 * limit):
-            yield
-    finally:
-        timer.cancel()
+
+    __slots__ = ("_before", "_expired", "_lease", "_limit", "_loop", "_task", "_timer")
+
+    def __init__(self, limit: float, lease: Lease) -> None:
+        self._limit = limit
+        self._lease = lease
+        self._expired = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._before = task.cancelling()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._limit, self._break_off)
+
+    def _break_off(self) -> None:
+        self._lease.discard()
+        self._timer = self._loop.call_later(self._limit, self._cancel)
+
+    def _cancel(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._timer.cancel()
+        ours = self._expired and self._task.uncancel() <= self._before
+        if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeoutError
 
 
 class _Patience:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
+from ._current import current, unit_of
 from ._plan import run
-from ._unit import UnitOfWork, current, unit_of
+from ._unit import UnitOfWork
 from .errors import MissingSessionError, UsageError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, overload
 from sqlalchemy.orm import Session, sessionmaker
 from typing_extensions import TypeVar
 
+from ._current import unit_of, unit_of_request
 from ._source import PoolStatus, Source
 from ._transaction import AsyncTransaction, Nested, Transaction
-from ._unit import unit_of, unit_of_request
 from .options import DatabaseSettings
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ._classify import Kind, classify
-from ._unit import UnitOfWork, current_unit
+from ._current import current_unit
+from ._unit import UnitOfWork
 from .errors import PoolTimeoutError
 
 __all__ = [

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._body import replayed
+from ._current import covering, current
 from ._ending import CommitWhen, succeeded
 from ._handlers import answer
 from ._lifespan import live
 from ._request import RequestUnit, State, Unwind
 from ._socket import Messages
-from ._unit import UnitOfWork, covering, current
+from ._unit import UnitOfWork
 from .database import AsyncDatabase, Database
 from .errors import UsageError
 
