@@ -32,12 +32,22 @@ from ._session import Lease
 from ._verify import look
 from .errors import CommitUnknownError, UsageError
 
-__all__ = ["Pause", "Plan", "Step", "arun", "finish", "run", "uninterrupted"]
+__all__ = [
+    "HAD_COMMITTED",
+    "Pause",
+    "Plan",
+    "Step",
+    "arun",
+    "finish",
+    "run",
+    "uninterrupted",
+]
 
 log = logging.getLogger("unitwork")
 
 T = TypeVar("T")
 
+HAD_COMMITTED = "databases had committed"
 _PAUSE = 0.005  # seconds between two looks at a session that is in use
 
 
@@ -101,7 +111,7 @@ def finish(
             committed = True
     except BaseException as error:
         if done:
-            error.add_note(f"{len(done)} of {len(pending)} databases had committed")
+            error.add_note(f"{len(done)} of {len(pending)} {HAD_COMMITTED}")
         unknown = any(lease.in_doubt(error) for lease in pending)
         outcome = Outcome.UNKNOWN if unknown else Outcome.ROLLED_BACK
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -12,7 +12,7 @@ from ._current import current
 from ._ending import Outcome, Verdict
 from ._hooks import Hook, Hooks, enclosing
 from ._line import unexpected
-from ._plan import Pause, Plan, arun, finish, uninterrupted
+from ._plan import HAD_COMMITTED, Pause, Plan, arun, finish, uninterrupted
 from .errors import (
     SessionEndedError,
     UnexpectedRollbackError,
@@ -265,9 +265,7 @@ class UnitOfWork:
         def settled(outcome: Outcome, error: BaseException | None) -> None:
             why = reason
             if error is not None:
-                notes = "; ".join(getattr(error, "__notes__", ()))
-                why = f"COMMIT failed: {type(error).__name__}"
-                why = f"{why}; {notes}" if "databases" in notes else why
+                why = "; ".join(_failed(error))
             elif outcome is Outcome.EMPTY:
                 outcome = Outcome.COMMITTED if self._by_hand else outcome
                 why = _BY_HAND if self._by_hand else _NOT_BEGUN
@@ -422,6 +420,13 @@ class UnitOfWork:
         leases = self._leases.values() if self._leases else ()
         within = tuple(t for x in leases for t in enclosing(x.sync_session))
         return Hook(partial(hook, *args, **kwargs), within)
+
+
+def _failed(error: BaseException) -> Iterator[str]:
+    yield f"COMMIT failed: {type(error).__name__}"
+    for note in getattr(error, "__notes__", ()):
+        if note.endswith(HAD_COMMITTED):
+            yield note
 
 
 def _raised(error: BaseException) -> str:

@@ -68,6 +68,9 @@ def main() -> int:
     kinds = [kind for kind in KINDS if any(r.faults[kind] for r in reports.values())]
     rows = [[kind, *(r.faults[kind] for r in reports.values())] for kind in kinds]
     _print_table(["faults by kind", *reports], rows)
+    for name, report in reports.items():
+        if report.needless:
+            print(f"{name}: {len(report.needless)} of the unknown had nothing to store")
     print(*wrong[:50], sep="\n")
     return 1 if wrong else 0
 
@@ -146,7 +149,7 @@ def _execute(server: str, sql: str, *, mariadb: bool) -> None:
             line.query(sql)
     else:
         with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(sql)  # type: ignore[call-overload]  # no literal
+            connection.execute(sql)
 
 
 def _row(report: Report) -> list[int]:

@@ -18,7 +18,7 @@ from support.pool import eventually
 
 # Starts the server again whenever it has ended, until told to stop.
 FOREVER = """
-stop() { kill -QUIT $server; wait $server; exit; }
+stop() { kill -CONT $server; kill -QUIT $server; wait $server; exit; }
 trap stop TERM QUIT
 while :; do "$@" & server=$!; wait $server; done
 """

@@ -56,7 +56,8 @@ def _act(chance: random.Random) -> Act:
 
 def _at(place: Place, side: Side | None = None) -> Draw:
     def draw(chance: random.Random) -> Details:
-        chosen: Side = side or chance.choice(["request", "reply"])
+        sides: list[Side] = ["request", "reply"] if side is None else [side]
+        chosen = chance.choice(sides)
         number, keep = chance.randrange(8), chance.randrange(40)
         return {"fault": Fault(place, chosen, _act(chance), number, keep=keep)}
 
