@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
 
 from conftest import POSTGRESQL, SERVERS, only
 from faults.stage import SETTINGS, Stage
 from faults.traps import Act, Fault
 from support.flavours import Flavour
-from unitwork import CommitUnknownError, DatabaseSettings
+from unitwork import CommitUnknownError, DatabaseSettings, classify
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +41,8 @@ async def check_refused(stage: Stage, path: str = "/insert/key") -> None:
     reply = await stage.request(path)
 
     assert (reply.status, reply.complete) == (500, True)
-    assert isinstance(reply.error, DBAPIError)
+    assert isinstance(reply.error, Exception)
+    assert classify(reply.error).disconnected
     assert stage.outsider.keys()["key"] == 0
 
 
