@@ -85,7 +85,9 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
         if line is not None:
             line.returned_at = time.monotonic()
             line.stream = None
-        if in_transaction(record.driver_connection):
+        if (line is not None and line.severed) or in_transaction(
+            record.driver_connection
+        ):
             record.invalidate()
 
     def checkout(
@@ -98,6 +100,8 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
         if line is None:  # connected before the guard listened
             connect(dbapi_connection, record)
             return
+        if line.severed:
+            raise DisconnectionError("the pooled connection was broken off")
         line.statements = 0
         line.begin()
         if line.loop is not None and line.loop is not asyncio.get_running_loop():

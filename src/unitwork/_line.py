@@ -51,6 +51,7 @@ class Line:
         "loop",
         "lost",
         "returned_at",
+        "severed",
         "statements",
         "stream",
         "wrote",
@@ -59,6 +60,8 @@ class Line:
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
         self.returned_at: float | None = None
+        self.severed = False
+        """Whether we have broken it off: perhaps too late for anybody to notice."""
         self.statements = 0
         """How many statements are on their way to the server and back."""
         self.stream: ReferenceType[Any] | None = None
@@ -100,8 +103,8 @@ def in_transaction(driver_connection: Any) -> bool:
     if driver_connection is None:
         return False
     ask = getattr(driver_connection, "is_in_transaction", None)
-    if ask is not None:  # asyncpg
-        return bool(ask())
+    if ask is not None:  # asyncpg, which raises once it has been terminated
+        return not driver_connection.is_closed() and bool(ask())
     info = getattr(driver_connection, "info", None)
     status = getattr(info, "transaction_status", None)
     if status is not None:  # psycopg, psycopg2; 0 is IDLE

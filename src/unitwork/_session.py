@@ -224,7 +224,8 @@ class Lease:
         """Break off the connections: whoever waits for them gets an error."""
         for connection in self.connections:
             with suppress(InvalidRequestError):  # closed by its thread meanwhile
-                if line_of(connection) is not None:
+                if (line := line_of(connection)) is not None:
+                    line.severed = True
                     sever(connection.connection.driver_connection)
 
     def close(self, unit: UnitOfWork) -> None:

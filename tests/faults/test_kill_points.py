@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from conftest import POSTGRESQL, SERVERS, only
 from faults.stage import SETTINGS, Stage
 from faults.traps import Act, Fault
 from support.flavours import Flavour
+from support.proxy import Line
 from unitwork import CommitUnknownError, DatabaseSettings, classify
 
 pytestmark = pytest.mark.anyio
@@ -161,6 +163,37 @@ async def test_a_commit_that_arrives_late_is_forestalled(stage: Stage) -> None:
 @only(*POSTGRESQL)
 async def test_a_commit_whose_reply_is_late(stage: Stage) -> None:
     stage.meet(Fault("COMMIT", "reply", "hold", seconds=0.8))
+
+    reply = await stage.request("/insert/key")
+
+    assert (reply.status, reply.complete, reply.error) == (200, True, None)
+    assert stage.outsider.keys()["key"] == 1
+
+
+class Stall:
+    """The event loop stalls when the reply to COMMIT comes, until its time is over."""
+
+    committing = False
+
+    def sent(self, line: Line, data: bytes) -> bytes:
+        self.committing = self.committing or b"COMMIT" in data
+        return data
+
+    def received(self, line: Line, data: bytes) -> bytes:
+        if self.committing:
+            line.trap = None
+            line.give_back(data)
+            time.sleep(1.2 * (SETTINGS.commit_timeout or 0))
+            return b""
+        return data
+
+
+@only("psycopg-async", "asyncpg")
+async def test_a_commit_that_is_done_at_the_moment_when_its_time_is_over(
+    stage: Stage,
+) -> None:
+    for line in stage.proxy.lines.values():
+        line.trap = Stall()
 
     reply = await stage.request("/insert/key")
 
