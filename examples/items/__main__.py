@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import NoReturn
 
 import uvicorn
@@ -24,22 +25,36 @@ DRIVERS = {
 """For a URL that names none."""
 
 PATIENCE = 10.0  # seconds that the database has for its first answer
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it anew at its end
+    for number in SIGNALS:  # uvicorn raises it anew at its end
         signal.signal(number, stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     name_the_driver()
-    with listen() as listener:
+    with listen() as listener, suppress(asyncio.CancelledError):
         asyncio.run(serve(listener))
 
 
 def stop(*_: object) -> NoReturn:
-    # A driver that was about to connect would say that nobody asked how it went.
-    logging.getLogger("asyncio").disabled = True
     sys.exit()
+
+
+@contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """Let signals cancel this task: raised anywhere, they may hit a driver half-way."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    for number in SIGNALS:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, stop)
 
 
 def name_the_driver() -> None:
@@ -66,7 +81,8 @@ async def serve(listener: socket.socket) -> None:
         give_up("DATABASE_URL", error)
     database = db.engine.url.render_as_string()  # without the password
     try:
-        await reach(database, lifespan(app))
+        with cancelled_by_signals():
+            await reach(database, lifespan(app))
         print(welcome(listener, database), flush=True)
         config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
         await uvicorn.Server(config).serve([listener])
