@@ -3,21 +3,25 @@
 from ._classify import Classification, Kind, Phase, Rule, classify
 from ._current import current_unit
 from ._ending import CommitWhen, Ending, Outcome, succeeded
+from ._routed import Defaults
 from ._unit import UnitOfWork
 from ._verify import CommitVerifier
 from .database import AsyncDatabase, Database, PoolStatus
 from .errors import (
     BlockingSessionWarning,
     CommitUnknownError,
+    DeadlineExceededError,
     MissingSessionError,
     PoolTimeoutError,
+    ReadOnlyError,
     SessionEndedError,
     UnexpectedRollbackError,
     UnitworkError,
     UsageError,
 )
 from .middleware import DBSessionMiddleware
-from .options import DatabaseSettings
+from .options import DatabaseSettings, TransactionOptions, transactional
+from .retry import Retry, RetryPolicy
 
 __version__ = "0.1.0"
 
@@ -31,6 +35,8 @@ __all__ = [
     "DBSessionMiddleware",
     "Database",
     "DatabaseSettings",
+    "DeadlineExceededError",
+    "Defaults",
     "Ending",
     "Kind",
     "MissingSessionError",
@@ -38,8 +44,12 @@ __all__ = [
     "Phase",
     "PoolStatus",
     "PoolTimeoutError",
+    "ReadOnlyError",
+    "Retry",
+    "RetryPolicy",
     "Rule",
     "SessionEndedError",
+    "TransactionOptions",
     "UnexpectedRollbackError",
     "UnitOfWork",
     "UnitworkError",
@@ -47,4 +57,5 @@ __all__ = [
     "classify",
     "current_unit",
     "succeeded",
+    "transactional",
 ]

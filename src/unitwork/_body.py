@@ -7,13 +7,10 @@ from typing import Any
 
 from .errors import UsageError
 
-__all__ = ["LIMIT", "Recording", "record", "replayed"]
+__all__ = ["Recording", "is_kept", "record", "replayed"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-
-LIMIT = 2**20
-"""Bytes; of a larger body nothing is kept."""
 
 
 class Recording(list[Message]):
@@ -22,36 +19,49 @@ class Recording(list[Message]):
     size = 0
 
 
-def record(body: Message | Recording | None, message: Message) -> Message | Recording:
-    """Add *message* to what was kept of a *body*: mostly it is all that there is."""
+def record(
+    body: Message | Recording | None, message: Message, limit: int
+) -> Message | Recording:
+    """Add *message* to what was kept of a *body*: mostly it is all that there is.
+
+    Of one with more than *limit* bytes nothing is kept.
+    """
     if body is None:
         return message
     if not isinstance(body, Recording):
         first = body
         body = Recording()
-        record(body, first)
+        record(body, first, limit)
     body.size += len(message.get("body", b""))
-    if body.size > LIMIT:
+    if body.size > limit:
         body.clear()
     else:
         body.append(message)
     return body
 
 
-def replayed(body: Message | Recording | None, receive: Receive) -> Receive:
+def is_kept(body: Message | Recording | None, limit: int) -> bool:
+    """Whether all that was read of a *body* can be read again."""
+    if body is None or isinstance(body, Recording):
+        return body is None or body.size <= limit
+    return len(body.get("body", b"")) <= limit
+
+
+def replayed(body: Message | Recording | None, receive: Receive, limit: int) -> Receive:
     """Give what was kept of a *body*, and after that what *receive* gives."""
     recorded = Recording()
     if isinstance(body, Recording):
         recorded = body
     elif body is not None:
-        record(recorded, body)
+        record(recorded, body, limit)
     again = iter(recorded)
 
     async def receive_again() -> Message:
-        if recorded.size > LIMIT:
+        if recorded.size > limit:
             raise UsageError(
-                f"the body of this request, of more than {LIMIT} bytes, has been read "
-                "and was not kept: an exception handler can't read it again"
+                f"the body of this request, of more than {limit} bytes, has been read "
+                "and was not kept (RetryPolicy's body_limit): an exception handler "
+                "can't read it again"
             )
         for message in again:
             return {**message}

@@ -18,6 +18,7 @@ __all__ = [
     "CODES",
     "SQLITE_MESSAGES",
     "SQLSTATE_CLASSES",
+    "STALE",
     "SYMPTOMS",
     "Kind",
     "Row",
@@ -65,7 +66,7 @@ _Table = dict[str | int, Row]
 _LOST = Row(Kind.RECONNECT, "the connection is lost", gone=True)
 _FULL = Row(Kind.UNAVAILABLE, "the server has run out of connections or resources")
 _LATE = Row(Kind.TIMEOUT, "a time limit of the database, or somebody, cancelled it")
-_STALE = Row(Kind.RETRY, "a cached plan is older than the schema")
+STALE = Row(Kind.RETRY, "a cached plan is older than the schema")
 _STANDBY = Row(Kind.PRIMARY, "the standby had to cancel it to keep up with its primary")
 _READS = Row(Kind.PRIMARY, "the transaction or its server is read-only")
 _RACE = Row(Kind.RETRY, "a concurrent transaction got in the way")
@@ -224,10 +225,10 @@ BY_MESSAGE: list[tuple[str, str, Row, set[str | int | None]]] = [
     # … does not exist: it went with its transaction. Functions don't exist either.
     ("mysql", "SAVEPOINT ", _GIVEN_UP, {1305}),
     ("postgresql", "conflict with recovery", _STANDBY, {"40001", "40P01", "57P01"}),
-    ("postgresql", "cached plan must not change result type", _STALE, {"0A000"}),
-    ("postgresql", "RevalidateCachedQuery", _STALE, {"0A000"}),
-    ("postgresql", "cached statement plan is invalid", _STALE, {"0A000", None}),
-    ("postgresql", "cache lookup failed for type", _STALE, {"XX000"}),
+    ("postgresql", "cached plan must not change result type", STALE, {"0A000"}),
+    ("postgresql", "RevalidateCachedQuery", STALE, {"0A000"}),
+    ("postgresql", "cached statement plan is invalid", STALE, {"0A000", None}),
+    ("postgresql", "cache lookup failed for type", STALE, {"XX000"}),
     # libpq says no SQLSTATE of a connection that was refused; pgbouncer says 08P01
     ("postgresql", "too many clients already", _FULL, {None}),
     ("postgresql", "remaining connection slots are reserved", _FULL, {None}),

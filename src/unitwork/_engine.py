@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["DEFERRED", "capacity", "open_engine", "reads_only", "sync_engine"]
-
-DEFERRED = {"unitwork_begin": "BEGIN"}
-"""Execution options of an engine whose units are not expected to write."""
+__all__ = ["capacity", "open_engine", "reads_only", "sync_engine"]
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -163,5 +160,7 @@ def _listen_for_sqlite(engine: Engine, *, wal: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        if connection._is_autocommit_isolation():  # private to SQLAlchemy
+            return
         options = connection.get_execution_options()
         connection.exec_driver_sql(options.get("unitwork_begin", "BEGIN IMMEDIATE"))

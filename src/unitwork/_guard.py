@@ -16,6 +16,7 @@ from weakref import WeakSet
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 
+from ._begin import listen_for_pragmas
 from ._line import KEY, Line, in_transaction, watch
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
     event.listen(engine, "connect", connect)
     event.listen(engine, "checkin", checkin)
     event.listen(engine, "checkout", checkout)
+    if engine.dialect.name == "sqlite":
+        listen_for_pragmas(engine)
     watch(engine)
 
 

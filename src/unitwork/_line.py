@@ -14,8 +14,9 @@ from weakref import ReferenceType, ref
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from ._classify import classify, lead_back, only_follows
-from .errors import UnexpectedRollbackError
+from ._classify import Classification, classify, lead_back, only_follows
+from ._codes import STALE
+from .errors import ReadOnlyError, UnexpectedRollbackError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -35,6 +36,7 @@ KEY = "unitwork"
 _MYSQL = {"mysql", "mariadb"}
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
 _INERROR = 3  # libpq, PGTransactionStatusType
+_READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
 _READS = {"select", "values", "table", "show", "explain", "with", "set"} | {
     "savepoint",
     "release",
@@ -48,8 +50,12 @@ class Line:
 
     __slots__ = (
         "failure",
+        "guarded",
         "loop",
         "lost",
+        "pragmas",
+        "prefix",
+        "read_only",
         "returned_at",
         "severed",
         "statements",
@@ -65,11 +71,18 @@ class Line:
         self.statements = 0
         """How many statements are on their way to the server and back."""
         self.stream: ReferenceType[Any] | None = None
+        self.pragmas: dict[str, Any] = {}
+        """Those of SQLite that the transaction has changed, as they were before."""
         self.begin()
 
     def begin(self) -> None:
         """A transaction begins: nothing has happened in it."""
         self.wrote = False
+        self.prefix = ""
+        """What each statement of it begins with."""
+        self.read_only = False
+        self.guarded = False
+        """Whether it is we who refuse to write: there is no transaction."""
         self.failure: BaseException | None = None
         """The last statement error that no savepoint has undone."""
         self.lost = False
@@ -166,9 +179,14 @@ def _watched(execute: Callable[..., None]) -> Callable[..., bool]:
             return False
         if line.lost:  # or it would begin a new transaction, that nobody looks after
             raise unexpected(line.failure) from line.failure
+        if line.guarded and _writes(context, statement):
+            raise ReadOnlyError(
+                "isolation_level='AUTOCOMMIT' is for reads: there is no transaction, "
+                "and what this statement writes could not be rolled back"
+            )
         line.statements += 1
         try:
-            execute(cursor, statement, parameters, context)
+            execute(cursor, line.prefix + statement, parameters, context)
         finally:
             line.statements = max(0, line.statements - 1)  # reset if handed out anew
         line.note(statement, context)
@@ -199,14 +217,39 @@ def _writes(context: Any, statement: str) -> bool:
     return bool(context.isinsert or context.isupdate or context.isdelete)
 
 
-def _statement_fails(failure: ExceptionContext) -> None:
+def _statement_fails(failure: ExceptionContext) -> BaseException | None:
+    """Note a failure; give the error to raise in its place, if there is a better one.
+
+    A plan that is older than the schema: psycopg has one on each pooled connection.
+    SQLAlchemy is told that they are of no use any more, and connects anew.
+    """
     connection = failure.connection
     if connection is None or failure.execution_context is None:
-        return
+        return None
     line = line_of(connection)
-    if line is None or connection._is_autocommit_isolation():  # private to SQLAlchemy
-        return
+    if line is None:
+        return None
     error = failure.sqlalchemy_exception or failure.original_exception
+    found = classify(error)
+    refused = _refusal(found) if line.read_only else None
+    if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
+        failure.is_disconnect = True
+    if not connection._is_autocommit_isolation():  # private to SQLAlchemy
+        _note_failure(line, connection, refused or error)
+    return refused
+
+
+def _refusal(found: Classification) -> ReadOnlyError | None:
+    """Say it in words of ours if a database has refused to write."""
+    if (found.family, found.code) not in _READ_ONLY:
+        return None
+    return ReadOnlyError(
+        "this transaction only reads (read_only=True), and the database has refused to "
+        f"write: {found.error}. Say read_only=False where something is written"
+    )
+
+
+def _note_failure(line: Line, connection: Connection, error: BaseException) -> None:
     if line.failure is not None and (line.lost or only_follows(error)):
         lead_back(error, line.failure)
         # A savepoint is gone, so all is; PostgreSQL can still go back to one.

@@ -7,11 +7,15 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ._body import Recording, record
-from ._ending import CommitWhen, Ending, Verdict, judge
+from ._body import Recording, is_kept, record
+from ._deadline import Deadline
+from ._ending import Ending, Outcome, Verdict, judge
 from ._plan import Plan, uninterrupted
+from ._replay import Again
+from ._routed import RoutedUnit, Terms
 from ._unit import UnitOfWork
-from .errors import UsageError
+from .errors import DeadlineExceededError, UsageError
+from .retry import Tries
 
 if TYPE_CHECKING:
     from ._source import Source
@@ -26,6 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 
 
+_TRIED_AGAIN = "it is tried again"
+_UNDONE = (Outcome.ROLLED_BACK, Outcome.EMPTY)
 _CANCELLED_AFTER = 3
 """Rounds of the event loop until a task group has told its tasks of a cancellation."""
 
@@ -34,22 +40,24 @@ class Unwind(BaseException):
     """Unwinds the application: a muted one would still run its background tasks."""
 
 
-class RequestUnit(UnitOfWork):
+class RequestUnit(RoutedUnit):
     """The unit of one request and its response."""
 
     __slots__ = (
         "_before",
         "_body",
-        "_commit_when",
+        "_deadline",
         "_exception",
         "_failure",
         "_leaving",
         "_outer_state",
         "_receive",
-        "_scope",
+        "_retry_for",
         "_send",
         "_started",
         "_status",
+        "_task",
+        "_tries",
         "_verdict",
     )
 
@@ -60,15 +68,19 @@ class RequestUnit(UnitOfWork):
         scope: Scope,
         receive: Receive,
         send: Send,
-        commit_when: CommitWhen,
+        terms: Terms,
         outer_state: MutableMapping[str, Any] | None,
     ) -> None:
-        UnitOfWork.__init__(self, sources, parent)  # super() would take twice the time
-        self._scope = scope
+        # super() would take twice the time
+        RoutedUnit.__init__(self, sources, parent, scope, terms)
         self._receive = receive
         self._send = send
-        self._commit_when = commit_when
         self._outer_state = outer_state
+        self._task = asyncio.current_task()
+        self._deadline: Deadline | None = None
+        self._tries: Tries | None = None
+        self._retry_for: Exception | None = None
+        """The failure because of which the request is to be run once more."""
         self._before = sys.exception()
         self._started = False
         """Whether the start of a response has been handed to the server."""
@@ -79,18 +91,25 @@ class RequestUnit(UnitOfWork):
 
     @property
     def _may_write(self) -> bool:
-        return self._scope["method"] not in SAFE_METHODS
+        read_only = self._options.read_only
+        if read_only is None:
+            return self._scope["method"] not in SAFE_METHODS
+        return not read_only
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            self._body = message if self._body is None else record(self._body, message)
+            if self._body is None:
+                self._body = message
+            else:
+                limit = self._terms.retry.body_limit
+                self._body = record(self._body, message, limit)
         elif self._started and self._leases is not None and self._leaving is None:
             self._leaving = asyncio.create_task(self._leave_stream())
         return message
 
     async def send_after_commit(self, message: Message) -> None:
-        if self._failure is not None:
+        if self._failure is not None or self._retry_for is not None:
             raise Unwind
         kind = message["type"]
         if kind == "http.response.start":
@@ -128,22 +147,29 @@ class RequestUnit(UnitOfWork):
             self._leave()
             return
         try:
+            self._check_in_time()
             verdict = self._judge()
         except Exception as error:
             await self._run_or_fail(
-                self._finish(commit=False, reason="commit_when failed")
+                self._finish(commit=False, reason=f"{type(error).__name__} was raised")
             )
             self._fail(error)
+        if not verdict.commit and self._should_retry(self._squashed):
+            await self._run_or_fail(self._finish(commit=False, reason=_TRIED_AGAIN))
+            raise Unwind
+        if verdict.commit and not streaming and self._options.stream:
+            for lease in self._open_leases():
+                lease.held = True
         if verdict.commit and not streaming and self._streams_what_it_wrote:
             await self._run_or_fail(
                 self._finish(commit=False, reason="a cursor is open")
             )
             self._fail(
                 UsageError(
-                    "the response starts while a server-side cursor is open in a "
-                    "transaction that has written: it could be committed only after "
-                    "the client was told. Stream from a unit of its own: "
-                    "`async with db.transaction() as session:`"
+                    "the response starts while a transaction that has written is "
+                    "kept open by stream=True, or by a server-side cursor: it could be "
+                    "committed only after the client was told. Stream from a unit of "
+                    "its own: `async with db.transaction() as session:`"
                 )
             )
         await self._run_or_fail(
@@ -164,20 +190,103 @@ class RequestUnit(UnitOfWork):
     def _judge(self) -> Verdict:
         """Decide once; what the unit itself asks for later still counts."""
         if self._verdict is None or self._doomed is not None:
-            raised = self._exception
             ending = Ending(
                 status=self._status,
-                exception=None if raised is self._before else raised,
+                exception=self._squashed,
                 method=self._scope["method"],
                 path=self._scope["path"],
             )
             self._verdict = judge(
                 ending,
-                self._commit_when,
+                self._options.commit_when or self._terms.commit_when,
                 doomed=self._doomed,
                 commit_anyway=self._commit_anyway,
             )
         return self._verdict
+
+    @property
+    def _squashed(self) -> BaseException | None:
+        """The exception that a handler has made into the response."""
+        return None if self._exception is self._before else self._exception
+
+    def _follow(self, again: Again) -> None:
+        """Be the next attempt at the request."""
+        self._tries = again.tries
+        self._attempt = again.tries.attempt
+        self._deadline = again.deadline
+        if self._deadline is not None and self._task is not None:
+            self._deadline.watch(self._task, self._expire)
+
+    def _should_retry(self, error: BaseException | None) -> bool:
+        """Whether the request is to be run once more: asked before the rollback.
+
+        Because of *error*, or of what the application made something else of: a
+        response, an exception of its own. Not once anybody has heard of it.
+        """
+        retry = self._terms.retry
+        if (
+            self._started
+            or self._failure is not None
+            or not self._may_be_retried
+            or (self._result is not None and self._result[0] not in _UNDONE)
+            or not is_kept(self._body, retry.body_limit)
+        ):
+            return False
+        lines = [x for lease in (self._leases or {}).values() for x in lease.lines]
+        found = retry.retryable(error, *(line.failure for line in lines))
+        if found is None:
+            return False
+        if self._tries is None:
+            self._tries = Tries(retry, self._options.attempts or 1)
+        if self._tries.next():
+            self._retry_for = error if isinstance(error, Exception) else found
+        return self._retry_for is not None
+
+    def _note_attempts(self, error: BaseException) -> None:
+        if self._tries is not None:
+            self._tries.note(error)
+
+    def _first_use(self) -> None:
+        limit = self._options.deadline
+        if limit is not None and self._deadline is None and self._task is not None:
+            self._deadline = Deadline(limit)
+            self._deadline.watch(self._task, self._expire)
+
+    def _expire(self) -> bool:
+        """Give up, as the deadline has passed; but what is committed stands."""
+        if self._started or self._committing or self._ended:
+            return False
+        if self._result is not None and self._result[0] is not Outcome.EMPTY:
+            return False
+        limit = self._options.deadline
+        self._failure = DeadlineExceededError(
+            f"the request was not done within {limit:g} seconds, its deadline; it was "
+            "rolled back"
+        )
+        self._retry_for = None
+        self._refuse()
+        for lease in self._open_leases():
+            if not lease.is_async and lease.busy:
+                lease.discard()  # nothing else could stop its thread
+        return True
+
+    def _takes_over(self, error: BaseException) -> bool:
+        """Whether the client is to hear of something else than *error*, which escapes.
+
+        Called before the rollback, after which an error could not be told any more.
+        """
+        ours = False
+        if self._deadline is not None and self._task is not None:
+            ours = self._deadline.stop(self._task)
+        if self._failure is None and self._retry_for is None:
+            if isinstance(error, Exception) and self._should_retry(error):
+                return True
+            self._note_attempts(error)
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            return ours
+        # Otherwise told to exit while it was unwound.
+        return isinstance(error, Exception | Unwind | BaseExceptionGroup)
 
     async def _run_or_fail(self, plan: Plan[None]) -> None:
         try:
@@ -186,7 +295,9 @@ class RequestUnit(UnitOfWork):
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
-        self._failure = error
+        if not self._should_retry(error):
+            self._failure = error
+            self._note_attempts(error)
         raise Unwind from error
 
     async def _abandon(self, reason: str) -> None:
@@ -219,8 +330,8 @@ class RequestUnit(UnitOfWork):
         """Forget the request, which an asyncio transport would keep: see `_end`."""
         self._scope = {}
         self._receive, self._send = _nothing, _too_late
-        self._outer_state = self._exception = self._before = None
-        self._failure = self._body = None
+        self._outer_state = self._exception = self._before = self._task = None
+        self._failure = self._retry_for = self._body = None
 
 
 async def _nothing() -> Message:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -24,9 +24,10 @@ from ._verify import Doubt, verifier_for
 from .errors import SessionEndedError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from ._begin import Begin, Binds
     from ._gate import Gate
     from ._line import Line
     from ._unit import UnitOfWork
@@ -47,12 +48,15 @@ class Lease:
     """One session for as long as its unit lasts, and the connections that it uses."""
 
     __slots__ = (
+        "_binds",
         "_entering",
         "_gate",
         "_places",
+        "asks",
         "connections",
         "doubts",
         "ended",
+        "held",
         "is_async",
         "lines",
         "owned",
@@ -60,6 +64,7 @@ class Lease:
         "settings",
         "sync_session",
         "unit",
+        "wanting",
     )
 
     def __init__(
@@ -69,6 +74,7 @@ class Lease:
         unit: UnitOfWork,
         gate: Gate | None,
         settings: DatabaseSettings,
+        binds: Binds | None,
         owned: bool = True,
     ) -> None:
         self.session = session
@@ -85,6 +91,13 @@ class Lease:
         self.lines: list[Line] = []
         self.doubts: list[Doubt] | None = None
         """Set while COMMIT is under way: whom to ask if its answer does not come."""
+        self.asks: Begin | None = None
+        """What the transaction has asked for, or would now if it has yet to begin."""
+        self.held = False
+        """Whether its transaction is to last as long as the response."""
+        self.wanting = False
+        """Whether it has asked for a connection and has none yet."""
+        self._binds = binds
         self._gate = gate
         self._places: list[None] = []
         self._entering: Lock | None = None
@@ -111,8 +124,15 @@ class Lease:
         return bool(self._places)
 
     @property
+    def holds(self) -> bool:
+        """Whether it keeps a connection from others, or the right to one."""
+        return self.has_place or (self.open and bool(self.connections))
+
+    @property
     def streaming(self) -> bool:
-        """Whether a server-side cursor waits for its rows to be fetched."""
+        """Whether it is kept open for a stream: by a server-side cursor, or for all."""
+        if self.held:
+            return True
         for line in self.lines:
             if line.streaming:
                 return True
@@ -154,11 +174,16 @@ class Lease:
         self.connections.clear()
         self.lines.clear()
         self.doubts = None
+        self.held = False
         if self._gate is None:
             return
         self._gate.warn_on_event_loop()
-        if not self._places and self._gate.enter_in_thread():
+        if self._places:
+            return
+        asked, self.wanting = self.wanting, True
+        if self._gate.enter_in_thread():
             self._take_place()
+        self.wanting = asked
 
     async def enter(self) -> None:
         """Wait on the event loop for the right to a connection."""
@@ -191,10 +216,37 @@ class Lease:
             connection.invalidate()
             connection.close()
             self.check()
+        self.wanting = False
         self.connections.append(connection)
         if (line := line_of(connection)) is not None:
             line.begin()
             self.lines.append(line)
+            if self.asks is not None:
+                self._say(self.asks, connection, line)
+
+    def bind(self, bind: Engine | Connection, *, begun: bool) -> Engine | Connection:
+        """The engine that begins as the unit has asked; *bind* is that for all."""
+        if not begun or not self.connections:
+            self.wanting = True
+            self.asks = self.unit._asks(self) if self.unit is not None else None
+        if self.asks is None or self._binds is None or not isinstance(bind, Engine):
+            return bind
+        return self._binds.find(bind, self.asks)[0]
+
+    @property
+    def two_begins(self) -> bool:
+        """Whether a transaction that won't write is begun in another way."""
+        return self._binds is not None and self._binds.two_begins
+
+    def _say(self, asks: Begin, connection: Connection, line: Line) -> None:
+        """Tell the database what the transaction that has just begun asks for."""
+        if self._binds is None:
+            return
+        opening = self._binds.find(connection.engine, asks)[1]
+        line.read_only, line.guarded = opening.read_only, opening.guarded
+        line.prefix = opening.prefix
+        if opening.statement:
+            connection.exec_driver_sql(opening.statement)
 
     def send_commit(self) -> None:
         """Note that COMMIT is about to be sent, and how to learn what becomes of it."""
@@ -250,9 +302,12 @@ class _Fenced(Session):
     _lease: Lease | None = None
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
-        if self._lease is not None:
-            self._lease.check()
-        return super().get_bind(*args, **kwargs)
+        lease = self._lease
+        if lease is None:
+            return super().get_bind(*args, **kwargs)
+        lease.check()
+        bind = super().get_bind(*args, **kwargs)
+        return lease.bind(bind, begun=self._transaction is not None)
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         # Its objects have left it: SQLAlchemy would complain of them, not of the end.

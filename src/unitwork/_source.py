@@ -12,7 +12,8 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from ._engine import DEFERRED, capacity, open_engine, reads_only
+from ._begin import Binds
+from ._engine import capacity, open_engine, reads_only
 from ._gate import Gate
 from ._guard import follow, guard
 from ._session import Lease, fenced, hooked
@@ -140,15 +141,16 @@ class Source:
     def lease(self, unit: UnitOfWork) -> Lease:
         """Make the session of *unit*; it does not connect yet."""
         self._units.add(unit)
-        session, gate = self.override, None
+        session, gate, binds = self.override, None, None
         if owned := session is None:
             factory = self.factory
-            session, gate = factory.open(unit._may_write), factory.gate
+            session, gate, binds = factory.open(), factory.gate, factory.binds
         return Lease(
             session,
             unit=unit,
             gate=gate,
             settings=self.settings,
+            binds=binds,
             owned=owned,
         )
 
@@ -226,9 +228,8 @@ class Factory:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """That in which the last session was made."""
-        self._deferred: Any = None
-        if self.takes_write_lock:
-            self._deferred = given.execution_options(**DEFERRED)  # type: ignore[attr-defined]  # an engine of ours
+        self.binds = Binds()
+        self.binds.two_begins = self.takes_write_lock
 
     @property
     def _maker(self) -> sessionmaker[Session] | None:
@@ -261,14 +262,11 @@ class Factory:
         maker = self._maker
         return maker is not None and maker.kw.get("bind") is not self._bind
 
-    def open(self, may_write: bool) -> Session | AsyncSession:
+    def open(self) -> Session | AsyncSession:
         maker = self._maker
         if maker is None:
-            bind = self.given
-            if self._deferred is not None and not may_write:
-                bind = self._deferred
             made_of: Any = self._session_class or _default_class(self._is_async)
-            options = {"bind": bind, "expire_on_commit": False, **self._options}
+            options = {"bind": self.given, "expire_on_commit": False, **self._options}
         else:
             made_of = maker.class_
             options = {**maker.kw, **self._options}

@@ -5,14 +5,20 @@ from __future__ import annotations
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
+from sqlalchemy import exc
+
 from ._current import current, unit_of
-from ._plan import run
+from ._ending import Outcome
+from ._plan import Plan, run
 from ._unit import UnitOfWork
-from .errors import MissingSessionError, UsageError
+from .errors import MissingSessionError, PoolTimeoutError, UsageError
+from .options import NO_OPTIONS, TransactionOptions
+from .retry import RetryPolicy, Tries
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ._session import Lease
     from ._source import Source
 
 __all__ = ["AsyncTransaction", "Nested", "Transaction"]
@@ -20,18 +26,48 @@ __all__ = ["AsyncTransaction", "Nested", "Transaction"]
 Nested = Literal["own", "join", "savepoint"]
 S = TypeVar("S")
 
+_IN_VAIN = (PoolTimeoutError, exc.TimeoutError)
+"""What whoever waits for a connection gets, at the gate or from the pool."""
+
+
+def tries_for(attempts: int, policy: RetryPolicy | None) -> Tries:
+    """Begin to count; inside a unit that is itself run again there is one attempt."""
+    around = current.get()
+    while around is not None and (around._ended or not around._may_be_retried):
+        around = around._parent
+    return Tries(policy or RetryPolicy(), attempts if around is None else 1)
+
 
 class _Block(Generic[S]):
     """What both flavours know: whose unit it is, and which."""
 
-    __slots__ = ("_nested", "_savepoint", "_source", "_token", "_unit")
+    __slots__ = (
+        "_attempt",
+        "_lease",
+        "_nested",
+        "_options",
+        "_savepoint",
+        "_source",
+        "_token",
+        "_unit",
+    )
 
-    def __init__(self, source: Source, nested: Nested) -> None:
+    def __init__(
+        self,
+        source: Source,
+        nested: Nested = "own",
+        options: TransactionOptions = NO_OPTIONS,
+        *,
+        attempt: int = 1,
+    ) -> None:
         if nested not in get_args(Nested):
             raise UsageError(f"nested is {nested!r}; give one of {get_args(Nested)}")
         self._source = source
         self._nested = nested
+        self._options = options
+        self._attempt = attempt
         self._unit: UnitOfWork | None = None
+        self._lease: Lease | None = None
         self._token: Token[UnitOfWork | None] | None = None
         self._savepoint: Any = None
 
@@ -44,10 +80,15 @@ class _Block(Generic[S]):
             self._unit = UnitOfWork(
                 {self._source.name: self._source}, current.get(), sync
             )
+            self._unit._asked = self._options
+            self._unit._attempt = self._attempt
+            self._lease = self._unit._lease(self._source)
             self._token = current.set(self._unit)
         else:
+            around._join(self._source, self._options)
             self._unit = around
-        return cast(S, self._unit._lease(self._source).session)
+            self._lease = around._lease(self._source)
+        return cast(S, self._lease.session)
 
     def _around(self) -> UnitOfWork | None:
         try:
@@ -55,6 +96,43 @@ class _Block(Generic[S]):
         except MissingSessionError:
             return None
         return None if unit._ended else unit
+
+    def may_follow(self, error: Exception, tries: Tries) -> bool:
+        """Whether another block may try what this one, which is over, has not done."""
+        unit = self._unit
+        if unit is None or not unit._may_be_retried:
+            tries.note(error)
+            return False
+        undone = unit.outcome in (Outcome.ROLLED_BACK, Outcome.EMPTY)
+        if undone and tries.policy.retryable(error) is not None and tries.next():
+            return True
+        tries.note(error)
+        return False
+
+    def _conclude(self, error: BaseException | None) -> Plan[None]:
+        """End the unit of our own; name the cause if the pool had nothing for it."""
+        assert self._unit is not None
+        try:
+            yield from self._unit._conclude(error)
+        except _IN_VAIN as failure:  # a flush had to connect
+            self._check_room(failure)
+            raise
+        if isinstance(error, _IN_VAIN):
+            self._check_room(error)
+
+    def _check_room(self, error: Exception) -> None:
+        """Raise `PoolTimeoutError` if it was a second connection that was not there."""
+        if self._unit is None or self._lease is None or not self._lease.wanting:
+            return
+        if any(lease.holds for _, lease in self._unit._around(self._source)):
+            raise PoolTimeoutError(
+                "this block needs a second connection of database "
+                f"{self._source.name!r} while the unit around it holds one, and all "
+                f"{self._source.pool_status().size} of the pool are in use. Let the "
+                "pool have at least one more than the units that run at once "
+                '(pool_size), use transaction(nested="join") or nested="savepoint", '
+                "or open the block after the unit around it"
+            ) from error
 
     def _close(self) -> None:
         if self._token is None:
@@ -89,7 +167,7 @@ class Transaction(_Block[S]):
         assert self._unit is not None
         if self._own:
             try:
-                run(self._unit._conclude(error))
+                run(self._conclude(error))
             finally:
                 self._close()
         elif self._savepoint is not None:
@@ -117,7 +195,7 @@ class AsyncTransaction(_Block[S]):
         assert self._unit is not None
         if self._own:
             try:
-                await self._unit._run(self._unit._conclude(error))
+                await self._unit._run(self._conclude(error))
             finally:
                 self._close()
         elif self._savepoint is not None:

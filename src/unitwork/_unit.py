@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from ._begin import Begin
 from ._current import current
 from ._ending import Outcome, Verdict
 from ._hooks import Hook, Hooks, enclosing
@@ -18,6 +19,7 @@ from .errors import (
     UnexpectedRollbackError,
     UsageError,
 )
+from .options import NO_OPTIONS, TransactionOptions
 
 if TYPE_CHECKING:
     from ._session import Lease
@@ -28,6 +30,7 @@ __all__ = ["UnitOfWork"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_NOTHING = Begin()
 _PAUSE = 0.005  # seconds between two looks at a unit that is being committed
 _NOT_BEGUN = "no transaction was begun"
 _BY_HAND = "session.commit() was called"
@@ -45,12 +48,15 @@ class UnitOfWork:
 
     __slots__ = (
         "__weakref__",
+        "_asked",
+        "_attempt",
         "_by_hand",
         "_commit_anyway",
         "_committing",
         "_doomed",
         "_ended",
         "_hooks",
+        "_irrevocable",
         "_leases",
         "_parent",
         "_poison",
@@ -79,6 +85,20 @@ class UnitOfWork:
         self._ended = False
         self._refuses = False
         self._result: tuple[Outcome, str] | None = None
+        self._asked = NO_OPTIONS
+        self._attempt = 1
+        self._irrevocable: str | None = None
+        """Why it can't be run a second time."""
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at its work this is: 1, and more if it is tried again."""
+        return self._attempt
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether it will not be tried again, whatever happens."""
+        return not self._may_be_retried
 
     @property
     def outcome(self) -> Outcome | None:
@@ -177,7 +197,73 @@ class UnitOfWork:
         self._check_open()
         self._commit_anyway = True
 
+    def side_effect_done(self, what: str = "side_effect_done()") -> None:
+        """Say that something was done that must not be done twice: a card is charged.
+
+        From now on neither the request nor a `db.run()` around is tried again.
+
+        .. versionadded:: 0.1
+        """
+        self._check_open()
+        self._never_again(what)
+
     # What the shells and the middleware do with it
+
+    def _never_again(self, why: str) -> None:
+        unit: UnitOfWork | None = self
+        while unit is not None:
+            unit._irrevocable = unit._irrevocable or why
+            unit = unit._parent
+
+    @property
+    def _options(self) -> TransactionOptions:
+        return self._asked
+
+    @property
+    def _may_be_retried(self) -> bool:
+        """Whether a failure that is nobody's fault would let it be run once more."""
+        if self._attempt >= (self._options.attempts or 1) or self._by_hand:
+            return False
+        return self._irrevocable is None
+
+    def _ask(self, options: TransactionOptions) -> None:
+        """Ask for *options*, for all that is yet to begin."""
+        self._check_open()
+        self._asked = self._asked | options
+        self._check_in_time()
+
+    def _join(self, source: Source, options: TransactionOptions) -> None:
+        """Let a block inside ask for *options*, if they don't contradict ours."""
+        if options is NO_OPTIONS:
+            return
+        ours, theirs = self._options.begin, options.begin
+        for key, theirs_is in zip(Begin._fields, theirs, strict=True):
+            given = getattr(options, key, None)
+            if given is not None and getattr(self._options, key) not in (None, given):
+                raise UsageError(
+                    f"this block asks for {key}={theirs_is!r}, and the unit around it, "
+                    f"in whose transaction it is, for {key}={getattr(ours, key)!r}; "
+                    'say the same, or open a block of its own: nested="own"'
+                )
+        self._ask(options)
+
+    def _asks(self, lease: Lease) -> Begin | None:
+        """What the next transaction of *lease* is to begin with; `None`: nothing."""
+        options = self._options
+        if options is NO_OPTIONS and not lease.two_begins:
+            return None
+        begin = options.begin
+        if lease.two_begins and not self._may_write:
+            begin = begin._replace(deferred=True)
+        return None if begin == _NOTHING else begin
+
+    def _check_in_time(self) -> None:
+        """Raise `UsageError` if what is asked for now came too late for a session."""
+        for source, lease in (self._leases or {}).items():
+            if lease.owned and lease.open and lease.connections:
+                asks = self._asks(lease)
+                if asks != lease.asks:
+                    raise UsageError(_too_late(source.name, asks, lease.asks))
 
     def _covers(self, source: Source) -> bool:
         return source in self._sources.values()
@@ -190,26 +276,36 @@ class UnitOfWork:
         lease = leases.get(source)
         if lease is None:
             self._check_not_blocked(source)
+            self._first_use()
             lease = leases[source] = source.lease(self)
             lease.ended = self if self._refuses else None
         return lease
 
+    def _first_use(self) -> None:
+        """A session is asked for that the unit has yet to have."""
+
     def _check_not_blocked(self, source: Source) -> None:
         """Refuse a second unit that would only wait for the first one, around it."""
-        outer = self._parent
-        while outer is not None and not outer._ended:
-            lease = (outer._leases or {}).get(source)
-            if lease is not None and source.keeps_out(outer, lease):
+        for outer, lease in self._around(source):
+            if source.keeps_out(outer, lease):
                 raise UsageError(
                     f"database {source.name!r} lets in one unit at a time, and the one "
                     "around this block is inside: this block would wait for it for "
                     'ever. Use `transaction(nested="join")` or `nested="savepoint"`'
                 )
+
+    def _around(self, source: Source) -> Iterator[tuple[UnitOfWork, Lease]]:
+        """Yield the units around this one that have a session of *source*, and that."""
+        outer = self._parent
+        while outer is not None and not outer._ended:
+            lease = (outer._leases or {}).get(source)
+            if lease is not None:
+                yield outer, lease
             outer = outer._parent
 
     @property
     def _may_write(self) -> bool:
-        return True
+        return not self._options.read_only
 
     @property
     def _pending(self) -> bool:
@@ -219,6 +315,11 @@ class UnitOfWork:
                 if lease.open:
                     return True
         return bool(self._hooks) or self._is_lost
+
+    @property
+    def _has_written(self) -> bool:
+        """Whether there may be something to store."""
+        return any(lease.wrote for lease in (self._leases or {}).values())
 
     def _leave(self) -> None:
         """Give up the places of sessions that hold no connection."""
@@ -297,9 +398,13 @@ class UnitOfWork:
     def _conclude(self, error: BaseException | None) -> Plan[None]:
         """End the unit of a block, for good."""
         reason = "the block ended" if error is None else _raised(error)
+        around = self._parent
+        wrote = around is not None and self._has_written
         try:
             yield from self._finish(commit=error is None, reason=reason)
         finally:
+            if around is not None and wrote and self.outcome is not Outcome.ROLLED_BACK:
+                around._never_again("a block of its own inside has committed")
             self._end()
 
     def _end_message(
@@ -420,6 +525,19 @@ class UnitOfWork:
         leases = self._leases.values() if self._leases else ()
         within = tuple(t for x in leases for t in enclosing(x.sync_session))
         return Hook(partial(hook, *args, **kwargs), within)
+
+
+def _too_late(name: str, asks: Begin | None, begun: Begin | None) -> str:
+    now, before = asks or _NOTHING, begun or _NOTHING
+    changed = [
+        f"{key}={getattr(now, key)!r}"
+        for key in Begin._fields
+        if getattr(now, key) != getattr(before, key)
+    ]
+    return (
+        f"{', '.join(changed)} comes too late: the transaction in database {name!r} "
+        "has begun without it. Say so before the first statement, or of the unit around"
+    )
 
 
 def _failed(error: BaseException) -> Iterator[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from sqlalchemy.orm import Session, sessionmaker
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, TypeVarTuple
 
 from ._current import unit_of, unit_of_request
 from ._source import PoolStatus, Source
-from ._transaction import AsyncTransaction, Nested, Transaction
-from .options import DatabaseSettings
+from ._transaction import AsyncTransaction, Nested, Transaction, tries_for
+from .errors import UsageError
+from .options import NO_OPTIONS, BeginOptions, DatabaseSettings, TransactionOptions
+from .retry import RetryPolicy
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -25,6 +29,8 @@ __all__ = ["AsyncDatabase", "Database", "PoolStatus"]
 
 AsyncS = TypeVar("AsyncS", bound="AsyncSession", default="AsyncSession")
 SyncS = TypeVar("SyncS", bound=Session, default=Session)
+Args = TypeVarTuple("Args")
+T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., object])
 
 
@@ -34,6 +40,17 @@ def _injectable(method: M) -> M:
     hiding: Any = method
     hiding.__signature__ = inspect.Signature([self])
     return method
+
+
+def _given(options: BeginOptions, attempts: int | None = None) -> TransactionOptions:
+    if unknown := options.keys() - BeginOptions.__annotations__.keys():
+        raise UsageError(
+            f"there is no option {', '.join(sorted(unknown))}; give one of "
+            f"{', '.join(BeginOptions.__annotations__)}"
+        )
+    if attempts is None and not options:
+        return NO_OPTIONS
+    return TransactionOptions(**options, attempts=attempts)
 
 
 class _Database:
@@ -151,18 +168,53 @@ class AsyncDatabase(_Database, Generic[AsyncS]):
         unit = unit_of_request(self._source, request)
         return unit._lease(self._source).session  # type: ignore[return-value]  # the factory's class
 
-    def transaction(self, *, nested: Nested = "own") -> AsyncTransaction[AsyncS]:
+    def transaction(
+        self, *, nested: Nested = "own", **options: Unpack[BeginOptions]
+    ) -> AsyncTransaction[AsyncS]:
         """Open a unit of work: committed when the block ends, rolled back if it raises.
 
         Inside another unit *nested* says what it is to that: `"own"`, a transaction and
         connection of its own; `"join"`, the same session, committed by the unit around,
         which can't be committed any more if this block raises; `"savepoint"`, a
         savepoint in the same session. Where there is no unit around all three are one.
+        *options* are those of `TransactionOptions` that a transaction begins with.
 
         Give each task its own block. Raises what COMMIT raises;
-        `UnexpectedRollbackError` if an error was swallowed that had cost the work.
+        `UnexpectedRollbackError` if an error was swallowed that had cost the work;
+        `UsageError` if the unit around has begun without the *options*.
         """
-        return AsyncTransaction(self._source, nested)
+        return AsyncTransaction(self._source, nested, _given(options))
+
+    async def run(
+        self,
+        work: Callable[[AsyncS, Unpack[Args]], Awaitable[T]],
+        *args: *Args,
+        attempts: int = 1,
+        retry: RetryPolicy | None = None,
+        **options: Unpack[BeginOptions],
+    ) -> T:
+        """Call *work* with a session and *args* in a unit of its own; give its result.
+
+        The unit is committed once *work* returns. If the database could not serialize
+        it, or it came into a deadlock, all of that is done again, with a fresh session:
+        *attempts* times at most, as *retry* says. Not if the outcome is unknown, nor
+        after `side_effect_done()`; and inside a unit that is itself run again, only
+        once. Raises what the last attempt raised, with a note of their number.
+        """
+        tries = tries_for(attempts, retry)
+        given = _given(options, tries.attempts)
+        while True:
+            block = AsyncTransaction[AsyncS](
+                self._source, options=given, attempt=tries.attempt
+            )
+            try:
+                async with block as session:
+                    return await work(session, *args)
+            except Exception as error:
+                if not block.may_follow(error, tries):
+                    raise
+                wait = tries.announce(error)
+            await asyncio.sleep(wait)
 
     @contextmanager
     def override(self, session: AsyncSession) -> Iterator[None]:
@@ -266,18 +318,53 @@ class Database(_Database, Generic[SyncS]):
         await lease.enter()
         return lease.session  # type: ignore[return-value]  # the factory's class
 
-    def transaction(self, *, nested: Nested = "own") -> Transaction[SyncS]:
+    def transaction(
+        self, *, nested: Nested = "own", **options: Unpack[BeginOptions]
+    ) -> Transaction[SyncS]:
         """Open a unit of work: committed when the block ends, rolled back if it raises.
 
         Inside another unit *nested* says what it is to that: `"own"`, a transaction and
         connection of its own; `"join"`, the same session, committed by the unit around,
         which can't be committed any more if this block raises; `"savepoint"`, a
         savepoint in the same session. Where there is no unit around all three are one.
+        *options* are those of `TransactionOptions` that a transaction begins with.
 
         Give each thread its own block. Raises what COMMIT raises;
-        `UnexpectedRollbackError` if an error was swallowed that had cost the work.
+        `UnexpectedRollbackError` if an error was swallowed that had cost the work;
+        `UsageError` if the unit around has begun without the *options*.
         """
-        return Transaction(self._source, nested)
+        return Transaction(self._source, nested, _given(options))
+
+    def run(
+        self,
+        work: Callable[[SyncS, Unpack[Args]], T],
+        *args: *Args,
+        attempts: int = 1,
+        retry: RetryPolicy | None = None,
+        **options: Unpack[BeginOptions],
+    ) -> T:
+        """Call *work* with a session and *args* in a unit of its own; give its result.
+
+        The unit is committed once *work* returns. If the database could not serialize
+        it, or it came into a deadlock, all of that is done again, with a fresh session:
+        *attempts* times at most, as *retry* says. Not if the outcome is unknown, nor
+        after `side_effect_done()`; and inside a unit that is itself run again, only
+        once. Raises what the last attempt raised, with a note of their number.
+        """
+        tries = tries_for(attempts, retry)
+        given = _given(options, tries.attempts)
+        while True:
+            block = Transaction[SyncS](
+                self._source, options=given, attempt=tries.attempt
+            )
+            try:
+                with block as session:
+                    return work(session, *args)
+            except Exception as error:
+                if not block.may_follow(error, tries):
+                    raise
+                wait = tries.announce(error)
+            time.sleep(wait)
 
     @contextmanager
     def override(self, session: Session) -> Iterator[None]:

@@ -4,9 +4,11 @@
 UnitworkError
 ├── UsageError (RuntimeError)          the program is wrong
 │   ├── MissingSessionError            no unit of work here
-│   └── SessionEndedError              the unit of work is over
+│   ├── SessionEndedError              the unit of work is over
+│   └── ReadOnlyError                  something was written where it only reads
 ├── UnexpectedRollbackError            the work was lost, and nobody had said so
 ├── CommitUnknownError                 the connection broke while COMMIT was under way
+├── DeadlineExceededError (TimeoutError)  the request took too long
 └── PoolTimeoutError (TimeoutError)    no connection became free in time
 ```
 """
@@ -16,8 +18,10 @@ from __future__ import annotations
 __all__ = [
     "BlockingSessionWarning",
     "CommitUnknownError",
+    "DeadlineExceededError",
     "MissingSessionError",
     "PoolTimeoutError",
+    "ReadOnlyError",
     "SessionEndedError",
     "UnexpectedRollbackError",
     "UnitworkError",
@@ -45,6 +49,14 @@ class SessionEndedError(UsageError):
     """
 
 
+class ReadOnlyError(UsageError):
+    """A unit that only reads has tried to write, and the database has refused.
+
+    `__cause__` is the database's error; there is none where unitwork itself refused,
+    because of `isolation_level="AUTOCOMMIT"`.
+    """
+
+
 class UnexpectedRollbackError(UnitworkError):
     """The work of this unit was lost although nobody asked for that.
 
@@ -59,6 +71,10 @@ class CommitUnknownError(UnitworkError):
 
     `__cause__` is the driver's error. Don't try again blindly: the work may be stored.
     """
+
+
+class DeadlineExceededError(UnitworkError, TimeoutError):
+    """The request was not done within its `deadline`, and has been rolled back."""
 
 
 class PoolTimeoutError(UnitworkError, TimeoutError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from fastapi import Depends
 from sqlalchemy import exc
@@ -15,16 +15,41 @@ from starlette.responses import JSONResponse, Response
 from ._classify import Kind, classify
 from ._current import current_unit
 from ._unit import UnitOfWork
-from .errors import PoolTimeoutError
+from .errors import DeadlineExceededError, PoolTimeoutError
+from .options import RouteOptions, TransactionOptions
 
 __all__ = [
     "UnitDep",
     "answer_conflict",
     "answer_database_error",
     "answer_pool_timeout",
+    "answer_read_only",
+    "answer_timeout",
     "exception_handlers",
+    "transaction_options",
     "unit_of_work",
 ]
+
+
+def transaction_options(
+    **options: Unpack[RouteOptions],
+) -> Callable[[], Awaitable[None]]:
+    """Give a dependency that says what a router asks of its transactions.
+
+    `APIRouter(dependencies=[Depends(transaction_options(read_only=True))])`, also for a
+    route or for the whole application; an endpoint's own `@transactional` comes first.
+    Raises `UsageError` as `TransactionOptions` does, and in a request whose transaction
+    has begun without the options.
+
+    .. versionadded:: 0.1
+    """
+    asked = TransactionOptions(**options)
+
+    async def ask() -> None:
+        current_unit()._ask(asked)
+
+    return ask
+
 
 _BUSY = {Kind.RETRY, Kind.RETRY_WITH_CARE, Kind.UNAVAILABLE}
 
@@ -64,14 +89,42 @@ async def answer_pool_timeout(request: Request, error: Exception) -> Response:
     return _unavailable("The database is busy.", retry_after=wait)
 
 
-async def answer_database_error(request: Request, error: Exception) -> Response:
-    """Answer 503 if the database is out of reach, busy or locked; raise others on.
-
-    That is what `classify()` says of the error.
+async def answer_timeout(request: Request, error: Exception) -> Response:
+    """Answer 504: a time limit of the request, or of the database, was over.
 
     .. versionadded:: 0.1
     """
-    kind = classify(error).kind
+    return _problem(HTTPStatus.GATEWAY_TIMEOUT, "The database took too long.")
+
+
+async def answer_read_only(request: Request, error: Exception) -> Response:
+    """Answer 405 if a GET or HEAD has tried to write where it only reads.
+
+    Raises the error on for other methods. Not among the `exception_handlers`: a GET
+    that writes is a mistake of the application, which this blames on the client.
+
+    .. versionadded:: 0.1
+    """
+    if request.method not in ("GET", "HEAD"):
+        raise error
+    response = _problem(
+        HTTPStatus.METHOD_NOT_ALLOWED, "This method may only read, and tried to write."
+    )
+    response.headers["Allow"] = ""  # RFC 9110, 15.5.6: it has to be there
+    return response
+
+
+async def answer_database_error(request: Request, error: Exception) -> Response:
+    """Answer 503 if the database is out of reach, busy or locked, 504 if too slow.
+
+    That is what `classify()` says of the error; others are raised on.
+
+    .. versionadded:: 0.1
+    """
+    found = classify(error)
+    kind = found.kind
+    if kind is Kind.TIMEOUT and found.family is not None:  # not another service's
+        return await answer_timeout(request, error)
     if kind in _BUSY:
         return _unavailable("The database is busy.", retry_after=1.0)
     if kind is Kind.RECONNECT:
@@ -83,6 +136,7 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
     exc.IntegrityError: answer_conflict,
     exc.TimeoutError: answer_pool_timeout,
     PoolTimeoutError: answer_pool_timeout,
+    DeadlineExceededError: answer_timeout,
     exc.DBAPIError: answer_database_error,
     OSError: answer_database_error,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ._body import replayed
@@ -10,11 +11,14 @@ from ._current import covering, current
 from ._ending import CommitWhen, succeeded
 from ._handlers import answer
 from ._lifespan import live
-from ._request import RequestUnit, State, Unwind
+from ._replay import Again, Ahead, Origin
+from ._request import RequestUnit, State
+from ._routed import Defaults, RoutedUnit, Terms, asked_by
 from ._socket import Messages
 from ._unit import UnitOfWork
 from .database import AsyncDatabase, Database
 from .errors import UsageError
+from .retry import RetryPolicy
 
 if TYPE_CHECKING:
     from ._source import Source
@@ -34,7 +38,10 @@ class DBSessionMiddleware:
 
     *db* is a database or a sequence of them. *commit_when* decides, at the moment the
     response starts, whether to commit; by default if there was no exception and the
-    status is below 400. The session is also at `request.state.<state_attribute>`; of
+    status is below 400. *options* are the `TransactionOptions` of all requests, or of
+    those of one method (a mapping), or a function from the ASGI scope to them; routes
+    may say otherwise. *retry* says how those are run again that have `attempts`.
+    The session is also at `request.state.<state_attribute>`; of
     several databases the first is there, and each at `request.state.<its name>`.
 
     A COMMIT that fails is answered by the application's own exception handlers; the
@@ -50,26 +57,31 @@ class DBSessionMiddleware:
         db: AnyDatabase | Sequence[AnyDatabase],
         *,
         commit_when: CommitWhen = succeeded,
+        options: Defaults | None = None,
+        retry: RetryPolicy | None = None,
         state_attribute: str = "db",
     ) -> None:
         databases = [db] if isinstance(db, str) or not isinstance(db, Sequence) else db
         self._app = app
         self._sources = _by_attribute(databases, state_attribute)
-        self._commit_when = commit_when
+        self._terms = Terms(commit_when, asked_by(options), retry or RetryPolicy())
         if not callable(commit_when):
             raise UsageError(f"commit_when must be callable, this is {commit_when!r}")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection, as ASGI says."""
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, again: Again | None = None
+    ) -> None:
+        """Serve one connection, as ASGI says; *again*: a request that has failed."""
         given = scope.get("state")
         parent = given.unit if type(given) is State else None
         sources = self._sources if parent is None else self._beyond(parent)
         if scope["type"] != "http" or not sources:
             await self._serve_other(scope, receive, send)
             return
-        unit = RequestUnit(
-            sources, parent, scope, receive, send, self._commit_when, given
-        )
+        before, context = dict(scope), copy_context()
+        unit = RequestUnit(sources, parent, scope, receive, send, self._terms, given)
+        if again is not None:
+            unit._follow(again)
         state = scope["state"] = State(given or ())
         state.unit = unit
         token = current.set(unit)
@@ -78,17 +90,16 @@ class DBSessionMiddleware:
             if not unit._ended or unit._leases:
                 await unit._abandon("the response was not finished")
         except BaseException as error:
+            takes_over = unit._takes_over(error)
             await unit._abandon(f"{type(error).__name__} was raised")
-            if unit._failure is None:
+            if not takes_over:
                 raise
-            if not isinstance(error, Exception | Unwind | BaseExceptionGroup):
-                raise  # cancelled, or told to exit, while it was unwound
         finally:
             if unit._leaving is not None:
                 await unit._left()
-            if not unit._ended and given is not None:
+            failure, retry_for, body = unit._failure, unit._retry_for, unit._body
+            if not unit._ended and given is not None and retry_for is None:
                 given.update(state)
-            failure, body = unit._failure, unit._body
             if unit._leases is not None:
                 unit._end()
                 unit._let_go()
@@ -97,7 +108,42 @@ class DBSessionMiddleware:
         if failure is not None:
             if unit._started:
                 raise failure  # cuts the response short
-            await answer(failure, scope, replayed(body, receive), send)
+            limit = self._terms.retry.body_limit
+            await answer(failure, scope, replayed(body, receive, limit), send)
+        elif retry_for is not None:
+            origin = Origin(scope, before, context, body)
+            await self._run_again(unit, retry_for, origin, receive, send, again)
+
+    async def _run_again(
+        self,
+        unit: RequestUnit,
+        error: Exception,
+        origin: Origin,
+        receive: Receive,
+        send: Send,
+        again: Again | None,
+    ) -> None:
+        """Run the request once more, after the attempt of *unit* that ended in *error*.
+
+        *again*: what is known from earlier attempts, if that was not the first.
+        """
+        first = again is None
+        if again is None:
+            again = Again(Ahead(receive))
+            receive = again.ahead
+        assert unit._tries is not None
+        again.tries, again.deadline = unit._tries, unit._deadline
+        receive = replayed(origin.body, receive, self._terms.retry.body_limit)
+        try:
+            wait = again.tries.announce(error, origin.before["path"])
+            if await again.ahead.ends_within(wait):
+                error.add_note("unitwork: not tried again, as the client has left")
+                await answer(error, origin.scope, receive, send)
+            else:
+                await origin.run(self(origin.restored(), receive, send, again))
+        finally:
+            if first:
+                await again.ahead.close()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -106,7 +152,7 @@ class DBSessionMiddleware:
             parent = given.unit if isinstance(given, State) else None
             ours = self._sources if parent is None else self._beyond(parent)
             if ours:
-                unit = UnitOfWork(ours, parent)
+                unit = RoutedUnit(ours, parent, scope, self._terms)
                 await self._websocket(scope, receive, send, unit)
                 return
         elif kind == "lifespan":
@@ -125,7 +171,7 @@ class DBSessionMiddleware:
     ) -> None:
         state = scope["state"] = State(scope.get("state", ()))
         state.unit = unit
-        messages = Messages(unit, scope, receive, send, self._commit_when)
+        messages = Messages(unit, scope, receive, send, self._terms.commit_when)
         token = current.set(unit)
         try:
             await self._app(

@@ -1,13 +1,26 @@
-"""The settings of a database: frozen, and checked when they are made."""
+"""The settings of a database and of a transaction: frozen, checked when made."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, TypedDict, TypeVar, Unpack
 
+from ._begin import AUTOCOMMIT, Begin
+from ._ending import CommitWhen
 from ._verify import CommitVerifier
 from .errors import UsageError
 
-__all__ = ["DatabaseSettings"]
+__all__ = [
+    "NO_OPTIONS",
+    "BeginOptions",
+    "DatabaseSettings",
+    "RouteOptions",
+    "TransactionOptions",
+    "options_of",
+    "transactional",
+]
 
 
 _OPTIONAL = ("ping_after_idle", "commit_timeout")
@@ -61,3 +74,170 @@ class DatabaseSettings:
                 f"verify_commit is {self.verify_commit!r}; give True, False, or an "
                 "object with the methods before_commit and committed"
             )
+
+
+_LEVELS = (
+    "SERIALIZABLE",
+    "REPEATABLE READ",
+    "READ COMMITTED",
+    "READ UNCOMMITTED",
+    "SNAPSHOT",
+    AUTOCOMMIT,
+)
+_KEY = "__unitwork_options__"
+F = TypeVar("F", bound=Callable[..., Any] | type)
+
+
+class BeginOptions(TypedDict, total=False):
+    """The options that a transaction begins with, as keywords."""
+
+    isolation_level: str | None
+    read_only: bool | None
+    deferrable: bool | None
+    timeout: float | None
+    lock_timeout: float | None
+
+
+class RouteOptions(BeginOptions, total=False):
+    """All options of a request, as keywords."""
+
+    deadline: float | None
+    attempts: int | None
+    commit_when: CommitWhen | None
+    stream: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionOptions:
+    """What one transaction may ask for; `None` leaves it to whoever is further out.
+
+    A route's own options come before its router's, and these before the middleware's.
+    Times are in seconds; `math.inf` is no limit. They hold for each transaction that
+    the unit begins, and end with it: nothing is left on the connection.
+
+    *isolation_level*: `"SERIALIZABLE"`, `"REPEATABLE READ"`, `"READ COMMITTED"`,
+    `"READ UNCOMMITTED"`; or `"AUTOCOMMIT"`, which has no transaction: for reads.
+    *read_only*: the database refuses to write: `ReadOnlyError`.
+    *deferrable*: PostgreSQL, with `"SERIALIZABLE"` and *read_only*: wait for a snapshot
+    in which nothing can fail.
+    *timeout*: how long each statement may take, and *lock_timeout*, how long it may
+    wait for a lock; then the database cancels it.
+    *deadline*: how long the request may take, with all its attempts, once it has
+    asked for a session: then it is rolled back, with a `DeadlineExceededError`. What is
+    being committed is left to it.
+    *attempts*: how often at most the request is run, if the database could not
+    serialize it, or it came into a deadlock. 1, the default, means: no second time.
+    *commit_when*: whether to commit, as in `DBSessionMiddleware`.
+    *stream*: keep the transaction open till the last chunk of the response, which then
+    reads from one snapshot; it must not have written.
+
+    Raises `UsageError` for what can't be, alone or together.
+
+    .. versionadded:: 0.1
+    """
+
+    isolation_level: str | None = None
+    read_only: bool | None = None
+    deferrable: bool | None = None
+    timeout: float | None = None
+    lock_timeout: float | None = None
+    deadline: float | None = None
+    attempts: int | None = None
+    commit_when: CommitWhen | None = None
+    stream: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._check_level()
+        for key in ("timeout", "lock_timeout", "deadline"):
+            value = getattr(self, key)
+            if value is not None and (
+                not isinstance(value, int | float) or not value > 0
+            ):
+                raise UsageError(f"{key} is {value!r}; give seconds, more than 0")
+        if self.attempts is not None and (
+            not isinstance(self.attempts, int) or self.attempts < 1
+        ):
+            raise UsageError(f"attempts is {self.attempts!r}; give 1 or more")
+        if self.commit_when is not None and not callable(self.commit_when):
+            raise UsageError(
+                f"commit_when must be callable, this is {self.commit_when!r}"
+            )
+
+    def _check_level(self) -> None:
+        level = self.isolation_level
+        if level is None:
+            return
+        known = level.upper().replace("_", " ") if isinstance(level, str) else level
+        if known not in _LEVELS:
+            raise UsageError(f"isolation_level is {level!r}; give one of {_LEVELS}")
+        object.__setattr__(self, "isolation_level", known)
+        late = [key for key in _OF_TRANSACTIONS if getattr(self, key)]
+        if known == AUTOCOMMIT and late:
+            raise UsageError(
+                f"isolation_level is 'AUTOCOMMIT': there is no transaction for "
+                f"{' and '.join(late)}; leave one or the other out"
+            )
+
+    def __or__(self, inner: TransactionOptions) -> TransactionOptions:
+        """These options where *inner*, which are nearer, leave them open."""
+        if inner is NO_OPTIONS:
+            return self
+        if self is NO_OPTIONS:
+            return inner
+        given = {key: x for key in _NAMES if (x := getattr(inner, key)) is not None}
+        if given.get("isolation_level") == AUTOCOMMIT:  # no matter what is further out
+            given = {**dict.fromkeys(_OF_TRANSACTIONS), **given}
+        return replace(self, **given)
+
+    @property
+    def begin(self) -> Begin:
+        """Those that a transaction begins with."""
+        return Begin(
+            self.isolation_level,
+            bool(self.read_only),
+            bool(self.deferrable),
+            self.timeout,
+            self.lock_timeout,
+        )
+
+
+_OF_TRANSACTIONS = ("deferrable", "timeout", "lock_timeout")
+_NAMES = tuple(field.name for field in fields(TransactionOptions))
+
+NO_OPTIONS = TransactionOptions()
+
+
+def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
+    """Say what an endpoint asks of its transaction: see `TransactionOptions`.
+
+    For a function, an `HTTPEndpoint` class or one of its methods. Leaves it as it is:
+    called in any other way than by a request it does what it always did. Goes below
+    the decorator that makes it a route. Raises `UsageError` as `TransactionOptions`
+    does.
+
+    .. versionadded:: 0.1
+    """
+    asked = TransactionOptions(**options)
+
+    def mark(endpoint: F) -> F:
+        if not callable(endpoint):
+            raise UsageError(
+                f"@transactional goes above a function or class; this is {endpoint!r}"
+            )
+        setattr(endpoint, _KEY, getattr(endpoint, _KEY, NO_OPTIONS) | asked)
+        return endpoint
+
+    return mark
+
+
+def options_of(endpoint: Any, method: str) -> TransactionOptions:
+    """What the *endpoint* of a request has asked for, by `@transactional`."""
+    options: TransactionOptions = getattr(endpoint, _KEY, NO_OPTIONS)
+    if isinstance(endpoint, type):
+        return options | getattr(
+            getattr(endpoint, method.lower(), None), _KEY, NO_OPTIONS
+        )
+    while isinstance(endpoint, partial):
+        endpoint = endpoint.func
+        options = getattr(endpoint, _KEY, NO_OPTIONS) | options
+    return options

@@ -13,8 +13,22 @@ from sqlalchemy.exc import OperationalError
 
 from .database import AsyncDatabase, Database
 from .errors import UsageError
+from .retry import waits
 
-__all__ = ["CommitFault", "commit_faults"]
+__all__ = ["CommitFault", "commit_faults", "no_waits"]
+
+
+@contextmanager
+def no_waits() -> Iterator[None]:
+    """Let nobody wait between two attempts. Holds for all tasks and threads.
+
+    .. versionadded:: 0.1
+    """
+    before, waits.on = waits.on, False
+    try:
+        yield
+    finally:
+        waits.on = before
 
 
 class CommitFault(Enum):

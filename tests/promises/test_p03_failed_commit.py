@@ -34,7 +34,7 @@ from unitwork import (
     UsageError,
     current_unit,
 )
-from unitwork._body import LIMIT
+from unitwork.retry import RetryPolicy
 
 pytestmark = pytest.mark.anyio
 
@@ -613,7 +613,8 @@ async def test_a_body_that_was_too_large_to_keep_is_an_error_and_no_hang(
 ) -> None:
     app = serve_fastapi(flavour, fails_at_commit, handlers={IntegrityError: with_body})
 
-    reply = await call(reading(app), "POST", "/", body=b"a" * (LIMIT + 1))
+    limit = RetryPolicy().body_limit
+    reply = await call(reading(app), "POST", "/", body=b"a" * (limit + 1))
 
     assert isinstance(reply.error, UsageError)
-    assert f"more than {LIMIT} bytes" in str(reply.error)
+    assert f"more than {limit} bytes" in str(reply.error)

@@ -1,0 +1,139 @@
+"""Trying again: how often, how long between, and what is never tried again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ._classify import Rule, classify
+from .errors import UsageError
+
+__all__ = ["Retry", "RetryPolicy", "Tries", "waits"]
+
+_TIMES = ("first_wait", "longest_wait", "give_up_after")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """An attempt that has failed and is about to be followed by another one.
+
+    *attempt* of *attempts* has failed with *error*; *wait* seconds from now the next
+    one begins. *path* is the request's, or empty.
+
+    .. versionadded:: 0.1
+    """
+
+    attempt: int
+    attempts: int
+    wait: float
+    error: BaseException = field(repr=False)
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How work is tried again whose `attempts` are more than one. Times in seconds.
+
+    *first_wait* and *longest_wait*: the n-th wait lasts, at random, up to
+    `first_wait * 2 ** (n - 1)`, but never longer than `longest_wait`.
+    *give_up_after*: no attempt begins later than that after the first failure.
+    *body_limit*, in bytes: a request with a larger body is not run a second time; the
+    body is kept in memory until the response starts.
+    *rules* are asked what an error means before unitwork is: see `classify()`.
+    *before_retry* is called with a `Retry` before each wait, for logs and metrics; in
+    the thread or event loop of the work, so it must not block. What it raises is
+    raised on.
+
+    Raises `UsageError` for a time or size that is negative.
+
+    .. versionadded:: 0.1
+    """
+
+    first_wait: float = 0.02
+    longest_wait: float = 1.0
+    give_up_after: float = 10.0
+    body_limit: int = 2**20
+    rules: Sequence[Rule] = ()
+    before_retry: Callable[[Retry], object] | None = None
+
+    def __post_init__(self) -> None:
+        for key in (*_TIMES, "body_limit"):
+            value = getattr(self, key)
+            if not isinstance(value, int | float) or not value >= 0:  # NaN is neither
+                raise UsageError(f"{key} is {value!r}; give a number, 0 or more")
+
+    def wait_after(self, attempt: int) -> float:
+        """Seconds to wait after the failed *attempt*.
+
+        Source: "Exponential Backoff And Jitter", AWS Architecture Blog: full jitter.
+        """
+        if not waits.on:
+            return 0.0
+        longest = min(self.longest_wait, self.first_wait * 2.0 ** min(attempt - 1, 60))
+        return random.uniform(0.0, longest)  # no secret
+
+    def retryable(self, *errors: BaseException | None) -> Exception | None:
+        """The first of *errors* that is nobody's fault and has stored nothing."""
+        for error in errors:
+            if not isinstance(error, Exception):
+                continue
+            if classify(error, rules=self.rules).retryable:
+                return error
+        return None
+
+
+class _Waits:
+    """The one switch that turns all waits off: see `unitwork.testing.no_waits()`."""
+
+    on = True
+
+
+waits = _Waits()
+
+
+class Tries:
+    """The attempts at one piece of work, counted from 1."""
+
+    __slots__ = ("_until", "_wait", "attempt", "attempts", "policy")
+
+    def __init__(self, policy: RetryPolicy, attempts: int) -> None:
+        self.policy = policy
+        self._until: float | None = None
+        self._wait = 0.0
+        self.attempts = attempts
+        self.attempt = 1
+
+    def next(self) -> bool:
+        """Count one more, if there may be one."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self.policy.give_up_after
+        self._wait = self.policy.wait_after(self.attempt)
+        if self.attempt >= self.attempts or now + self._wait > self._until:
+            return False
+        self.attempt += 1
+        return True
+
+    def announce(self, error: BaseException, path: str = "") -> float:
+        """Tell whoever wants to know; give the seconds to wait until it begins."""
+        if self.policy.before_retry is not None:
+            failed = self.attempt - 1
+            self.policy.before_retry(
+                Retry(
+                    attempt=failed,
+                    attempts=self.attempts,
+                    wait=self._wait,
+                    error=error,
+                    path=path,
+                )
+            )
+        return self._wait
+
+    def note(self, error: BaseException) -> None:
+        """Say in *error*, with which it ends, how often it was tried."""
+        if self.attempt > 1:
+            error.add_note(
+                f"unitwork: this was attempt {self.attempt} of {self.attempts}"
+            )
