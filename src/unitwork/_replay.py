@@ -8,16 +8,56 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, NamedTuple
 
-from ._body import Recording
 from ._deadline import Deadline
-from .retry import Tries
+from .retry import RetryPolicy, Tries
 
-__all__ = ["Again", "Ahead", "Origin"]
+__all__ = ["Attempts", "Origin"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 _UNSET = object()
+
+
+class Attempts:
+    """What the attempts at one request have in common."""
+
+    __slots__ = ("deadline", "receive", "tries")
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = Ahead(receive)
+        self.tries: Tries | None = None
+        self.deadline: Deadline | None = None
+
+    def next(self, policy: RetryPolicy, attempts: int) -> bool:
+        """Count one more, if there may be one."""
+        if self.tries is None:
+            self.tries = Tries(policy, attempts)
+        return self.tries.next()
+
+    def announce(self, error: Exception, path: str) -> float:
+        """Tell whoever wants to know; give the seconds to wait until the next one."""
+        return self.tries.announce(error, path) if self.tries is not None else 0.0
+
+
+class Origin(NamedTuple):
+    """Where an attempt began, for the next one to begin there, too."""
+
+    scope: Message
+    before: Message
+    """What was in the scope."""
+    context: Context
+
+    def restored(self) -> Message:
+        """The scope as it was. The same object: outer middleware looks into it."""
+        self.scope.clear()
+        self.scope.update(self.before)
+        self.scope["headers"] = list(self.before.get("headers", ()))
+        return self.scope
+
+    def run(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """Run *work* with the context variables as they were."""
+        return _Within(self.context.copy(), work)
 
 
 class Ahead:
@@ -59,40 +99,7 @@ class Ahead:
                 await self._next
 
 
-class Again:
-    """What the attempts at one request have in common, from the second one on."""
-
-    __slots__ = ("ahead", "deadline", "tries")
-
-    tries: Tries
-    deadline: Deadline | None
-
-    def __init__(self, ahead: Ahead) -> None:
-        self.ahead = ahead
-
-
-class Origin(NamedTuple):
-    """Where an attempt began, for the next one to begin there, too."""
-
-    scope: Message
-    before: Message
-    """What was in the scope."""
-    context: Context
-    body: Message | Recording | None
-
-    def restored(self) -> Message:
-        """The scope as it was. The same object: outer middleware looks into it."""
-        self.scope.clear()
-        self.scope.update(self.before)
-        self.scope["headers"] = list(self.before.get("headers", ()))
-        return self.scope
-
-    def run(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
-        """Run *work* with the context variables as they were."""
-        return within(self.context.copy(), work)
-
-
-class within:  # awaited like a function
+class _Within:
     """Run a coroutine in *context*, in this very task, and take over what it sets.
 
     A task of its own would get a context, too, but neither the cancel scopes of anyio

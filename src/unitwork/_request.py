@@ -11,11 +11,11 @@ from ._body import Recording, is_kept, record
 from ._deadline import Deadline
 from ._ending import Ending, Outcome, Verdict, judge
 from ._plan import Plan, uninterrupted
-from ._replay import Again
+from ._replay import Attempts, Origin
 from ._routed import RoutedUnit, Terms
 from ._unit import UnitOfWork
 from .errors import DeadlineExceededError, UsageError
-from .retry import Tries
+from .options import asked
 
 if TYPE_CHECKING:
     from ._source import Source
@@ -43,23 +43,16 @@ class Unwind(BaseException):
 class RequestUnit(RoutedUnit):
     """The unit of one request and its response."""
 
-    __slots__ = (
-        "_before",
-        "_body",
-        "_deadline",
-        "_exception",
-        "_failure",
-        "_leaving",
-        "_outer_state",
-        "_receive",
-        "_retry_for",
-        "_send",
-        "_started",
-        "_status",
-        "_task",
-        "_tries",
-        "_verdict",
-    )
+    _task: asyncio.Task[Any] | None = None
+    """The one that runs the application, if somebody may have to cancel it."""
+    _deadline: Deadline | None = None
+    _attempts: Attempts | None = None
+    _origin: Origin | None = None
+    """Where it began, if it may have to be run again."""
+    _again = False
+    """Whether the failure is one for which the request is to be run once more."""
+    _leaving: asyncio.Task[None] | None = None
+    _verdict: Verdict | None = None
 
     def __init__(
         self,
@@ -71,23 +64,25 @@ class RequestUnit(RoutedUnit):
         terms: Terms,
         outer_state: MutableMapping[str, Any] | None,
     ) -> None:
-        # super() would take twice the time
-        RoutedUnit.__init__(self, sources, parent, scope, terms)
+        # All in one place: to call each class's own would take twice the time.
+        self._sources = sources
+        self._parent = parent
+        self._scope = scope
+        self._terms = terms
         self._receive = receive
         self._send = send
         self._outer_state = outer_state
-        self._task = asyncio.current_task()
-        self._deadline: Deadline | None = None
-        self._tries: Tries | None = None
-        self._retry_for: Exception | None = None
-        """The failure because of which the request is to be run once more."""
         self._before = sys.exception()
         self._started = False
         """Whether the start of a response has been handed to the server."""
         self._failure: Exception | None = None
         """What the client must hear of instead of the response."""
-        self._leaving: asyncio.Task[None] | None = None
         self._body: Message | Recording | None = None
+        # What is looked at with each message is found faster here than in the class.
+        self._used = False
+        self._ended = False
+        if asked.deadline:
+            self._task = asyncio.current_task()
 
     @property
     def _may_write(self) -> bool:
@@ -108,34 +103,47 @@ class RequestUnit(RoutedUnit):
             self._leaving = asyncio.create_task(self._leave_stream())
         return message
 
-    async def send_after_commit(self, message: Message) -> None:
-        if self._failure is not None or self._retry_for is not None:
+    def send_after_commit(self, message: Message) -> Awaitable[None]:
+        """Hand *message* on, after what has to come before it.
+
+        No coroutine function: where nothing has to, the server's own is enough.
+        """
+        if self._failure is not None:
             raise Unwind
         kind = message["type"]
         if kind == "http.response.start":
             if not self._started:
+                self._start = message
                 # A handler sends its response while it handles the exception.
                 self._exception = sys.exception()
-                self._status = message["status"]
-                self._verdict: Verdict | None = None
-                if self._leases is not None or self._hooks is not None:
-                    await self._end_part(streaming=False)
+                if self._used:
+                    return self._commit_and_start(message)
                 self._started = True
-                # Outer middleware holds the server's dict: show it what is in ours.
-                if self._outer_state is not None:
-                    self._outer_state.update(self._scope["state"])
-            await self._send(message)
-        elif message.get("more_body") or kind not in _LAST:
-            await self._send(message)
-        else:
-            if self._leases is not None or self._hooks is not None:
-                await self._end_part(streaming=True)
-                # They refuse now: a stray must not begin while the chunk leaves.
-                self._end()
-                await self._send(message)
-            else:
-                self._ended = True  # so that nothing begins while the chunk leaves
-                await self._send(message)
+                if self._outer_state is not None and self._scope["state"]:
+                    self._show_state()
+        elif kind in _LAST and not message.get("more_body"):
+            if self._used:
+                return self._commit_and_end(message)
+            self._ended = True  # so that nothing begins while the chunk leaves
+        return self._send(message)
+
+    async def _commit_and_start(self, message: Message) -> None:
+        await self._end_part(streaming=False)
+        self._started = True
+        if self._outer_state is not None:
+            self._show_state()
+        await self._send(message)
+
+    def _show_state(self) -> None:
+        """Outer middleware holds the server's dict: show it what is in ours."""
+        if self._outer_state is not None and (state := self._scope["state"]):
+            self._outer_state.update(state)
+
+    async def _commit_and_end(self, message: Message) -> None:
+        await self._end_part(streaming=True)
+        # They refuse now: a stray must not begin while the chunk leaves.
+        self._end()
+        await self._send(message)
 
     async def _end_part(self, *, streaming: bool) -> None:
         """Commit or roll back what is open, before anybody hears of it.
@@ -177,7 +185,7 @@ class RequestUnit(RoutedUnit):
                 commit=verdict.commit,
                 reason=verdict.reason,
                 streaming=streaming,
-                may_lose=self._status >= 400,
+                may_lose=self._start["status"] >= 400,
             )
         )
         self._settle(None)
@@ -191,7 +199,7 @@ class RequestUnit(RoutedUnit):
         """Decide once; what the unit itself asks for later still counts."""
         if self._verdict is None or self._doomed is not None:
             ending = Ending(
-                status=self._status,
+                status=self._start["status"],
                 exception=self._squashed,
                 method=self._scope["method"],
                 path=self._scope["path"],
@@ -209,11 +217,13 @@ class RequestUnit(RoutedUnit):
         """The exception that a handler has made into the response."""
         return None if self._exception is self._before else self._exception
 
-    def _follow(self, again: Again) -> None:
-        """Be the next attempt at the request."""
-        self._tries = again.tries
-        self._attempt = again.tries.attempt
-        self._deadline = again.deadline
+    def _follow(self, attempts: Attempts, origin: Origin) -> None:
+        """Be the next of the *attempts* at the request, and maybe the first."""
+        self._attempts = attempts
+        self._origin = origin
+        if attempts.tries is not None:
+            self._attempt = attempts.tries.attempt
+        self._deadline = attempts.deadline
         if self._deadline is not None and self._task is not None:
             self._deadline.watch(self._task, self._expire)
 
@@ -229,6 +239,7 @@ class RequestUnit(RoutedUnit):
             or self._failure is not None
             or not self._may_be_retried
             or (self._result is not None and self._result[0] not in _UNDONE)
+            or self._attempts is None
             or not is_kept(self._body, retry.body_limit)
         ):
             return False
@@ -236,20 +247,21 @@ class RequestUnit(RoutedUnit):
         found = retry.retryable(error, *(line.failure for line in lines))
         if found is None:
             return False
-        if self._tries is None:
-            self._tries = Tries(retry, self._options.attempts or 1)
-        if self._tries.next():
-            self._retry_for = error if isinstance(error, Exception) else found
-        return self._retry_for is not None
+        if self._attempts.next(retry, self._options.attempts or 1):
+            self._again = True
+            self._failure = error if isinstance(error, Exception) else found
+        return self._again
 
     def _note_attempts(self, error: BaseException) -> None:
-        if self._tries is not None:
-            self._tries.note(error)
+        if self._attempts is not None and self._attempts.tries is not None:
+            self._attempts.tries.note(error)
 
     def _first_use(self) -> None:
         limit = self._options.deadline
         if limit is not None and self._deadline is None and self._task is not None:
             self._deadline = Deadline(limit)
+            if self._attempts is not None:
+                self._attempts.deadline = self._deadline
             self._deadline.watch(self._task, self._expire)
 
     def _expire(self) -> bool:
@@ -263,7 +275,7 @@ class RequestUnit(RoutedUnit):
             f"the request was not done within {limit:g} seconds, its deadline; it was "
             "rolled back"
         )
-        self._retry_for = None
+        self._again = False
         self._refuse()
         for lease in self._open_leases():
             if not lease.is_async and lease.busy:
@@ -278,7 +290,7 @@ class RequestUnit(RoutedUnit):
         ours = False
         if self._deadline is not None and self._task is not None:
             ours = self._deadline.stop(self._task)
-        if self._failure is None and self._retry_for is None:
+        if self._failure is None:
             if isinstance(error, Exception) and self._should_retry(error):
                 return True
             self._note_attempts(error)
@@ -326,12 +338,19 @@ class RequestUnit(RoutedUnit):
         assert self._leaving is not None
         await uninterrupted(join(self._leaving))
 
-    def _let_go(self) -> None:
-        """Forget the request, which an asyncio transport would keep: see `_end`."""
-        self._scope = {}
+    async def _close(self) -> None:
+        """End for good, and forget the request.
+
+        An asyncio transport would keep it otherwise: see `_end`.
+        """
+        if self._leaving is not None:
+            await self._left()
+        if self._leases is not None:
+            self._end()
         self._receive, self._send = _nothing, _too_late
         self._outer_state = self._exception = self._before = self._task = None
-        self._failure = self._retry_for = self._body = None
+        if not self._again:
+            self._attempts = self._origin = None
 
 
 async def _nothing() -> Message:

@@ -39,7 +39,8 @@ class Terms(NamedTuple):
 class RoutedUnit(UnitOfWork):
     """The unit of a request or of a WebSocket."""
 
-    __slots__ = ("_resolved", "_scope", "_terms")
+    _resolved: tuple[object, TransactionOptions, TransactionOptions]
+    _resolved = (object(), NO_OPTIONS, NO_OPTIONS)
 
     def __init__(
         self,
@@ -48,10 +49,9 @@ class RoutedUnit(UnitOfWork):
         scope: Scope,
         terms: Terms,
     ) -> None:
-        UnitOfWork.__init__(self, sources, parent)  # super() would take twice the time
+        UnitOfWork.__init__(self, sources, parent)
         self._scope = scope
         self._terms = terms
-        self._resolved: tuple[object, TransactionOptions, TransactionOptions] = _NOTHING
 
     @property
     def _options(self) -> TransactionOptions:
@@ -67,9 +67,6 @@ class RoutedUnit(UnitOfWork):
             options = self._terms.defaults(scope) | self._asked | own
             self._resolved = (endpoint, self._asked, options)
         return options
-
-
-_NOTHING = (_NOTHING_YET := object(), NO_OPTIONS, NO_OPTIONS)
 
 
 def asked_by(given: Defaults | None) -> Callable[[Scope], TransactionOptions]:

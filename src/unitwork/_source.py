@@ -140,11 +140,11 @@ class Source:
 
     def lease(self, unit: UnitOfWork) -> Lease:
         """Make the session of *unit*; it does not connect yet."""
-        self._units.add(unit)
         session, gate, binds = self.override, None, None
         if owned := session is None:
             factory = self.factory
             session, gate, binds = factory.open(), factory.gate, factory.binds
+        self._units.add(unit)
         return Lease(
             session,
             unit=unit,

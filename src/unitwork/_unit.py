@@ -46,25 +46,24 @@ class UnitOfWork:
     .. versionadded:: 0.1
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_asked",
-        "_attempt",
-        "_by_hand",
-        "_commit_anyway",
-        "_committing",
-        "_doomed",
-        "_ended",
-        "_hooks",
-        "_irrevocable",
-        "_leases",
-        "_parent",
-        "_poison",
-        "_refuses",
-        "_result",
-        "_sources",
-        "_sync",
-    )
+    # Most units leave most of these as they are, and don't pay for them.
+    _sync = False
+    _used = False
+    """Whether there has been a session or a hook."""
+    _leases: dict[Source, Lease] | None = None
+    _hooks: Hooks | None = None
+    _doomed: str | None = None
+    _commit_anyway = False
+    _by_hand = False
+    _committing = False
+    _poison: BaseException | None = None
+    _ended = False
+    _refuses = False
+    _result: tuple[Outcome, str] | None = None
+    _asked = NO_OPTIONS
+    _attempt = 1
+    _irrevocable: str | None = None
+    """Why it can't be run a second time."""
 
     def __init__(
         self,
@@ -74,21 +73,8 @@ class UnitOfWork:
     ) -> None:
         self._sources = sources
         self._parent = parent
-        self._sync = sync
-        self._leases: dict[Source, Lease] | None = None
-        self._hooks: Hooks | None = None
-        self._doomed: str | None = None
-        self._commit_anyway = False
-        self._by_hand = False
-        self._committing = False
-        self._poison: BaseException | None = None
-        self._ended = False
-        self._refuses = False
-        self._result: tuple[Outcome, str] | None = None
-        self._asked = NO_OPTIONS
-        self._attempt = 1
-        self._irrevocable: str | None = None
-        """Why it can't be run a second time."""
+        if sync:
+            self._sync = True
 
     @property
     def attempt(self) -> int:
@@ -273,6 +259,7 @@ class UnitOfWork:
         leases = self._leases
         if leases is None:
             leases = self._leases = {}
+            self._used = True
         lease = leases.get(source)
         if lease is None:
             self._check_not_blocked(source)
@@ -517,6 +504,7 @@ class UnitOfWork:
             )
         if self._hooks is None:
             self._hooks = Hooks()
+            self._used = True
         return self._hooks
 
     def _hook(

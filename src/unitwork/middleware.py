@@ -11,13 +11,14 @@ from ._current import covering, current
 from ._ending import CommitWhen, succeeded
 from ._handlers import answer
 from ._lifespan import live
-from ._replay import Again, Ahead, Origin
+from ._replay import Attempts, Origin
 from ._request import RequestUnit, State
 from ._routed import Defaults, RoutedUnit, Terms, asked_by
 from ._socket import Messages
 from ._unit import UnitOfWork
 from .database import AsyncDatabase, Database
 from .errors import UsageError
+from .options import asked
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -69,25 +70,31 @@ class DBSessionMiddleware:
             raise UsageError(f"commit_when must be callable, this is {commit_when!r}")
 
     async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, again: Again | None = None
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        attempts: Attempts | None = None,
     ) -> None:
-        """Serve one connection, as ASGI says; *again*: a request that has failed."""
+        """Serve one connection, as ASGI says; *attempts* that have failed at it."""
         given = scope.get("state")
         parent = given.unit if type(given) is State else None
         sources = self._sources if parent is None else self._beyond(parent)
         if scope["type"] != "http" or not sources:
             await self._serve_other(scope, receive, send)
             return
-        before, context = dict(scope), copy_context()
+        if asked.attempts and attempts is None:
+            attempts = Attempts(receive)
+            receive = attempts.receive
         unit = RequestUnit(sources, parent, scope, receive, send, self._terms, given)
-        if again is not None:
-            unit._follow(again)
+        if attempts is not None:
+            unit._follow(attempts, Origin(scope, dict(scope), copy_context()))
         state = scope["state"] = State(given or ())
         state.unit = unit
         token = current.set(unit)
         try:
             await self._app(scope, unit.receive, unit.send_after_commit)
-            if not unit._ended or unit._leases:
+            if unit._used:
                 await unit._abandon("the response was not finished")
         except BaseException as error:
             takes_over = unit._takes_over(error)
@@ -95,55 +102,42 @@ class DBSessionMiddleware:
             if not takes_over:
                 raise
         finally:
-            if unit._leaving is not None:
-                await unit._left()
-            failure, retry_for, body = unit._failure, unit._retry_for, unit._body
-            if not unit._ended and given is not None and retry_for is None:
-                given.update(state)
-            if unit._leases is not None:
-                unit._end()
-                unit._let_go()
-            unit._ended = True
             current.reset(token)
-        if failure is not None:
-            if unit._started:
-                raise failure  # cuts the response short
-            limit = self._terms.retry.body_limit
-            await answer(failure, scope, replayed(body, receive, limit), send)
-        elif retry_for is not None:
-            origin = Origin(scope, before, context, body)
-            await self._run_again(unit, retry_for, origin, receive, send, again)
+            if not unit._ended and given is not None and not unit._again:
+                given.update(state)
+            if unit._used:
+                await unit._close()
+            unit._ended = True
+            unit._scope = {}  # which leads back to the unit
+        if not unit._used or (failure := unit._failure) is None:
+            return
+        body, unit._failure, unit._body = unit._body, None, None
+        if unit._started:
+            raise failure  # cuts the response short
+        receive = replayed(body, receive, self._terms.retry.body_limit)
+        if unit._again:
+            await self._run_again(unit, failure, receive, send)
+        else:
+            await answer(failure, scope, receive, send)
 
     async def _run_again(
-        self,
-        unit: RequestUnit,
-        error: Exception,
-        origin: Origin,
-        receive: Receive,
-        send: Send,
-        again: Again | None,
+        self, failed: RequestUnit, error: Exception, receive: Receive, send: Send
     ) -> None:
-        """Run the request once more, after the attempt of *unit* that ended in *error*.
-
-        *again*: what is known from earlier attempts, if that was not the first.
-        """
-        first = again is None
-        if again is None:
-            again = Again(Ahead(receive))
-            receive = again.ahead
-        assert unit._tries is not None
-        again.tries, again.deadline = unit._tries, unit._deadline
-        receive = replayed(origin.body, receive, self._terms.retry.body_limit)
+        """Run the request once more; *failed* is the attempt that ended in *error*."""
+        attempts, origin = failed._attempts, failed._origin
+        assert attempts is not None
+        assert origin is not None
         try:
-            wait = again.tries.announce(error, origin.before["path"])
-            if await again.ahead.ends_within(wait):
+            wait = attempts.announce(error, origin.before["path"])
+            if await attempts.receive.ends_within(wait):
                 error.add_note("unitwork: not tried again, as the client has left")
                 await answer(error, origin.scope, receive, send)
             else:
-                await origin.run(self(origin.restored(), receive, send, again))
+                await origin.run(self(origin.restored(), receive, send, attempts))
         finally:
-            if first:
-                await again.ahead.close()
+            failed._attempts = failed._origin = None
+            if failed._attempt == 1:
+                await attempts.receive.close()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

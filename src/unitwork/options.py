@@ -18,6 +18,7 @@ __all__ = [
     "DatabaseSettings",
     "RouteOptions",
     "TransactionOptions",
+    "asked",
     "options_of",
     "transactional",
 ]
@@ -107,6 +108,16 @@ class RouteOptions(BeginOptions, total=False):
     stream: bool | None
 
 
+class _Asked:
+    """What anybody has asked for yet, in this process: till then nobody pays for it."""
+
+    attempts = False
+    deadline = False
+
+
+asked = _Asked()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionOptions:
     """What one transaction may ask for; `None` leaves it to whoever is further out.
@@ -162,6 +173,8 @@ class TransactionOptions:
             raise UsageError(
                 f"commit_when must be callable, this is {self.commit_when!r}"
             )
+        asked.attempts = asked.attempts or (self.attempts or 1) > 1
+        asked.deadline = asked.deadline or self.deadline is not None
 
     def _check_level(self) -> None:
         level = self.isolation_level
@@ -217,14 +230,14 @@ def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
 
     .. versionadded:: 0.1
     """
-    asked = TransactionOptions(**options)
+    given = TransactionOptions(**options)
 
     def mark(endpoint: F) -> F:
         if not callable(endpoint):
             raise UsageError(
                 f"@transactional goes above a function or class; this is {endpoint!r}"
             )
-        setattr(endpoint, _KEY, getattr(endpoint, _KEY, NO_OPTIONS) | asked)
+        setattr(endpoint, _KEY, getattr(endpoint, _KEY, NO_OPTIONS) | given)
         return endpoint
 
     return mark
