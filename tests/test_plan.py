@@ -49,6 +49,7 @@ class StubLease:
     busy = False
     suspect = False
     over = False
+    has_place = False
     patience = 0.0
     settings = DatabaseSettings(commit_timeout=9.0)
     doubts: Any = ()

@@ -252,14 +252,17 @@ async def _amake(step: Step | Pause) -> Any:
         return await asyncio.sleep(step.seconds)
     if step.lease is None:
         return await _call_hook(step.call)
-    patience = _Patience(step.lease)
+    patience: _Patience | None = None
     while True:
         if not step.lease.busy:
-            with suppress(IllegalStateChangeError):
+            try:
                 if step.limit is None:
                     return await _in_place(step.call, step.lease)
                 with _Within(step.limit, step.lease):
                     return await _in_place(step.call, step.lease)
+            except IllegalStateChangeError:
+                pass  # another task uses the session just now
+        patience = patience or _Patience(step.lease)
         patience.check()
         await asyncio.sleep(_PAUSE)
 
@@ -349,17 +352,20 @@ async def uninterrupted(
     *work*, once, if it is *interruptible* when the cancellation comes.
     """
     task = asyncio.create_task(work)
-    cancelled: BaseException | None = None
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError as cancelled:
+        if not task.done() and interruptible():
+            task.cancel()
+        await _see_through(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a unit failed to end while it was cancelled", exc_info=error)
+        raise cancelled
+
+
+async def _see_through(task: asyncio.Task[Any]) -> None:
+    """Wait for *task*, though this one is cancelled, and maybe more than once."""
     with CancelScope(shield=True):  # or the loop would spin in a cancelled anyio scope
         while not task.done():
-            try:
+            with suppress(asyncio.CancelledError):
                 await asyncio.wait((task,))
-            except asyncio.CancelledError as caught:
-                if cancelled is None and interruptible():
-                    task.cancel()
-                cancelled = caught
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("a unit failed to end while it was cancelled", exc_info=error)
-    raise cancelled

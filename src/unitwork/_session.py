@@ -111,7 +111,7 @@ class Lease:
     @property
     def open(self) -> bool:
         """Whether there is something to commit or roll back."""
-        return self.sync_session.in_transaction()
+        return self.sync_session._transaction is not None
 
     @property
     def over(self) -> bool:

@@ -228,6 +228,8 @@ class Factory:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         """That in which the last session was made."""
+        # A sessionmaker is asked anew each time: configure() may have changed it.
+        self._recipe = self._recipe_of(None) if maker is None else None
         self.binds = Binds()
         self.binds.two_begins = self.takes_write_lock
 
@@ -263,25 +265,29 @@ class Factory:
         return maker is not None and maker.kw.get("bind") is not self._bind
 
     def open(self) -> Session | AsyncSession:
-        maker = self._maker
-        if maker is None:
-            made_of: Any = self._session_class or _default_class(self._is_async)
-            options = {"bind": self.given, "expire_on_commit": False, **self._options}
+        made_of, options = self._recipe or self._recipe_of(self._maker)
+        if self._is_async:
+            loop = asyncio._get_running_loop()
+            if loop is not self._loop and loop is not None:
+                self._loop = loop
+                for engine in self.engines:
+                    follow(engine, loop)
+        session: Session | AsyncSession = made_of(**options)
+        return session
+
+    def _recipe_of(self, maker: Any) -> tuple[Any, dict[str, Any]]:
+        """The class of the sessions, and what they are made with, as of now."""
+        if maker is not None:
+            made_of, options = maker.class_, {**maker.kw, **self._options}
         else:
-            made_of = maker.class_
-            options = {**maker.kw, **self._options}
+            made_of = self._session_class or _default_class(self._is_async)
+            options = {"bind": self.given, "expire_on_commit": False, **self._options}
         options["close_resets_only"] = False
         if not self._is_async:
-            return fenced(made_of)(**options)
-        loop = asyncio._get_running_loop()
-        if loop is not self._loop and loop is not None:
-            self._loop = loop
-            for engine in self.engines:
-                follow(engine, loop)
+            return fenced(made_of), options
         sync_class = options.get("sync_session_class") or made_of.sync_session_class
         options["sync_session_class"] = fenced(sync_class)
-        session: AsyncSession = made_of(**options)
-        return session
+        return made_of, options
 
 
 def _engines_of(given: Any) -> list[Engine]:

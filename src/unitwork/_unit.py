@@ -312,7 +312,7 @@ class UnitOfWork:
         """Give up the places of sessions that hold no connection."""
         if self._leases is not None:
             for lease in self._leases.values():
-                if not lease.open:
+                if lease.has_place and not lease.open:
                     lease.leave()
 
     def _settle(self, outcome: Outcome | None) -> None:
@@ -321,7 +321,7 @@ class UnitOfWork:
         if self._leases is not None:
             for lease in self._leases.values():
                 lease.ended = self if self._refuses else None
-                if not lease.open:
+                if lease.has_place and not lease.open:
                     lease.leave()
 
     def _refuse(self) -> None:
