@@ -28,6 +28,7 @@ LAYERS = [
     "options",
     "_guard",
     "_session",
+    "_drive",
     "_plan",
     "retry",
     "_deadline",

@@ -27,8 +27,9 @@ from unitwork import (
     UsageError,
     _session,
 )
+from unitwork._drive import Plan, Step, arun, run, uninterrupted
 from unitwork._hooks import Hook, Hooks
-from unitwork._plan import Plan, Step, arun, finish, run, uninterrupted
+from unitwork._plan import finish
 
 pytestmark = pytest.mark.anyio
 

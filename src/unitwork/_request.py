@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._body import Recording, is_kept, record
 from ._deadline import Deadline
+from ._drive import Plan, uninterrupted
 from ._ending import Ending, Outcome, Verdict, judge
-from ._plan import Plan, uninterrupted
 from ._replay import Attempts, Origin
 from ._routed import RoutedUnit, Terms
 from ._unit import UnitOfWork

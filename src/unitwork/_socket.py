@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
+from ._drive import arun, uninterrupted
 from ._ending import CommitWhen, Ending, Verdict, judge
-from ._plan import arun, uninterrupted
 from ._unit import UnitOfWork
 
 __all__ = ["Messages"]

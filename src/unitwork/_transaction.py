@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 from sqlalchemy import exc
 
 from ._current import current, unit_of
+from ._drive import Plan, run
 from ._ending import Outcome
-from ._plan import Plan, run
 from ._unit import UnitOfWork
 from .errors import MissingSessionError, PoolTimeoutError, UsageError
 from .options import NO_OPTIONS, TransactionOptions

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ._begin import Begin
 from ._current import current
+from ._drive import Pause, Plan, arun, uninterrupted
 from ._ending import Outcome, Verdict
 from ._hooks import Hook, Hooks, enclosing
 from ._line import unexpected
-from ._plan import HAD_COMMITTED, Pause, Plan, arun, finish, uninterrupted
+from ._plan import HAD_COMMITTED, finish
 from .errors import (
     SessionEndedError,
     UnexpectedRollbackError,
