@@ -15,7 +15,7 @@ from ._replay import Attempts, Origin
 from ._routed import RoutedUnit, Terms
 from ._unit import UnitOfWork
 from .errors import DeadlineExceededError, UsageError
-from .options import asked
+from .options import NO_OPTIONS, TransactionOptions, asked
 
 if TYPE_CHECKING:
     from ._source import Source
@@ -30,7 +30,12 @@ Send = Callable[[Message], Awaitable[None]]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 
 
-_TRIED_AGAIN = "it is tried again"
+_STREAMS = (
+    "the response starts while a transaction that has written is kept open, by "
+    "stream=True or by a server-side cursor: it could be committed only after the "
+    "client was told. Stream from a unit of its own: "
+    "`async with db.transaction() as session:`"
+)
 _UNDONE = (Outcome.ROLLED_BACK, Outcome.EMPTY)
 _CANCELLED_AFTER = 3
 """Rounds of the event loop until a task group has told its tasks of a cancellation."""
@@ -154,32 +159,23 @@ class RequestUnit(RoutedUnit):
         if not self._pending:
             self._leave()
             return
+        options = self._options
         try:
-            self._check_in_time()
-            verdict = self._judge()
+            if options is not NO_OPTIONS:
+                self._check_in_time()
+            verdict = self._judge(options)
         except Exception as error:
-            await self._run_or_fail(
-                self._finish(commit=False, reason=f"{type(error).__name__} was raised")
-            )
+            await self._drop(f"{type(error).__name__} was raised")
             self._fail(error)
         if not verdict.commit and self._should_retry(self._squashed):
-            await self._run_or_fail(self._finish(commit=False, reason=_TRIED_AGAIN))
+            await self._drop("it is tried again")
             raise Unwind
-        if verdict.commit and not streaming and self._options.stream:
-            for lease in self._open_leases():
-                lease.held = True
-        if verdict.commit and not streaming and self._streams_what_it_wrote:
-            await self._run_or_fail(
-                self._finish(commit=False, reason="a cursor is open")
-            )
-            self._fail(
-                UsageError(
-                    "the response starts while a transaction that has written is "
-                    "kept open by stream=True, or by a server-side cursor: it could be "
-                    "committed only after the client was told. Stream from a unit of "
-                    "its own: `async with db.transaction() as session:`"
-                )
-            )
+        if verdict.commit and not streaming:
+            if options.stream:
+                self._hold()
+            if self._streams_what_it_wrote:
+                await self._drop("a cursor is open")
+                self._fail(UsageError(_STREAMS))
         await self._run_or_fail(
             self._finish(
                 commit=verdict.commit,
@@ -190,12 +186,20 @@ class RequestUnit(RoutedUnit):
         )
         self._settle(None)
 
+    async def _drop(self, reason: str) -> None:
+        await self._run_or_fail(self._finish(commit=False, reason=reason))
+
+    def _hold(self) -> None:
+        """Keep the transactions open as long as the response lasts."""
+        for lease in self._open_leases():
+            lease.held = True
+
     @property
     def _streams_what_it_wrote(self) -> bool:
         leases = (self._leases or {}).values()
         return any(lease.streaming and lease.wrote for lease in leases)
 
-    def _judge(self) -> Verdict:
+    def _judge(self, options: TransactionOptions) -> Verdict:
         """Decide once; what the unit itself asks for later still counts."""
         if self._verdict is None or self._doomed is not None:
             ending = Ending(
@@ -206,7 +210,7 @@ class RequestUnit(RoutedUnit):
             )
             self._verdict = judge(
                 ending,
-                self._options.commit_when or self._terms.commit_when,
+                options.commit_when or self._terms.commit_when,
                 doomed=self._doomed,
                 commit_anyway=self._commit_anyway,
             )

@@ -154,8 +154,8 @@ class Source:
             owned=owned,
         )
 
-    def keeps_out(self, unit: UnitOfWork, lease: Lease) -> bool:
-        """Whether another unit has to wait for *unit*, by what its *lease* holds.
+    def keeps_out(self, other: UnitOfWork, unit: UnitOfWork, lease: Lease) -> bool:
+        """Whether *other* has to wait for *unit*, by what the *lease* of that holds.
 
         That may be the only connection, or SQLite's write lock.
         """
@@ -166,7 +166,8 @@ class Source:
         if capacity(factory.engine) == 1:
             return connected or lease.has_place
         may_write = unit._may_write or any(line.wrote for line in lease.lines)
-        return factory.takes_write_lock and connected and may_write
+        both_write = may_write and other._may_write
+        return factory.takes_write_lock and connected and both_write
 
     def returned(self, unit: UnitOfWork) -> None:
         """Note that *unit* needs its session no more."""

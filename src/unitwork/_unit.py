@@ -275,7 +275,7 @@ class UnitOfWork:
     def _check_not_blocked(self, source: Source) -> None:
         """Refuse a second unit that would only wait for the first one, around it."""
         for outer, lease in self._around(source):
-            if source.keeps_out(outer, lease):
+            if source.keeps_out(self, outer, lease):
                 raise UsageError(
                     f"database {source.name!r} lets in one unit at a time, and the one "
                     "around this block is inside: this block would wait for it for "
