@@ -99,7 +99,7 @@ def _sqlite(dialect: Dialect, begin: Begin) -> Opening:
     options: dict[str, Any] = {}
     alone = begin.isolation_level == AUTOCOMMIT
     if alone:
-        options["isolation_level"] = AUTOCOMMIT
+        options["unitwork_begin"] = ""
     elif begin.deferred or begin.read_only:
         options["unitwork_begin"] = "BEGIN"
     pragmas = {}

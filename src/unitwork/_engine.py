@@ -163,4 +163,5 @@ def _listen_for_sqlite(engine: Engine, *, wal: bool) -> None:
         if connection._is_autocommit_isolation():  # private to SQLAlchemy
             return
         options = connection.get_execution_options()
-        connection.exec_driver_sql(options.get("unitwork_begin", "BEGIN IMMEDIATE"))
+        if statement := options.get("unitwork_begin", "BEGIN IMMEDIATE"):
+            connection.exec_driver_sql(statement)

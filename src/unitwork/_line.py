@@ -234,7 +234,8 @@ def _statement_fails(failure: ExceptionContext) -> BaseException | None:
     refused = _refusal(found) if line.read_only else None
     if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
         failure.is_disconnect = True
-    if not connection._is_autocommit_isolation():  # private to SQLAlchemy
+    alone = line.guarded or connection._is_autocommit_isolation()  # SQLAlchemy's own
+    if not alone:
         _note_failure(line, connection, refused or error)
     return refused
 

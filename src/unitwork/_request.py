@@ -347,6 +347,8 @@ class RequestUnit(RoutedUnit):
 
         An asyncio transport would keep it otherwise: see `_end`.
         """
+        if self._deadline is not None and self._task is not None:
+            self._deadline.stop(self._task)
         if self._leaving is not None:
             await self._left()
         if self._leases is not None:
