@@ -5,7 +5,7 @@ SA20 := .venv-sa20
 PARALLEL := -n 2 --dist loadfile
 # $(call suite,BIN): all tests, by the Python in BIN, with the servers that they need.
 suite = $(1)/python tools/postgres.py -- $(1)/python tools/mariadb.py -- \
-	$(1)/python -m pytest $(PARALLEL) $(ARGS)
+	$(1)/python tools/pgbouncer.py -- $(1)/python -m pytest $(PARALLEL) $(ARGS)
 
 N ?= 100000
 DRIVERS ?= asyncpg psycopg psycopg-async
@@ -17,7 +17,7 @@ HAS_VENV = $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 
 .DELETE_ON_ERROR:
 .PHONY: help venv demo test soak test-sqlalchemy20 format lint docs wheel-test mariadb \
-	check clean
+	pgbouncer check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -69,7 +69,10 @@ $(SA20)/.installed: pyproject.toml constraints.txt
 mariadb:  ## install Debian's MariaDB if there is none and root asks
 	sh tools/install_mariadb.sh
 
-check: mariadb lint test docs wheel-test test-sqlalchemy20  ## all of it, as CI does
+pgbouncer:  ## install Debian's PgBouncer if there is none and root asks
+	sh tools/install_pgbouncer.sh
+
+check: mariadb pgbouncer lint test docs wheel-test test-sqlalchemy20  ## all of it, as CI does
 
 clean:  ## remove what was built, but not .venv
 	rm -rf build dist $(SA20) .mypy_cache .pytest_cache .ruff_cache

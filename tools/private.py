@@ -168,6 +168,16 @@ def _free_port() -> int:
     raise ServerError(f"50 ports tried in {PORTS}, none is free")
 
 
+def do_without(program: str, missing: str) -> None:
+    """Say that the command runs without a server; in CI that is an error.
+
+    Raises `ServerError` there.
+    """
+    if os.environ.get("CI"):
+        raise ServerError(missing)
+    print(f"{program}: {missing}; going on without it", file=sys.stderr)
+
+
 def run_beside(environment: Environment, argv: Sequence[str]) -> int:
     """Run the command behind the first `--` while a server is up.
 
