@@ -28,6 +28,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession as AsyncSQLModelSession
 from starlette.requests import Request
 
 from support.asgi import call
+from support.endpoints import serve_fastapi
 from support.flavours import ASYNC, POSTGRESQL, SYNC, Flavour, Observer, only
 from support.models import Item, add_item, names
 from unitwork import (
@@ -152,6 +153,22 @@ async def test_a_callable_is_not_asked_before_it_must(flavour: Flavour) -> None:
 
     with pytest.raises(LookupError):
         await late.work(add_item)
+
+
+@one_of_each
+async def test_a_callable_that_fails_leaves_no_unit_to_wait_for(
+    flavour: Flavour,
+) -> None:
+    def fail() -> Any:
+        raise LookupError
+
+    late = over(flavour, fail)
+    reply = await call(serve_fastapi(late, add_item), "POST", "/")
+    with pytest.raises(LookupError):
+        await late.work(add_item)
+
+    assert isinstance(reply.error, LookupError)
+    assert await late.db._source.drain() == []
 
 
 async def test_a_sessionmaker_may_be_configured_anew(

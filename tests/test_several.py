@@ -652,32 +652,13 @@ async def test_hooks_go_with_the_block_that_registered_them(
 async def test_three_blocks_deep_each_finds_its_own(flavour: Flavour) -> None:
     outcomes: dict[str, UnitOfWork] = {}
 
-    async with flavour_block(flavour) as outer:
+    async with flavour.block() as outer:
         outcomes["outer"] = current_unit()
-        async with flavour_block(flavour) as middle:
+        async with flavour.block() as middle:
             outcomes["middle"] = current_unit()
-            async with flavour_block(flavour, nested="join") as inner:
+            async with flavour.block(nested="join") as inner:
                 assert current_unit() is outcomes["middle"]
                 assert inner is middle is not outer
             assert outcomes["middle"].outcome is None
         assert outcomes["middle"].outcome is Outcome.EMPTY
         assert flavour.db.current is outer
-
-
-class flavour_block:
-    """A block of either colour, for `async with` on the event loop."""
-
-    def __init__(self, flavour: Flavour, **options: Any) -> None:
-        self._block = flavour.db.transaction(**options)
-        self._is_async = flavour.is_async
-
-    async def __aenter__(self) -> Any:
-        if self._is_async:
-            return await self._block.__aenter__()
-        return self._block.__enter__()
-
-    async def __aexit__(self, *error: Any) -> None:
-        if self._is_async:
-            await self._block.__aexit__(*error)
-        else:
-            self._block.__exit__(*error)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,16 @@ class Flavour:
                 return body(session)
 
         return await to_thread.run_sync(block)
+
+    @asynccontextmanager
+    async def block(self, **options: Any) -> AsyncIterator[Any]:
+        """A `transaction()` block of either colour; the session is for `do()`."""
+        if self.is_async:
+            async with self.db.transaction(**options) as session:
+                yield session
+        else:
+            with self.db.transaction(**options) as session:
+                yield session
 
     async def do(self, session: Any, body: Callable[[Session], Any]) -> Any:
         """Run *body* with *session*, whatever its colour."""
