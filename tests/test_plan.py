@@ -17,6 +17,7 @@ import anyio
 import pytest
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 
 from unitwork import (
     CommitUnknownError,
@@ -50,7 +51,7 @@ class StubLease:
     busy = False
     suspect = False
     over = False
-    has_place = False
+    places = ()
     patience = 0.0
     settings = DatabaseSettings(commit_timeout=9.0)
     doubts: Any = ()
@@ -682,16 +683,12 @@ async def test_a_step_beyond_its_limit_is_broken_off() -> None:
     class Async(StubLease):
         is_async = True
 
-        @property
-        def session(self) -> Any:
-            return self
-
-        async def run_sync(self, call: Any) -> None:
-            await asyncio.Event().wait()
+    def hang(session: object) -> None:
+        await_only(asyncio.Event().wait())
 
     lease: Any = Async("a", [])
 
-    found = await arun(steps(Step(fail, lease, limit=0.01)))
+    found = await arun(steps(Step(hang, lease, limit=0.01)))
 
     assert found == [TimeoutError]
 

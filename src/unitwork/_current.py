@@ -66,7 +66,7 @@ def unit_of_request(source: Source, request: object = None) -> UnitOfWork:
 
 def covering(unit: UnitOfWork | None, source: Source) -> UnitOfWork | None:
     """The innermost of *unit* and those around it that has to do with *source*."""
-    while unit is not None and not unit._covers(source):
+    while unit is not None and source not in unit._sources.values():
         unit = unit._parent
     return unit
 

@@ -10,12 +10,14 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, NamedTuple, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from sqlalchemy.exc import IllegalStateChangeError
+from sqlalchemy.util import greenlet_spawn
 
 from ._alarm import alarm
 from ._session import Lease
@@ -176,13 +178,16 @@ class _Patience:
             )
 
 
-async def _in_place(call: Callable[..., Any], lease: Lease) -> Any:
+def _in_place(call: Callable[..., Any], lease: Lease) -> Awaitable[Any]:
+    """Call where the driver of the session wants to be called.
+
+    In a greenlet, as `AsyncSession.run_sync()` does, or in a thread with a limiter of
+    its own: the framework's threads may all wait for this connection.
+    """
     if lease.is_async:
-        return await lease.session.run_sync(call)  # type: ignore[union-attr]  # is_async
-    # A limiter of its own: the framework's threads may all wait for this connection.
-    return await to_thread.run_sync(
-        call, lease.sync_session, limiter=CapacityLimiter(1)
-    )
+        return greenlet_spawn(call, lease.sync_session)
+    limiter = CapacityLimiter(1)
+    return to_thread.run_sync(call, lease.sync_session, limiter=limiter)
 
 
 async def _call_hook(call: Callable[[], Any]) -> None:
@@ -196,14 +201,17 @@ async def _call_hook(call: Callable[[], Any]) -> None:
 
 
 async def uninterrupted(
-    work: Coroutine[Any, Any, T], interruptible: Callable[[], bool] = lambda: False
+    work: Coroutine[Any, Any, T],
+    interruptible: Callable[[], bool] = lambda: False,
+    context: Context | None = None,
 ) -> T:
     """Run *work* to its end in a task of its own, whatever becomes of this task.
 
-    A cancellation, native or by an anyio scope, is delivered afterwards; also to the
-    *work*, once, if it is *interruptible* when the cancellation comes.
+    In *context*, or in a copy of the one around. A cancellation, native or by an anyio
+    scope, is delivered afterwards; also to the *work*, once, if it is *interruptible*
+    when the cancellation comes.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.create_task(work, context=context)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError as cancelled:

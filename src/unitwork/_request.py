@@ -121,15 +121,19 @@ class RequestUnit(RoutedUnit):
                 self._start = message
                 # A handler sends its response while it handles the exception.
                 self._exception = sys.exception()
-                if self._used:
+                if self._used and self._has_to_end():
                     return self._commit_and_start(message)
                 self._started = True
                 if self._outer_state is not None and self._scope["state"]:
                     self._show_state()
         elif kind in _LAST and not message.get("more_body"):
-            if self._used:
+            # What is begun while the chunk leaves would be lost, so nothing may be.
+            if not self._used:
+                self._ended = True
+            elif self._has_to_end():
                 return self._commit_and_end(message)
-            self._ended = True  # so that nothing begins while the chunk leaves
+            else:
+                self._end()
         return self._send(message)
 
     async def _commit_and_start(self, message: Message) -> None:
@@ -144,9 +148,14 @@ class RequestUnit(RoutedUnit):
         if self._outer_state is not None and (state := self._scope["state"]):
             self._outer_state.update(state)
 
+    def _has_to_end(self) -> bool:
+        if self._pending:
+            return True
+        self._leave()
+        return False
+
     async def _commit_and_end(self, message: Message) -> None:
         await self._end_part(streaming=True)
-        # They refuse now: a stray must not begin while the chunk leaves.
         self._end()
         await self._send(message)
 
@@ -156,9 +165,6 @@ class RequestUnit(RoutedUnit):
         Called when the response starts (server-side cursors that are being streamed
         keep their transaction) and when its last chunk is about to leave.
         """
-        if not self._pending:
-            self._leave()
-            return
         options = self._options
         try:
             if options is not NO_OPTIONS:

@@ -51,7 +51,6 @@ class Lease:
         "_binds",
         "_entering",
         "_gate",
-        "_places",
         "asks",
         "connections",
         "doubts",
@@ -60,9 +59,11 @@ class Lease:
         "is_async",
         "lines",
         "owned",
+        "places",
         "session",
         "settings",
         "sync_session",
+        "two_begins",
         "unit",
         "wanting",
     )
@@ -99,7 +100,10 @@ class Lease:
         """Whether it has asked for a connection and has none yet."""
         self._binds = binds
         self._gate = gate
-        self._places: list[None] = []
+        self.places: list[None] = []
+        """That which the gate has given it, if there is a gate."""
+        self.two_begins = binds is not None and binds.two_begins
+        """Whether a transaction that won't write is begun in another way."""
         self._entering: Lock | None = None
         sync._lease = self  # type: ignore[attr-defined]  # a test's own has it as well
 
@@ -119,14 +123,9 @@ class Lease:
         return not hasattr(self, "session")
 
     @property
-    def has_place(self) -> bool:
-        """Whether the gate has let it in."""
-        return bool(self._places)
-
-    @property
     def holds(self) -> bool:
         """Whether it keeps a connection from others, or the right to one."""
-        return self.has_place or (self.open and bool(self.connections))
+        return bool(self.places) or (self.open and bool(self.connections))
 
     @property
     def streaming(self) -> bool:
@@ -178,7 +177,7 @@ class Lease:
         if self._gate is None:
             return
         self._gate.warn_on_event_loop()
-        if self._places:
+        if self.places:
             return
         asked, self.wanting = self.wanting, True
         if self._gate.enter_in_thread():
@@ -187,28 +186,28 @@ class Lease:
 
     async def enter(self) -> None:
         """Wait on the event loop for the right to a connection."""
-        if self._gate is None or self._places:
+        if self._gate is None or self.places:
             return
         if self._entering is None:
             self._entering = Lock()
         async with self._entering:  # two tasks of one unit need one place
-            if not self._places:
+            if not self.places:
                 await self._gate.enter()
                 self._take_place()
 
     def _take_place(self) -> None:
-        self._places.append(None)
+        self.places.append(None)
         if self.ended is not None:  # nobody tells a waiting thread that it is too late
             self.leave()
             self.check()
 
     def leave(self) -> None:
         """Give the place in the gate back; of two threads that do so only one will."""
-        if not self._places:
+        if not self.places:
             return
         with suppress(IndexError):
-            while self._places and self._gate is not None:
-                self._places.pop()
+            while self.places and self._gate is not None:
+                self.places.pop()
                 self._gate.leave()
 
     def connected(self, connection: Connection) -> None:
@@ -232,11 +231,6 @@ class Lease:
         if self.asks is None or self._binds is None or not isinstance(bind, Engine):
             return bind
         return self._binds.find(bind, self.asks)[0]
-
-    @property
-    def two_begins(self) -> bool:
-        """Whether a transaction that won't write is begun in another way."""
-        return self._binds is not None and self._binds.two_begins
 
     def _say(self, asks: Begin, connection: Connection, line: Line) -> None:
         """Tell the database what the transaction that has just begun asks for."""

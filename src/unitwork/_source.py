@@ -164,7 +164,7 @@ class Source:
         factory = self.factory
         connected = lease.open and bool(lease.connections)
         if capacity(factory.engine) == 1:
-            return connected or lease.has_place
+            return connected or bool(lease.places)
         may_write = unit._may_write or any(line.wrote for line in lease.lines)
         both_write = may_write and other._may_write
         return factory.takes_write_lock and connected and both_write

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._begin import Begin
 from ._current import current
@@ -20,7 +21,7 @@ from .errors import (
     UnexpectedRollbackError,
     UsageError,
 )
-from .options import NO_OPTIONS, TransactionOptions
+from .options import NO_OPTIONS, TransactionOptions, asked
 
 if TYPE_CHECKING:
     from ._session import Lease
@@ -263,8 +264,10 @@ class UnitOfWork:
             self._used = True
         lease = leases.get(source)
         if lease is None:
-            self._check_not_blocked(source)
-            self._first_use()
+            if self._parent is not None:
+                self._check_not_blocked(source)
+            if asked.deadline:
+                self._first_use()
             lease = leases[source] = source.lease(self)
             lease.ended = self if self._refuses else None
         return lease
@@ -313,7 +316,7 @@ class UnitOfWork:
         """Give up the places of sessions that hold no connection."""
         if self._leases is not None:
             for lease in self._leases.values():
-                if lease.has_place and not lease.open:
+                if lease.places and not lease.open:
                     lease.leave()
 
     def _settle(self, outcome: Outcome | None) -> None:
@@ -322,7 +325,7 @@ class UnitOfWork:
         if self._leases is not None:
             for lease in self._leases.values():
                 lease.ended = self if self._refuses else None
-                if lease.has_place and not lease.open:
+                if lease.places and not lease.open:
                     lease.leave()
 
     def _refuse(self) -> None:
@@ -420,14 +423,13 @@ class UnitOfWork:
         if self._hooks is not None:
             self._hooks.committed()
 
-    async def _run(self, plan: Plan[T]) -> T:
+    def _run(self, plan: Plan[T]) -> Coroutine[Any, Any, T]:
         """Run *plan* to its end, in a context in which this is the current unit."""
-
-        async def end() -> T:
-            current.set(self)
-            return await arun(plan)
-
-        return await uninterrupted(end(), self._interruptible)
+        context = None
+        if current.get() is not self:
+            context = copy_context()
+            context.run(current.set, self)
+        return uninterrupted(arun(plan), self._interruptible, context)
 
     def _interruptible(self) -> bool:
         """Whether a cancellation may reach what is done now: COMMIT is not sent yet."""
