@@ -77,30 +77,32 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
     ping_after = settings.ping_after_idle
 
     def connect(dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        record.info[KEY] = Line(asyncio.get_running_loop() if is_async else None)
+        loop = asyncio.get_running_loop() if is_async else None
+        record.info[KEY] = Line(loop, record.driver_connection)
 
     def checkin(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
         if dbapi_connection is None:
             return
-        line = record.info.get(KEY)
-        if line is not None:
-            line.returned_at = time.monotonic()
-            line.stream = None
-        if (line is not None and line.severed) or in_transaction(
-            record.driver_connection
-        ):
+        line: Line | None = record.info.get(KEY)
+        if line is None:  # connected before the guard listened
+            if in_transaction(record.driver_connection):
+                record.invalidate()
+            return
+        line.returned_at = time.monotonic()
+        line.stream = None
+        if line.severed or in_transaction(line.driver_connection):
             record.invalidate()
 
     def checkout(
         dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object
     ) -> None:
-        # A statement that outlived its session may have begun anew meanwhile.
-        if in_transaction(record.driver_connection):
-            raise DisconnectionError("the pooled connection is inside a transaction")
         line: Line | None = record.info.get(KEY)
         if line is None:  # connected before the guard listened
             connect(dbapi_connection, record)
-            return
+            line = record.info[KEY]
+        # A statement that outlived its session may have begun anew meanwhile.
+        if in_transaction(line.driver_connection):
+            raise DisconnectionError("the pooled connection is inside a transaction")
         if line.severed:
             raise DisconnectionError("the pooled connection was broken off")
         line.statements = 0

@@ -49,6 +49,7 @@ class Line:
     """One connection, from the time it is made until it is closed."""
 
     __slots__ = (
+        "driver_connection",
         "failure",
         "guarded",
         "loop",
@@ -63,8 +64,11 @@ class Line:
         "wrote",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None, driver_connection: Any
+    ) -> None:
         self.loop = loop
+        self.driver_connection = driver_connection
         self.returned_at: float | None = None
         self.severed = False
         """Whether we have broken it off: perhaps too late for anybody to notice."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._body import Recording, is_kept, record
 from ._deadline import Deadline
-from ._drive import Plan, uninterrupted
+from ._drive import uninterrupted
 from ._ending import Ending, Outcome, Verdict, judge
 from ._replay import Attempts, Origin
 from ._routed import RoutedUnit, Terms
@@ -37,8 +37,6 @@ _STREAMS = (
     "`async with db.transaction() as session:`"
 )
 _UNDONE = (Outcome.ROLLED_BACK, Outcome.EMPTY)
-_CANCELLED_AFTER = 3
-"""Rounds of the event loop until a task group has told its tasks of a cancellation."""
 
 
 class Unwind(BaseException):
@@ -122,7 +120,7 @@ class RequestUnit(RoutedUnit):
                 # A handler sends its response while it handles the exception.
                 self._exception = sys.exception()
                 if self._used and self._has_to_end():
-                    return self._commit_and_start(message)
+                    return self._end_and_send(message, streaming=False)
                 self._started = True
                 if self._outer_state is not None and self._scope["state"]:
                     self._show_state()
@@ -131,22 +129,15 @@ class RequestUnit(RoutedUnit):
             if not self._used:
                 self._ended = True
             elif self._has_to_end():
-                return self._commit_and_end(message)
+                return self._end_and_send(message, streaming=True)
             else:
                 self._end()
         return self._send(message)
 
-    async def _commit_and_start(self, message: Message) -> None:
-        await self._end_part(streaming=False)
-        self._started = True
-        if self._outer_state is not None:
-            self._show_state()
-        await self._send(message)
-
     def _show_state(self) -> None:
         """Outer middleware holds the server's dict: show it what is in ours."""
-        if self._outer_state is not None and (state := self._scope["state"]):
-            self._outer_state.update(state)
+        if self._outer_state is not None:
+            self._outer_state.update(self._scope["state"])
 
     def _has_to_end(self) -> bool:
         if self._pending:
@@ -154,16 +145,11 @@ class RequestUnit(RoutedUnit):
         self._leave()
         return False
 
-    async def _commit_and_end(self, message: Message) -> None:
-        await self._end_part(streaming=True)
-        self._end()
-        await self._send(message)
-
-    async def _end_part(self, *, streaming: bool) -> None:
+    async def _end_and_send(self, message: Message, *, streaming: bool) -> None:
         """Commit or roll back what is open, before anybody hears of it.
 
-        Called when the response starts (server-side cursors that are being streamed
-        keep their transaction) and when its last chunk is about to leave.
+        When the response starts (what is being *streamed* keeps its transaction), and
+        when its last chunk is about to leave.
         """
         options = self._options
         try:
@@ -176,34 +162,42 @@ class RequestUnit(RoutedUnit):
         if not verdict.commit and self._should_retry(self._squashed):
             await self._drop("it is tried again")
             raise Unwind
-        if verdict.commit and not streaming:
-            if options.stream:
-                self._hold()
-            if self._streams_what_it_wrote:
-                await self._drop("a cursor is open")
-                self._fail(UsageError(_STREAMS))
-        await self._run_or_fail(
-            self._finish(
-                commit=verdict.commit,
-                reason=verdict.reason,
-                streaming=streaming,
-                may_lose=self._start["status"] >= 400,
-            )
+        commits = verdict.commit and not streaming
+        if commits and self._streams_what_it_wrote(hold=options.stream):
+            await self._drop("it would have to be committed later")
+            self._fail(UsageError(_STREAMS))
+        ending = self._finish(
+            commit=verdict.commit,
+            reason=verdict.reason,
+            streaming=streaming,
+            may_lose=self._start["status"] >= 400,
         )
+        try:
+            await self._run(ending)
+        except Exception as error:
+            self._fail(error)
         self._settle(None)
+        if streaming:
+            self._end()
+        else:
+            self._started = True
+            if self._outer_state is not None and self._scope["state"]:
+                self._show_state()
+        await self._send(message)
 
     async def _drop(self, reason: str) -> None:
-        await self._run_or_fail(self._finish(commit=False, reason=reason))
+        try:
+            await self._run(self._finish(commit=False, reason=reason))
+        except Exception as error:
+            self._fail(error)
 
-    def _hold(self) -> None:
-        """Keep the transactions open as long as the response lasts."""
-        for lease in self._open_leases():
-            lease.held = True
-
-    @property
-    def _streams_what_it_wrote(self) -> bool:
-        leases = (self._leases or {}).values()
-        return any(lease.streaming and lease.wrote for lease in leases)
+    def _streams_what_it_wrote(self, *, hold: bool | None) -> bool:
+        """Whether what stays open has written; *hold* all that is open as a stream."""
+        for lease in (self._leases or {}).values():
+            lease.held = bool(hold) and lease.open
+            if lease.streaming and lease.wrote:
+                return True
+        return False
 
     def _judge(self, options: TransactionOptions) -> Verdict:
         """Decide once; what the unit itself asks for later still counts."""
@@ -310,12 +304,6 @@ class RequestUnit(RoutedUnit):
         # Otherwise told to exit while it was unwound.
         return isinstance(error, Exception | Unwind | BaseExceptionGroup)
 
-    async def _run_or_fail(self, plan: Plan[None]) -> None:
-        try:
-            await self._run(plan)
-        except Exception as error:
-            self._fail(error)
-
     def _fail(self, error: Exception) -> NoReturn:
         if not self._should_retry(error):
             self._failure = error
@@ -333,10 +321,11 @@ class RequestUnit(RoutedUnit):
         """Roll back what a stream has begun, now that its client has left.
 
         What runs later in the same task (a background task) must find the sessions
-        closed. First the stream itself has to hear that it was cancelled.
+        closed. First the stream itself has to hear that it was cancelled: its task
+        group tells it in this round of the event loop, and goes on in the next but one.
         """
-        for _ in range(_CANCELLED_AFTER):
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self._refuse()
         if self._pending:
             await self._run(self._finish(commit=False, reason="the client left"))
         self._refuse()
@@ -357,7 +346,7 @@ class RequestUnit(RoutedUnit):
             self._deadline.stop(self._task)
         if self._leaving is not None:
             await self._left()
-        if self._leases is not None:
+        if self._leases:
             self._end()
         self._receive, self._send = _nothing, _too_late
         self._outer_state = self._exception = self._before = self._task = None

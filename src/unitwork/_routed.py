@@ -32,7 +32,7 @@ class Terms(NamedTuple):
     """What the middleware was told about all its units."""
 
     commit_when: CommitWhen
-    defaults: Callable[[Scope], TransactionOptions]
+    defaults: Callable[[Scope], TransactionOptions] | None
     retry: RetryPolicy
 
 
@@ -64,15 +64,17 @@ class RoutedUnit(UnitOfWork):
         known, asked, options = self._resolved
         if known is not endpoint or asked is not self._asked:
             own = options_of(endpoint, scope.get("method", ""))
-            options = self._terms.defaults(scope) | self._asked | own
+            defaults = self._terms.defaults
+            options = self._asked if defaults is None else defaults(scope) | self._asked
+            options = own if options is NO_OPTIONS else options | own
             self._resolved = (endpoint, self._asked, options)
         return options
 
 
-def asked_by(given: Defaults | None) -> Callable[[Scope], TransactionOptions]:
+def asked_by(given: Defaults | None) -> Callable[[Scope], TransactionOptions] | None:
     """Say in one way what the options of a request are, however they were *given*."""
     if given is None:
-        return _no_options
+        return None
     if isinstance(given, TransactionOptions):
         return lambda scope: given
     if isinstance(given, Mapping):
@@ -89,7 +91,3 @@ def asked_by(given: Defaults | None) -> Callable[[Scope], TransactionOptions]:
             "method, or a function from an ASGI scope to them"
         )
     return lambda scope: given(scope) or NO_OPTIONS
-
-
-def _no_options(scope: Scope) -> TransactionOptions:
-    return NO_OPTIONS

@@ -133,7 +133,7 @@ class Lease:
         if self.held:
             return True
         for line in self.lines:
-            if line.streaming:
+            if line.stream is not None and line.streaming:
                 return True
         return False
 
@@ -303,6 +303,12 @@ class _Fenced(Session):
         bind = super().get_bind(*args, **kwargs)
         return lease.bind(bind, begun=self._transaction is not None)
 
+    def flush(self, *args: Any, **kwargs: Any) -> None:
+        # Of a session that is just being rolled back SQLAlchemy would complain, too.
+        if self._lease is not None:
+            self._lease.check()
+        super().flush(*args, **kwargs)
+
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         # Its objects have left it: SQLAlchemy would complain of them, not of the end.
         if self._lease is not None:
@@ -353,16 +359,17 @@ def _after_begin(
 
 
 def _before_commit(session: _Fenced) -> None:
-    if not session.in_nested_transaction():
+    lease = session._lease
+    if lease is not None and lease.suspect and not session.in_nested_transaction():
         verify(session)
 
 
 def _after_commit(session: Session) -> None:
     lease = _lease_of(session)
-    if lease is None or lease.unit is None or session.in_nested_transaction():
+    if lease is None or lease.doubts is not None:  # it is the unit itself that commits
         return
     began = bool(lease.connections) or not lease.owned
-    if began and lease.doubts is None:  # else it is the unit itself that commits
+    if began and lease.unit is not None and not session.in_nested_transaction():
         lease.unit._committed_by_hand()
 
 

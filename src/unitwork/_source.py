@@ -86,6 +86,7 @@ class Source:
         self._given = given
         is_maker = hasattr(given, "kw")
         self._late = callable(given) and not is_maker
+        self._steady = not self._late and not is_maker
         # A sessionmaker may be told its engine later, by configure().
         if not self._late and not (is_maker and not _engines_of(given)):
             self._adopt(given)
@@ -93,10 +94,12 @@ class Source:
     @property
     def factory(self) -> Factory:
         """The factory in force; a callable is asked each time what it gives."""
+        factory = self._factory
+        if self._steady and factory is not None:
+            return factory
         given: Any = self._given
         if self._late:
             given = given()
-        factory = self._factory
         if factory is None or factory.given is not given or factory.is_outdated:
             return self._adopt(given)
         return factory

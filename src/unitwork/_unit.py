@@ -305,7 +305,7 @@ class UnitOfWork:
             for lease in self._leases.values():
                 if lease.open:
                     return True
-        return bool(self._hooks) or self._is_lost
+        return bool(self._hooks) or (self._poison is not None and self._is_lost)
 
     @property
     def _has_written(self) -> bool:
@@ -321,7 +321,9 @@ class UnitOfWork:
 
     def _settle(self, outcome: Outcome | None) -> None:
         """Refuse the sessions to hooks that run after *outcome*; `None`: no longer."""
-        self._refuses = outcome is not None or self._is_lost
+        self._refuses = outcome is not None or (
+            self._poison is not None and self._is_lost
+        )
         if self._leases is not None:
             for lease in self._leases.values():
                 lease.ended = self if self._refuses else None
@@ -379,7 +381,7 @@ class UnitOfWork:
             )
         finally:
             self._committing = False
-        if committed and self._is_lost:
+        if committed and self._poison is not None and self._is_lost:
             self._poison = None  # `_cut_off` came too late: COMMIT was under way
         if commit and not committed and self._doomed is None and not may_lose:
             if isinstance(self._poison, UnexpectedRollbackError):
