@@ -29,6 +29,7 @@ from unitwork import (
     _session,
 )
 from unitwork._drive import Plan, Step, arun, run, uninterrupted
+from unitwork._ends import conclude, end_message
 from unitwork._hooks import Hook, Hooks
 from unitwork._plan import finish
 
@@ -416,7 +417,7 @@ DROPPED = ["close a: rolled back", "returned"]
 def test_a_block_that_ends_well_commits_and_closes(
     play: Play, unit: UnitOfWork
 ) -> None:
-    assert play.run(unit._conclude(None)) is None
+    assert play.run(conclude(unit, None)) is None
     assert play.steps == COMMITTED + CLOSED
     assert (unit.outcome, unit.reason) == (Outcome.COMMITTED, "the block ended")
 
@@ -424,7 +425,7 @@ def test_a_block_that_ends_well_commits_and_closes(
 def test_a_block_that_raised_rolls_back_and_closes(
     play: Play, unit: UnitOfWork
 ) -> None:
-    assert play.run(unit._conclude(LookupError())) is None
+    assert play.run(conclude(unit, LookupError())) is None
     assert play.steps == ROLLED_BACK + DROPPED
     assert unit.outcome is Outcome.ROLLED_BACK
     assert unit.reason == "LookupError was raised"
@@ -433,7 +434,7 @@ def test_a_block_that_raised_rolls_back_and_closes(
 def test_a_doomed_block_rolls_back_and_closes(play: Play, unit: UnitOfWork) -> None:
     unit.rollback_only("dry run")
 
-    assert play.run(unit._conclude(None)) is None
+    assert play.run(conclude(unit, None)) is None
     assert play.steps == ROLLED_BACK + DROPPED
     assert unit.reason == "dry run"
 
@@ -445,7 +446,7 @@ def test_a_block_with_a_swallowed_error_rolls_back_closes_and_says_so(
     unit._swallowed(swallowed)
     unit._swallowed(OSError("the first one counts"))
 
-    error = play.run(unit._conclude(None))
+    error = play.run(conclude(unit, None))
 
     assert isinstance(error, UnexpectedRollbackError)
     assert error.__cause__ is swallowed
@@ -458,7 +459,7 @@ def test_an_error_that_a_hook_swallowed_counts_too(
     swallowed = LookupError()
     unit.before_commit(unit._swallowed, swallowed)
     unit.before_commit(play.steps.append, "next")
-    plan = unit._conclude(None)
+    plan = conclude(unit, None)
     for _ in range(2):
         next(plan).call()
 
@@ -476,7 +477,7 @@ def test_a_block_whose_commit_fails_is_closed_all_the_same(
 ) -> None:
     error = kind("x")
 
-    assert play.run(unit._conclude(None), step, error) is error
+    assert play.run(conclude(unit, None), step, error) is error
     failed = f"{COMMITTED[step]} fails"
     assert play.steps == [*COMMITTED[:step], failed, *ROLLED_BACK, *DROPPED]
     assert unit.outcome is Outcome.ROLLED_BACK
@@ -488,7 +489,7 @@ def test_a_block_whose_commit_is_lost_is_closed_and_unknown(
 ) -> None:
     error = ConnectionError("lost")
 
-    unknown = play.run(unit._conclude(None), 1, error)
+    unknown = play.run(conclude(unit, None), 1, error)
 
     assert isinstance(unknown, CommitUnknownError)
     assert play.steps[1:] == ["commit a fails", "rollback a", *UNKNOWN]
@@ -503,7 +504,7 @@ def test_a_block_that_is_told_to_exit_in_a_hook_was_committed_and_is_closed(
 ) -> None:
     error = SystemExit()
 
-    assert play.run(unit._conclude(None), 2, error) is error
+    assert play.run(conclude(unit, None), 2, error) is error
     assert play.steps == [*COMMITTED[:2], "on_commit fails", *CLOSED]
     assert unit.outcome is Outcome.COMMITTED
 
@@ -512,7 +513,7 @@ def test_a_block_that_is_told_to_exit_in_a_hook_was_committed_and_is_closed(
 def test_a_block_that_can_not_be_rolled_back_is_closed_all_the_same(
     play: Play, unit: UnitOfWork, kind: type[BaseException]
 ) -> None:
-    play.run(unit._conclude(LookupError()), 0, kind("x"))
+    play.run(conclude(unit, LookupError()), 0, kind("x"))
 
     assert play.steps[0] == "rollback a fails"
     assert play.steps[-2:] == DROPPED
@@ -524,7 +525,7 @@ def test_hooks_already_see_the_outcome(play: Play, unit: UnitOfWork) -> None:
     unit.before_commit(lambda: seen.append(unit.outcome))
     unit.on_commit(lambda: seen.append(unit.outcome))
 
-    run(without_sessions(unit._conclude(None)))
+    run(without_sessions(conclude(unit, None)))
 
     assert seen == [None, Outcome.COMMITTED]
 
@@ -543,13 +544,13 @@ def without_sessions(plan: Plan[None]) -> Plan[None]:
 def test_a_message_is_ended_but_its_unit_is_not(
     play: Play, unit: UnitOfWork, error: Exception | None
 ) -> None:
-    assert play.run(unit._end_message(error)) is None
+    assert play.run(end_message(unit, error)) is None
     assert play.steps == (ROLLED_BACK if error else COMMITTED)
 
     play.steps.clear()
     play.leases[0].open = True
     unit.on_commit(play.steps.append, "next")
-    assert play.run(unit._end_message(None)) is None
+    assert play.run(end_message(unit, None)) is None
     assert play.steps == ["commit a", "next"]
     assert play.leases[0].ended is None
 
@@ -559,12 +560,12 @@ def test_what_dooms_one_message_leaves_the_next_alone(
     play: Play, unit: UnitOfWork, doom: str
 ) -> None:
     getattr(unit, doom)(LookupError())
-    play.run(unit._end_message(None))
+    play.run(end_message(unit, None))
     assert play.steps == ROLLED_BACK
 
     play.steps.clear()
     play.leases[0].open = True
-    assert play.run(unit._end_message(None)) is None
+    assert play.run(end_message(unit, None)) is None
     assert (play.steps, unit.outcome) == (["commit a"], Outcome.COMMITTED)
 
 

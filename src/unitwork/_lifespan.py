@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy import text
 
+from ._ends import cut_off
+
 if TYPE_CHECKING:
     from ._source import Source
 
@@ -153,7 +155,7 @@ async def _drain(source: Source) -> None:
         source.name,
         source.settings.drain_timeout,
     )
-    endings = (unit._run(unit._cut_off()) for unit in left)
+    endings = (unit._run(cut_off(unit)) for unit in left)
     for error in await asyncio.gather(*endings, return_exceptions=True):
         if error is not None:
             log.error("a unit could not be rolled back at shutdown", exc_info=error)

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._asking import check_in_time
 from ._body import Recording, is_kept, record
 from ._deadline import Deadline
 from ._drive import uninterrupted
 from ._ending import Ending, Outcome, Verdict, judge
+from ._ends import finish_unit
 from ._replay import Attempts, Origin
 from ._routed import RoutedUnit, Terms
 from ._unit import UnitOfWork
@@ -154,7 +156,7 @@ class RequestUnit(RoutedUnit):
         options = self._options
         try:
             if options is not NO_OPTIONS:
-                self._check_in_time()
+                check_in_time(self)
             verdict = self._judge(options)
         except Exception as error:
             await self._drop(f"{type(error).__name__} was raised")
@@ -166,7 +168,8 @@ class RequestUnit(RoutedUnit):
         if commits and self._streams_what_it_wrote(hold=options.stream):
             await self._drop("it would have to be committed later")
             self._fail(UsageError(_STREAMS))
-        ending = self._finish(
+        ending = finish_unit(
+            self,
             commit=verdict.commit,
             reason=verdict.reason,
             streaming=streaming,
@@ -187,7 +190,7 @@ class RequestUnit(RoutedUnit):
 
     async def _drop(self, reason: str) -> None:
         try:
-            await self._run(self._finish(commit=False, reason=reason))
+            await self._run(finish_unit(self, commit=False, reason=reason))
         except Exception as error:
             self._fail(error)
 
@@ -315,7 +318,7 @@ class RequestUnit(RoutedUnit):
         if self._leaving is not None:
             await self._left()
         if self._pending:
-            await self._run(self._finish(commit=False, reason=reason))
+            await self._run(finish_unit(self, commit=False, reason=reason))
 
     async def _leave_stream(self) -> None:
         """Roll back what a stream has begun, now that its client has left.
@@ -327,7 +330,7 @@ class RequestUnit(RoutedUnit):
         await asyncio.sleep(0)
         self._refuse()
         if self._pending:
-            await self._run(self._finish(commit=False, reason="the client left"))
+            await self._run(finish_unit(self, commit=False, reason="the client left"))
         self._refuse()
 
     async def _left(self) -> None:

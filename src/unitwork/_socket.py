@@ -10,6 +10,7 @@ from typing import Any
 
 from ._drive import arun, uninterrupted
 from ._ending import CommitWhen, Ending, Verdict, judge
+from ._ends import end_message
 from ._unit import UnitOfWork
 
 __all__ = ["Messages"]
@@ -113,12 +114,12 @@ class Messages:
     async def abandon(self, error: BaseException) -> None:
         """Roll back: the application has left with *error*."""
         if self._unit._pending:
-            await uninterrupted(arun(self._unit._end_message(error)))
+            await uninterrupted(arun(end_message(self._unit, error)))
 
     async def _end(self, error: BaseException | None) -> None:
         _settling.set(self)
         verdict = None if self._status is None else self._judge(error, self._status)
-        await arun(self._unit._end_message(error, verdict))
+        await arun(end_message(self._unit, error, verdict))
 
     def _judge(self, error: BaseException | None, status: int) -> Verdict:
         """Judge a refusal, which is an HTTP response."""

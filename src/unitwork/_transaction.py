@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
 from sqlalchemy import exc
 
+from ._asking import join
 from ._current import current, unit_of
 from ._drive import Plan, run
 from ._ending import Outcome
+from ._ends import conclude
 from ._unit import UnitOfWork
 from .errors import MissingSessionError, PoolTimeoutError, UsageError
 from .options import NO_OPTIONS, TransactionOptions
@@ -85,7 +87,7 @@ class _Block(Generic[S]):
             self._lease = self._unit._lease(self._source)
             self._token = current.set(self._unit)
         else:
-            around._join(self._source, self._options)
+            join(around, self._options)
             self._unit = around
             self._lease = around._lease(self._source)
         return cast(S, self._lease.session)
@@ -113,7 +115,7 @@ class _Block(Generic[S]):
         """End the unit of our own; name the cause if the pool had nothing for it."""
         assert self._unit is not None
         try:
-            yield from self._unit._conclude(error)
+            yield from conclude(self._unit, error)
         except _IN_VAIN as failure:  # a flush had to connect
             self._check_room(failure)
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextvars import copy_context
 from functools import partial
@@ -11,11 +10,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._begin import Begin
 from ._current import current
-from ._drive import Pause, Plan, arun, uninterrupted
-from ._ending import Outcome, Verdict
+from ._drive import Plan, arun, uninterrupted
+from ._ending import Outcome
 from ._hooks import Hook, Hooks, enclosing
-from ._line import unexpected
-from ._plan import HAD_COMMITTED, finish
 from .errors import (
     SessionEndedError,
     UnexpectedRollbackError,
@@ -33,9 +30,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOTHING = Begin()
-_PAUSE = 0.005  # seconds between two looks at a unit that is being committed
-_NOT_BEGUN = "no transaction was begun"
-_BY_HAND = "session.commit() was called"
+NOT_BEGUN = "no transaction was begun"
+BY_HAND = "session.commit() was called"
 
 
 class UnitOfWork:
@@ -104,7 +100,7 @@ class UnitOfWork:
             return self._result[1]
         if not self._ended:
             return ""
-        return _BY_HAND if self._by_hand else _NOT_BEGUN
+        return BY_HAND if self._by_hand else NOT_BEGUN
 
     def __repr__(self) -> str:
         return f"<UnitOfWork {self._fate}>"
@@ -214,27 +210,6 @@ class UnitOfWork:
             return False
         return self._irrevocable is None
 
-    def _ask(self, options: TransactionOptions) -> None:
-        """Ask for *options*, for all that is yet to begin."""
-        self._check_open()
-        self._asked = self._asked | options
-        self._check_in_time()
-
-    def _join(self, source: Source, options: TransactionOptions) -> None:
-        """Let a block inside ask for *options*, if they don't contradict ours."""
-        if options is NO_OPTIONS:
-            return
-        ours, theirs = self._options.begin, options.begin
-        for key, theirs_is in zip(Begin._fields, theirs, strict=True):
-            given = getattr(options, key, None)
-            if given is not None and getattr(self._options, key) not in (None, given):
-                raise UsageError(
-                    f"this block asks for {key}={theirs_is!r}, and the unit around it, "
-                    f"in whose transaction it is, for {key}={getattr(ours, key)!r}; "
-                    'say the same, or open a block of its own: nested="own"'
-                )
-        self._ask(options)
-
     def _asks(self, lease: Lease) -> Begin | None:
         """What the next transaction of *lease* is to begin with; `None`: nothing."""
         options = self._options
@@ -244,14 +219,6 @@ class UnitOfWork:
         if lease.two_begins and not self._may_write:
             begin = begin._replace(deferred=True)
         return None if begin == _NOTHING else begin
-
-    def _check_in_time(self) -> None:
-        """Raise `UsageError` if what is asked for now came too late for a session."""
-        for source, lease in (self._leases or {}).items():
-            if lease.owned and lease.open and lease.connections:
-                asks = self._asks(lease)
-                if asks != lease.asks:
-                    raise UsageError(_too_late(source.name, asks, lease.asks))
 
     def _covers(self, source: Source) -> bool:
         return source in self._sources.values()
@@ -338,82 +305,6 @@ class UnitOfWork:
         leases = self._leases.values() if self._leases else ()
         return [x for x in leases if x.open and (streaming or not x.streaming)]
 
-    def _finish(
-        self,
-        *,
-        commit: bool,
-        reason: str,
-        streaming: bool = True,
-        may_lose: bool = False,
-    ) -> Plan[None]:
-        """End what is open, note the outcome; *streaming* sessions too, or not yet.
-
-        What was doomed is rolled back all the same. Raises `UnexpectedRollbackError` if
-        nobody had asked for that, unless the work *may* be lost without a word.
-        """
-        leases = partial(self._open_leases, streaming=streaming)
-        hooks = self._hooks
-        if hooks and not streaming and any(x.streaming for x in self._open_leases()):
-            hooks = None  # their time comes after the stream
-
-        def settled(outcome: Outcome, error: BaseException | None) -> None:
-            why = reason
-            if error is not None:
-                why = "; ".join(_failed(error))
-            elif outcome is Outcome.EMPTY:
-                outcome = Outcome.COMMITTED if self._by_hand else outcome
-                why = _BY_HAND if self._by_hand else _NOT_BEGUN
-            elif commit and outcome is Outcome.ROLLED_BACK:
-                why = self._doomed or "an error was swallowed"
-            self._note(outcome, why)
-            self._settle(outcome)
-
-        if not commit:  # a stray thread must not begin anew behind the rollback
-            self._settle(Outcome.ROLLED_BACK)
-        self._committing = commit
-        try:
-            committed = yield from finish(
-                leases,
-                hooks,
-                commit=commit,
-                doomed=lambda: self._doomed is not None or self._poison is not None,
-                settled=settled,
-            )
-        finally:
-            self._committing = False
-        if committed and self._poison is not None and self._is_lost:
-            self._poison = None  # `_cut_off` came too late: COMMIT was under way
-        if commit and not committed and self._doomed is None and not may_lose:
-            if isinstance(self._poison, UnexpectedRollbackError):
-                raise self._poison
-            raise unexpected(self._poison) from self._poison
-
-    def _conclude(self, error: BaseException | None) -> Plan[None]:
-        """End the unit of a block, for good."""
-        reason = "the block ended" if error is None else _raised(error)
-        around = self._parent
-        wrote = around is not None and self._has_written
-        try:
-            yield from self._finish(commit=error is None, reason=reason)
-        finally:
-            if around is not None and wrote and self.outcome is not Outcome.ROLLED_BACK:
-                around._never_again("a block of its own inside has committed")
-            self._end()
-
-    def _end_message(
-        self, error: BaseException | None, verdict: Verdict | None = None
-    ) -> Plan[None]:
-        """End what one WebSocket message has begun; the next one starts afresh."""
-        reason = "the message was handled" if error is None else _raised(error)
-        commit, reason = verdict or Verdict(error is None, reason)
-        self._commit_anyway = False
-        self._result = None
-        try:
-            yield from self._finish(commit=commit, reason=reason)
-        finally:
-            self._doomed = self._poison = None
-            self._settle(None)
-
     def _note(self, outcome: Outcome, reason: str) -> None:
         """The first word counts: it is what the client was told."""
         if self._result is None or self._result[0] is Outcome.EMPTY:
@@ -451,30 +342,6 @@ class UnitOfWork:
     def _is_lost(self) -> bool:
         """Whether it must not be told as a success, however little is open now."""
         return isinstance(self._poison, UnexpectedRollbackError)
-
-    def _cut_off(self) -> Plan[None]:
-        """Roll back what is open, and refuse more: the application shuts down.
-
-        A unit that is being committed gets some time for that.
-        """
-        leases = tuple((self._leases or {}).values())
-        until = time.monotonic() + max((x.patience for x in leases), default=0.0)
-        while self._committing and time.monotonic() < until:
-            yield Pause(_PAUSE)
-        if self._ended or (self.outcome is Outcome.COMMITTED and not self._pending):
-            self._refuse()
-            return
-        self._swallowed(
-            UnexpectedRollbackError(
-                "the application shut down before this unit of work had ended; it was "
-                "rolled back"
-            )
-        )
-        if any(lease.doubts is not None for lease in leases):
-            for lease in leases:
-                lease.discard()  # COMMIT does not end: its outcome is in doubt now
-            return
-        yield from self._finish(commit=False, reason="the application shut down")
 
     def _end(self) -> None:
         """Close the sessions for good, and let go of everything.
@@ -518,27 +385,3 @@ class UnitOfWork:
         leases = self._leases.values() if self._leases else ()
         within = tuple(t for x in leases for t in enclosing(x.sync_session))
         return Hook(partial(hook, *args, **kwargs), within)
-
-
-def _too_late(name: str, asks: Begin | None, begun: Begin | None) -> str:
-    now, before = asks or _NOTHING, begun or _NOTHING
-    changed = [
-        f"{key}={getattr(now, key)!r}"
-        for key in Begin._fields
-        if getattr(now, key) != getattr(before, key)
-    ]
-    return (
-        f"{', '.join(changed)} comes too late: the transaction in database {name!r} "
-        "has begun without it. Say so before the first statement, or of the unit around"
-    )
-
-
-def _failed(error: BaseException) -> Iterator[str]:
-    yield f"COMMIT failed: {type(error).__name__}"
-    for note in getattr(error, "__notes__", ()):
-        if note.endswith(HAD_COMMITTED):
-            yield note
-
-
-def _raised(error: BaseException) -> str:
-    return f"{type(error).__name__} was raised"

@@ -12,6 +12,7 @@ from sqlalchemy import exc
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ._asking import ask
 from ._classify import Kind, classify
 from ._current import current_unit
 from ._unit import UnitOfWork
@@ -45,10 +46,10 @@ def transaction_options(
     """
     asked = TransactionOptions(**options)
 
-    async def ask() -> None:
-        current_unit()._ask(asked)
+    async def ask_for_them() -> None:
+        ask(current_unit(), asked)
 
-    return ask
+    return ask_for_them
 
 
 _BUSY = {Kind.RETRY, Kind.RETRY_WITH_CARE, Kind.UNAVAILABLE}
