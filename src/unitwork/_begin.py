@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-__all__ = ["AUTOCOMMIT", "Begin", "Binds", "Opening", "listen_for_pragmas"]
+__all__ = ["AUTOCOMMIT", "Begin", "Binds", "listen_for_pragmas", "tell"]
 
 AUTOCOMMIT = "AUTOCOMMIT"
 _KEPT = 256  # engines with options that are kept for the next transaction like that
@@ -116,8 +116,6 @@ def _sqlite(dialect: Dialect, begin: Begin) -> Opening:
 def _mysql(dialect: Dialect, begin: Begin) -> Opening:
     """Set the next transaction's characteristics, and the limits of each statement."""
     _lacks(dialect, begin, "deferrable")
-    if not getattr(dialect, "is_mariadb", False):
-        _lacks(dialect, begin, "timeout", "lock_timeout")
     alone = begin.isolation_level == AUTOCOMMIT
     wanted = []
     if begin.isolation_level is not None and not alone:
@@ -171,6 +169,20 @@ def _lacks(dialect: Dialect, begin: Begin, *names: str) -> None:
 def _milliseconds(seconds: float) -> int:
     """What PostgreSQL counts in; 0 is no limit, and so is infinity."""
     return 0 if math.isinf(seconds) else max(1, math.ceil(seconds * 1000))
+
+
+def tell(connection: Connection, line: Line, opening: Opening) -> None:
+    """Tell the database what the transaction that has just begun asks for."""
+    dialect = connection.dialect
+    if opening.prefix and not getattr(dialect, "is_mariadb", False):
+        raise UsageError(
+            "MySQL knows no time limits of a transaction, and timeout or "
+            "lock_timeout was asked for; leave it out"
+        )
+    line.read_only, line.guarded = opening.read_only, opening.guarded
+    line.prefix = opening.prefix
+    if opening.statement:
+        connection.exec_driver_sql(opening.statement)
 
 
 def listen_for_pragmas(engine: Engine) -> None:

@@ -23,7 +23,7 @@ from support.asgi import Reply, call
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.models import add_item, names
 from support.pool import check_pool_is_whole, eventually
-from support.proxy import Line, Proxy
+from support.proxy import Proxy, RoundTrips
 from unitwork import (
     CommitUnknownError,
     CommitVerifier,
@@ -331,23 +331,6 @@ async def test_another_history_can_not_tell(
 
 
 # What it costs
-
-
-class RoundTrips:
-    """Counts how often the client speaks after the server has."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._answered = True
-
-    def sent(self, line: Line, data: bytes) -> bytes:
-        self.count += self._answered
-        self._answered = False
-        return data
-
-    def received(self, line: Line, data: bytes) -> bytes:
-        self._answered = True
-        return data
 
 
 def look(session: Session, name: str) -> None:

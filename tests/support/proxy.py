@@ -255,3 +255,20 @@ class _End(asyncio.Protocol):
             linger = struct.pack("ii", 1, 0)
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._transport.abort()
+
+
+class RoundTrips:
+    """Counts how often the client speaks after the server has."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._answered = True
+
+    def sent(self, line: Line, data: bytes) -> bytes:
+        self.count += self._answered
+        self._answered = False
+        return data
+
+    def received(self, line: Line, data: bytes) -> bytes:
+        self._answered = True
+        return data
