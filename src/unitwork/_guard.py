@@ -76,9 +76,10 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
     is_async = engine.dialect.is_async
     ping_after = settings.ping_after_idle
 
-    def connect(dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    def connect(dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry) -> Line:
         loop = asyncio.get_running_loop() if is_async else None
-        record.info[KEY] = Line(loop, record.driver_connection)
+        line = record.info[KEY] = Line(loop, record.driver_connection)
+        return line
 
     def checkin(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
         if dbapi_connection is None:
@@ -96,10 +97,9 @@ def guard(engine: Engine, settings: DatabaseSettings) -> None:
     def checkout(
         dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object
     ) -> None:
-        line: Line | None = record.info.get(KEY)
-        if line is None:  # connected before the guard listened
-            connect(dbapi_connection, record)
-            line = record.info[KEY]
+        known: Line | None = record.info.get(KEY)
+        # Without a line it was connected before the guard listened.
+        line = known or connect(dbapi_connection, record)
         # A statement that outlived its session may have begun anew meanwhile.
         if in_transaction(line.driver_connection):
             raise DisconnectionError("the pooled connection is inside a transaction")
