@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from threading import Event
 from typing import Any
 
 import anyio
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from conftest import POSTGRESQL, only
+from conftest import everywhere, only
 from support.asgi import call
+from support.conflicts import Conflict
 from support.flavours import Flavour, Observer
+from support.holding import holding
 from support.models import add_item, names
 from support.pool import check_pool_is_whole
-from support.proxy import Proxy
-from unitwork import DBSessionMiddleware, DeadlineExceededError, transactional
+from unitwork import (
+    DBSessionMiddleware,
+    DeadlineExceededError,
+    RetryPolicy,
+    transactional,
+)
 from unitwork.fastapi import exception_handlers
+from unitwork.testing import no_waits
 
 pytestmark = pytest.mark.anyio
 
@@ -75,22 +80,21 @@ async def test_without_a_handler_the_error_is_raised(flavour: Flavour) -> None:
     assert "0.15 seconds" in str(reply.error)
 
 
-@only("psycopg-async", "asyncpg", "psycopg")
+@everywhere
 async def test_a_statement_under_way_is_given_up(
     flavour: Flavour, observer: Observer
 ) -> None:
-    # Nobody cancels what a thread has sent: the server is done with it by itself.
-    seconds = 60 if flavour.is_async else 1
+    with holding(flavour) as hold:
 
-    def sleep(session: Session) -> None:
-        add_item(session)
-        session.execute(text(f"SELECT pg_sleep({seconds})"))
+        def work(session: Session) -> None:
+            add_item(session)
+            hold.execute(session)
 
-    reply = await call(serve(flavour, SOON(flavour.endpoint(sleep))), "POST", "/")
+        reply = await call(serve(flavour, SOON(flavour.endpoint(work))), "POST", "/")
 
-    assert (reply.status, observer.names()) == (504, [])
-    assert await flavour.work(names) == []
+    assert (reply.status, reply.complete) == (504, True)
     await check_pool_is_whole(flavour)
+    assert observer.names() == []
 
 
 @only("sqlite3", "psycopg")
@@ -119,36 +123,80 @@ async def test_a_thread_that_goes_on_can_write_no_more(
     await check_pool_is_whole(flavour)
 
 
-@only(*POSTGRESQL)
-async def test_a_commit_under_way_stands(flavour: Flavour, observer: Observer) -> None:
-    async with Proxy(flavour.url) as proxy:
-        there = replace(flavour, url=proxy.url).another()
-        await there.work(names)
-        app = serve(there, SOON(there.endpoint(lambda s: add_item(s).id)))
-        held = asyncio.Event()
-
-        def hold() -> None:
-            for line in proxy.lines.values():
-                line.hold()
-            held.set()
-
-        proxy.when(b"COMMIT", hold)
-        task = asyncio.create_task(call(app, "POST", "/"))
-        await held.wait()
-        await after(0.3)
-        for line in proxy.lines.values():
-            line.release()
-        reply = await task
-        await there.dispose()
-
-    assert (reply.status, observer.names()) == (200, ["one"])
+# With attempts
 
 
-async def after(seconds: float) -> None:
-    """Wait till a timer that was set before has gone off, and what it does is done."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    await over.wait()
+@only("sqlite3", "asyncpg")
+async def test_no_attempt_begins_after_it(flavour: Flavour) -> None:
+    attempts = []
+
+    def lose(session: Session) -> None:
+        attempts.append(add_item(session))
+        raise Conflict
+
+    endpoint = transactional(deadline=30, attempts=3)(flavour.endpoint(lose))
+    patient = RetryPolicy(first_wait=1e7, longest_wait=1e7, give_up_after=1e9)
+
+    reply = await call(serve(flavour, endpoint, retry=patient), "POST", "/")
+
+    assert isinstance(reply.error, Conflict)
+    assert len(attempts) == 1
+
+
+@ASYNC
+async def test_a_later_attempt_has_what_is_left_even_before_its_route_is_found(
+    flavour: Flavour, observer: Observer
+) -> None:
+    attempts = []
+
+    async def hang(request: Any, call_next: Any) -> Any:
+        attempts.append(request)
+        if len(attempts) > 1:
+            await asyncio.Event().wait()
+        return await call_next(request)
+
+    def lose(session: Session) -> None:
+        add_item(session)
+        raise Conflict
+
+    app = FastAPI()
+    app.add_middleware(BaseHTTPMiddleware, dispatch=hang)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.post("/")(transactional(deadline=0.3, attempts=3)(flavour.endpoint(lose)))
+
+    with no_waits():
+        async with asyncio.timeout(10):
+            reply = await call(app, "POST", "/")
+
+    assert isinstance(reply.error, DeadlineExceededError)
+    assert observer.names() == []
+    await check_pool_is_whole(flavour)
+
+
+# With others that cancel, or stand between
+
+
+@ASYNC
+async def test_it_counts_though_the_session_was_used_before_the_route_was_found(
+    flavour: Flavour, observer: Observer
+) -> None:
+    class Early:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await flavour.do(flavour.db.current, names)
+            await self.app(scope, receive, send)
+
+    app = FastAPI(exception_handlers=exception_handlers)
+    app.add_middleware(Early)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.post("/")(hanging(flavour, asyncio.Event().wait))
+
+    async with asyncio.timeout(10):
+        reply = await call(app, "POST", "/")
+
+    assert (reply.status, observer.names()) == (504, [])
 
 
 @ASYNC
@@ -211,6 +259,9 @@ async def test_the_callers_own_time_limit_still_works(
 
     with pytest.raises(TimeoutError):
         await request_and_wait()
+    with anyio.move_on_after(0.01) as scope:
+        await anyio.sleep_forever()
+    assert scope.cancelled_caught
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -234,6 +285,27 @@ async def test_a_cancellation_by_the_server_is_no_deadline(
     with pytest.raises(asyncio.CancelledError):
         await task
 
+    assert observer.names() == []
+    await check_pool_is_whole(flavour)
+
+
+@ASYNC
+async def test_a_cancellation_by_the_server_at_the_same_time_comes_first(
+    flavour: Flavour, observer: Observer
+) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def be_cancelled_twice() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tasks[0].cancel()
+
+    app = serve(flavour, hanging(flavour, be_cancelled_twice))
+    tasks.append(asyncio.create_task(call(app, "POST", "/")))
+    await asyncio.wait(tasks)
+
+    assert tasks[0].cancelled()
     assert observer.names() == []
     await check_pool_is_whole(flavour)
 

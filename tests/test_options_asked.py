@@ -124,6 +124,27 @@ async def test_of_starlettes_functions_classes_and_methods(flavour: Flavour) -> 
 
 
 @FEW
+async def test_head_has_those_of_get_where_get_answers_it(flavour: Flavour) -> None:
+    class Endpoint(HTTPEndpoint):
+        @SERIAL
+        async def get(self, request: Request) -> Response:
+            session = await flavour.db.session(request)
+            return JSONResponse(await flavour.do(session, level))
+
+    class Two(Endpoint):
+        @transactional(isolation_level="REPEATABLE READ")
+        async def head(self, request: Request) -> Response:
+            return await self.get(request)
+
+    app = Starlette(routes=[Route("/get", Endpoint), Route("/two", Two)])
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    one, other = await call(app, "HEAD", "/get"), await call(app, "HEAD", "/two")
+
+    assert (one.json, other.json) == ("serializable", "repeatable read")
+
+
+@FEW
 async def test_by_method_and_by_request(flavour: Flavour) -> None:
     def by_request(scope: Any) -> TransactionOptions | None:
         if scope["path"] == "/a":
@@ -152,6 +173,24 @@ def test_defaults_that_are_none_are_refused(options: Any) -> None:
     db = Database("sqlite://")
     with pytest.raises(UsageError, match="TransactionOptions"):
         DBSessionMiddleware(FastAPI(), db, options=options)
+
+
+@only("sqlite3", "asyncpg")
+async def test_a_function_that_gives_something_else_is_named(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def wrong(scope: Any) -> Any:
+        return {"read_only": True}
+
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db, options=wrong)
+    app.post("/")(flavour.endpoint(lambda session: add_item(session).id))
+
+    reply = await call(app, "POST", "/")
+
+    assert isinstance(reply.error, UsageError)
+    assert "wrong" in str(reply.error)
+    assert observer.names() == []
 
 
 @FEW
@@ -188,11 +227,11 @@ async def test_405_for_a_get_that_writes_if_somebody_wants_it(flavour: Flavour) 
     options = TransactionOptions(read_only=True)
     app.add_middleware(DBSessionMiddleware, db=flavour.db, options=options)
     endpoint = flavour.endpoint(lambda session: add_item(session).id)
-    app.api_route("/", methods=["GET", "POST"])(endpoint)
+    app.api_route("/", methods=["GET", "HEAD", "POST"])(endpoint)
 
     got, posted = await call(app, "GET", "/"), await call(app, "POST", "/")
 
-    assert got.status == 405
+    assert (got.status, (await call(app, "HEAD", "/")).status) == (405, 405)
     assert dict(got.starts[0]["headers"])[b"allow"] == b""
     assert isinstance(posted.error, ReadOnlyError)
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy import create_engine, delete, insert, select, text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
 
 from conftest import MARIADB, POSTGRESQL, everywhere, only
 from support.flavours import Flavour, Observer
-from support.models import add_item, names
+from support.models import Child, Item, add_item, names
 from support.proxy import Proxy, RoundTrips
 from unitwork import (
     ReadOnlyError,
@@ -172,6 +173,82 @@ async def test_autocommit_reads_and_refuses_to_write(
     assert observer.names() == ["one"]
 
 
+WRITES_ONE = "INSERT INTO item (name) VALUES ('one')"
+
+
+@only(*POSTGRESQL)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        text(f"WITH made AS ({WRITES_ONE} RETURNING id) SELECT * FROM made"),
+        text(f"EXPLAIN ANALYZE {WRITES_ONE}"),
+        select(insert(Item).values(name="one").returning(Item.id).cte()),
+    ],
+)
+async def test_autocommit_refuses_a_write_in_disguise(
+    flavour: Flavour, observer: Observer, statement: Any
+) -> None:
+    with pytest.raises(ReadOnlyError, match="AUTOCOMMIT"):
+        await flavour.work(lambda s: s.execute(statement), isolation_level="AUTOCOMMIT")
+
+    assert observer.names() == []
+
+
+# Wherever the engine comes from
+
+
+def made_by_hand(flavour: Flavour) -> Any:
+    create = create_async_engine if flavour.is_async else create_engine
+    return create(flavour.url)
+
+
+def serving(flavour: Flavour, source: Any) -> Flavour:
+    return replace(flavour, db=type(flavour.db)(source))
+
+
+@everywhere
+async def test_on_an_engine_that_somebody_else_has_made(
+    flavour: Flavour, observer: Observer
+) -> None:
+    engine = made_by_hand(flavour)
+    late = serving(flavour, lambda: engine)
+    before = await late.work(show)
+
+    assert await late.work(show, **ASKED[kind(flavour)]) == IN_FORCE[kind(flavour)]
+    with pytest.raises(ReadOnlyError):
+        await late.work(add_item, read_only=True)
+    assert await late.work(show) == before
+    await late.work(lambda session: add_item(session) and None)
+    await late.dispose()
+    assert observer.names() == ["one"]
+
+
+@only(*POSTGRESQL)
+async def test_on_each_engine_of_a_session_that_has_several(flavour: Flavour) -> None:
+    engines = [made_by_hand(flavour), made_by_hand(flavour)]
+    make: Any = async_sessionmaker if flavour.is_async else sessionmaker
+    binds = dict(zip((Item, Child), engines, strict=True))
+    several = serving(flavour, make(engines[0], binds=binds))
+
+    def ask_both(session: Session) -> list[Any]:
+        return [
+            [
+                *session.execute(
+                    text(SHOWS["postgresql"]), bind_arguments={"mapper": mapper}
+                ).one(),
+            ]
+            for mapper in (Item, Child)
+        ]
+
+    inside = await several.work(ask_both, **ASKED["postgresql"])
+    after = await several.work(ask_both)
+    for engine in engines:
+        await serving(flavour, engine).dispose()
+
+    assert inside == [IN_FORCE["postgresql"]] * 2
+    assert after[0] == after[1] != inside[0]
+
+
 @only("sqlite3", "aiosqlite")
 @pytest.mark.parametrize(("option", "value"), [("deferrable", True), ("timeout", 1.0)])
 async def test_an_engine_that_lacks_an_option_says_so(
@@ -289,3 +366,15 @@ async def test_mariadb_needs_one_round_trip_at_most(
 ) -> None:
     plain = await trips(flavour, read)
     assert await trips(flavour, read, **options) == plain + more
+
+
+@only(*MARIADB)
+async def test_rows_that_the_orm_adds_still_go_in_one_round_trip(
+    flavour: Flavour,
+) -> None:
+    def add_many(session: Session) -> None:
+        session.execute(delete(Item))
+        session.add_all([Item(name=str(number)) for number in range(20)])
+
+    plain = await trips(flavour, add_many)
+    assert await trips(flavour, add_many, timeout=5.0, lock_timeout=1.0) == plain

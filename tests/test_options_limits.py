@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI, HTTPException
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
@@ -14,7 +16,7 @@ from starlette.responses import StreamingResponse
 from conftest import MARIADB, POSTGRESQL, everywhere, only
 from support.asgi import call
 from support.flavours import Flavour, Observer
-from support.models import add_item, names
+from support.models import Item, add_item, names
 from unitwork import (
     DBSessionMiddleware,
     UsageError,
@@ -68,6 +70,63 @@ async def test_a_lock_that_is_not_to_be_had_is_a_503(flavour: Flavour) -> None:
     reply = await call(app, "POST", "/")
 
     assert (reply.status, reply.complete) == (503, True)
+
+
+@only("sqlite3", "aiosqlite")
+async def test_sqlite_waits_for_its_lock_no_longer_and_only_then(
+    flavour: Flavour,
+) -> None:
+    def patience(session: Session) -> int:
+        return int(session.execute(text("PRAGMA busy_timeout")).scalar_one())
+
+    patient = {"connect_args": {"timeout": 30}}
+    one = flavour.another(pool_size=1, max_overflow=0, **patient)
+    before = await one.work(patience)
+    app = FastAPI(exception_handlers=exception_handlers)
+    app.add_middleware(DBSessionMiddleware, db=one.db)
+    endpoint = one.endpoint(lambda session: add_item(session).id)
+    app.post("/")(transactional(lock_timeout=0.05)(endpoint))
+
+    async with flavour.block() as session:
+        await flavour.do(session, add_item)
+        async with asyncio.timeout(10):
+            reply = await call(app, "POST", "/")
+    after = await one.work(patience)
+    await one.dispose()
+
+    assert (reply.status, reply.complete) == (503, True)
+    assert after == before
+
+
+@only(*MARIADB)
+async def test_mariadb_knows_the_limits_in_statements_of_each_kind(
+    flavour: Flavour, observer: Observer
+) -> None:
+    limit = "@@max_statement_time"
+
+    def define(session: Session) -> None:
+        session.execute(text("DROP PROCEDURE IF EXISTS report"))
+        session.execute(text(f"CREATE PROCEDURE report() SELECT {limit}"))
+
+    def work(session: Session) -> list[Any]:
+        with session.begin_nested():
+            session.execute(insert(Item), [{"name": "one"}, {"name": "two"}])
+        streaming = {"stream_results": True}
+        stream = session.execute(
+            text(f"SELECT {limit} FROM item"), execution_options=streaming
+        )
+        return [
+            *stream.scalars(),
+            session.execute(text("CALL report()")).scalar_one(),
+            session.execute(
+                text(f"WITH x AS (SELECT {limit} AS y) SELECT y FROM x")
+            ).scalar_one(),
+        ]
+
+    await flavour.work(define)
+
+    assert await flavour.work(work, timeout=5.0) == [5.0] * 4
+    assert observer.names() == ["one", "two"]
 
 
 @only(*POSTGRESQL)

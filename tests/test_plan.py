@@ -23,6 +23,7 @@ from unitwork import (
     CommitUnknownError,
     DatabaseSettings,
     Outcome,
+    PartialCommitError,
     UnexpectedRollbackError,
     UnitOfWork,
     UsageError,
@@ -53,6 +54,8 @@ class StubLease:
     suspect = False
     over = False
     places = ()
+    committing = False
+    stores_at_once = False
     patience = 0.0
     settings = DatabaseSettings(commit_timeout=9.0)
     doubts: Any = ()
@@ -288,12 +291,32 @@ def test_a_second_commit_that_fails_says_that_the_first_stands(
     play: Play, kind: type[BaseException]
 ) -> None:
     full(play)
+    play.hook("on_unknown", "unknown")
     error = kind("second")
 
-    assert play.run(play.finish(commit=True), 5, error) is error
-    assert play.steps[5:7] == ["commit b fails", "rollback b"]
-    assert error.__notes__ == ["1 of 2 databases had committed"]
-    assert play.outcomes == [Outcome.ROLLED_BACK]
+    raised = play.run(play.finish(commit=True), 5, error)
+
+    assert play.steps[5:] == ["commit b fails", "rollback b", "unknown"]
+    assert play.outcomes == [Outcome.PARTIAL]
+    assert raised is error or isinstance(raised, PartialCommitError)
+
+
+@pytest.mark.parametrize(
+    ("error", "rolled_back", "unknown"),
+    [(LookupError(), ("b", "c"), ()), (ConnectionError(), ("c",), ("b",))],
+)
+def test_a_partial_commit_names_every_database(
+    play: Play, error: Exception, rolled_back: Any, unknown: Any
+) -> None:
+    for name in "abc":
+        play.lease(name)
+
+    raised = play.run(play.finish(commit=True), 4, error)
+
+    assert isinstance(raised, PartialCommitError)
+    assert raised.committed == ("a",)
+    assert (raised.rolled_back, raised.unknown) == (rolled_back, unknown)
+    assert raised.__cause__ is error
 
 
 def test_a_commit_of_unknown_outcome_calls_the_hooks_for_that_alone(play: Play) -> None:

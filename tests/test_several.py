@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
+from psycopg.errors import SerializationFailure
 from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
@@ -28,6 +29,8 @@ from unitwork import (
     DBSessionMiddleware,
     MissingSessionError,
     Outcome,
+    PartialCommitError,
+    TransactionOptions,
     UnexpectedRollbackError,
     UnitOfWork,
     UsageError,
@@ -171,7 +174,7 @@ async def test_each_is_a_dependency_of_its_own(two: Two) -> None:
 
 
 @pairs
-async def test_they_are_committed_in_the_order_in_which_they_were_asked_for(
+async def test_they_are_committed_in_the_order_in_which_they_were_given(
     two: Two,
 ) -> None:
     async def endpoint() -> None:
@@ -183,7 +186,7 @@ async def test_they_are_committed_in_the_order_in_which_they_were_asked_for(
         event.listen(one.sync_engine, "commit", lambda c: commits.append(c.dialect))
     await two.request(endpoint)
 
-    engines = two.second.sync_engine, two.first.sync_engine
+    engines = two.first.sync_engine, two.second.sync_engine
     assert commits == [engine.dialect for engine in engines]
 
 
@@ -214,10 +217,47 @@ async def test_a_second_that_fails_at_commit_says_that_the_first_stands(
 
     reply = await two.request(endpoint)
 
-    assert (reply.status, type(reply.error)) == (500, IntegrityError)
-    assert "1 of 2 databases had committed" in units[0].reason
-    assert reply.error is not None
-    assert reply.error.__notes__ == ["1 of 2 databases had committed"]
+    error = reply.error
+    assert isinstance(error, PartialCommitError)
+    assert (reply.status, type(error.__cause__)) == (500, IntegrityError)
+    assert (error.committed, error.rolled_back) == (("default",), ("second",))
+    assert error.unknown == ()
+    assert "(committed: 'default'; rolled back: 'second')" in str(error)
+    assert (units[0].outcome, units[0].reason) == (Outcome.PARTIAL, str(error))
+    assert two.seen() == (["one"], [])
+
+
+@pairs
+async def test_a_partial_commit_calls_the_hooks_for_the_unknown(two: Two) -> None:
+    done: list[str] = []
+
+    async def endpoint() -> None:
+        await two.do_both(add, add_orphan)
+        for kind in ("on_commit", "on_rollback", "on_unknown"):
+            getattr(current_unit(), kind)(done.append, kind)
+
+    await two.request(endpoint)
+
+    assert done == ["on_unknown"]
+
+
+@pairs
+async def test_a_partial_commit_is_never_tried_again(two: Two) -> None:
+    attempts: list[int] = []
+
+    async def endpoint() -> None:
+        attempts.append(current_unit().attempt)
+        await two.do_both(add, add)
+
+    def fails(connection: object) -> None:
+        raise OperationalError("COMMIT", None, SerializationFailure())
+
+    event.listen(two.second.sync_engine, "commit", fails)
+    options = TransactionOptions(attempts=3)
+    reply = await two.request(endpoint, options=options)
+
+    assert type(reply.error) is PartialCommitError
+    assert attempts == [1]
     assert two.seen() == (["one"], [])
 
 

@@ -12,6 +12,7 @@ from .errors import (
     CommitUnknownError,
     DeadlineExceededError,
     MissingSessionError,
+    PartialCommitError,
     PoolTimeoutError,
     ReadOnlyError,
     SessionEndedError,
@@ -21,6 +22,7 @@ from .errors import (
 )
 from .middleware import DBSessionMiddleware
 from .options import DatabaseSettings, TransactionOptions, transactional
+from .recovery import Recovered, arecover, recover
 from .retry import Retry, RetryPolicy
 
 __version__ = "0.1.0"
@@ -41,10 +43,12 @@ __all__ = [
     "Kind",
     "MissingSessionError",
     "Outcome",
+    "PartialCommitError",
     "Phase",
     "PoolStatus",
     "PoolTimeoutError",
     "ReadOnlyError",
+    "Recovered",
     "Retry",
     "RetryPolicy",
     "Rule",
@@ -54,8 +58,10 @@ __all__ = [
     "UnitOfWork",
     "UnitworkError",
     "UsageError",
+    "arecover",
     "classify",
     "current_unit",
+    "recover",
     "succeeded",
     "transactional",
 ]

@@ -180,23 +180,24 @@ def tell(connection: Connection, line: Line, opening: Opening) -> None:
             "lock_timeout was asked for; leave it out"
         )
     line.read_only, line.guarded = opening.read_only, opening.guarded
-    line.prefix = opening.prefix
     if opening.statement:
         connection.exec_driver_sql(opening.statement)
+    line.prefix = opening.prefix
 
 
 def listen_for_pragmas(engine: Engine) -> None:
-    """Tell SQLite connections what a transaction asks for, before it begins.
+    """Tell SQLite connections what a transaction asks for.
 
     They are the connection's, not the transaction's: so put them back at its end.
     """
 
-    @event.listens_for(engine, "begin", insert=True)  # before BEGIN takes a lock
+    @event.listens_for(engine, "engine_connect")  # before BEGIN waits for a lock
+    def engine_connect(connection: Connection) -> None:
+        _apply(connection, "busy_timeout")
+
+    @event.listens_for(engine, "begin")  # a BEGIN IMMEDIATE would be refused after it
     def begin(connection: Connection) -> None:
-        pragmas = connection.get_execution_options().get("unitwork_pragmas")
-        line = line_of(connection)
-        if pragmas is not None and line is not None:
-            _set(connection.connection, pragmas, line.pragmas)
+        _apply(connection, "query_only")
 
     @event.listens_for(engine, "reset")
     def reset(
@@ -207,6 +208,12 @@ def listen_for_pragmas(engine: Engine) -> None:
             return
         pragmas, line.pragmas = line.pragmas, {}
         _set(dbapi_connection, pragmas, {})
+
+
+def _apply(connection: Connection, name: str) -> None:
+    pragmas = connection.get_execution_options().get("unitwork_pragmas")
+    if pragmas is not None and name in pragmas and (line := line_of(connection)):
+        _set(connection.connection, {name: pragmas[name]}, line.pragmas)
 
 
 def _set(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -54,17 +55,27 @@ def replayed(body: Message | Recording | None, receive: Receive, limit: int) -> 
         recorded = body
     elif body is not None:
         record(recorded, body, limit)
-    again = iter(recorded)
+    if isinstance(receive, _Replay) and not receive.left:
+        receive = receive.receive
+    return _Replay(recorded, receive, limit)
 
-    async def receive_again() -> Message:
-        if recorded.size > limit:
+
+class _Replay:
+    """A `receive` that begins again with what was *recorded*."""
+
+    def __init__(self, recorded: Recording, receive: Receive, limit: int) -> None:
+        self.left = deque(recorded)
+        self.receive = receive
+        self._limit = limit
+        self._is_kept = recorded.size <= limit
+
+    async def __call__(self) -> Message:
+        if not self._is_kept:
             raise UsageError(
-                f"the body of this request, of more than {limit} bytes, has been read "
-                "and was not kept (RetryPolicy's body_limit): an exception handler "
-                "can't read it again"
+                f"the body of this request, of more than {self._limit} bytes, has been "
+                "read and was not kept (RetryPolicy's body_limit): an exception "
+                "handler can't read it again"
             )
-        for message in again:
-            return {**message}
-        return await receive()
-
-    return receive_again
+        if self.left:
+            return {**self.left.popleft()}
+        return await self.receive()

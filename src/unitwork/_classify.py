@@ -16,7 +16,12 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from ._codes import SYMPTOMS, Kind, Row, meaning
 from ._driver import Reading, read
-from .errors import CommitUnknownError, PoolTimeoutError, UnexpectedRollbackError
+from .errors import (
+    CommitUnknownError,
+    PartialCommitError,
+    PoolTimeoutError,
+    UnexpectedRollbackError,
+)
 
 __all__ = [
     "Classification",
@@ -35,6 +40,7 @@ _NO_CONNECTION = Row(Kind.RECONNECT, "no connection could be made")
 _LOST = Row(Kind.RECONNECT, "the connection is lost, and the transaction with it")
 _LIMIT = Row(Kind.TIMEOUT, "a time limit was over")
 _IN_DOUBT = Row(Kind.UNKNOWN, "nobody told how COMMIT ended")
+_PARTIAL = Row(Kind.UNKNOWN, "one database has committed, and another has not")
 _POOL = Row(Kind.UNAVAILABLE, "every connection of the pool is in use")
 
 _OUTRUN = Row(Kind.RETRY_WITH_CARE, "the row was changed or deleted meanwhile")
@@ -186,6 +192,8 @@ def _look(error: BaseException, phase: Phase) -> Classification | None:
     match error:
         case CommitUnknownError():
             return _in_doubt(error)
+        case PartialCommitError():  # whatever its cause was: a part is stored
+            return _told(_PARTIAL, Phase.COMMIT, error)
         case UnexpectedRollbackError() | exc.PendingRollbackError():
             return _told(_SWALLOWED, phase, error)
         case PoolTimeoutError() | exc.TimeoutError():

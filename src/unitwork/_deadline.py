@@ -10,33 +10,41 @@ from typing import Any
 
 __all__ = ["Deadline"]
 
+_PAUSE = 0.005  # seconds between two looks at a COMMIT by hand
+
 
 class Deadline:
     """Cancels the task of a request when its time is over."""
 
-    __slots__ = ("_before", "_expired", "_limit", "_timer", "_until")
+    __slots__ = ("_before", "_expired", "_timer", "limit", "until")
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self.limit = limit
         self._expired = False
         self._before = 0
-        self._until = time.monotonic() + limit
+        self.until = time.monotonic() + limit
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, task: asyncio.Task[Any], expire: Callable[[], bool]) -> None:
-        """Cancel *task* when the time is over, unless *expire* says no."""
-        if math.isinf(self._limit):
+    def watch(self, task: asyncio.Task[Any], expire: Callable[[], bool | None]) -> None:
+        """Cancel *task* when the time is over, unless *expire* says no.
+
+        `None` says that it is too early, and it is asked again soon.
+        """
+        if math.isinf(self.limit):
             return
         loop = task.get_loop()
         self._before = task.cancelling()
 
         def due() -> None:
-            if expire():
+            expires = expire()
+            if expires is None:
+                self._timer = loop.call_later(_PAUSE, due)
+            elif expires:
                 self._expired = True
                 task.cancel()
 
         def start() -> None:
-            self._timer = loop.call_later(self._until - time.monotonic(), due)
+            self._timer = loop.call_later(self.until - time.monotonic(), due)
 
         if asyncio._get_running_loop() is loop:
             start()

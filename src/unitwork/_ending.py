@@ -20,6 +20,8 @@ class Outcome(Enum):
     ROLLED_BACK = "rolled back"
     UNKNOWN = "unknown"
     """The connection was lost while COMMIT was under way."""
+    PARTIAL = "partial"
+    """One database has committed, and another one has not, or may not have."""
     EMPTY = "empty"
     """No transaction was begun."""
 

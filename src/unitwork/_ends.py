@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from functools import partial
 
 from ._drive import Pause, Plan
 from ._ending import Outcome, Verdict
 from ._line import unexpected
-from ._plan import HAD_COMMITTED, finish
+from ._plan import finish
 from ._unit import BY_HAND, NOT_BEGUN, UnitOfWork
-from .errors import UnexpectedRollbackError
+from .errors import PartialCommitError, UnexpectedRollbackError
 
 __all__ = ["conclude", "cut_off", "end_message", "finish_unit"]
 
+_STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)
+"""All, or maybe, or a part."""
 _PAUSE = 0.005  # seconds between two looks at a unit that is being committed
 
 
@@ -39,13 +40,15 @@ def finish_unit(
     def settled(outcome: Outcome, error: BaseException | None) -> None:
         why = reason
         if error is not None:
-            why = "; ".join(_failed(error))
+            why = _failed(error)
         elif outcome is Outcome.EMPTY:
             outcome = Outcome.COMMITTED if unit._by_hand else outcome
             why = BY_HAND if unit._by_hand else NOT_BEGUN
         elif commit and outcome is Outcome.ROLLED_BACK:
             why = unit._doomed or "an error was swallowed"
         unit._note(outcome, why)
+        if unit._parent is not None and outcome in _STORED and unit._has_written:
+            unit._has_stored()
         unit._settle(outcome)
 
     if not commit:  # a stray thread must not begin anew behind the rollback
@@ -58,9 +61,12 @@ def finish_unit(
             commit=commit,
             doomed=lambda: unit._doomed is not None or unit._poison is not None,
             settled=settled,
+            together=unit._together,
         )
     finally:
         unit._committing = False
+        if unit._together is not None:
+            unit._together.renew()
     if committed and unit._poison is not None and unit._is_lost:
         unit._poison = None  # `_cut_off` came too late: COMMIT was under way
     if commit and not committed and unit._doomed is None and not may_lose:
@@ -72,13 +78,10 @@ def finish_unit(
 def conclude(unit: UnitOfWork, error: BaseException | None) -> Plan[None]:
     """End the unit of a block, for good."""
     reason = "the block ended" if error is None else _raised(error)
-    around = unit._parent
-    wrote = around is not None and unit._has_written
+    unit._look_at_commits(error)
     try:
         yield from finish_unit(unit, commit=error is None, reason=reason)
     finally:
-        if around is not None and wrote and unit.outcome is not Outcome.ROLLED_BACK:
-            around._never_again("a block of its own inside has committed")
         unit._end()
 
 
@@ -122,11 +125,10 @@ def cut_off(unit: UnitOfWork) -> Plan[None]:
     yield from finish_unit(unit, commit=False, reason="the application shut down")
 
 
-def _failed(error: BaseException) -> Iterator[str]:
-    yield f"COMMIT failed: {type(error).__name__}"
-    for note in getattr(error, "__notes__", ()):
-        if note.endswith(HAD_COMMITTED):
-            yield note
+def _failed(error: BaseException) -> str:
+    if isinstance(error, PartialCommitError):
+        return str(error)
+    return f"COMMIT failed: {type(error).__name__}"
 
 
 def _raised(error: BaseException) -> str:

@@ -12,6 +12,8 @@ from ._ending import Outcome
 
 __all__ = ["Hook", "Hooks", "enclosing"]
 
+_NOT_KNOWN = (Outcome.UNKNOWN, Outcome.PARTIAL)
+
 
 class Hook(NamedTuple):
     call: Callable[[], Any]
@@ -81,7 +83,7 @@ class Hooks:
             yield self.on_commit.popleft()
         while outcome is Outcome.ROLLED_BACK and self.on_rollback:
             yield self.on_rollback.popleft()
-        while outcome is Outcome.UNKNOWN and self.on_unknown:
+        while outcome in _NOT_KNOWN and self.on_unknown:
             yield self.on_unknown.popleft()
         for queue in (self.on_commit, self.on_rollback, self.on_unknown):
             queue.clear()

@@ -15,6 +15,7 @@ from ._ends import cut_off
 
 if TYPE_CHECKING:
     from ._source import Source
+    from .recovery import Janitor
 
 __all__ = ["check", "drain_and_dispose", "live"]
 
@@ -44,12 +45,13 @@ async def live(
     scope: Scope,
     receive: Receive,
     send: Send,
+    janitor: Janitor | None = None,
 ) -> None:
     """Run *app* for its life: the databases are there before it, and go after it.
 
     One that knows no lifespan (it raises at once, or returns) is given one.
     """
-    life = _Life(sources, receive, send)
+    life = _Life(sources, receive, send, janitor)
     with contextlib.suppress(_CanNotStart):
         try:
             await app(scope, life.receive, life.send)
@@ -64,8 +66,15 @@ async def live(
 class _Life:
     """What a server and an application tell each other, and the databases in it."""
 
-    def __init__(self, sources: Sequence[Source], receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        receive: Receive,
+        send: Send,
+        janitor: Janitor | None,
+    ) -> None:
         self._sources = sources
+        self._janitor = janitor
         self._receive = receive
         self._send = send
         self._told: set[str] = set()
@@ -82,6 +91,8 @@ class _Life:
             if reason is not None:
                 await self.send({"type": "lifespan.startup.failed", "message": reason})
                 raise _CanNotStart
+            if self._janitor is not None:
+                self._janitor.start()
         return message
 
     async def send(self, message: Message) -> None:
@@ -93,6 +104,8 @@ class _Life:
     async def end(self) -> None:
         if not self._over:
             self._over = True
+            if self._janitor is not None:
+                await self._janitor.stop()
             await drain_and_dispose(self._sources)
 
     async def go_on(self) -> None:

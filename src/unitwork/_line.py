@@ -7,6 +7,7 @@ of them failed or wrote, whether a server-side cursor is open.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
@@ -37,11 +38,17 @@ _MYSQL = {"mysql", "mariadb"}
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
 _INERROR = 3  # libpq, PGTransactionStatusType
 _READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
-_READS = {"select", "values", "table", "show", "explain", "with", "set"} | {
+_MAY_WRITE = {"with", "explain"}
+_WRITING = re.compile(
+    r"\b(insert\s+into|delete\s+from|merge\s+into|update\b.{1,200}?\bset)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_READS = {"select", "values", "table", "show", "set"} | {
     "savepoint",
     "release",
     "rollback",
     "begin",
+    "xa",
 }
 
 
@@ -49,6 +56,7 @@ class Line:
     """One connection, from the time it is made until it is closed."""
 
     __slots__ = (
+        "branch",
         "driver_connection",
         "failure",
         "guarded",
@@ -84,6 +92,8 @@ class Line:
         self.wrote = False
         self.prefix = ""
         """What each statement of it begins with."""
+        self.branch = ""
+        """The name of the XA transaction that is open, and not yet prepared."""
         self.read_only = False
         self.guarded = False
         """Whether it is we who refuse to write: there is no transaction."""
@@ -216,9 +226,15 @@ def _line_at_work(context: Any) -> Line | None:
 
 def _writes(context: Any, statement: str) -> bool:
     """Whether a statement may have changed data; of SQL text the first word tells."""
-    if context.compiled is None or context.is_text:
-        return statement.split(None, 1)[0].lower() not in _READS if statement else False
-    return bool(context.isinsert or context.isupdate or context.isdelete)
+    compiled = context.compiled
+    if compiled is None or context.is_text:
+        first = statement.split(None, 1)[0].lower() if statement else "select"
+        if first in _MAY_WRITE:
+            return _WRITING.search(statement) is not None
+        return first not in _READS
+    if context.isinsert or context.isupdate or context.isdelete or context.isddl:
+        return True
+    return any(cte.element.is_dml for cte in getattr(compiled, "ctes", None) or ())
 
 
 def _statement_fails(failure: ExceptionContext) -> BaseException | None:

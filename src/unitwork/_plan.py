@@ -16,14 +16,14 @@ from ._drive import Pause, Plan, Step
 from ._ending import Outcome
 from ._hooks import Hooks
 from ._session import Lease
+from ._twophase import Together, commit_together, partial_commit, split
 from ._verify import look
 from .errors import CommitUnknownError
 
-__all__ = ["HAD_COMMITTED", "finish"]
+__all__ = ["finish"]
 
 log = logging.getLogger("unitwork")
 
-HAD_COMMITTED = "databases had committed"
 _PAUSE = 0.005  # seconds between the first two questions to a database in doubt
 
 Settled = Callable[[Outcome, BaseException | None], None]
@@ -37,39 +37,26 @@ def finish(
     commit: bool,
     doomed: Callable[[], bool] = lambda: False,
     settled: Settled = lambda outcome, error: None,
+    together: Together | None = None,
 ) -> Plan[bool]:
     """Commit or roll back whatever the *leases* have open, then call the *hooks*.
 
     Says whether it was committed: a `before_commit` hook may have *doomed* the unit.
     Connections are back in the pool, and *settled* has been told, before the first
     `on_commit` hook runs: one that opens a session of its own must find a connection.
+    Several are committed in their order, or *together*, in two phases.
     """
     committed = False
     pending: Sequence[Lease] = ()
     done: list[Lease] = []
     try:
         if commit and not doomed():
-            pending = leases()
-            for lease in pending:
-                if lease.suspect:
-                    yield Step(_session.verify, lease)
-            if hooks is not None and hooks.before_commit:
-                for hook in hooks.take_before_commit():
-                    yield Step(hook.call)
-                pending = leases()  # the hooks may have begun more
+            pending = yield from _get_ready(leases, hooks)
         if commit and not doomed():
-            if len(pending) > 1:  # let what can fail do so before anything is committed
-                for lease in pending:
-                    yield Step(Session.flush, lease)
-            for lease in pending:
-                yield from _commit(lease)
-                done.append(lease)
+            yield from _commit_all(pending, done, together)
             committed = True
     except BaseException as error:
-        if done:
-            error.add_note(f"{len(done)} of {len(pending)} {HAD_COMMITTED}")
-        unknown = any(lease.in_doubt(error) for lease in pending)
-        outcome = Outcome.UNKNOWN if unknown else Outcome.ROLLED_BACK
+        outcome = _outcome(error, pending, done)
         try:
             yield from _roll_back(leases())
         finally:
@@ -85,6 +72,74 @@ def finish(
         settled(outcome if pending else Outcome.EMPTY, None)
     yield from _call_hooks(hooks, outcome)
     return committed
+
+
+def _get_ready(
+    leases: Callable[[], Sequence[Lease]], hooks: Hooks | None
+) -> Plan[Sequence[Lease]]:
+    """Do what comes before COMMIT; give what is to be committed."""
+    pending = leases()
+    for lease in pending:
+        if lease.suspect:
+            yield Step(_session.verify, lease)
+    if hooks is not None and hooks.before_commit:
+        for hook in hooks.take_before_commit():
+            yield Step(hook.call)
+        pending = leases()  # the hooks may have begun more
+    return pending
+
+
+def _outcome(
+    error: BaseException, pending: Sequence[Lease], done: Sequence[Lease]
+) -> Outcome:
+    if done:
+        return Outcome.PARTIAL
+    unknown = any(lease.in_doubt(error) for lease in pending)
+    return Outcome.UNKNOWN if unknown else Outcome.ROLLED_BACK
+
+
+def _commit_all(
+    leases: Sequence[Lease], done: list[Lease], together: Together | None
+) -> Plan[None]:
+    """Commit one after the other; *done* are those that have, if not all will."""
+    if len(leases) == 1:
+        yield from _commit(leases[0])
+        return
+    for lease in leases:  # let what can fail do so before anything is committed
+        yield Step(Session.flush, lease)
+    if together is None:
+        yield from _commit_in_order(leases, done)
+        return
+    alone, parts = yield from split(leases, together)
+    for lease in alone:
+        yield from _commit(lease)
+    if parts:
+        yield from commit_together(parts, done)
+    _forget_doubts(done)
+
+
+def _commit_in_order(leases: Sequence[Lease], done: list[Lease]) -> Plan[None]:
+    for number, lease in enumerate(leases):
+        try:
+            yield from _commit(lease)
+        except Exception as error:
+            if not done:
+                raise
+            left = [each.name for each in leases[number:]]
+            unknown = left[:1] if isinstance(error, CommitUnknownError) else []
+            raise partial_commit(
+                [each.name for each in done],
+                rolled_back=left[len(unknown) :],
+                unknown=unknown,
+            ) from (error.__cause__ if unknown else error)
+        done.append(lease)
+        lease.doubts = []  # from now on nobody may interrupt
+    _forget_doubts(done)
+
+
+def _forget_doubts(leases: Sequence[Lease]) -> None:
+    for lease in leases:
+        lease.doubts = None
 
 
 def _commit(lease: Lease) -> Plan[None]:

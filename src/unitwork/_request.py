@@ -13,7 +13,7 @@ from ._deadline import Deadline
 from ._drive import uninterrupted
 from ._ending import Ending, Outcome, Verdict, judge
 from ._ends import finish_unit
-from ._replay import Attempts, Origin
+from ._replay import Attempts
 from ._routed import RoutedUnit, Terms
 from ._unit import UnitOfWork
 from .errors import DeadlineExceededError, UsageError
@@ -52,8 +52,8 @@ class RequestUnit(RoutedUnit):
     """The one that runs the application, if somebody may have to cancel it."""
     _deadline: Deadline | None = None
     _attempts: Attempts | None = None
-    _origin: Origin | None = None
-    """Where it began, if it may have to be run again."""
+    """Set if it may have to be run again."""
+    _irrevocable: str | None = None
     _again = False
     """Whether the failure is one for which the request is to be run once more."""
     _leaving: asyncio.Task[None] | None = None
@@ -121,7 +121,9 @@ class RequestUnit(RoutedUnit):
                 self._start = message
                 # A handler sends its response while it handles the exception.
                 self._exception = sys.exception()
-                if self._used and self._has_to_end():
+                if (self._used and self._has_to_end()) or (
+                    self._attempts is not None and self._squashed is not None
+                ):
                     return self._end_and_send(message, streaming=False)
                 self._started = True
                 if self._outer_state is not None and self._scope["state"]:
@@ -161,7 +163,8 @@ class RequestUnit(RoutedUnit):
         except Exception as error:
             await self._drop(f"{type(error).__name__} was raised")
             self._fail(error)
-        if not verdict.commit and self._should_retry(self._squashed):
+        failed = not verdict.commit or self._start["status"] >= 400
+        if failed and self._should_retry(self._squashed):
             await self._drop("it is tried again")
             raise Unwind
         commits = verdict.commit and not streaming
@@ -224,10 +227,9 @@ class RequestUnit(RoutedUnit):
         """The exception that a handler has made into the response."""
         return None if self._exception is self._before else self._exception
 
-    def _follow(self, attempts: Attempts, origin: Origin) -> None:
+    def _follow(self, attempts: Attempts) -> None:
         """Be the next of the *attempts* at the request, and maybe the first."""
         self._attempts = attempts
-        self._origin = origin
         if attempts.tries is not None:
             self._attempt = attempts.tries.attempt
         self._deadline = attempts.deadline
@@ -240,30 +242,37 @@ class RequestUnit(RoutedUnit):
         Because of *error*, or of what the application made something else of: a
         response, an exception of its own. Not once anybody has heard of it.
         """
-        retry = self._terms.retry
-        if (
-            self._started
-            or self._failure is not None
-            or not self._may_be_retried
-            or (self._result is not None and self._result[0] not in _UNDONE)
-            or self._attempts is None
-            or not is_kept(self._body, retry.body_limit)
-        ):
+        self._look_at_commits(error)
+        attempts = self._attempts
+        if attempts is None or self._failure is not None or not self._may_be_retried:
             return False
+        retry = self._terms.retry
         lines = [x for lease in (self._leases or {}).values() for x in lease.lines]
         found = retry.retryable(error, *(line.failure for line in lines))
         if found is None:
             return False
-        if self._attempts.next(retry, self._options.attempts or 1):
+        if attempts.next(retry, self._options.attempts or 1):
             self._again = True
             self._failure = error if isinstance(error, Exception) else found
         return self._again
+
+    @property
+    def _is_repeatable(self) -> bool:
+        if self._started or self._attempts is None:
+            return False
+        if self._result is not None and self._result[0] not in _UNDONE:
+            return False
+        if not is_kept(self._body, self._terms.retry.body_limit):
+            return False
+        if self._parent is not None and self._parent._is_in_a_retry:
+            return False  # or both would count
+        return super()._is_repeatable
 
     def _note_attempts(self, error: BaseException) -> None:
         if self._attempts is not None and self._attempts.tries is not None:
             self._attempts.tries.note(error)
 
-    def _first_use(self) -> None:
+    def _keep_time(self) -> None:
         limit = self._options.deadline
         if limit is not None and self._deadline is None and self._task is not None:
             self._deadline = Deadline(limit)
@@ -271,20 +280,24 @@ class RequestUnit(RoutedUnit):
                 self._attempts.deadline = self._deadline
             self._deadline.watch(self._task, self._expire)
 
-    def _expire(self) -> bool:
+    def _expire(self) -> bool | None:
         """Give up, as the deadline has passed; but what is committed stands."""
         if self._started or self._committing or self._ended:
             return False
         if self._result is not None and self._result[0] is not Outcome.EMPTY:
             return False
-        limit = self._options.deadline
+        open_leases = self._open_leases()
+        if any(lease.commits_by_hand for lease in open_leases):
+            return None
+        assert self._deadline is not None
+        undone = "what it had not committed by hand" if self._by_hand else "it"
         self._failure = DeadlineExceededError(
-            f"the request was not done within {limit:g} seconds, its deadline; it was "
-            "rolled back"
+            f"the request was not done within {self._deadline.limit:g} seconds, its "
+            f"deadline; {undone} was rolled back"
         )
         self._again = False
         self._refuse()
-        for lease in self._open_leases():
+        for lease in open_leases:
             if not lease.is_async and lease.busy:
                 lease.discard()  # nothing else could stop its thread
         return True
@@ -353,8 +366,6 @@ class RequestUnit(RoutedUnit):
             self._end()
         self._receive, self._send = _nothing, _too_late
         self._outer_state = self._exception = self._before = self._task = None
-        if not self._again:
-            self._attempts = self._origin = None
 
 
 async def _nothing() -> Message:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._ending import CommitWhen
+from ._twophase import Order, Together
 from ._unit import UnitOfWork
 from .errors import UsageError
-from .options import NO_OPTIONS, TransactionOptions, options_of
+from .options import NO_OPTIONS, TransactionOptions, asked, options_of
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -34,11 +35,15 @@ class Terms(NamedTuple):
     commit_when: CommitWhen
     defaults: Callable[[Scope], TransactionOptions] | None
     retry: RetryPolicy
+    order: Order | None = None
+    """Set if its databases are committed in two phases."""
 
 
 class RoutedUnit(UnitOfWork):
     """The unit of a request or of a WebSocket."""
 
+    _irrevocable: str | None = "no message of a WebSocket is handled twice"
+    _common: Together | None = None
     _resolved: tuple[object, TransactionOptions, TransactionOptions]
     _resolved = (object(), NO_OPTIONS, NO_OPTIONS)
 
@@ -52,6 +57,12 @@ class RoutedUnit(UnitOfWork):
         UnitOfWork.__init__(self, sources, parent)
         self._scope = scope
         self._terms = terms
+
+    @property
+    def _together(self) -> Together | None:  # type: ignore[override]  # made if needed
+        if self._common is None and self._terms.order is not None:
+            self._common = Together(self._terms.order)
+        return self._common
 
     @property
     def _options(self) -> TransactionOptions:
@@ -90,4 +101,17 @@ def asked_by(given: Defaults | None) -> Callable[[Scope], TransactionOptions] | 
             f"options is {given!r}; give TransactionOptions, or a mapping of them by "
             "method, or a function from an ASGI scope to them"
         )
-    return lambda scope: given(scope) or NO_OPTIONS
+    asked.attempts = asked.deadline = True  # it may, and be the first that does
+
+    def by_request(scope: Scope) -> TransactionOptions:
+        options = given(scope)
+        if options is None:
+            return NO_OPTIONS
+        if not isinstance(options, TransactionOptions):
+            raise UsageError(
+                f"options={given!r} has given {options!r}; give TransactionOptions or "
+                "None"
+            )
+        return options
+
+    return by_request

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from ._begin import Begin, Binds, tell
 from ._classify import Phase, classify
 from ._guard import sever
 from ._line import is_aborted, line_of, unexpected
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from ._begin import Begin, Binds
     from ._gate import Gate
     from ._line import Line
     from ._unit import UnitOfWork
@@ -52,12 +52,14 @@ class Lease:
         "_entering",
         "_gate",
         "asks",
+        "committing",
         "connections",
         "doubts",
         "ended",
         "held",
         "is_async",
         "lines",
+        "name",
         "owned",
         "places",
         "session",
@@ -76,8 +78,10 @@ class Lease:
         gate: Gate | None,
         settings: DatabaseSettings,
         binds: Binds | None,
+        name: str,
         owned: bool = True,
     ) -> None:
+        self.name = name
         self.session = session
         sync = session if isinstance(session, Session) else session.sync_session
         self.sync_session: Session = sync
@@ -94,6 +98,8 @@ class Lease:
         """Set while COMMIT is under way: whom to ask if its answer does not come."""
         self.asks: Begin | None = None
         """What the transaction has asked for, or would now if it has yet to begin."""
+        self.committing = False
+        """Whether `session.commit()` was called by hand, and has not succeeded yet."""
         self.held = False
         """Whether its transaction is to last as long as the response."""
         self.wanting = False
@@ -145,12 +151,26 @@ class Lease:
         return bool(unflushed) or any(line.wrote for line in self.lines)
 
     @property
+    def stores_at_once(self) -> bool:
+        """Whether it has written, and each statement has committed itself."""
+        if not any(line.wrote for line in self.lines):
+            return False
+        return any(each._is_autocommit_isolation() for each in self.connections)
+
+    @property
     def busy(self) -> bool:
         """Whether a statement is under way: some other task or thread has sent it."""
         for line in self.lines:
             if line.statements:
                 return True
         return False
+
+    @property
+    def commits_by_hand(self) -> bool:
+        """Whether a COMMIT is under way that the unit itself has not asked for."""
+        if not self.committing or self.busy:  # a flush comes first
+            return False
+        return any(connection.in_transaction() for connection in self.connections)
 
     @property
     def suspect(self) -> bool:
@@ -170,10 +190,12 @@ class Lease:
 
     def begin(self) -> None:
         """Note that a transaction begins: in the thread of whoever uses the session."""
+        if self.committing and self.unit is not None:
+            self.unit._never_again("after a session.commit() that failed it went on")
         self.connections.clear()
         self.lines.clear()
         self.doubts = None
-        self.held = False
+        self.committing = self.held = False
         if self._gate is None:
             return
         self._gate.warn_on_event_loop()
@@ -220,27 +242,23 @@ class Lease:
         if (line := line_of(connection)) is not None:
             line.begin()
             self.lines.append(line)
-            if self.asks is not None:
-                self._say(self.asks, connection, line)
+            if self.asks is not None and self._binds is not None:
+                tell(
+                    connection, line, self._binds.find(connection.engine, self.asks)[1]
+                )
+            if self.unit is not None and (together := self.unit._together) is not None:
+                together.begin(self, connection)
 
     def bind(self, bind: Engine | Connection, *, begun: bool) -> Engine | Connection:
         """The engine that begins as the unit has asked; *bind* is that for all."""
         if not begun or not self.connections:
             self.wanting = True
             self.asks = self.unit._asks(self) if self.unit is not None else None
+            if self.unit is not None and (together := self.unit._together) is not None:
+                together.check(self, bind)
         if self.asks is None or self._binds is None or not isinstance(bind, Engine):
             return bind
         return self._binds.find(bind, self.asks)[0]
-
-    def _say(self, asks: Begin, connection: Connection, line: Line) -> None:
-        """Tell the database what the transaction that has just begun asks for."""
-        if self._binds is None:
-            return
-        opening = self._binds.find(connection.engine, asks)[1]
-        line.read_only, line.guarded = opening.read_only, opening.guarded
-        line.prefix = opening.prefix
-        if opening.statement:
-            connection.exec_driver_sql(opening.statement)
 
     def send_commit(self) -> None:
         """Note that COMMIT is about to be sent, and how to learn what becomes of it."""
@@ -360,7 +378,10 @@ def _after_begin(
 
 def _before_commit(session: _Fenced) -> None:
     lease = session._lease
-    if lease is not None and lease.suspect and not session.in_nested_transaction():
+    if lease is None or session.in_nested_transaction():
+        return
+    lease.committing = lease.doubts is None  # else it is the unit itself
+    if lease.suspect:
         verify(session)
 
 
@@ -368,6 +389,8 @@ def _after_commit(session: Session) -> None:
     lease = _lease_of(session)
     if lease is None or lease.doubts is not None:  # it is the unit itself that commits
         return
+    if not session.in_nested_transaction():
+        lease.committing = False
     began = bool(lease.connections) or not lease.owned
     if began and lease.unit is not None and not session.in_nested_transaction():
         lease.unit._committed_by_hand()

@@ -92,6 +92,11 @@ class Source:
             self._adopt(given)
 
     @property
+    def known_engine(self) -> Engine | None:
+        """The engine, if nobody has to be asked for it."""
+        return None if self._factory is None else self._factory.engine
+
+    @property
     def factory(self) -> Factory:
         """The factory in force; a callable is asked each time what it gives."""
         factory = self._factory
@@ -154,6 +159,7 @@ class Source:
             gate=gate,
             settings=self.settings,
             binds=binds,
+            name=self.name,
             owned=owned,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Awaitable
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
@@ -23,10 +25,18 @@ if TYPE_CHECKING:
     from ._session import Lease
     from ._source import Source
 
-__all__ = ["AsyncTransaction", "Nested", "Transaction"]
+__all__ = [
+    "AsyncTransaction",
+    "Nested",
+    "Transaction",
+    "awaitable",
+    "finished",
+    "tries_for",
+]
 
 Nested = Literal["own", "join", "savepoint"]
 S = TypeVar("S")
+T = TypeVar("T")
 
 _IN_VAIN = (PoolTimeoutError, exc.TimeoutError)
 """What whoever waits for a connection gets, at the gate or from the pool."""
@@ -35,9 +45,31 @@ _IN_VAIN = (PoolTimeoutError, exc.TimeoutError)
 def tries_for(attempts: int, policy: RetryPolicy | None) -> Tries:
     """Begin to count; inside a unit that is itself run again there is one attempt."""
     around = current.get()
-    while around is not None and (around._ended or not around._may_be_retried):
-        around = around._parent
-    return Tries(policy or RetryPolicy(), attempts if around is None else 1)
+    if around is not None and around._is_in_a_retry:
+        attempts = 1
+    return Tries(policy or RetryPolicy(), attempts)
+
+
+def awaitable(result: Awaitable[T], work: object) -> Awaitable[T]:
+    """Give what *work* of `AsyncDatabase.run()` has given, if it can be awaited."""
+    if not inspect.isawaitable(result):
+        raise UsageError(
+            f"{work!r} is no coroutine function, and AsyncDatabase.run() awaits it; "
+            "make it `async def`, or use Database for plain functions"
+        )
+    return result
+
+
+def finished(result: T, work: object) -> T:
+    """Give what *work* of `Database.run()` has given, if it is not yet to be done."""
+    if not inspect.isawaitable(result):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()
+    raise UsageError(
+        f"{work!r} is a coroutine function, and Database.run() can't await it; give a "
+        "plain function, or use AsyncDatabase"
+    )
 
 
 class _Block(Generic[S]):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._begin import Begin
+from ._classify import Phase, classify
 from ._current import current
 from ._drive import Plan, arun, uninterrupted
 from ._ending import Outcome
@@ -23,6 +24,7 @@ from .options import NO_OPTIONS, TransactionOptions, asked
 if TYPE_CHECKING:
     from ._session import Lease
     from ._source import Source
+    from ._twophase import Together
 
 __all__ = ["UnitOfWork"]
 
@@ -30,6 +32,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOTHING = Begin()
+_INSIDE = "a unit of its own inside has committed"
 NOT_BEGUN = "no transaction was begun"
 BY_HAND = "session.commit() was called"
 
@@ -60,6 +63,8 @@ class UnitOfWork:
     _result: tuple[Outcome, str] | None = None
     _asked = NO_OPTIONS
     _attempt = 1
+    _together: Together | None = None
+    """Set where several databases are committed in two phases."""
     _irrevocable: str | None = None
     """Why it can't be run a second time."""
 
@@ -146,7 +151,7 @@ class UnitOfWork:
     ) -> None:
         """Call *hook* if the unit is rolled back, after it has been.
 
-        Not called when the outcome is unknown. A hook that raises is logged.
+        Not called when the outcome is unknown or partial. A hook that raises is logged.
 
         .. versionadded:: 0.1
         """
@@ -155,9 +160,11 @@ class UnitOfWork:
     def on_unknown(
         self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Call *hook* if nobody can tell whether the unit was committed.
+        """Call *hook* if nobody can tell whether the unit was committed, or a part was.
 
-        The client is told so, too: `CommitUnknownError`. A hook that raises is logged.
+        The client is told so, too: `CommitUnknownError`, or `PartialCommitError` if
+        one database has committed and another one has not. A hook that raises is
+        logged.
 
         .. versionadded:: 0.1
         """
@@ -199,6 +206,37 @@ class UnitOfWork:
             unit._irrevocable = unit._irrevocable or why
             unit = unit._parent
 
+    def _has_stored(self) -> None:
+        """Note that the units around can't be run again: this would be done twice."""
+        outer = self._parent
+        while outer is not None:
+            if not outer._refuses:  # what a hook of its rollback does is no part of it
+                outer._irrevocable = outer._irrevocable or _INSIDE
+            outer = outer._parent
+
+    def _look_at_commits(self, error: BaseException | None) -> None:
+        """Note what is stored, or may be, although the unit itself has not committed.
+
+        *error* may be that of a COMMIT by hand.
+        """
+        for lease in (self._leases or {}).values():
+            failed = error if lease.committing else None
+            if failed is not None and classify(failed, phase=Phase.COMMIT).unknown:
+                self._never_again("what became of session.commit() is not known")
+            if lease.stores_at_once:
+                self._never_again("each statement has committed itself")
+
+    @property
+    def _is_in_a_retry(self) -> bool:
+        """Whether it or one around it has attempts: what is inside has none then."""
+        unit: UnitOfWork | None = self
+        while unit is not None:
+            several = (unit._options.attempts or 1) > 1
+            if several and not unit._ended and unit._is_repeatable:
+                return True
+            unit = unit._parent
+        return False
+
     @property
     def _options(self) -> TransactionOptions:
         return self._asked
@@ -206,9 +244,12 @@ class UnitOfWork:
     @property
     def _may_be_retried(self) -> bool:
         """Whether a failure that is nobody's fault would let it be run once more."""
-        if self._attempt >= (self._options.attempts or 1) or self._by_hand:
-            return False
-        return self._irrevocable is None
+        return self._attempt < (self._options.attempts or 1) and self._is_repeatable
+
+    @property
+    def _is_repeatable(self) -> bool:
+        """Whether nothing has been done in it that must not be done twice."""
+        return self._irrevocable is None and not self._by_hand
 
     def _asks(self, lease: Lease) -> Begin | None:
         """What the next transaction of *lease* is to begin with; `None`: nothing."""
@@ -225,6 +266,8 @@ class UnitOfWork:
 
     def _lease(self, source: Source) -> Lease:
         self._check_open()
+        if asked.deadline:
+            self._keep_time()
         leases = self._leases
         if leases is None:
             leases = self._leases = {}
@@ -233,14 +276,12 @@ class UnitOfWork:
         if lease is None:
             if self._parent is not None:
                 self._check_not_blocked(source)
-            if asked.deadline:
-                self._first_use()
             lease = leases[source] = source.lease(self)
             lease.ended = self if self._refuses else None
         return lease
 
-    def _first_use(self) -> None:
-        """A session is asked for that the unit has yet to have."""
+    def _keep_time(self) -> None:
+        """Watch the deadline, if there is one: a session is asked for."""
 
     def _check_not_blocked(self, source: Source) -> None:
         """Refuse a second unit that would only wait for the first one, around it."""
@@ -302,8 +343,12 @@ class UnitOfWork:
         self._settle(Outcome.ROLLED_BACK)
 
     def _open_leases(self, *, streaming: bool = True) -> list[Lease]:
-        leases = self._leases.values() if self._leases else ()
-        return [x for x in leases if x.open and (streaming or not x.streaming)]
+        """Those that have something open, in the order of their commits."""
+        leases = self._leases or {}
+        if len(leases) > 1:
+            order = list(self._sources.values())
+            leases = dict(sorted(leases.items(), key=lambda item: order.index(item[0])))
+        return [x for x in leases.values() if x.open and (streaming or not x.streaming)]
 
     def _note(self, outcome: Outcome, reason: str) -> None:
         """The first word counts: it is what the client was told."""
@@ -313,6 +358,7 @@ class UnitOfWork:
     def _committed_by_hand(self) -> None:
         """Note that the application has called `session.commit()`."""
         self._by_hand = True
+        self._has_stored()
         if self._hooks is not None:
             self._hooks.committed()
 

@@ -7,15 +7,26 @@ in the manual under "Transaction ID and Snapshot Information Functions".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Thread
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Connection, Engine, text
 
-__all__ = ["CommitVerifier", "Doubt", "TransactionStatus", "look", "verifier_for"]
+__all__ = [
+    "CommitVerifier",
+    "Doubt",
+    "TransactionStatus",
+    "ask",
+    "elsewhere",
+    "look",
+    "verifier_for",
+]
 
 log = logging.getLogger("unitwork")
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -134,39 +145,46 @@ class Doubt(NamedTuple):
     mark: object
 
     def look(self) -> bool | None:
-        # A connection of its own: those in the pool may be as dead, or all in use.
-        pool = self.engine.pool.recreate()
-        try:
-            with Engine(pool, self.engine.dialect, self.engine.url).connect() as fresh:
-                return self.verifier.committed(fresh, self.mark)
-        finally:
-            pool.dispose()
+        with elsewhere(self.engine) as fresh:
+            return self.verifier.committed(fresh, self.mark)
+
+
+@contextmanager
+def elsewhere(engine: Engine) -> Iterator[Connection]:
+    """A connection outside the pool, whose own may be as dead, or all in use."""
+    pool = engine.pool.recreate()
+    try:
+        with Engine(pool, engine.dialect, engine.url).connect() as fresh:
+            yield fresh
+    finally:
+        pool.dispose()
 
 
 def look(
     doubts: Sequence[Doubt], is_async: bool, limit: float, session: object = None
 ) -> bool | None:
-    """Say whether all the *doubts* were committed, or none; `None` if it can't be told.
+    """Say whether all *doubts* were committed, or none; `None` if it can't be told."""
+    found = ask(lambda: {doubt.look() for doubt in doubts}, is_async, limit)
+    return found.pop() if found is not None and len(found) == 1 else None
+
+
+def ask(question: Callable[[], T], is_async: bool, limit: float) -> T | None:
+    """Ask a database in doubt; `None` if it can't answer, or not within the *limit*.
 
     A sync driver may hang while it connects, so a thread of its own does that.
     """
-    found: list[bool | None] = []
+    found: list[T] = []
 
-    def ask() -> None:
+    def put() -> None:
         try:
-            found.extend(doubt.look() for doubt in doubts)
+            found.append(question())
         except Exception as error:
             log.info("can't tell yet what became of a COMMIT", exc_info=error)
-            found.append(None)
 
     if is_async:
-        ask()
+        put()
     else:
-        _ask_in_thread(ask, limit)
-    return found[0] if len(set(found)) == 1 else None
-
-
-def _ask_in_thread(ask: Callable[[], None], limit: float) -> None:
-    thread = Thread(target=ask, name="unitwork-verify", daemon=True)
-    thread.start()
-    thread.join(limit)
+        thread = Thread(target=put, name="unitwork-verify", daemon=True)
+        thread.start()
+        thread.join(limit)
+    return found[0] if found else None

@@ -14,7 +14,14 @@ from typing_extensions import TypeVar, TypeVarTuple
 
 from ._current import unit_of, unit_of_request
 from ._source import PoolStatus, Source
-from ._transaction import AsyncTransaction, Nested, Transaction, tries_for
+from ._transaction import (
+    AsyncTransaction,
+    Nested,
+    Transaction,
+    awaitable,
+    finished,
+    tries_for,
+)
 from .errors import UsageError
 from .options import NO_OPTIONS, BeginOptions, DatabaseSettings, TransactionOptions
 from .retry import RetryPolicy
@@ -209,7 +216,7 @@ class AsyncDatabase(_Database, Generic[AsyncS]):
             )
             try:
                 async with block as session:
-                    return await work(session, *args)
+                    return await awaitable(work(session, *args), work)
             except Exception as error:
                 if not block.may_follow(error, tries):
                     raise
@@ -359,7 +366,7 @@ class Database(_Database, Generic[SyncS]):
             )
             try:
                 with block as session:
-                    return work(session, *args)
+                    return finished(work(session, *args), work)
             except Exception as error:
                 if not block.may_follow(error, tries):
                     raise

@@ -8,6 +8,7 @@ UnitworkError
 │   └── ReadOnlyError                  something was written where it only reads
 ├── UnexpectedRollbackError            the work was lost, and nobody had said so
 ├── CommitUnknownError                 the connection broke while COMMIT was under way
+├── PartialCommitError                 one database has committed, another one has not
 ├── DeadlineExceededError (TimeoutError)  the request took too long
 └── PoolTimeoutError (TimeoutError)    no connection became free in time
 ```
@@ -20,6 +21,7 @@ __all__ = [
     "CommitUnknownError",
     "DeadlineExceededError",
     "MissingSessionError",
+    "PartialCommitError",
     "PoolTimeoutError",
     "ReadOnlyError",
     "SessionEndedError",
@@ -71,6 +73,27 @@ class CommitUnknownError(UnitworkError):
 
     `__cause__` is the driver's error. Don't try again blindly: the work may be stored.
     """
+
+
+class PartialCommitError(UnitworkError):
+    """Of several databases some have committed, and then the COMMIT of another failed.
+
+    *committed*, *rolled_back* and *unknown* are their names, each in the order of the
+    commits. `__cause__` is the driver's error. Don't try again: a part is stored.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        committed: tuple[str, ...],
+        rolled_back: tuple[str, ...] = (),
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.committed = committed
+        self.rolled_back = rolled_back
+        self.unknown = unknown
 
 
 class DeadlineExceededError(UnitworkError, TimeoutError):

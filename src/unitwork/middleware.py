@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ._body import replayed
@@ -11,14 +10,16 @@ from ._current import covering, current
 from ._ending import CommitWhen, succeeded
 from ._handlers import answer
 from ._lifespan import live
-from ._replay import Attempts, Origin
+from ._replay import Attempts
 from ._request import RequestUnit, State
 from ._routed import Defaults, RoutedUnit, Terms, asked_by
 from ._socket import Messages
+from ._twophase import Order
 from ._unit import UnitOfWork
 from .database import AsyncDatabase, Database
 from .errors import UsageError
 from .options import asked
+from .recovery import Janitor
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class DBSessionMiddleware:
     status is below 400. *options* are the `TransactionOptions` of all requests, or of
     those of one method (a mapping), or a function from the ASGI scope to them; routes
     may say otherwise. *retry* says how those are run again that have `attempts`.
+    Of several databases each is committed in its turn, in the order in which they are
+    given; with *twophase* all are committed or none, which PostgreSQL and MariaDB can.
     The session is also at `request.state.<state_attribute>`; of
     several databases the first is there, and each at `request.state.<its name>`.
 
@@ -61,11 +64,18 @@ class DBSessionMiddleware:
         options: Defaults | None = None,
         retry: RetryPolicy | None = None,
         state_attribute: str = "db",
+        twophase: bool = False,
     ) -> None:
         databases = [db] if isinstance(db, str) or not isinstance(db, Sequence) else db
         self._app = app
         self._sources = _by_attribute(databases, state_attribute)
-        self._terms = Terms(commit_when, asked_by(options), retry or RetryPolicy())
+        self._own = tuple(dict.fromkeys(self._sources.values()))
+        self._terms = Terms(
+            commit_when,
+            asked_by(options),
+            retry or RetryPolicy(),
+            Order(self._own) if twophase else None,
+        )
         if not callable(commit_when):
             raise UsageError(f"commit_when must be callable, this is {commit_when!r}")
 
@@ -84,11 +94,11 @@ class DBSessionMiddleware:
             await self._serve_other(scope, receive, send)
             return
         if asked.attempts and attempts is None:
-            attempts = Attempts(receive)
+            attempts = Attempts(scope, receive)
             receive = attempts.receive
         unit = RequestUnit(sources, parent, scope, receive, send, self._terms, given)
         if attempts is not None:
-            unit._follow(attempts, Origin(scope, dict(scope), copy_context()))
+            unit._follow(attempts)
         state = scope["state"] = State(given or ())
         state.unit = unit
         token = current.set(unit)
@@ -109,35 +119,35 @@ class DBSessionMiddleware:
                 await unit._close()
             unit._ended = True
             unit._scope = {}  # which leads back to the unit
-        if not unit._used or (failure := unit._failure) is None:
+            if attempts is not None:
+                unit._attempts = None  # and so does the scope that they keep
+        if (failure := unit._failure) is None:
             return
         body, unit._failure, unit._body = unit._body, None, None
         if unit._started:
             raise failure  # cuts the response short
         receive = replayed(body, receive, self._terms.retry.body_limit)
-        if unit._again:
-            await self._run_again(unit, failure, receive, send)
-        else:
+        if attempts is None or not unit._again or unit._irrevocable is not None:
             await answer(failure, scope, receive, send)
+            return
+        attempts.failed = failure, receive
+        if unit._attempt == 1:
+            await self._run_again(attempts, send)
 
-    async def _run_again(
-        self, failed: RequestUnit, error: Exception, receive: Receive, send: Send
-    ) -> None:
-        """Run the request once more; *failed* is the attempt that ended in *error*."""
-        attempts, origin = failed._attempts, failed._origin
-        assert attempts is not None
-        assert origin is not None
+    async def _run_again(self, attempts: Attempts, send: Send) -> None:
+        """Run the request once more, and again if that is to be followed, too."""
         try:
-            wait = attempts.announce(error, origin.before["path"])
-            if await attempts.receive.ends_within(wait):
-                error.add_note("unitwork: not tried again, as the client has left")
-                await answer(error, origin.scope, receive, send)
-            else:
-                await origin.run(self(origin.restored(), receive, send, attempts))
+            while attempts.failed is not None:
+                error, receive = attempts.failed
+                attempts.failed = None
+                if await attempts.receive.ends_within(attempts.announce(error)):
+                    error.add_note("unitwork: not tried again, as the client has left")
+                    await answer(error, attempts.scope, receive, send)
+                    return
+                scope = attempts.begin()
+                await attempts.run(self(scope, receive, send, attempts))
         finally:
-            failed._attempts = failed._origin = None
-            if failed._attempt == 1:
-                await attempts.receive.close()
+            await attempts.receive.close()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -150,8 +160,9 @@ class DBSessionMiddleware:
                 await self._websocket(scope, receive, send, unit)
                 return
         elif kind == "lifespan":
-            sources = tuple(dict.fromkeys(self._sources.values()))
-            await live(self._app, sources, scope, receive, send)
+            order = self._terms.order
+            janitor = Janitor(order) if order is not None else None
+            await live(self._app, self._own, scope, receive, send, janitor)
             return
         await self._app(scope, receive, send)
 

@@ -247,9 +247,10 @@ def options_of(endpoint: Any, method: str) -> TransactionOptions:
     """What the *endpoint* of a request has asked for, by `@transactional`."""
     options: TransactionOptions = getattr(endpoint, _KEY, NO_OPTIONS)
     if isinstance(endpoint, type):
-        return options | getattr(
-            getattr(endpoint, method.lower(), None), _KEY, NO_OPTIONS
-        )
+        name = method.lower()
+        if name == "head" and not hasattr(endpoint, name):
+            name = "get"  # as Starlette does
+        return options | getattr(getattr(endpoint, name, None), _KEY, NO_OPTIONS)
     while isinstance(endpoint, partial):
         endpoint = endpoint.func
         options = getattr(endpoint, _KEY, NO_OPTIONS) | options

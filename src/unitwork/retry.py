@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +48,8 @@ class RetryPolicy:
     the thread or event loop of the work, so it must not block. What it raises is
     raised on.
 
-    Raises `UsageError` for a time or size that is negative.
+    Raises `UsageError` for a time or size that is negative, and for a coroutine
+    function.
 
     .. versionadded:: 0.1
     """
@@ -63,6 +66,13 @@ class RetryPolicy:
             value = getattr(self, key)
             if not isinstance(value, int | float) or not value >= 0:  # NaN is neither
                 raise UsageError(f"{key} is {value!r}; give a number, 0 or more")
+        if not all(callable(rule) for rule in self.rules):
+            raise UsageError(f"rules are {self.rules!r}; give functions")
+        hook = self.before_retry
+        if hook is not None and (
+            not callable(hook) or inspect.iscoroutinefunction(hook)
+        ):
+            raise UsageError(f"before_retry is {hook!r}; give a plain function")
 
     def wait_after(self, attempt: int) -> float:
         """Seconds to wait after the failed *attempt*.
@@ -96,10 +106,13 @@ waits = _Waits()
 class Tries:
     """The attempts at one piece of work, counted from 1."""
 
-    __slots__ = ("_until", "_wait", "attempt", "attempts", "policy")
+    __slots__ = ("_deadline", "_until", "_wait", "attempt", "attempts", "policy")
 
-    def __init__(self, policy: RetryPolicy, attempts: int) -> None:
+    def __init__(
+        self, policy: RetryPolicy, attempts: int, deadline: float = math.inf
+    ) -> None:
         self.policy = policy
+        self._deadline = deadline
         self._until: float | None = None
         self._wait = 0.0
         self.attempts = attempts
@@ -109,7 +122,7 @@ class Tries:
         """Count one more, if there may be one."""
         now = time.monotonic()
         if self._until is None:
-            self._until = now + self.policy.give_up_after
+            self._until = min(now + self.policy.give_up_after, self._deadline)
         self._wait = self.policy.wait_after(self.attempt)
         if self.attempt >= self.attempts or now + self._wait > self._until:
             return False

@@ -11,6 +11,7 @@ from unitwork import (
     CommitUnknownError,
     Kind,
     MissingSessionError,
+    PartialCommitError,
     Phase,
     PoolTimeoutError,
     Rule,
@@ -25,6 +26,7 @@ from unitwork import (
 roots: list[type[UnitworkError]] = [
     CommitUnknownError,
     MissingSessionError,
+    PartialCommitError,
     PoolTimeoutError,
     SessionEndedError,
     UnexpectedRollbackError,
@@ -39,6 +41,12 @@ error = PoolTimeoutError("busy")
 assert_type(error.retry_after, float)
 PoolTimeoutError("busy", 0.5)  # type: ignore[call-arg]
 PoolTimeoutError()  # type: ignore[call-arg]
+
+part = PartialCommitError("part", committed=("orders",), unknown=("stock",))
+assert_type(part.committed, tuple[str, ...])
+assert_type(part.rolled_back, tuple[str, ...])
+assert_type(part.unknown, tuple[str, ...])
+PartialCommitError("part")  # type: ignore[call-arg]
 
 version: str = __version__
 

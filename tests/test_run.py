@@ -1,0 +1,420 @@
+"""`db.run()`: work outside requests, tried again as a whole."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from anyio import to_thread
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from conftest import POSTGRESQL, SERVERS, everywhere, only
+from support.asgi import call
+from support.conflicts import Conflict, Race
+from support.endpoints import serve_fastapi
+from support.flavours import Flavour, Observer
+from support.models import add_item, names
+from unitwork import (
+    CommitUnknownError,
+    DatabaseSettings,
+    Outcome,
+    Retry,
+    RetryPolicy,
+    TransactionOptions,
+    UnitOfWork,
+    UsageError,
+    current_unit,
+)
+from unitwork.testing import CommitFault, commit_faults
+
+pytestmark = pytest.mark.anyio
+
+FEW = only("sqlite3", "asyncpg")
+"""Enough where no driver has a say; sync and async, and both databases."""
+NOW = RetryPolicy(longest_wait=0)
+BOTH_WAYS = pytest.mark.parametrize("fault", list(CommitFault))
+Body = Callable[..., Any]
+
+
+async def run(flavour: Flavour, body: Body, *args: Any, **options: Any) -> Any:
+    """`db.run()` of either colour, away from the event loop's thread."""
+    options = {"retry": NOW, **options}
+    if flavour.is_async:
+
+        async def work(session: Any, *args: Any) -> Any:
+            return await session.run_sync(body, *args)
+
+        return await flavour.db.run(work, *args, **options)
+    return await to_thread.run_sync(partial(flavour.db.run, body, *args, **options))
+
+
+class Failing:
+    """A body that fails as often as *times* says."""
+
+    def __init__(self, times: int, error: type[Exception] = Conflict) -> None:
+        self.times = times
+        self.error = error
+        self.units: list[UnitOfWork] = []
+        self.calls: list[tuple[int, bool]] = []
+
+    def __call__(self, session: Session) -> int:
+        unit = current_unit()
+        self.units.append(unit)
+        self.calls.append((unit.attempt, unit.is_last_attempt))
+        add_item(session, f"attempt {len(self.calls)}")
+        if len(self.calls) <= self.times:
+            raise self.error(str(len(self.calls)))
+        return unit.attempt
+
+
+# What it does
+
+
+@everywhere
+async def test_it_commits_and_gives_the_result(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session, first: str, second: str) -> str:
+        return add_item(session, first + second).name
+
+    assert await run(flavour, body, "on", "e") == "one"
+    assert observer.names() == ["one"]
+
+
+@only(*SERVERS)
+async def test_a_race_that_was_lost_is_run_again(
+    flavour: Flavour, observer: Observer
+) -> None:
+    race = Race(flavour)
+    await race.prepare()
+
+    assert await run(flavour, race.run, attempts=3, **race.level) == 10
+    assert (race.attempts, observer.names()) == ([1, 2], ["11"])
+
+
+@everywhere
+async def test_so_is_a_commit_that_was_refused(
+    flavour: Flavour, observer: Observer
+) -> None:
+    body = Failing(0)
+
+    with commit_faults(flavour.db, Conflict(), Conflict()):
+        assert await run(flavour, body, attempts=3) == 3
+
+    assert body.calls == [(1, False), (2, False), (3, True)]
+    assert observer.names() == ["attempt 3"]
+
+
+@FEW
+async def test_each_attempt_has_a_unit_of_its_own(flavour: Flavour) -> None:
+    body = Failing(1)
+
+    await run(flavour, body, attempts=2)
+
+    outcomes = [unit.outcome for unit in body.units]
+    assert outcomes == [Outcome.ROLLED_BACK, Outcome.COMMITTED]
+
+
+@FEW
+async def test_once_is_enough_unless_somebody_asks(flavour: Flavour) -> None:
+    body = Failing(1)
+
+    with pytest.raises(Conflict):
+        await run(flavour, body)
+
+    assert body.calls == [(1, True)]
+
+
+@FEW
+async def test_the_last_failure_is_raised_with_a_note(
+    flavour: Flavour, observer: Observer
+) -> None:
+    with pytest.raises(Conflict, match="3") as caught:
+        await run(flavour, Failing(9), attempts=3)
+
+    assert caught.value.__notes__ == ["unitwork: this was attempt 3 of 3"]
+    assert observer.names() == []
+
+
+@FEW
+async def test_what_would_fail_again_is_raised_at_once(flavour: Flavour) -> None:
+    body = Failing(9, KeyError)
+
+    with pytest.raises(KeyError) as caught:
+        await run(flavour, body, attempts=3)
+
+    assert len(body.calls) == 1
+    assert not hasattr(caught.value, "__notes__")
+
+
+@only(*POSTGRESQL)
+async def test_it_begins_as_it_was_asked_to_each_time(flavour: Flavour) -> None:
+    levels: list[Any] = []
+
+    def body(session: Session) -> None:
+        levels.append(session.scalar(text("SHOW transaction_isolation")))
+        if len(levels) < 3:
+            raise Conflict
+
+    await run(flavour, body, attempts=3, isolation_level="SERIALIZABLE")
+
+    assert levels == ["serializable"] * 3
+
+
+@FEW
+async def test_hooks_are_those_of_their_attempt(flavour: Flavour) -> None:
+    done: list[str] = []
+    failing = Failing(1)
+
+    def body(session: Session) -> None:
+        number = len(failing.calls) + 1
+        current_unit().on_commit(done.append, f"{number} committed")
+        current_unit().on_rollback(done.append, f"{number} rolled back")
+        failing(session)
+
+    await run(flavour, body, attempts=2)
+
+    assert done == ["1 rolled back", "2 committed"]
+
+
+@FEW
+async def test_before_retry_is_told(flavour: Flavour) -> None:
+    told: list[Retry] = []
+    policy = RetryPolicy(longest_wait=0, before_retry=told.append)
+
+    await run(flavour, Failing(2), attempts=5, retry=policy)
+
+    assert [(each.attempt, each.attempts, each.path) for each in told] == [
+        (1, 5, ""),
+        (2, 5, ""),
+    ]
+    assert [str(each.error) for each in told] == ["1", "2"]
+
+
+@FEW
+async def test_no_attempt_begins_after_it_was_given_up(flavour: Flavour) -> None:
+    body = Failing(1)
+    policy = RetryPolicy(first_wait=60, longest_wait=60, give_up_after=0)
+
+    with pytest.raises(Conflict):
+        await run(flavour, body, attempts=3, retry=policy)
+
+    assert len(body.calls) == 1
+
+
+# What is never run a second time
+
+
+@everywhere
+@BOTH_WAYS
+async def test_an_unknown_outcome(
+    flavour: Flavour, observer: Observer, fault: CommitFault
+) -> None:
+    body = Failing(0)
+
+    with pytest.raises(CommitUnknownError), commit_faults(flavour.db, fault):
+        await run(flavour, body, attempts=3)
+
+    assert len(body.calls) == 1
+    assert len(observer.names()) == (fault is CommitFault.COMMITTED)
+
+
+@only(*POSTGRESQL)
+@BOTH_WAYS
+async def test_but_one_that_the_database_knows(
+    flavour: Flavour, observer: Observer, fault: CommitFault
+) -> None:
+    sure = flavour.another(settings=DatabaseSettings(verify_commit=True))
+    body = Failing(0)
+
+    with commit_faults(sure.db, fault):
+        assert await run(sure, body, attempts=3) == len(body.calls)
+    await sure.dispose()
+
+    assert len(body.calls) == (2 if fault is CommitFault.ROLLED_BACK else 1)
+    assert len(observer.names()) == 1
+
+
+@FEW
+@BOTH_WAYS
+async def test_a_commit_by_hand_in_doubt(flavour: Flavour, fault: CommitFault) -> None:
+    failing = Failing(0)
+
+    def body(session: Session) -> None:
+        failing(session)
+        session.commit()
+
+    with pytest.raises(Exception, match="on cue"), commit_faults(flavour.db, fault):
+        await run(flavour, body, attempts=3)
+
+    assert len(failing.calls) == 1
+
+
+@FEW
+@pytest.mark.parametrize("by_hand", [True, False])
+async def test_what_is_done(flavour: Flavour, by_hand: bool) -> None:
+    calls: list[int] = []
+
+    def body(session: Session) -> None:
+        calls.append(1)
+        add_item(session)
+        if by_hand:
+            session.commit()
+        else:
+            current_unit().side_effect_done()
+        raise Conflict
+
+    with pytest.raises(Conflict):
+        await run(flavour, body, attempts=3)
+
+    assert calls == [1]
+
+
+@FEW
+async def test_an_engine_that_commits_each_statement(
+    flavour: Flavour, observer: Observer
+) -> None:
+    loose = flavour.another(isolation_level="AUTOCOMMIT")
+    body = Failing(1)
+
+    with pytest.raises(Conflict):
+        await run(loose, body, attempts=3)
+    await loose.dispose()
+
+    assert observer.names() == ["attempt 1"]
+
+
+# One inside the other
+
+
+@FEW
+async def test_inside_a_request_that_is_run_again_it_is_tried_once(
+    flavour: Flavour,
+) -> None:
+    failing = Failing(99)
+
+    async def endpoint() -> None:
+        await run(flavour, failing, attempts=5)
+
+    app = serve_endpoint(flavour, endpoint, attempts=3)
+
+    assert type((await call(app, "POST", "/")).error) is Conflict
+    assert failing.calls == [(1, True)] * 3
+
+
+@FEW
+async def test_inside_a_request_that_is_not_it_is_tried_as_often_as_it_asks(
+    flavour: Flavour, observer: Observer
+) -> None:
+    failing = Failing(4)
+
+    async def endpoint() -> int:
+        return int(await run(flavour, failing, attempts=5))
+
+    app = serve_endpoint(flavour, endpoint, attempts=1)
+
+    assert (await call(app, "POST", "/")).json == 5
+    assert observer.names() == ["attempt 5"]
+
+
+@FEW
+async def test_so_it_is_once_the_request_is_final(flavour: Flavour) -> None:
+    failing = Failing(4)
+
+    async def endpoint() -> int:
+        current_unit().side_effect_done()
+        return int(await run(flavour, failing, attempts=5))
+
+    app = serve_endpoint(flavour, endpoint, attempts=3)
+
+    assert (await call(app, "POST", "/")).json == 5
+
+
+@FEW
+async def test_so_it_is_in_a_background_task(flavour: Flavour) -> None:
+    failing = Failing(4)
+
+    async def endpoint() -> Response:
+        work = partial(run, flavour, failing, attempts=5)
+        return Response(background=BackgroundTask(work))
+
+    app = serve_endpoint(flavour, endpoint, attempts=3)
+
+    assert (await call(app, "POST", "/")).error is None
+    assert len(failing.calls) == 5
+
+
+@only("psycopg", "asyncpg")
+async def test_inside_another_run_it_is_tried_once(
+    flavour: Flavour, observer: Observer
+) -> None:
+    failing = Failing(2)
+
+    if flavour.is_async:
+
+        async def work(session: Any) -> int:
+            return int(await run(flavour, failing, attempts=5))
+
+        result = await flavour.db.run(work, attempts=3, retry=NOW)
+    else:
+        inner = partial(flavour.db.run, failing, attempts=5, retry=NOW)
+        result = await run(flavour, lambda session: inner(), attempts=3)
+
+    assert (result, failing.calls) == (1, [(1, True)] * 3)
+    assert observer.names() == ["attempt 3"]
+
+
+def serve_endpoint(flavour: Flavour, endpoint: Any, *, attempts: int) -> Any:
+    options = TransactionOptions(attempts=attempts)
+    app = serve_fastapi(flavour, names, options=options, retry=NOW)
+    app.router.routes.clear()
+    app.post("/")(endpoint)
+    return app
+
+
+# Wrong use
+
+
+@only("aiosqlite")
+async def test_the_work_of_an_async_database_has_to_be_a_coroutine_function(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def work(session: Any) -> str:
+        session.sync_session.begin()
+        return "done"
+
+    with pytest.raises(UsageError, match=r"work.* is no coroutine function"):
+        await flavour.db.run(work, attempts=3)
+
+
+@only("aiosqlite")
+async def test_whatever_gives_an_awaitable_will_do(flavour: Flavour) -> None:
+    async def work(session: Any) -> str:
+        return "done"
+
+    assert await flavour.db.run(lambda session: work(session)) == "done"
+    assert await flavour.db.run(partial(work)) == "done"
+
+
+@only("sqlite3")
+async def test_the_work_of_a_sync_database_must_not_be_one(flavour: Flavour) -> None:
+    async def work(session: Session) -> None: ...
+
+    assert inspect.iscoroutinefunction(work)
+    with pytest.raises(UsageError, match=r"work.* is a coroutine function"):
+        await run(flavour, work, attempts=3)
+
+
+@FEW
+@pytest.mark.parametrize("attempts", [0, "yes"])
+async def test_a_number_of_attempts_is_one_or_more(
+    flavour: Flavour, attempts: Any
+) -> None:
+    with pytest.raises(UsageError, match="give 1 or more"):
+        await run(flavour, names, attempts=attempts)
