@@ -16,7 +16,7 @@ HAS_VENV = $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 	echo "$(PYTHON) can make no virtual environment: apt install python3-venv" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test soak test-sqlalchemy20 format lint docs wheel-test mariadb \
+.PHONY: help venv demo test soak bench test-sqlalchemy20 format lint docs wheel-test mariadb \
 	pgbouncer check clean
 
 help:  ## list the targets
@@ -40,6 +40,19 @@ soak: venv  ## put N requests by each of DRIVERS under faults (SEED); print a ta
 	PYTHONPATH=tests $(BIN)/python tools/postgres.py -- $(BIN)/python tools/mariadb.py -- \
 		$(BIN)/python -m faults --requests $(N) --drivers "$(DRIVERS)" \
 		$(if $(SEED),--seed $(SEED))
+
+bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu")
+	.venv-bench/bin/python tools/postgres.py --max_connections=1000 -- \
+		env PYTHONPATH=tests .venv-bench/bin/python -m benchmarks $(ARGS)
+# Some peers need a newer Python than we do: the first of these that runs.
+NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/python \
+	$(PYTHON); do $$each -c 'import ensurepip' 2>/dev/null && echo $$each && break; done
+BENCH_PYTHON ?= $(shell $(NEWEST))
+.venv-bench/.installed: pyproject.toml constraints.txt $(wildcard benchmarks/*.txt) \
+		benchmarks/registry.py
+	@$(HAS_VENV)
+	$(BENCH_PYTHON) -m benchmarks.install
+	@touch $@
 
 format: venv  ## lay the code out
 	$(BIN)/ruff check --fix-only
