@@ -93,5 +93,6 @@ def test_outcomes_read_as_a_sentence_goes_on() -> None:
         "committed",
         "rolled back",
         "unknown",
+        "partial",
         "empty",
     ]
