@@ -121,10 +121,11 @@ class RequestUnit(RoutedUnit):
                 self._start = message
                 # A handler sends its response while it handles the exception.
                 self._exception = sys.exception()
-                if (self._used and self._has_to_end()) or (
-                    self._attempts is not None and self._squashed is not None
-                ):
+                if self._used and self._has_to_end():
                     return self._end_and_send(message, streaming=False)
+                error = self._squashed if self._attempts is not None else None
+                if error is not None and self._should_retry(error):
+                    raise Unwind  # there is nothing to roll back: a block inside failed
                 self._started = True
                 if self._outer_state is not None and self._scope["state"]:
                     self._show_state()
