@@ -63,15 +63,21 @@ def finish(
             settled(outcome, error)
         yield from _call_hooks(hooks, outcome)
         raise
-    outcome = Outcome.COMMITTED if committed else Outcome.ROLLED_BACK
-    try:
-        if not committed:
-            pending = leases()
-            yield from _roll_back(pending)
-    finally:
-        settled(outcome if pending else Outcome.EMPTY, None)
-    yield from _call_hooks(hooks, outcome)
+    if committed:
+        settled(Outcome.COMMITTED if pending else Outcome.EMPTY, None)
+        yield from _call_hooks(hooks, Outcome.COMMITTED)
+    else:
+        yield from _drop(leases(), hooks, settled)
     return committed
+
+
+def _drop(leases: Sequence[Lease], hooks: Hooks | None, settled: Settled) -> Plan[None]:
+    """Roll back because that was decided."""
+    try:
+        yield from _roll_back(leases)
+    finally:
+        settled(Outcome.ROLLED_BACK if leases else Outcome.EMPTY, None)
+    yield from _call_hooks(hooks, Outcome.ROLLED_BACK)
 
 
 def _get_ready(
