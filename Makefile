@@ -88,5 +88,5 @@ pgbouncer:  ## install Debian's PgBouncer if there is none and root asks
 check: mariadb pgbouncer lint test docs wheel-test test-sqlalchemy20  ## all of it, as CI does
 
 clean:  ## remove what was built, but not .venv
-	rm -rf build dist $(SA20) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist $(SA20) .venv-bench* .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,5 @@
 """What each contestant promises, found out by trying: a fast lie is no rival."""
 
-import asyncio
 import gc
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import func, select, text
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
@@ -19,7 +18,7 @@ from .crew import Crew, chosen
 from .options import Options, database
 from .progress import Progress
 from .registry import DIALECTS, DRIVERS
-from .schema import Event, Note, from_outside
+from .schema import Event, Note, from_outside, idle_in_transaction
 from .worker import Stage
 
 PROBES = {
@@ -151,50 +150,31 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(IntegrityError, answer)
 
 
-class Table:
-    """The events, as others see them."""
-
-    def __init__(self, url: str) -> None:
-        self._engine = from_outside(url)
-
-    def _scalar(self, statement: Any) -> int:
-        with self._engine.connect() as connection:
-            return int(connection.scalar(statement) or 0)
-
-    def rows(self) -> int:
-        return self._scalar(select(func.count()).select_from(Event))
-
-    def idle_in_transaction(self) -> int:
-        return self._scalar(
-            text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname ="
-                " current_database() AND state LIKE 'idle in transaction%'"
-            )
-        )
-
-    def dispose(self) -> None:
-        self._engine.dispose()
+def events(engine: Engine) -> int:
+    """How many there are, as others see it."""
+    with engine.connect() as connection:
+        return connection.scalar(select(func.count()).select_from(Event)) or 0
 
 
 async def probe(stage: Stage) -> list[str]:
     """Try everything; give the names of those `PROBES` that turn out true."""
-    table = Table(stage.setup.url)
+    outside = from_outside(stage.setup.url)
     gc.disable()  # it would hide for a moment what is left behind
     try:
         found = {
-            "early": await answers_early(stage, table),
-            "raised": await stores(stage, table, "raises"),
-            "returned": await stores(stage, table, "refuses"),
+            "early": await answers_early(stage, outside),
+            "raised": await stores(stage, outside, "raises"),
+            "returned": await stores(stage, outside, "refuses"),
             "swallowed": await attempt(stage, "swallows") < 400,
-            "late": await loses(stage, table),
+            "late": await loses(stage, outside),
         }
         status = await attempt(stage, "breaks")
         found["failed"] = status < 400
         found["unhandled"] = status != HANDLED
-        found["leaked"] = table.idle_in_transaction() > 0
+        found["leaked"] = idle_in_transaction(outside) > 0
     finally:
         gc.enable()
-        table.dispose()
+        outside.dispose()
     return [name for name in PROBES if found[name]]
 
 
@@ -224,32 +204,31 @@ class Seen(Exchange):
         await super().send(message)
 
 
-async def answers_early(stage: Stage, table: Table) -> bool:
-    before = table.rows()
+async def answers_early(stage: Stage, outside: Engine) -> bool:
+    before = events(outside)
     seen: list[int] = []
 
     def look(message: Message) -> None:
         if message["type"] == "http.response.start":
-            seen.append(table.rows())
+            seen.append(events(outside))
 
     await attempt(stage, "write", look)
     return seen != [before + 1]
 
 
-async def stores(stage: Stage, table: Table, name: str) -> bool:
-    before = table.rows()
+async def stores(stage: Stage, outside: Engine, name: str) -> bool:
+    before = events(outside)
     await attempt(stage, name)
-    return table.rows() > before
+    return events(outside) > before
 
 
-async def loses(stage: Stage, table: Table) -> bool:
+async def loses(stage: Stage, outside: Engine) -> bool:
     """Whether a background task could write, and nothing came of it."""
-    before = table.rows()
+    before = events(outside)
     scope = http("POST", "/probe/goes_on", stage.state)
     exchange = Exchange()
     try:
         await stage.app(scope, exchange.receive, exchange.send)
     except Exception:
         return False  # that was no silence
-    await asyncio.sleep(0)
-    return table.rows() == before
+    return events(outside) == before

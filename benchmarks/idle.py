@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import WebSocket
 from fastapi.responses import StreamingResponse
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from .asgi import REQUEST, Exchange, Message, http
@@ -16,7 +15,7 @@ from .contestants import Built, Setup
 from .crew import Crew, Worker, WorkerError, chosen
 from .options import Options, database
 from .progress import Progress
-from .schema import from_outside
+from .schema import from_outside, idle_in_transaction
 from .worker import Stage
 from .workloads import WORKLOADS, AsyncWork
 
@@ -172,12 +171,7 @@ def scope(kind: str, stage: Stage) -> dict[str, Any]:
 def in_use(url: str) -> int:
     """How many connections of the database are in a transaction."""
     engine = from_outside(url)
-    with engine.connect() as connection:
-        found = connection.scalar(
-            text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname ="
-                " current_database() AND state LIKE 'idle in transaction%'"
-            )
-        )
-    engine.dispose()
-    return int(found or 0)
+    try:
+        return idle_in_transaction(engine)
+    finally:
+        engine.dispose()

@@ -27,7 +27,7 @@ class Options(NamedTuple):
 
     def rounds(self, full: int) -> int:
         """How often to repeat what a full run repeats *full* times."""
-        return 2 if self.smallest else max(full // 4, 3) if self.quick else full
+        return 1 if self.smallest else max(full // 4, 3) if self.quick else full
 
     def some(self, full: int) -> int:
         """How many to make of what a full run makes *full* of."""

@@ -21,6 +21,7 @@ from .workloads import WORKLOADS, AsyncWork
 
 DRIVER = "asyncpg"
 REQUESTS = 512
+ROUNDS = 12
 SERIES: dict[str, tuple[str, Sequence[int]]] = {
     "concurrency": ("requests at a time", (1, 8, 64, 512)),
     "databases": ("databases that one unit writes to", (1, 2, 3, 4)),
@@ -37,34 +38,43 @@ async def measure(options: Options) -> dict[str, Any]:
     missing: dict[str, str] = {}
     if DRIVER not in options.drivers:
         return {"results": results, "missing": missing}
-    rounds = options.rounds(12)
+    plan = [
+        (series, size)
+        for series, (_, sizes) in SERIES.items()
+        for size in (sizes[:3] if options.smallest else sizes)
+    ]
     who = chosen(["limit", "unitwork"], "async")
-    steps = sum(len(sizes) for _, sizes in SERIES.values()) * len(who) * (rounds + 1)
-    progress = Progress("scaling", steps)
+    progress = Progress("scaling", len(plan) * len(who) * (options.rounds(ROUNDS) + 1))
     with database(DRIVER) as url:
         async with Crew(who, DRIVER, url, pool_size=POOL) as crew:
             missing |= crew.missing
-            for series, (_, sizes) in SERIES.items():
-                for size in sizes:
-                    asked = {"series": series, "size": size}
-                    requests = options.some(max(REQUESTS // max(size // 8, 1), 8))
-                    if series == "concurrency":
-                        requests = max(options.some(REQUESTS), size)
-                    measured = await crew.in_turns(
-                        list(crew.workers),
-                        rounds + 1,
-                        grow,
-                        progress,
-                        requests=requests,
-                        **asked,
-                    )
-                    for name, found in measured.items():
-                        us = spread(column(found[1:], "cpu"))
-                        failed = sum(column(found, "failed"))
-                        result = {"contestant": name, "cpu_us": us, "failed": failed}
-                        results.append({**asked, **result})
+            for series, size in plan:
+                results += await grown(crew, series, size, options, progress)
     progress.end()
     return {"results": results, "missing": missing}
+
+
+async def grown(
+    crew: Crew, series: str, size: int, options: Options, progress: Progress
+) -> list[dict[str, Any]]:
+    """What each of the crew takes for a request of this *size*."""
+    requests = options.some(max(REQUESTS // max(size // 8, 1), 8))
+    if series == "concurrency":
+        requests = max(options.some(REQUESTS), size)
+    asked = {"series": series, "size": size}
+    rounds = options.rounds(ROUNDS) + 1  # the first is to warm up
+    measured = await crew.in_turns(
+        list(crew.workers), rounds, grow, progress, requests=requests, **asked
+    )
+    return [
+        {
+            **asked,
+            "contestant": name,
+            "cpu_us": spread(column(found[1:], "cpu")),
+            "failed": sum(column(found, "failed")),
+        }
+        for name, found in measured.items()
+    ]
 
 
 async def grow(stage: Stage, series: str, size: int, requests: int) -> dict[str, float]:

@@ -2,11 +2,23 @@
 
 from typing import Any
 
-from sqlalchemy import Engine, ForeignKey, create_engine, event, insert, make_url
+from sqlalchemy import (
+    Engine,
+    ForeignKey,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ROWS = 100
 PREPARED_BY = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
+IDLE_IN_TRANSACTION = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+"""
 
 
 class Base(DeclarativeBase):
@@ -57,6 +69,12 @@ def prepare(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(insert(Item), rows)
     engine.dispose()
+
+
+def idle_in_transaction(engine: Engine) -> int:
+    """How many connections to this PostgreSQL database hang in a transaction."""
+    with engine.connect() as connection:
+        return int(connection.scalar(text(IDLE_IN_TRANSACTION)) or 0)
 
 
 def begin_at_once(engines: type[Engine]) -> None:

@@ -16,7 +16,10 @@ from benchmarks.load import complete
 from benchmarks.numbers import exponent
 
 ROOT = Path(__file__).parents[1]
-SECTIONS = ["guarantees,roundtrips", "cpu,import", "idle,memory", "overload,scaling"]
+SECTIONS = [
+    "guarantees,roundtrips,cpu,import",
+    "idle,memory,overload,scaling,throughput",
+]
 
 
 def bench(into: Path, only: str) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def bench(into: Path, only: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("postgresql")
-@pytest.mark.parametrize("only", [*SECTIONS, "throughput"])
+@pytest.mark.parametrize("only", SECTIONS)
 def test_runs_from_beginning_to_end(tmp_path: Path, only: str) -> None:
     results = bench(tmp_path, only)
 
