@@ -15,6 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 HAS_VENV = $(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 	echo "$(PYTHON) can make no virtual environment: apt install python3-venv" >&2; exit 1; }
 
+# A newer Python, where there is one: the first of these that runs.
+NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/python \
+	$(PYTHON); do $$each -c 'import ensurepip' 2>/dev/null && echo $$each && break; done
+NEW_PYTHON ?= $(shell $(NEWEST))
+
 .DELETE_ON_ERROR:
 .PHONY: help venv demo test soak bench test-sqlalchemy20 format lint docs wheel-test mariadb \
 	pgbouncer check clean
@@ -44,14 +49,10 @@ soak: venv  ## put N requests by each of DRIVERS under faults (SEED); print a ta
 bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu")
 	.venv-bench/bin/python tools/postgres.py --max_connections=1000 -- \
 		env PYTHONPATH=tests .venv-bench/bin/python -m benchmarks $(ARGS)
-# Some peers need a newer Python than we do: the first of these that runs.
-NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/python \
-	$(PYTHON); do $$each -c 'import ensurepip' 2>/dev/null && echo $$each && break; done
-BENCH_PYTHON ?= $(shell $(NEWEST))
 .venv-bench/.installed: pyproject.toml constraints.txt $(wildcard benchmarks/*.txt) \
 		benchmarks/registry.py
 	@$(HAS_VENV)
-	$(BENCH_PYTHON) -m benchmarks.install
+	$(NEW_PYTHON) -m benchmarks.install
 	@touch $@
 
 format: venv  ## lay the code out
@@ -70,11 +71,12 @@ docs: venv  ## build the manual into build/docs
 wheel-test: venv  ## build the wheel, and try it without src/
 	sh tools/wheel_test.sh
 
-test-sqlalchemy20: $(SA20)/.installed  ## run the suite on SQLAlchemy 2.0
+# On the newest Python, too: the suite has the oldest one with the newest SQLAlchemy.
+test-sqlalchemy20: $(SA20)/.installed  ## run the suite on SQLAlchemy 2.0 and a newer Python
 	$(call suite,$(SA20)/bin)
 $(SA20)/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
-	$(PYTHON) -m venv $(SA20)
+	$(NEW_PYTHON) -m venv $(SA20)
 	grep -vi '^sqlalchemy==' constraints.txt > $(SA20)/constraints.txt
 	$(SA20)/bin/python -m pip install -qq -c $(SA20)/constraints.txt -e '.[test]' 'sqlalchemy<2.1'
 	@touch $@

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .registry import CONTESTANTS
+from .registry import CONTESTANTS, STANDARDS
 from .results import load
 from .scaling import SERIES
 from .tables import distinct, load_title, where
@@ -31,7 +31,9 @@ def draw(folder: Path) -> None:
 
 
 def color(name: str) -> str:
-    return {"unitwork": OURS, "limit": LIMIT, "bare": LIMIT}.get(name, THEIRS)
+    if name.startswith("unitwork"):
+        return OURS
+    return LIMIT if name in STANDARDS else THEIRS
 
 
 def panels(across: int, down: int, height: float) -> tuple[Figure, list[Axes]]:

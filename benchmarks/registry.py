@@ -40,6 +40,8 @@ class Contestant(NamedTuple):
     """Workloads that it does not have."""
     apart: tuple[str, ...] = ()
     """Requirements that clash with those of the others: it gets a venv of its own."""
+    fetched: bool = False
+    """Whether the endpoint asks for the session, and is not given it by `Depends()`."""
 
 
 CONTESTANTS = {
@@ -51,7 +53,8 @@ CONTESTANTS = {
             "no middleware",
             without=("read", "write", "mixed", "reads", "missing", "stream"),
         ),
-        Contestant("unitwork", "unitwork"),
+        Contestant("unitwork", "unitwork, Depends(db.session)"),
+        Contestant("unitwork_current", "unitwork, db.current", fetched=True),
         Contestant("depends", "Depends(get_db)"),
         Contestant("depends_function", 'Depends(get_db, scope="function")'),
         Contestant("article", "the article's BaseHTTPMiddleware"),
@@ -60,12 +63,14 @@ CONTESTANTS = {
             "FastAPI-SQLAlchemy",
             kinds=("sync",),
             package="FastAPI-SQLAlchemy",
+            fetched=True,
         ),
         Contestant(
             "fastapi_async_sqlalchemy",
             "fastapi-async-sqlalchemy",
             kinds=("async",),
             package="fastapi-async-sqlalchemy",
+            fetched=True,
         ),
         Contestant(
             "fastapi_sqla",
@@ -80,12 +85,14 @@ CONTESTANTS = {
             "context-async-sqlalchemy",
             kinds=("async",),
             package="context-async-sqlalchemy",
+            fetched=True,
         ),
         Contestant(
             "context_async_sqlalchemy_asgi",
             "context-async-sqlalchemy, ASGI",
             kinds=("async",),
             package="context-async-sqlalchemy",
+            fetched=True,
         ),
         Contestant(
             "fastapi_toolsets",

@@ -5,12 +5,13 @@ from typing import Any
 from support.proxy import Proxy, RoundTrips
 
 from .asgi import Exchange
+from .contestants import Built, Setup
 from .crew import Crew, chosen
 from .options import Options, database
 from .progress import Progress
 from .registry import DIALECTS, DRIVERS
 from .worker import Stage
-from .workloads import WORKLOADS, Workload
+from .workloads import WORKLOADS, AsyncWork, SyncWork, Workload
 
 REQUESTS = 10
 WARM_UP = 12
@@ -41,6 +42,12 @@ async def measure(options: Options) -> dict[str, Any]:
                         results.append({"driver": driver, **found})
         progress.end()
     return {"results": results, "missing": missing}
+
+
+def add_routes(built: Built, setup: Setup) -> None:
+    if built.autocommit is not None:
+        work = AsyncWork if setup.is_async else SyncWork
+        built.app.add_api_route(AUTOCOMMIT.path, built.autocommit(work.read))
 
 
 class Counted:

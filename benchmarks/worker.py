@@ -22,7 +22,7 @@ from .contestants import Setup, build, setup_for
 from .schema import begin_at_once
 from .workloads import WORKLOADS, Workload
 
-SECTIONS = ("guarantees", "overload", "idle", "memory")
+SECTIONS = ("guarantees", "roundtrips", "overload", "idle", "memory")
 """Those with routes of their own, which lie behind those of the workloads."""
 
 
@@ -48,7 +48,7 @@ async def main(name: str, driver: str, url: str, options: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a contestant prints must not get among the answers
     setup = setup_for(driver, url, json.loads(options))
-    if setup.url.startswith("sqlite") and name != "unitwork":
+    if setup.url.startswith("sqlite") and not name.startswith("unitwork"):
         begin_at_once(Engine)
     built = build(name, setup)
     workloads.add_routes(built.app, built.wrap, is_async=setup.is_async)

@@ -55,13 +55,17 @@ def test_runs_from_beginning_to_end(tmp_path: Path, only: str) -> None:
     assert (tmp_path / "tables.txt").read_text().count("\n## ") == len(results)
 
 
-def faster(name: str, faults: list[str]) -> dict[str, Any]:
+def faster(name: str, faults: list[str], ratio: float = 0.98) -> dict[str, Any]:
     """Results in which *name* is ahead of us, and has these *faults*."""
     case = {"driver": "asyncpg", "workload": "read", "concurrency": 32, "failed": 0}
-    ours = {"contestant": "unitwork", "cpu_ratio": {"median": 1.02}, **case}
-    theirs = {"contestant": name, "cpu_ratio": {"median": 1.01}, **case}
+    given = {"contestant": "unitwork", "cpu_ratio": {"median": 1.02}, **case}
+    fetched = {"contestant": "unitwork_current", "cpu_ratio": {"median": 0.97}, **case}
+    theirs = {"contestant": name, "cpu_ratio": {"median": ratio}, **case}
     found = {"driver": "asyncpg", "contestant": name, "faults": faults}
-    return {"cpu": {"results": [ours, theirs]}, "guarantees": {"results": [found]}}
+    return {
+        "cpu": {"results": [given, fetched, theirs]},
+        "guarantees": {"results": [found]},
+    }
 
 
 def test_a_rival_that_is_faster_and_leaves_nothing_out_breaks_a_bar() -> None:
@@ -76,6 +80,14 @@ def test_a_rival_that_is_faster_because_it_does_less_breaks_none() -> None:
 
     assert bar.held
     assert bar.found.endswith("it leaves out: late")
+
+
+def test_a_rival_that_is_ahead_by_no_more_than_noise_is_not() -> None:
+    assert not list(bars(faster("fastsqla", [], ratio=1.01)))
+
+
+def test_a_rival_that_fetches_its_session_is_compared_with_our_way_to_do_so() -> None:
+    assert not list(bars(faster("context_async_sqlalchemy", [])))
 
 
 @pytest.mark.parametrize("power", [1, 2])

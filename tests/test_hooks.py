@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, HTTPException, Request
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -20,7 +21,7 @@ from conftest import ASYNC, SYNC, check_nothing_is_left, only
 from support.asgi import call
 from support.endpoints import Body, serve_fastapi
 from support.flavours import Flavour, Observer
-from support.models import add_item, add_orphan
+from support.models import Item, add_item, add_orphan
 from unitwork import (
     AsyncDatabase,
     Database,
@@ -143,6 +144,24 @@ async def test_is_called_after_the_outermost_transaction_only(
     await flavour.work(body)
 
     assert done == ["one"]
+
+
+@pytest.mark.parametrize("in_request", [False, True])
+async def test_is_called_if_the_flush_of_commit_is_the_first_to_register_one(
+    flavour: Flavour, done: list[str], in_request: bool
+) -> None:
+    def body(session: Session) -> None:
+        event.listen(
+            session, "before_flush", lambda *args: on_commit(done.append, "committed")
+        )
+        session.add(Item(name="one"))
+
+    if in_request:
+        await call(serve_fastapi(flavour, body), "POST", "/")
+    else:
+        await flavour.work(body)
+
+    assert done == ["committed"]
 
 
 async def test_is_dropped_with_its_savepoint(flavour: Flavour, done: list[str]) -> None:

@@ -15,6 +15,8 @@ LAYERS = [
     "errors",
     "_body",
     "_alarm",
+    "_shield",
+    "_threads",
     "_verify",
     "_codes",
     "_driver",

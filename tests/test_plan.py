@@ -29,7 +29,7 @@ from unitwork import (
     UsageError,
     _session,
 )
-from unitwork._drive import Plan, Step, arun, run, uninterrupted
+from unitwork._drive import Plan, Step, arun, run
 from unitwork._ends import conclude, end_message
 from unitwork._hooks import Hook, Hooks
 from unitwork._plan import finish
@@ -113,7 +113,11 @@ class Play:
             return [lease for lease in self.leases if lease.open]
 
         return finish(
-            open_leases, self.hooks, commit=commit, doomed=doomed, settled=settled
+            open_leases,
+            lambda: self.hooks,
+            commit=commit,
+            doomed=doomed,
+            settled=settled,
         )
 
     def make(self, step: Step) -> str:
@@ -216,7 +220,7 @@ def test_does_nothing_where_nothing_was_begun(play: Play, commit: bool) -> None:
 def test_does_without_hooks(play: Play) -> None:
     lease: Any = play.lease("a")
 
-    play.run(finish(lambda: [lease], None, commit=True))
+    play.run(finish(lambda: [lease], lambda: None, commit=True))
 
     assert play.steps == ["commit a"]
 
@@ -715,90 +719,3 @@ async def test_a_step_beyond_its_limit_is_broken_off() -> None:
     found = await arun(steps(Step(hang, lease, limit=0.01)))
 
     assert found == [TimeoutError]
-
-
-# uninterrupted()
-
-
-class Ending:
-    """An ending that waits till it is let go, and notes how it went."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.begun = asyncio.Event()
-        self.go = asyncio.Event()
-        self.done = False
-        self.error = error
-
-    async def __call__(self) -> str:
-        self.begun.set()
-        await self.go.wait()
-        self.done = True
-        if self.error is not None:
-            raise self.error
-        return "result"
-
-
-async def test_what_is_not_interrupted_gives_its_result() -> None:
-    ending = Ending()
-    ending.go.set()
-
-    assert await uninterrupted(ending()) == "result"
-
-
-async def test_what_is_not_interrupted_raises_its_error() -> None:
-    ending = Ending(LookupError())
-    ending.go.set()
-
-    with pytest.raises(LookupError):
-        await uninterrupted(ending())
-
-
-async def test_a_cancelled_task_ends_first() -> None:
-    ending = Ending()
-    task = asyncio.create_task(uninterrupted(ending()))
-    await ending.begun.wait()
-
-    for _ in range(3):
-        task.cancel()
-        await asyncio.sleep(0)
-    assert not task.done()
-    ending.go.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert ending.done
-
-
-async def test_a_cancelled_scope_ends_first_and_is_not_missed() -> None:
-    ending = Ending()
-    after = False
-
-    async def end() -> None:
-        nonlocal after
-        await uninterrupted(ending())
-        await anyio.lowlevel.checkpoint()
-        after = True
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(end)
-        await ending.begun.wait()
-        group.cancel_scope.cancel()
-        asyncio.get_running_loop().call_soon(ending.go.set)
-
-    assert (ending.done, after) == (True, False)
-
-
-async def test_an_error_that_a_cancellation_hides_is_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    ending = Ending(LookupError("hidden"))
-    task = asyncio.create_task(uninterrupted(ending()))
-    await ending.begun.wait()
-    task.cancel()
-    await asyncio.sleep(0)
-    ending.go.set()
-
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert "hidden" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -175,6 +176,8 @@ async def test_the_server_stops_when_the_last_unit_has_ended(
 async def test_a_server_that_is_told_to_stop_loses_nothing_that_was_acknowledged(
     flavour: Flavour, observer: Observer, name: str
 ) -> None:
+    if name == "hypercorn" and sys.version_info >= (3, 12):
+        pytest.skip("hypercorn 0.18 waits for its clients for ever on Python 3.12")
     acknowledged: list[str] = []
 
     async def client(port: int, number: int) -> None:

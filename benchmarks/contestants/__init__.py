@@ -60,6 +60,8 @@ class Built(NamedTuple):
 
     app: FastAPI
     wrap: Wrap
+    autocommit: Wrap | None = None
+    """The same without a transaction, if it has such a thing."""
 
 
 def setup_for(driver: str, url: str, options: Mapping[str, Any]) -> Setup:

@@ -5,18 +5,15 @@ from fastapi import Depends, FastAPI
 import unitwork
 from unitwork.fastapi import exception_handlers
 
-from ..workloads import AsyncWork, SyncWork
 from . import Built, Setup
-from .ways import injected
+from .ways import fetched, injected
 
 
-def build(setup: Setup) -> Built:
+def build(setup: Setup, *, current: bool = False) -> Built:
     kind = unitwork.AsyncDatabase if setup.is_async else unitwork.Database
     db = kind(setup.url, **setup.options)
     app = FastAPI(exception_handlers=exception_handlers)
     app.add_middleware(unitwork.DBSessionMiddleware, db=db)
-    wrap = injected(Depends(db.session))
-    works = AsyncWork if setup.is_async else SyncWork
-    read = unitwork.transactional(isolation_level="AUTOCOMMIT")(wrap(works.read))
-    app.add_api_route("/autocommit", read)
-    return Built(app, wrap)
+    wrap = fetched(lambda: db.current) if current else injected(Depends(db.session))
+    alone = unitwork.transactional(isolation_level="AUTOCOMMIT")
+    return Built(app, wrap, lambda work: alone(wrap(work)))

@@ -1,70 +1,83 @@
-"""An alarm clock for threads: one for all, as a timer each would cost too much."""
+"""An alarm clock: one for all, as a timer each would cost too much."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 
-__all__ = ["alarm"]
+__all__ = ["Alarm"]
+
+log = logging.getLogger("unitwork")
+
+
+class Alarm:
+    """Rings, in a thread of its own, if its `with` block takes longer than *seconds*.
+
+    Mostly it doesn't: to set it and to unset it is what has to cost next to nothing.
+    """
+
+    __slots__ = ("at", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def ring(self) -> None:
+        """Do what is to be done; what it raises is logged."""
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        self.at = at = time.monotonic() + self.seconds
+        with _clock.lock:
+            _clock.due.add(self)
+            if at < _clock.wakes_at:
+                _clock.wake()
+
+    def __exit__(self, *exc_info: object) -> None:
+        with _clock.lock:
+            _clock.due.discard(self)
 
 
 class _Clock:
-    """Calls what is due, in a thread that starts when it is first needed."""
+    """Rings what is due, in a thread that starts when it is first needed."""
 
     def __init__(self) -> None:
-        self._changed = Condition()
-        self._due: dict[object, tuple[float, Callable[[], None]]] = {}
-        self._wakes_at = float("inf")
+        self.lock = Lock()
+        self.due: set[Alarm] = set()
+        self.wakes_at = float("inf")
+        self._woken = Condition(self.lock)
         self._thread: Thread | None = None
 
-    def set(self, key: object, seconds: float, act: Callable[[], None]) -> None:
-        at = time.monotonic() + seconds
-        with self._changed:
-            self._due[key] = (at, act)
-            if self._thread is None or not self._thread.is_alive():  # or forked
-                self._thread = Thread(
-                    target=self._run, name="unitwork-alarm", daemon=True
-                )
-                self._thread.start()
-            elif at < self._wakes_at:
-                self._changed.notify()
-
-    def unset(self, key: object) -> None:
-        with self._changed:
-            self._due.pop(key, None)
+    def wake(self) -> None:
+        """Look again which alarm is the next. The lock is held."""
+        self._woken.notify()
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="unitwork-alarm", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         while True:
-            for act in self._wait():
-                act()
+            for alarm in self._wait():
+                try:
+                    alarm.ring()
+                except Exception:  # the others still need this thread
+                    log.exception("what an alarm had to do has failed")
 
-    def _wait(self) -> list[Callable[[], None]]:
-        with self._changed:
-            earliest = min((at for at, _ in self._due.values()), default=None)
+    def _wait(self) -> list[Alarm]:
+        with self.lock:
             now = time.monotonic()
-            if earliest is None or earliest > now:
-                self._wakes_at = earliest if earliest is not None else float("inf")
-                self._changed.wait(None if earliest is None else earliest - now)
-            self._wakes_at = float("-inf")
+            self.wakes_at = min((x.at for x in self.due), default=float("inf"))
+            if self.wakes_at > now:
+                never = self.wakes_at == float("inf")
+                self._woken.wait(None if never else self.wakes_at - now)
+            self.wakes_at = float("-inf")
             now = time.monotonic()
-            due = [key for key, (at, _) in self._due.items() if at <= now]
-            return [self._due.pop(key)[1] for key in due]
+            due = [alarm for alarm in self.due if alarm.at <= now]
+            self.due.difference_update(due)
+            return due
 
 
 _clock = _Clock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_clock.__init__)  # type: ignore[misc]  # a new lock: nobody else is left to free it
-
-
-@contextmanager
-def alarm(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    """Call *act*, in a thread of its own, if the block takes longer than *seconds*."""
-    key = object()
-    _clock.set(key, seconds, act)
-    try:
-        yield
-    finally:
-        _clock.unset(key)

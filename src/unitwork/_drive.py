@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
-from contextvars import Context
 from typing import Any, NamedTuple, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.util import greenlet_spawn
 
-from ._alarm import alarm
+from ._alarm import Alarm
 from ._session import Lease
+from ._threads import in_thread
 from .errors import UsageError
 
-__all__ = ["Pause", "Plan", "Step", "arun", "run", "uninterrupted"]
-
-log = logging.getLogger("unitwork")
+__all__ = ["Pause", "Plan", "Step", "arun", "run"]
 
 T = TypeVar("T")
 
@@ -95,7 +92,7 @@ def _make(step: Step | Pause) -> Any:
             with suppress(IllegalStateChangeError):
                 if step.limit is None:
                     return step.call(step.lease.sync_session)
-                with alarm(step.limit, step.lease.discard):
+                with _BrokenOff(step.limit, step.lease):
                     return step.call(step.lease.sync_session)
         patience.check()
         time.sleep(_PAUSE)
@@ -121,41 +118,59 @@ async def _amake(step: Step | Pause) -> Any:
         await asyncio.sleep(_PAUSE)
 
 
-class _Within:
-    """Breaks the connection off when the time is over.
+class _BrokenOff(Alarm):
+    """Breaks the connection off when the time is over."""
 
-    To cancel a driver is the last resort: it may take its time to ask the server to
-    stop, and a thread would not notice. Mostly it is over before, so this has to cost
-    less than `asyncio.timeout()` does.
-    """
-
-    __slots__ = ("_before", "_expired", "_lease", "_limit", "_loop", "_task", "_timer")
+    __slots__ = ("_lease",)
 
     def __init__(self, limit: float, lease: Lease) -> None:
-        self._limit = limit
+        self.seconds = limit
         self._lease = lease
-        self._expired = False
 
-    def __enter__(self) -> None:
+    def ring(self) -> None:
+        self._lease.discard()
+
+
+class _Within(Alarm):
+    """Breaks the connection off, too, by its event loop; if in vain, cancels.
+
+    That is the last resort: a driver may take its time to ask the server to stop, and a
+    thread would not notice.
+    """
+
+    __slots__ = ("_before", "_expired", "_lease", "_loop", "_over", "_task", "_timer")
+
+    def __init__(self, limit: float, lease: Lease) -> None:
+        self.seconds = limit
+        self._lease = lease
+        self._expired = self._over = False
+        self._timer: asyncio.TimerHandle | None = None
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._before = task.cancelling()
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(self._limit, self._break_off)
+
+    def ring(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._break_off)
 
     def _break_off(self) -> None:
-        self._lease.discard()
-        self._timer = self._loop.call_later(self._limit, self._cancel)
+        if not self._over:
+            self._lease.discard()
+            self._timer = self._loop.call_later(self.seconds, self._cancel)
 
     def _cancel(self) -> None:
         self._expired = True
         self._task.cancel()
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._timer.cancel()
+    def __exit__(self, *exc_info: object) -> None:
+        Alarm.__exit__(self)
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
         ours = self._expired and self._task.uncancel() <= self._before
-        if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+        if ours and isinstance(exc_info[1], asyncio.CancelledError):
             raise TimeoutError
 
 
@@ -186,8 +201,7 @@ def _in_place(call: Callable[..., Any], lease: Lease) -> Awaitable[Any]:
     """
     if lease.is_async:
         return greenlet_spawn(call, lease.sync_session)
-    limiter = CapacityLimiter(1)
-    return to_thread.run_sync(call, lease.sync_session, limiter=limiter)
+    return in_thread(call, lease.sync_session)
 
 
 async def _call_hook(call: Callable[[], Any]) -> None:
@@ -198,34 +212,3 @@ async def _call_hook(call: Callable[[], Any]) -> None:
     result = await to_thread.run_sync(call, limiter=CapacityLimiter(1))
     if inspect.isawaitable(result):
         await result
-
-
-async def uninterrupted(
-    work: Coroutine[Any, Any, T],
-    interruptible: Callable[[], bool] = lambda: False,
-    context: Context | None = None,
-) -> T:
-    """Run *work* to its end in a task of its own, whatever becomes of this task.
-
-    In *context*, or in a copy of the one around. A cancellation, native or by an anyio
-    scope, is delivered afterwards; also to the *work*, once, if it is *interruptible*
-    when the cancellation comes.
-    """
-    task = asyncio.create_task(work, context=context)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError as cancelled:
-        if not task.done() and interruptible():
-            task.cancel()
-        await _see_through(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("a unit failed to end while it was cancelled", exc_info=error)
-        raise cancelled
-
-
-async def _see_through(task: asyncio.Task[Any]) -> None:
-    """Wait for *task*, though this one is cancelled, and maybe more than once."""
-    with CancelScope(shield=True):  # or the loop would spin in a cancelled anyio scope
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait((task,))

@@ -7,6 +7,7 @@ from functools import partial
 
 from ._drive import Pause, Plan
 from ._ending import Outcome, Verdict
+from ._hooks import Hooks
 from ._line import unexpected
 from ._plan import finish
 from ._unit import BY_HAND, NOT_BEGUN, UnitOfWork
@@ -33,9 +34,12 @@ def finish_unit(
     nobody had asked for that, unless the work *may* be lost without a word.
     """
     leases = partial(unit._open_leases, streaming=streaming)
-    hooks = unit._hooks
-    if hooks and not streaming and any(x.streaming for x in unit._open_leases()):
-        hooks = None  # their time comes after the stream
+
+    def hooks() -> Hooks | None:
+        hooks = unit._hooks
+        if hooks and not streaming and any(x.streaming for x in unit._open_leases()):
+            return None  # their time comes after the stream
+        return hooks
 
     def settled(outcome: Outcome, error: BaseException | None) -> None:
         why = reason

@@ -234,7 +234,8 @@ def _writes(context: Any, statement: str) -> bool:
         return first not in _READS
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         return True
-    return any(cte.element.is_dml for cte in getattr(compiled, "ctes", None) or ())
+    ctes = getattr(compiled, "ctes", None)
+    return ctes is not None and any(cte.element.is_dml for cte in ctes)
 
 
 def _statement_fails(failure: ExceptionContext) -> BaseException | None:

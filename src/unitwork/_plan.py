@@ -32,7 +32,7 @@ Settled = Callable[[Outcome, BaseException | None], None]
 
 def finish(
     leases: Callable[[], Sequence[Lease]],
-    hooks: Hooks | None,
+    hooks: Callable[[], Hooks | None],
     *,
     commit: bool,
     doomed: Callable[[], bool] = lambda: False,
@@ -44,6 +44,7 @@ def finish(
     Says whether it was committed: a `before_commit` hook may have *doomed* the unit.
     Connections are back in the pool, and *settled* has been told, before the first
     `on_commit` hook runs: one that opens a session of its own must find a connection.
+    What a flush of COMMIT itself has registered is among the *hooks* by then.
     Several are committed in their order, or *together*, in two phases.
     """
     committed = False
@@ -51,9 +52,12 @@ def finish(
     done: list[Lease] = []
     try:
         if commit and not doomed():
-            pending = yield from _get_ready(leases, hooks)
+            pending = yield from _get_ready(leases, hooks())
         if commit and not doomed():
-            yield from _commit_all(pending, done, together)
+            if len(pending) == 1:
+                yield from _commit(pending[0])
+            else:
+                yield from _commit_all(pending, done, together)
             committed = True
     except BaseException as error:
         outcome = _outcome(error, pending, done)
@@ -61,23 +65,23 @@ def finish(
             yield from _roll_back(leases())
         finally:
             settled(outcome, error)
-        yield from _call_hooks(hooks, outcome)
+        yield from _call_hooks(hooks(), outcome)
         raise
     if committed:
         settled(Outcome.COMMITTED if pending else Outcome.EMPTY, None)
-        yield from _call_hooks(hooks, Outcome.COMMITTED)
+        yield from _call_hooks(hooks(), Outcome.COMMITTED)
     else:
-        yield from _drop(leases(), hooks, settled)
+        yield from _drop(leases(), settled)
+        yield from _call_hooks(hooks(), Outcome.ROLLED_BACK)
     return committed
 
 
-def _drop(leases: Sequence[Lease], hooks: Hooks | None, settled: Settled) -> Plan[None]:
+def _drop(leases: Sequence[Lease], settled: Settled) -> Plan[None]:
     """Roll back because that was decided."""
     try:
         yield from _roll_back(leases)
     finally:
         settled(Outcome.ROLLED_BACK if leases else Outcome.EMPTY, None)
-    yield from _call_hooks(hooks, Outcome.ROLLED_BACK)
 
 
 def _get_ready(
@@ -108,9 +112,6 @@ def _commit_all(
     leases: Sequence[Lease], done: list[Lease], together: Together | None
 ) -> Plan[None]:
     """Commit one after the other; *done* are those that have, if not all will."""
-    if len(leases) == 1:
-        yield from _commit(leases[0])
-        return
     for lease in leases:  # let what can fail do so before anything is committed
         yield Step(Session.flush, lease)
     if together is None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ._asking import check_in_time
 from ._body import Recording, is_kept, record
 from ._deadline import Deadline
-from ._drive import uninterrupted
 from ._ending import Ending, Outcome, Verdict, judge
 from ._ends import finish_unit
 from ._replay import Attempts
 from ._routed import RoutedUnit, Terms
+from ._shield import uninterrupted
+from ._twophase import Together
 from ._unit import UnitOfWork
 from .errors import DeadlineExceededError, UsageError
 from .options import NO_OPTIONS, TransactionOptions, asked
@@ -86,6 +87,8 @@ class RequestUnit(RoutedUnit):
         # What is looked at with each message is found faster here than in the class.
         self._used = False
         self._ended = False
+        if terms.order is not None:
+            self._together = Together(terms.order)
         if asked.deadline:
             self._task = asyncio.current_task()
 
@@ -201,7 +204,8 @@ class RequestUnit(RoutedUnit):
     def _streams_what_it_wrote(self, *, hold: bool | None) -> bool:
         """Whether what stays open has written; *hold* all that is open as a stream."""
         for lease in (self._leases or {}).values():
-            lease.held = bool(hold) and lease.open
+            if hold:
+                lease.held = lease.open
             if lease.streaming and lease.wrote:
                 return True
         return False

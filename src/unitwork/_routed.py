@@ -43,7 +43,6 @@ class RoutedUnit(UnitOfWork):
     """The unit of a request or of a WebSocket."""
 
     _irrevocable: str | None = "no message of a WebSocket is handled twice"
-    _common: Together | None = None
     _resolved: tuple[object, TransactionOptions, TransactionOptions]
     _resolved = (object(), NO_OPTIONS, NO_OPTIONS)
 
@@ -57,12 +56,8 @@ class RoutedUnit(UnitOfWork):
         UnitOfWork.__init__(self, sources, parent)
         self._scope = scope
         self._terms = terms
-
-    @property
-    def _together(self) -> Together | None:  # type: ignore[override]  # made if needed
-        if self._common is None and self._terms.order is not None:
-            self._common = Together(self._terms.order)
-        return self._common
+        if terms.order is not None:
+            self._together = Together(terms.order)
 
     @property
     def _options(self) -> TransactionOptions:

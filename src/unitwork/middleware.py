@@ -104,7 +104,7 @@ class DBSessionMiddleware:
         token = current.set(unit)
         try:
             await self._app(scope, unit.receive, unit.send_after_commit)
-            if unit._used:
+            if unit._used and not unit._ended:
                 await unit._abandon("the response was not finished")
         except BaseException as error:
             takes_over = unit._takes_over(error)

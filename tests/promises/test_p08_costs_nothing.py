@@ -30,6 +30,12 @@ pytestmark = pytest.mark.anyio
 NOTHING: Counter[str] = Counter()
 
 
+def new_task(
+    loop: asyncio.AbstractEventLoop, work: Any, **options: Any
+) -> asyncio.Task[Any]:
+    return asyncio.Task(work, loop=loop, **options)
+
+
 @pytest.fixture
 async def spent(
     flavour: Flavour, monkeypatch: pytest.MonkeyPatch
@@ -53,10 +59,11 @@ async def spent(
         (Source, "lease", "session"),
         (to_thread, "run_sync", "thread"),
         (loop, "run_in_executor", "thread"),
-        (loop, "create_task", "task"),
     ]:
         monkeypatch.setattr(owner, name, counting(what, getattr(owner, name)))
+    asyncio.get_running_loop().set_task_factory(counting("task", new_task))
     yield counted
+    asyncio.get_running_loop().set_task_factory(None)
     event.remove(flavour.sync_engine, "checkout", checkout)
 
 

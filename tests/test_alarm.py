@@ -1,0 +1,81 @@
+"""The alarm clock that all units share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from threading import Event
+
+import pytest
+
+from unitwork._alarm import Alarm, _clock
+
+PATIENCE = 30.0  # seconds
+
+
+class Bell(Alarm):
+    """Tells when it has rung; fails at it, if it has an *error*."""
+
+    __slots__ = ("error", "rung")
+
+    def __init__(self, seconds: float, error: Exception | None = None) -> None:
+        super().__init__(seconds)
+        self.rung = Event()
+        self.error = error
+
+    def ring(self) -> None:
+        self.rung.set()
+        if self.error is not None:
+            raise self.error
+
+
+def test_rings_when_a_block_takes_too_long() -> None:
+    bell = Bell(0.001)
+
+    with bell:
+        assert bell.rung.wait(PATIENCE)
+
+
+def test_is_forgotten_when_its_block_is_over() -> None:
+    bell = Bell(PATIENCE)
+
+    with bell:
+        assert bell in _clock.due
+
+    assert bell not in _clock.due
+    assert not bell.rung.is_set()
+
+
+def test_an_earlier_one_that_is_set_later_rings_first() -> None:
+    late, early = Bell(PATIENCE), Bell(0.001)
+
+    with late, early:
+        assert early.rung.wait(PATIENCE / 2)
+        assert not late.rung.is_set()
+
+
+def test_one_that_fails_is_logged_and_the_next_one_rings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.ERROR), Bell(0.001, LookupError("bell")) as _:
+        pass
+    broken, sound = Bell(0.001, LookupError("bell")), Bell(0.002)
+
+    with broken, sound:
+        assert sound.rung.wait(PATIENCE)
+
+    assert "LookupError: bell" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_rings_in_a_fork() -> None:
+    with Bell(PATIENCE):  # so that there is a thread, which a fork does not have
+        child = os.fork()
+        if child == 0:
+            bell = Bell(0.001)
+            with bell:
+                os._exit(0 if bell.rung.wait(PATIENCE) else 1)
+        _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
