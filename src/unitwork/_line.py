@@ -36,7 +36,7 @@ __all__ = [
 KEY = "unitwork"
 _MYSQL = {"mysql", "mariadb"}
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
-_INERROR = 3  # libpq, PGTransactionStatusType
+_IDLE, _INERROR = 0, 3  # libpq, PGTransactionStatusType
 _READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
 _MAY_WRITE = {"with", "explain"}
 _WRITING = re.compile(
@@ -132,10 +132,8 @@ def in_transaction(driver_connection: Any) -> bool:
     ask = getattr(driver_connection, "is_in_transaction", None)
     if ask is not None:  # asyncpg, which raises once it has been terminated
         return not driver_connection.is_closed() and bool(ask())
-    info = getattr(driver_connection, "info", None)
-    status = getattr(info, "transaction_status", None)
-    if status is not None:  # psycopg, psycopg2; 0 is IDLE
-        return int(status) != 0
+    if (status := _libpq_status(driver_connection)) is not None:
+        return status != _IDLE
     status = getattr(driver_connection, "server_status", None)
     if status is not None:  # pymysql, asyncmy, aiomysql
         return bool(status & _SERVER_STATUS_IN_TRANS)
@@ -143,6 +141,15 @@ def in_transaction(driver_connection: Any) -> bool:
         return bool(getattr(driver_connection, "in_transaction", False))
     except ValueError:  # aiosqlite, closed already
         return False
+
+
+def _libpq_status(driver_connection: Any) -> int | None:
+    """What libpq says of the transaction; `None` if the driver does not use it."""
+    libpq = getattr(driver_connection, "pgconn", None)  # psycopg
+    if libpq is None:
+        libpq = getattr(driver_connection, "info", None)  # psycopg2
+    status: int | None = getattr(libpq, "transaction_status", None)
+    return status
 
 
 def is_aborted(connection: Connection) -> bool:
@@ -153,10 +160,9 @@ def is_aborted(connection: Connection) -> bool:
     """
     if connection.dialect.name != "postgresql":
         return False
-    info = getattr(connection.connection.driver_connection, "info", None)
-    status = getattr(info, "transaction_status", None)
+    status = _libpq_status(connection.connection.driver_connection)
     if status is not None:
-        return int(status) == _INERROR
+        return status == _INERROR
     try:
         connection.exec_driver_sql("SELECT 1")
     except DBAPIError:
