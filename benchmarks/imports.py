@@ -1,6 +1,7 @@
 """How long an import takes, in a fresh process each time."""
 
 import asyncio
+import os
 import random
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, create_subprocess_exec
@@ -28,6 +29,8 @@ STATEMENTS = {
     "fastapi_toolsets": "import fastapi_toolsets.db",
 }
 ALWAYS = ("parts", "unitwork", "fastapi", "unitwork_fastapi")
+CACHED = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+"""What pip installs is compiled already, and so shall be what we run from src/."""
 TIMED = """
 import time
 wall, cpu = time.perf_counter(), time.process_time()
@@ -74,7 +77,10 @@ async def imported(name: str, statement: str) -> float | str:
         return reason
     python = str(python_of(contestant)) if contestant is not None else sys.executable
     process = await create_subprocess_exec(
-        *(python, "-c", TIMED.format(statement)), stdout=PIPE, stderr=DEVNULL
+        *(python, "-c", TIMED.format(statement)),
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env=CACHED,
     )
     async with asyncio.timeout(60):
         out, _ = await process.communicate()
