@@ -19,7 +19,9 @@ Results = list[dict[str, Any]]
 
 def draw(folder: Path) -> None:
     """Draw what was measured into *folder*."""
-    mpl.rcParams.update({"svg.hashsalt": "unitwork", "font.size": 9})
+    mpl.rcParams.update(
+        {"svg.hashsalt": "unitwork", "svg.fonttype": "none", "font.size": 9}
+    )
     for section, results in load(folder).items():
         if section not in PLOTS or not results["results"]:
             continue

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from threading import Event
 
 import pytest
 
-from unitwork._alarm import Alarm, _clock
+from unitwork import _alarm
+from unitwork._alarm import Alarm, _Clock
 
 PATIENCE = 30.0  # seconds
 
@@ -40,9 +42,9 @@ def test_is_forgotten_when_its_block_is_over() -> None:
     bell = Bell(PATIENCE)
 
     with bell:
-        assert bell in _clock.due
+        assert bell in _alarm._clock.due
 
-    assert bell not in _clock.due
+    assert bell not in _alarm._clock.due
     assert not bell.rung.is_set()
 
 
@@ -65,6 +67,62 @@ def test_one_that_fails_is_logged_and_the_next_one_rings(
         assert sound.rung.wait(PATIENCE)
 
     assert "LookupError: bell" in caplog.text
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    """A clock of the test's own, which has no thread yet."""
+    clock = _Clock()
+    monkeypatch.setattr(_alarm, "_clock", clock)
+    return clock
+
+
+def test_one_that_finds_no_thread_does_not_stop_the_clock_for_good(
+    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError), Bell(PATIENCE):
+        pass
+    monkeypatch.undo()
+    monkeypatch.setattr(_alarm, "_clock", clock)
+    bell = Bell(0.001)
+
+    with bell:
+        assert bell.rung.wait(PATIENCE)
+    assert not clock.due
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_clock_whose_thread_has_died_gets_another(clock: _Clock) -> None:
+    class Deadly(Bell):
+        def ring(self) -> None:
+            super().ring()
+            raise SystemExit
+
+    deadly, next_one = Deadly(0.001), Bell(0.001)
+    with deadly:
+        thread = clock._thread
+        assert thread is not None
+        thread.join(PATIENCE)
+
+    with next_one:
+        assert next_one.rung.wait(PATIENCE)
+
+
+def test_may_be_set_where_the_clock_is_held_by_the_same_thread(clock: _Clock) -> None:
+    with clock.lock, Bell(PATIENCE) as _:
+        assert len(clock.due) == 1
+
+
+def test_one_without_an_end_never_rings(clock: _Clock) -> None:
+    endless, bell = Bell(1e300), Bell(0.001)
+
+    with endless, bell:
+        assert bell.rung.wait(PATIENCE)
+        assert not endless.rung.is_set()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from conftest import ASYNC, SYNC, check_nothing_is_left, only
 from support.asgi import call
+from support.cancelling import KINDS, Kind, at_each_suspension
 from support.endpoints import Body, serve_fastapi
 from support.flavours import Flavour, Observer
 from support.models import Item, add_item, add_orphan
@@ -336,6 +337,27 @@ async def test_on_rollback_are_not_called_after_a_commit(
     await flavour.work(body)
 
     assert done == []
+
+
+@only("aiosqlite", "psycopg-async")  # asyncpg complains of a TLS that is cancelled
+@pytest.mark.parametrize("kind", KINDS)
+async def test_on_rollback_are_called_at_whichever_suspension_a_block_is_cancelled(
+    flavour: Flavour, done: list[str], kind: Kind
+) -> None:
+    async def refuse() -> None:
+        raise OurError
+
+    async def block(k: int) -> None:
+        done.clear()
+        with suppress(OurError):
+            async with flavour.db.transaction() as session:
+                current_unit().on_rollback(done.append, f"rolled back {k}")
+                current_unit().before_commit(refuse)
+                await flavour.do(session, add_item)
+
+    await flavour.work(partial(add_item, name="before"))  # there is a connection now
+    async for k in at_each_suspension(block, kind):
+        assert done == [f"rolled back {k}"]
 
 
 async def test_on_rollback_outlive_a_savepoint(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from contextvars import ContextVar
 
 import pytest
 
-from unitwork._threads import in_thread
+from unitwork import _threads
+from unitwork._threads import _idle, in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +47,64 @@ async def test_nobody_waits_for_the_thread_of_another() -> None:
     places = await asyncio.gather(*(in_thread(together.wait, 30) for _ in range(100)))
 
     assert sorted(places) == list(range(100))
+
+
+async def test_stop_iteration_comes_back_as_another_error() -> None:
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await in_thread(lambda: next(iter(())))
+
+
+async def test_what_finds_no_thread_is_never_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def add_one() -> None:
+        with pytest.raises(RuntimeError, match="can't start"):
+            in_thread(called.append, 1)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    called: list[int] = []
+    held = threading.Event()
+    busy = [in_thread(held.wait, 30) for _ in range(len(_idle) + 1)]
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    await add_one()
+    monkeypatch.undo()
+    held.set()
+    await asyncio.gather(*busy)
+    await in_thread(int)
+
+    assert called == []
+
+
+async def test_a_thread_that_has_nothing_to_do_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_threads, "_KEPT", 0.001)
+    thread = await in_thread(threading.current_thread)
+
+    await asyncio.to_thread(thread.join, 30)
+
+    assert not thread.is_alive()
+    assert await in_thread(int) == 0
+
+
+def test_works_in_a_process_whose_main_thread_is_over() -> None:
+    script = (
+        "import asyncio, threading\n"
+        "from unitwork._threads import in_thread\n"
+        "async def work():\n"
+        "    while threading.main_thread().is_alive():\n"
+        "        await asyncio.sleep(0.001)\n"
+        "    print(await in_thread(int))\n"
+        "threading.Thread(target=lambda: asyncio.run(work())).start()\n"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert (run.stdout, run.stderr) == ("0\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

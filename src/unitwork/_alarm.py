@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from threading import Condition, Lock, Thread
+from collections.abc import Iterator
+from threading import TIMEOUT_MAX, Condition, RLock, Thread
 
 __all__ = ["Alarm"]
 
@@ -30,9 +31,9 @@ class Alarm:
     def __enter__(self) -> None:
         self.at = at = time.monotonic() + self.seconds
         with _clock.lock:
-            _clock.due.add(self)
             if at < _clock.wakes_at:
                 _clock.wake()
+            _clock.due.add(self)
 
     def __exit__(self, *exc_info: object) -> None:
         with _clock.lock:
@@ -43,7 +44,8 @@ class _Clock:
     """Rings what is due, in a thread that starts when it is first needed."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        # Reentrant: a unit may end wherever the garbage collector finds its generator.
+        self.lock = RLock()
         self.due: set[Alarm] = set()
         self.wakes_at = float("inf")
         self._woken = Condition(self.lock)
@@ -53,29 +55,38 @@ class _Clock:
         """Look again which alarm is the next. The lock is held."""
         self._woken.notify()
         if self._thread is None:
-            self._thread = Thread(target=self._run, name="unitwork-alarm", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._run, name="unitwork-alarm", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
-        while True:
-            for alarm in self._wait():
-                try:
-                    alarm.ring()
-                except Exception:  # the others still need this thread
-                    log.exception("what an alarm had to do has failed")
+        try:
+            while True:
+                for alarm in self._wait():
+                    self._ring(alarm)
+        finally:  # whatever has ended it, the next alarm starts another
+            with self.lock:
+                self._thread, self.wakes_at = None, float("inf")
 
-    def _wait(self) -> list[Alarm]:
+    def _ring(self, alarm: Alarm) -> None:
+        try:
+            alarm.ring()
+        except Exception:  # the others still need this thread
+            log.exception("what an alarm had to do has failed")
+
+    def _wait(self) -> Iterator[Alarm]:
+        """Yield those that have become due, and keep none of them."""
         with self.lock:
             now = time.monotonic()
-            self.wakes_at = min((x.at for x in self.due), default=float("inf"))
+            self.wakes_at = min((x.at for x in list(self.due)), default=float("inf"))
             if self.wakes_at > now:
-                never = self.wakes_at == float("inf")
-                self._woken.wait(None if never else self.wakes_at - now)
+                self._woken.wait(min(self.wakes_at - now, TIMEOUT_MAX))
             self.wakes_at = float("-inf")
             now = time.monotonic()
-            due = [alarm for alarm in self.due if alarm.at <= now]
+            due = [alarm for alarm in list(self.due) if alarm.at <= now]
             self.due.difference_update(due)
-            return due
+        while due:
+            yield due.pop(0)
 
 
 _clock = _Clock()

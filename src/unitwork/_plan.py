@@ -61,9 +61,13 @@ def finish(
             committed = True
     except BaseException as error:
         outcome = _outcome(error, pending, done)
+        sure = [lease for lease in leases() if lease.doubts is None]
+        for lease in sure:
+            lease.doubts = []  # from now on nobody may interrupt
         try:
             yield from _roll_back(leases())
         finally:
+            _forget_doubts(sure)
             settled(outcome, error)
         yield from _call_hooks(hooks(), outcome)
         raise

@@ -1,34 +1,93 @@
 """The threads in which sync sessions end: as many as are needed at a time.
 
-Not the framework's: those may all wait for a connection that only an ending frees.
+Not the framework's: those may all wait for a connection that only an ending frees. And
+no pool of the standard library: what `ThreadPoolExecutor` could find no thread for it
+may still do later, a COMMIT after the rollback; and it takes no more work once the main
+thread is over, whatever other threads still serve.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import ParamSpec, TypeVar
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["in_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MOST = 2**16
+_KEPT = 10.0  # seconds for which a thread waits for more to do
+_idle: deque[_Worker] = deque()
 
 
-class _Threads:
+class _Worker:
+    """A thread that makes one call after the other, and lies idle in between."""
+
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(_MOST, "unitwork")
+        self.calls: SimpleQueue[_Call] = SimpleQueue()
+        # A daemon: a process that exits waits for its event loops, and they for us.
+        Thread(target=self._run, name="unitwork-ending", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                call = self.calls.get(timeout=_KEPT)
+            except Empty:
+                with suppress(ValueError):  # somebody has just taken it
+                    _idle.remove(self)
+                    return
+            else:
+                call.make(self)
+                del call
 
 
-_threads = _Threads()
+class _Call:
+    """What is to be done, and whom to tell."""
+
+    __slots__ = ("_future", "_loop", "_work")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._future = self._loop.create_future()
+
+    @property
+    def answer(self) -> asyncio.Future[Any]:
+        return self._future
+
+    def make(self, worker: _Worker) -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = self._work()
+        except StopIteration as error:  # which no future can raise
+            failure = RuntimeError("StopIteration was raised")
+            failure.__cause__ = error
+        except BaseException as error:
+            failure = error
+        _idle.append(worker)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._settle, result, failure)
+
+    def _settle(self, result: Any, failure: BaseException | None) -> None:
+        if self._future.done():
+            return
+        if failure is not None:
+            self._future.set_exception(failure)
+        else:
+            self._future.set_result(result)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.__init__)  # type: ignore[misc]  # a new pool: a fork has none of its threads
+    os.register_at_fork(after_in_child=_idle.clear)  # a fork has none of its threads
 
 
 def in_thread(
@@ -36,7 +95,13 @@ def in_thread(
 ) -> asyncio.Future[T]:
     """Call in a thread, at once: it waits for no other. To be awaited.
 
-    anyio's own would cost twice as much.
+    Raises `RuntimeError` if no thread can be had; then nothing has been called.
+    anyio's own threads would cost twice as much.
     """
-    work = partial(copy_context().run, call, *args, **kwargs)
-    return asyncio.get_running_loop().run_in_executor(_threads.pool, work)
+    made = _Call(partial(copy_context().run, call, *args, **kwargs))
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = _Worker()
+    worker.calls.put(made)
+    return made.answer

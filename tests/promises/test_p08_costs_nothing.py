@@ -22,7 +22,7 @@ from support.asgi import ASGIApp, Message, Reply, call
 from support.endpoints import serve_fastapi
 from support.flavours import Flavour
 from support.models import add_item
-from unitwork import DBSessionMiddleware, UnitOfWork, current_unit
+from unitwork import DBSessionMiddleware, UnitOfWork, _drive, current_unit
 from unitwork._source import Source
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +59,7 @@ async def spent(
         (Source, "lease", "session"),
         (to_thread, "run_sync", "thread"),
         (loop, "run_in_executor", "thread"),
+        (_drive, "in_thread", "thread"),
     ]:
         monkeypatch.setattr(owner, name, counting(what, getattr(owner, name)))
     asyncio.get_running_loop().set_task_factory(counting("task", new_task))
