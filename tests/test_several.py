@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from psycopg.errors import SerializationFailure
-from sqlalchemy import event
+from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from conftest import check_nothing_is_left, empty_tables
 from support.asgi import Reply, call
@@ -82,6 +83,9 @@ class Two:
         app.add_middleware(DBSessionMiddleware, db=databases, **options)
         app.post("/")(endpoint)
         return await call(app, "POST", "/")
+
+
+ROWS = select(Item.name).order_by(Item.id).execution_options(yield_per=1)
 
 
 @pytest.fixture
@@ -702,3 +706,33 @@ async def test_three_blocks_deep_each_finds_its_own(flavour: Flavour) -> None:
             assert outcomes["middle"].outcome is None
         assert outcomes["middle"].outcome is Outcome.EMPTY
         assert flavour.db.current is outer
+
+
+# While one of them is being streamed
+
+
+@pytest.mark.filterwarnings("ignore:.*ServerCursor:ResourceWarning")
+@only("psycopg", "asyncpg")
+async def test_hooks_hear_of_the_commit_although_the_stream_fails_later(
+    two: Two,
+) -> None:
+    heard: list[str] = []
+    for name in ("one", "two"):
+        await two.first.work(partial(add_item, name=name))
+
+    async def body(rows: object) -> AsyncIterator[str]:
+        yield "1"
+        raise LookupError
+
+    async def endpoint() -> StreamingResponse:
+        current_unit().on_commit(heard.append, "committed")
+        current_unit().on_rollback(heard.append, "rolled back")
+        await two.second.do(await two.second.db.session(), add_item)
+        session: Any = await two.first.db.session()
+        rows = await two.first.do(session, lambda s: s.execute(ROWS))
+        return StreamingResponse(body(rows))
+
+    reply = await two.request(endpoint)
+
+    assert (reply.body, type(reply.error)) == (b"1", LookupError)
+    assert (heard, two.seen()[1]) == (["committed"], ["one"])

@@ -35,13 +35,16 @@ def finish_unit(
     """
     leases = partial(unit._open_leases, streaming=streaming)
 
+    def wait() -> bool:
+        """Whether the time of the hooks comes after the stream."""
+        return not streaming and any(x.streaming for x in unit._open_leases())
+
     def hooks() -> Hooks | None:
-        hooks = unit._hooks
-        if hooks and not streaming and any(x.streaming for x in unit._open_leases()):
-            return None  # their time comes after the stream
-        return hooks
+        return None if unit._hooks and wait() else unit._hooks
 
     def settled(outcome: Outcome, error: BaseException | None) -> None:
+        if unit._hooks and outcome is not Outcome.EMPTY and wait():
+            unit._hooks.settled(outcome)
         why = reason
         if error is not None:
             why = _failed(error)

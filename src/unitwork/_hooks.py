@@ -12,8 +12,6 @@ from ._ending import Outcome
 
 __all__ = ["Hook", "Hooks", "enclosing"]
 
-_NOT_KNOWN = (Outcome.UNKNOWN, Outcome.PARTIAL)
-
 
 class Hook(NamedTuple):
     call: Callable[[], Any]
@@ -64,11 +62,16 @@ class Hooks:
             queue = getattr(self, name)
             setattr(self, name, deque(h for h in queue if transaction not in h.within))
 
-    def committed(self) -> None:
-        """Note a commit by hand: what waited for it is due, whatever comes later."""
-        self._due.extend(self.on_commit)
+    def settled(self, outcome: Outcome) -> None:
+        """Note what became of the work: who waits for that is due, whatever comes."""
+        self._due.extend(self._waiting_for(outcome))
         for queue in (self.on_commit, self.on_rollback, self.on_unknown):
             queue.clear()
+
+    def _waiting_for(self, outcome: Outcome) -> deque[Hook]:
+        if outcome is Outcome.COMMITTED:
+            return self.on_commit
+        return self.on_rollback if outcome is Outcome.ROLLED_BACK else self.on_unknown
 
     def take_before_commit(self) -> Iterator[Hook]:
         while self.before_commit:
@@ -77,14 +80,9 @@ class Hooks:
     def take(self, outcome: Outcome) -> Iterator[Hook]:
         """Hand out, one by one till none is left, what an ended unit has to call."""
         self.before_commit.clear()
-        while self._due:
-            yield self._due.popleft()
-        while outcome is Outcome.COMMITTED and self.on_commit:
-            yield self.on_commit.popleft()
-        while outcome is Outcome.ROLLED_BACK and self.on_rollback:
-            yield self.on_rollback.popleft()
-        while outcome in _NOT_KNOWN and self.on_unknown:
-            yield self.on_unknown.popleft()
+        waiting = self._waiting_for(outcome)
+        while self._due or waiting:
+            yield (self._due or waiting).popleft()
         for queue in (self.on_commit, self.on_rollback, self.on_unknown):
             queue.clear()
 

@@ -361,7 +361,7 @@ class UnitOfWork:
         self._by_hand = True
         self._has_stored()
         if self._hooks is not None:
-            self._hooks.committed()
+            self._hooks.settled(Outcome.COMMITTED)
 
     def _run(self, plan: Plan[T]) -> Coroutine[Any, Any, T]:
         """Run *plan* to its end, in a context in which this is the current unit."""
