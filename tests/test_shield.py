@@ -184,25 +184,6 @@ async def test_waits_for_what_a_task_factory_has_put_around_the_work() -> None:
     assert (result, over) == ("result", ["over"])
 
 
-async def test_work_that_somebody_cancels_before_it_has_begun_is_over() -> None:
-    def cancel(
-        loop: asyncio.AbstractEventLoop, work: Any, **options: Any
-    ) -> asyncio.Task[object]:
-        task: asyncio.Task[object] = asyncio.Task(work, loop=loop, **options)
-        task.cancel()
-        return task
-
-    loop = asyncio.get_running_loop()
-    work = asyncio.sleep(0)
-    loop.set_task_factory(cancel)
-    try:
-        with pytest.raises(asyncio.CancelledError):
-            await uninterrupted(work)
-    finally:
-        loop.set_task_factory(None)
-        work.close()
-
-
 async def test_runs_in_a_task_of_its_own_and_in_the_context_that_it_is_given() -> None:
     variable = ContextVar("variable", default=0)
     context = copy_context()

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from typing import Any, TypeVar
 
 from anyio import CancelScope
@@ -34,7 +33,7 @@ async def uninterrupted(
     # What `asyncio.shield()` does, with less to wait for. To cancel this task cancels
     # the future and not the work.
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    task = _start(_announced(work, done), done, context)
+    task = _start(_announced(work, done), context)
     try:
         await done
         if not task.done():  # a task factory has put something around it
@@ -49,29 +48,21 @@ async def uninterrupted(
         raise cancelled
 
 
-def _start(
-    work: Coroutine[Any, Any, T], done: asyncio.Future[None], context: Context | None
-) -> asyncio.Task[T]:
+def _start(work: Coroutine[Any, Any, T], context: Context | None) -> asyncio.Task[T]:
     """Run *work* in a task; up to where it first waits at once, if Python can."""
     if sys.version_info >= (3, 12):
         loop = asyncio.get_running_loop()
         if loop.get_task_factory() is None:
             return asyncio.Task(work, loop=loop, context=context, eager_start=True)
-    task = asyncio.create_task(work, context=context)
-    task.add_done_callback(partial(_announce, done))  # cancelled before it has begun
-    return task
+    return asyncio.create_task(work, context=context)
 
 
 async def _announced(work: Coroutine[Any, Any, T], done: asyncio.Future[None]) -> T:
     try:
         return await work
     finally:  # the task is over before anybody who waits for this runs
-        _announce(done)
-
-
-def _announce(done: asyncio.Future[None], task: object = None) -> None:
-    if not done.done():
-        done.set_result(None)
+        if not done.done():
+            done.set_result(None)
 
 
 async def _see_through(task: asyncio.Task[Any]) -> None:
