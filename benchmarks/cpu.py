@@ -32,7 +32,7 @@ async def measure(options: Options) -> dict[str, Any]:
 
 
 async def of_driver(crew: Crew, driver: str, options: Options) -> list[dict[str, Any]]:
-    rounds = options.rounds(16)
+    rounds = options.rounds(12)
     plan = [
         (workload, concurrency, who)
         for workload in options.workloads

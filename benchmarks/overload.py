@@ -70,7 +70,7 @@ async def measure(options: Options) -> dict[str, Any]:
 
 async def overload(port: int, options: Options) -> dict[str, Any]:
     asked = request("GET", "/slow")
-    seconds = options.seconds(12.0)
+    seconds = options.seconds(8.0)
     calm = await closed(port, asked, clients=POOL, seconds=options.seconds(4.0))
     capacity = max(speed(calm, 200), 1.0)
     replies = await arriving(

@@ -39,7 +39,7 @@ async def measure(options: Options) -> dict[str, Any]:
 async def of_driver(crew: Crew, driver: str, options: Options) -> list[dict[str, Any]]:
     ports = {name: await worker.call(serve) for name, worker in crew.workers.items()}
     loads = [load for load in options.workloads if load.name in WORKLOADS]
-    rounds, seconds = options.rounds(6), options.seconds(1.5)
+    rounds, seconds = options.rounds(4), options.seconds(1.2)
     steps = len(loads) * len(ports) * (rounds + 1)
     progress = Progress(f"throughput, {driver}", steps)
     results: list[dict[str, Any]] = []
