@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import (
+    calls,
+    closely,
     cpu,
     guarantees,
     idle,
@@ -38,6 +40,8 @@ SECTIONS: dict[str, Section] = {
     "scaling": scaling.measure,
     "overload": overload.measure,
     "throughput": throughput.measure,
+    "calls": calls.measure,
+    "closely": closely.measure,
     "cpu": cpu.measure,
 }
 INTO = Path(__file__).parents[1] / "build" / "benchmarks"

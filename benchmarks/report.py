@@ -10,7 +10,9 @@ from .tables import TABLES, rows
 
 TITLES = {
     "guarantees": "What each leaves out",
-    "cpu": "CPU for each request",
+    "closely": "CPU for each request, side by side in one process",
+    "cpu": "CPU for each request, with all contestants",
+    "calls": "Function calls of one read",
     "throughput": "Throughput and tail latency",
     "overload": "Overload",
     "roundtrips": "Round trips to the database",

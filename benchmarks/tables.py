@@ -110,6 +110,43 @@ def cpu_cell(result: Result) -> str:
     return shown(result["cpu_ratio"])
 
 
+def closely(measured: Measured) -> Iterator[str]:
+    for driver in distinct(measured["results"], "driver"):
+        these = where(measured["results"], driver=driver)
+        loads = distinct(these, "workload")
+        heads = [
+            load_title(load) + ", us over no middleware" * (load == "nothing")
+            for load in loads
+        ]
+        yield f"\n**{driver}**\n"
+        yield from rows(
+            ["CPU against the limit", *heads],
+            by_contestant(these, "workload", loads, closely_cell),
+        )
+
+
+def closely_cell(result: Result) -> str:
+    if result["workload"] == "nothing":
+        return shown(result["cpu_over_us"], 1)
+    return shown(result["cpu_ratio"], 3)
+
+
+def calls(measured: Measured) -> Iterator[str]:
+    for driver in distinct(measured["results"], "driver"):
+        these = where(measured["results"], driver=driver)
+        owners = list(these[0]["calls"])
+        body = (
+            [
+                CONTESTANTS[result["contestant"]].title,
+                f"{sum(result['calls'].values()):,.0f}",
+                *(f"{result['calls'][owner]:,.0f}" for owner in owners),
+            ]
+            for result in these
+        )
+        yield f"\n**{driver}**\n"
+        yield from rows(["Function calls", "all", *owners], body)
+
+
 def throughput(measured: Measured) -> Iterator[str]:
     for driver in distinct(measured["results"], "driver"):
         these = where(measured["results"], driver=driver)
@@ -217,7 +254,9 @@ def imports(measured: Measured) -> Iterator[str]:
 TABLES: dict[str, Callable[[Measured], Iterator[str]]] = {
     "guarantees": guarantees,
     "roundtrips": roundtrips,
+    "closely": closely,
     "cpu": cpu,
+    "calls": calls,
     "throughput": throughput,
     "overload": overload,
     "idle": idle,
