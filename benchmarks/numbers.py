@@ -34,8 +34,11 @@ def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
     What the first size costs is taken for what all of them cost anyhow. 0 if there is
     no growth that could be told from noise.
     """
-    middle, large = (cost - costs[0] for cost in costs[-2:])
+    most, large = sizes[-1] - sizes[0], costs[-1] - costs[0]
+    for size, cost in zip(sizes[-2:0:-1], costs[-2:0:-1], strict=True):
+        steps, middle = most / (size - sizes[0]), cost - costs[0]
+        if steps >= 2:  # with less, noise would count for too much
+            break
     if middle < 0.05 * costs[0] or large < middle:
         return 0.0
-    steps = (sizes[-1] - sizes[0]) / (sizes[-2] - sizes[0])
     return math.log(large / middle) / math.log(steps)

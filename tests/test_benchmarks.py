@@ -100,6 +100,12 @@ def test_tells_how_fast_a_cost_grows(power: int) -> None:
     assert exponent(sizes, costs) == pytest.approx(power)
 
 
+def test_a_cost_that_grows_in_small_steps_is_looked_at_over_large_ones() -> None:
+    assert exponent([1, 2, 3, 4], [800.0, 1600.0, 2300.0, 3300.0]) == pytest.approx(
+        1.04, abs=0.01
+    )
+
+
 def test_a_cost_that_does_not_grow_has_no_power() -> None:
     assert exponent([1, 10, 100], [500.0, 505.0, 490.0]) == 0.0
 
