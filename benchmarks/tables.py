@@ -90,16 +90,18 @@ def cpu(measured: Measured) -> Iterator[str]:
         of_driver = where(measured["results"], driver=driver)
         for concurrency in distinct(of_driver, "concurrency"):
             these = where(of_driver, concurrency=concurrency)
-            loads = distinct(these, "workload")
-            heads = [
-                load_title(load) + ", us over no middleware" * (load == "nothing")
-                for load in loads
-            ]
             yield f"\n**{driver}, concurrency {concurrency}**\n"
-            yield from rows(
-                ["CPU against the limit", *heads],
-                by_contestant(these, "workload", loads, cpu_cell),
-            )
+            yield from cpu_rows(these, cpu_cell)
+
+
+def cpu_rows(these: list[Result], show: Callable[[Result], str]) -> Iterator[str]:
+    loads = distinct(these, "workload")
+    heads = [
+        load_title(load) + ", us over no middleware" * (load == "nothing")
+        for load in loads
+    ]
+    body = by_contestant(these, "workload", loads, show)
+    yield from rows(["CPU against the limit", *heads], body)
 
 
 def cpu_cell(result: Result) -> str:
@@ -113,16 +115,8 @@ def cpu_cell(result: Result) -> str:
 def closely(measured: Measured) -> Iterator[str]:
     for driver in distinct(measured["results"], "driver"):
         these = where(measured["results"], driver=driver)
-        loads = distinct(these, "workload")
-        heads = [
-            load_title(load) + ", us over no middleware" * (load == "nothing")
-            for load in loads
-        ]
         yield f"\n**{driver}**\n"
-        yield from rows(
-            ["CPU against the limit", *heads],
-            by_contestant(these, "workload", loads, closely_cell),
-        )
+        yield from cpu_rows(these, closely_cell)
 
 
 def closely_cell(result: Result) -> str:

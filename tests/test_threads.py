@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from contextvars import ContextVar
+from weakref import ReferenceType, ref
 
 import pytest
 
@@ -47,6 +50,24 @@ async def test_nobody_waits_for_the_thread_of_another() -> None:
     places = await asyncio.gather(*(in_thread(together.wait, 30) for _ in range(100)))
 
     assert sorted(places) == list(range(100))
+
+
+async def test_an_error_lets_go_of_what_its_call_has_used() -> None:
+    used: list[ReferenceType[object]] = []
+
+    def fail() -> None:
+        held = threading.Event()
+        used.append(ref(held))
+        raise LookupError
+
+    gc.disable()
+    try:
+        with suppress(LookupError):
+            await in_thread(fail)
+        await in_thread(int)  # by the same thread, which is done with it by now
+        assert used[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_stop_iteration_comes_back_as_another_error() -> None:

@@ -64,6 +64,7 @@ class _Clock:
             while True:
                 for alarm in self._wait():
                     self._ring(alarm)
+                    del alarm  # or it would be kept until the next one rings
         finally:  # whatever has ended it, the next alarm starts another
             with self.lock:
                 self._thread, self.wakes_at = None, float("inf")

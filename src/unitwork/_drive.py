@@ -196,8 +196,8 @@ class _Patience:
 def _in_place(call: Callable[..., Any], lease: Lease) -> Awaitable[Any]:
     """Call where the driver of the session wants to be called.
 
-    In a greenlet, as `AsyncSession.run_sync()` does, or in a thread with a limiter of
-    its own: the framework's threads may all wait for this connection.
+    In a greenlet, as `AsyncSession.run_sync()` does, or in a thread of our own: the
+    framework's threads may all wait for this connection.
     """
     if lease.is_async:
         return greenlet_spawn(call, lease.sync_session)

@@ -76,6 +76,7 @@ class _Call:
         _idle.append(worker)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, result, failure)
+        del self, result, failure  # whose traceback leads back to here
 
     def _settle(self, result: Any, failure: BaseException | None) -> None:
         if self._future.done():
