@@ -8,13 +8,13 @@ from threading import Event
 
 import pytest
 
-from unitwork import _alarm
-from unitwork._alarm import Alarm, _Clock
+from unitwork._concurrency import watchdog as _alarm
+from unitwork._concurrency.watchdog import Watchdog, _Scheduler
 
 PATIENCE = 30.0  # seconds
 
 
-class Bell(Alarm):
+class Bell(Watchdog):
     """Tells when it has rung; fails at it, if it has an *error*."""
 
     __slots__ = ("error", "rung")
@@ -24,7 +24,7 @@ class Bell(Alarm):
         self.rung = Event()
         self.error = error
 
-    def ring(self) -> None:
+    def expired(self) -> None:
         self.rung.set()
         if self.error is not None:
             raise self.error
@@ -41,9 +41,9 @@ def test_is_forgotten_when_its_block_is_over() -> None:
     bell = Bell(PATIENCE)
 
     with bell:
-        assert bell in _alarm._clock.due
+        assert bell in _alarm._scheduler.due
 
-    assert bell not in _alarm._clock.due
+    assert bell not in _alarm._scheduler.due
     assert not bell.rung.is_set()
 
 
@@ -67,15 +67,15 @@ def test_one_that_fails_is_logged_and_the_next_one_rings(
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Scheduler:
     """A clock of the test's own, which has no thread yet."""
-    clock = _Clock()
-    monkeypatch.setattr(_alarm, "_clock", clock)
+    clock = _Scheduler()
+    monkeypatch.setattr(_alarm, "_scheduler", clock)
     return clock
 
 
 def test_one_that_finds_no_thread_does_not_stop_the_clock_for_good(
-    clock: _Clock, monkeypatch: pytest.MonkeyPatch
+    clock: _Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -84,7 +84,7 @@ def test_one_that_finds_no_thread_does_not_stop_the_clock_for_good(
     with pytest.raises(RuntimeError), Bell(PATIENCE):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr(_alarm, "_clock", clock)
+    monkeypatch.setattr(_alarm, "_scheduler", clock)
     bell = Bell(0.001)
 
     with bell:
@@ -93,10 +93,10 @@ def test_one_that_finds_no_thread_does_not_stop_the_clock_for_good(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_clock_whose_thread_has_died_gets_another(clock: _Clock) -> None:
+def test_a_clock_whose_thread_has_died_gets_another(clock: _Scheduler) -> None:
     class Deadly(Bell):
-        def ring(self) -> None:
-            super().ring()
+        def expired(self) -> None:
+            super().expired()
             raise SystemExit
 
     deadly, next_one = Deadly(0.001), Bell(0.001)
@@ -109,12 +109,14 @@ def test_a_clock_whose_thread_has_died_gets_another(clock: _Clock) -> None:
         assert next_one.rung.wait(PATIENCE)
 
 
-def test_may_be_set_where_the_clock_is_held_by_the_same_thread(clock: _Clock) -> None:
+def test_may_be_set_where_the_clock_is_held_by_the_same_thread(
+    clock: _Scheduler,
+) -> None:
     with clock.lock, Bell(PATIENCE) as _:
         assert len(clock.due) == 1
 
 
-def test_one_without_an_end_never_rings(clock: _Clock) -> None:
+def test_one_without_an_end_never_rings(clock: _Scheduler) -> None:
     endless, bell = Bell(1e300), Bell(0.001)
 
     with endless, bell:

@@ -24,7 +24,7 @@ from unitwork import (
     UnexpectedRollbackError,
     classify,
 )
-from unitwork._codes import CODES
+from unitwork._classify.error_codes import CODES
 
 
 def driver_error(driver: str, *args: object, **attributes: object) -> Exception:
@@ -43,16 +43,6 @@ def sqlite(code: int) -> Exception:
     return driver_error("sqlite3", "no", sqlite_errorcode=code)
 
 
-def oracle(code: str) -> Exception:
-    return driver_error("oracledb", driver_error("oracledb", full_code=code))
-
-
-def mssql(code: int | str) -> Exception:
-    if isinstance(code, str):
-        return driver_error("pyodbc", code, f"[{code}] [Microsoft] no (0) (SQLExec)")
-    return driver_error("pyodbc", "42000", f"[42000] [Microsoft] no ({code}) (SQLExec)")
-
-
 def standard(code: str) -> Exception:
     return driver_error("a_new_driver", "no", sqlstate=code)
 
@@ -65,8 +55,6 @@ MAKE: dict[str | None, Any] = {
     "postgresql": postgresql,
     "mysql": pymysql.err.OperationalError,
     "sqlite": sqlite,
-    "oracle": oracle,
-    "mssql": mssql,
     None: standard,
 }
 LINE = "08000 08001 08003 08004 08006"
@@ -97,23 +85,6 @@ TABLE: list[tuple[str | None, Kind, str]] = [
     ("sqlite", Kind.UNAVAILABLE, "13"),
     ("sqlite", Kind.NEVER, "8 1032 4 19 2067 1 11 26"),
     ("sqlite", Kind.RECONNECT, "14 526"),
-    ("mssql", Kind.RETRY, "1205 3935 3941 3948 3957 3960 3966 40001"),
-    ("mssql", Kind.RETRY, "41301 41302 41305 41325 41839"),
-    ("mssql", Kind.RETRY_WITH_CARE, "1222 1204"),
-    ("mssql", Kind.UNAVAILABLE, "10928 10929 40501 49918 49919 49920"),
-    ("mssql", Kind.RECONNECT, "40143 40197 40540 40613 4060 4221 08S01 08S02"),
-    ("mssql", Kind.RECONNECT, f"233 64 20 121 10053 10054 10060 997 11001 {LINE}"),
-    ("mssql", Kind.UNKNOWN, "08007"),
-    ("mssql", Kind.TIMEOUT, "-2 HYT00 HYT01"),
-    ("mssql", Kind.PRIMARY, "3906"),
-    ("mssql", Kind.NEVER, "2601 2627 547 18456 102"),
-    ("oracle", Kind.RETRY, "ORA-08177 ORA-00060"),
-    ("oracle", Kind.RETRY_WITH_CARE, "ORA-00054 ORA-30006"),
-    ("oracle", Kind.RECONNECT, "ORA-00028 ORA-01033 ORA-02396 ORA-03113 ORA-03114"),
-    ("oracle", Kind.RECONNECT, "ORA-03135 DPI-1010 DPI-1080 DPY-1001 DPY-4011"),
-    ("oracle", Kind.TIMEOUT, "ORA-01013"),
-    ("oracle", Kind.PRIMARY, "ORA-01456 ORA-16000"),
-    ("oracle", Kind.NEVER, "ORA-00001 ORA-01017 ORA-00942"),
     (None, Kind.RETRY, "40001"),
     (None, Kind.RECONNECT, LINE),
     (None, Kind.UNKNOWN, "40003 08007"),
@@ -123,7 +94,7 @@ SQLSTATES = {"40001", "08007", *LINE.split()}  # which look like numbers
 
 
 def as_found(family: str | None, code: str) -> str | int:
-    numbers = family in ("mysql", "sqlite", "mssql") and code not in SQLSTATES
+    numbers = family in ("mysql", "sqlite") and code not in SQLSTATES
     return int(code) if numbers and code.lstrip("-").isdigit() else code
 
 
@@ -160,9 +131,6 @@ def test_checks_every_row_that_there_is() -> None:
         (driver_error("MySQLdb", 1213, "no"), 1213),
         (driver_error("mariadb", "no", errno=1213), 1213),
         (driver_error("mysql.connector.errors", "no", errno=1213), 1213),
-        (driver_error("pymssql", 1205, b"no"), 1205),
-        (driver_error("pymssql", (1205, b"no")), 1205),
-        (driver_error("cx_Oracle", driver_error("cx_Oracle", code=60)), "ORA-00060"),
         (sqlite(517), 517),
     ],
 )
@@ -173,12 +141,6 @@ def test_finds_the_code_where_the_driver_has_it(
     found = classify(wrap(error))
 
     assert (found.kind, found.code) == (Kind.RETRY, code)
-
-
-def test_prefers_the_number_it_knows_of_those_in_an_odbc_message() -> None:
-    text = "[42000] prepare failed. (8180) (SQLExec); [40001] deadlocked. (1205)"
-
-    assert classify(driver_error("pyodbc", "42000", text)).code == 1205
 
 
 @pytest.mark.parametrize(
@@ -226,8 +188,6 @@ LOST = [
     wrapped(pymysql.err.OperationalError(2013, "Lost connection during query")),
     wrapped(asyncmy.errors.InterfaceError(0, "")),
     wrapped(driver_error("a_new_driver", "gone"), lost=True),
-    wrapped(oracle("DPY-4011")),
-    wrapped(driver_error("oracledb", driver_error("oracledb", isrecoverable=True))),
     exc.DisconnectionError(),
 ]
 
@@ -312,8 +272,6 @@ def test_a_missing_file_at_commit_is_no_lost_connection() -> None:
         (wrapped(driver_error("a_new_driver", "no")), Kind.NEVER),
         (exc.DBAPIError("SELECT 1", {}, None), Kind.NEVER),  # type: ignore[arg-type]
         (driver_error("pymysql"), Kind.NEVER),
-        (driver_error("oracledb"), Kind.NEVER),
-        (driver_error("pyodbc"), Kind.NEVER),
     ],
 )
 def test_knows_what_has_no_code(error: Exception, kind: Kind) -> None:
@@ -341,8 +299,6 @@ def test_only_two_kinds_are_retryable_without_asking(kind: Kind) -> None:
         *[(postgresql(code), True) for code in ("23505", "22012", "40001", "P0001")],
         *[(sqlite(code), True) for code in (7, 9, 10, 13, 516)],
         *[(sqlite(code), False) for code in (5, 517, 19)],
-        (oracle("ORA-00060"), False),
-        (mssql(1205), True),
         (asyncpg.DataError("invalid input for query argument $1"), False),
         (psycopg.ProgrammingError("cannot adapt type 'object'"), False),
     ],

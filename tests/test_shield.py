@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from unitwork._shield import uninterrupted
+from unitwork._concurrency.shield import uninterrupted
 
 pytestmark = pytest.mark.anyio
 

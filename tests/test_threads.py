@@ -14,8 +14,9 @@ from weakref import ReferenceType, ref
 
 import pytest
 
-from unitwork import _threads
-from unitwork._threads import _idle, in_thread
+from unitwork._concurrency import worker_threads
+from unitwork._concurrency.worker_threads import _idle
+from unitwork._concurrency.worker_threads import run_in_worker_thread as in_thread
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +102,7 @@ async def test_what_finds_no_thread_is_never_called(
 async def test_a_thread_that_has_nothing_to_do_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_threads, "_KEPT", 0.001)
+    monkeypatch.setattr(worker_threads, "_IDLE_TIMEOUT", 0.001)
     thread = await in_thread(threading.current_thread)
 
     await asyncio.to_thread(thread.join, 30)
@@ -113,11 +114,11 @@ async def test_a_thread_that_has_nothing_to_do_is_given_up(
 def test_works_in_a_process_whose_main_thread_is_over() -> None:
     script = (
         "import asyncio, threading\n"
-        "from unitwork._threads import in_thread\n"
+        "from unitwork._concurrency.worker_threads import run_in_worker_thread\n"
         "async def work():\n"
         "    while threading.main_thread().is_alive():\n"
         "        await asyncio.sleep(0.001)\n"
-        "    print(await in_thread(int))\n"
+        "    print(await run_in_worker_thread(int))\n"
         "threading.Thread(target=lambda: asyncio.run(work())).start()\n"
     )
 

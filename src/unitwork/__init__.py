@@ -1,6 +1,6 @@
 """One database unit of work for each request: no client is told a lie about it."""
 
-from ._classify import Classification, Kind, Phase, Rule, classify
+from ._classify.classification import Classification, Kind, Phase, Rule, classify
 from ._current import current_unit
 from ._ending import CommitWhen, Ending, Outcome, succeeded
 from ._routed import Defaults

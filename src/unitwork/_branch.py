@@ -17,7 +17,7 @@ from weakref import WeakSet
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from ._driver import read
+from ._classify.driver_errors import read
 from ._line import line_of
 from .errors import UsageError
 

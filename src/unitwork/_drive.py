@@ -17,9 +17,10 @@ from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.util import greenlet_spawn
 
-from ._alarm import Alarm
+from ._concurrency.cancellation import TaskCancellation
+from ._concurrency.watchdog import Watchdog
+from ._concurrency.worker_threads import run_in_worker_thread
 from ._session import Lease
-from ._threads import in_thread
 from .errors import UsageError
 
 __all__ = ["Pause", "Plan", "Step", "arun", "run"]
@@ -118,7 +119,7 @@ async def _amake(step: Step | Pause) -> Any:
         await asyncio.sleep(_PAUSE)
 
 
-class _BrokenOff(Alarm):
+class _BrokenOff(Watchdog):
     """Breaks the connection off when the time is over."""
 
     __slots__ = ("_lease",)
@@ -127,50 +128,46 @@ class _BrokenOff(Alarm):
         self.seconds = limit
         self._lease = lease
 
-    def ring(self) -> None:
+    def expired(self) -> None:
         self._lease.discard()
 
 
-class _Within(Alarm):
+class _Within(Watchdog):
     """Breaks the connection off, too, by its event loop; if in vain, cancels.
 
     That is the last resort: a driver may take its time to ask the server to stop, and a
     thread would not notice.
     """
 
-    __slots__ = ("_before", "_expired", "_lease", "_loop", "_over", "_task", "_timer")
+    __slots__ = ("_cancellation", "_lease", "_loop", "_over", "_timer")
 
     def __init__(self, limit: float, lease: Lease) -> None:
         self.seconds = limit
         self._lease = lease
-        self._expired = self._over = False
+        self._over = False
         self._timer: asyncio.TimerHandle | None = None
         task = asyncio.current_task()
         assert task is not None
-        self._task = task
-        self._before = task.cancelling()
+        self._cancellation = TaskCancellation(task)
         self._loop = asyncio.get_running_loop()
 
-    def ring(self) -> None:
+    def expired(self) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._break_off)
 
     def _break_off(self) -> None:
         if not self._over:
             self._lease.discard()
-            self._timer = self._loop.call_later(self.seconds, self._cancel)
-
-    def _cancel(self) -> None:
-        self._expired = True
-        self._task.cancel()
+            self._timer = self._loop.call_later(self.seconds, self._cancellation.cancel)
 
     def __exit__(self, *exc_info: object) -> None:
-        Alarm.__exit__(self)
+        Watchdog.__exit__(self)
         self._over = True
         if self._timer is not None:
             self._timer.cancel()
-        ours = self._expired and self._task.uncancel() <= self._before
-        if ours and isinstance(exc_info[1], asyncio.CancelledError):
+        if self._cancellation.release() and isinstance(
+            exc_info[1], asyncio.CancelledError
+        ):
             raise TimeoutError
 
 
@@ -201,7 +198,7 @@ def _in_place(call: Callable[..., Any], lease: Lease) -> Awaitable[Any]:
     """
     if lease.is_async:
         return greenlet_spawn(call, lease.sync_session)
-    return in_thread(call, lease.sync_session)
+    return run_in_worker_thread(call, lease.sync_session)
 
 
 async def _call_hook(call: Callable[[], Any]) -> None:

@@ -15,8 +15,8 @@ from weakref import ReferenceType, ref
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from ._classify import Classification, classify, lead_back, only_follows
-from ._codes import STALE
+from ._classify.classification import Classification, chain_to, classify, only_follows
+from ._classify.error_codes import STALE
 from .errors import ReadOnlyError, UnexpectedRollbackError
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def _refusal(found: Classification) -> ReadOnlyError | None:
 
 def _note_failure(line: Line, connection: Connection, error: BaseException) -> None:
     if line.failure is not None and (line.lost or only_follows(error)):
-        lead_back(error, line.failure)
+        chain_to(error, line.failure)
         # A savepoint is gone, so all is; PostgreSQL can still go back to one.
         line.lost = line.lost or connection.dialect.name in _MYSQL
         return

@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from copy import deepcopy
 from typing import Any
 
-from ._deadline import Deadline
+from ._concurrency.deadline import Deadline
 from .retry import RetryPolicy, Tries
 
 __all__ = ["Attempts"]

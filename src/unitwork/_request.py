@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._asking import check_in_time
 from ._body import Recording, is_kept, record
-from ._deadline import Deadline
+from ._concurrency.deadline import Deadline
+from ._concurrency.shield import uninterrupted
 from ._ending import Ending, Outcome, Verdict, judge
 from ._ends import finish_unit
 from ._replay import Attempts
 from ._routed import RoutedUnit, Terms
-from ._shield import uninterrupted
 from ._twophase import Together
 from ._unit import UnitOfWork
 from .errors import DeadlineExceededError, UsageError

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ._begin import Begin, Binds, tell
-from ._classify import Phase, classify
+from ._classify.classification import Phase, classify
 from ._guard import sever
 from ._line import is_aborted, line_of, unexpected
 from ._verify import Doubt, verifier_for

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
+from ._concurrency.shield import uninterrupted
 from ._drive import arun
 from ._ending import CommitWhen, Ending, Verdict, judge
 from ._ends import end_message
-from ._shield import uninterrupted
 from ._unit import UnitOfWork
 
 __all__ = ["Messages"]

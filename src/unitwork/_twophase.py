@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session
 
 from . import _session
 from ._branch import Branch, Gone, Words, fingerprint, words_for
-from ._classify import Phase, classify
+from ._classify.classification import Phase, classify
 from ._drive import Pause, Plan, Step
 from ._verify import ask, elsewhere
 from .errors import CommitUnknownError, PartialCommitError, UsageError

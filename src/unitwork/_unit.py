@@ -9,12 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._begin import Begin
-from ._classify import Phase, classify
+from ._classify.classification import Phase, classify
+from ._concurrency.shield import uninterrupted
 from ._current import current
 from ._drive import Plan, arun
 from ._ending import Outcome
 from ._hooks import Hook, Hooks, enclosing
-from ._shield import uninterrupted
 from .errors import (
     SessionEndedError,
     UnexpectedRollbackError,

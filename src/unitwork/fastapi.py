@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ._asking import ask
-from ._classify import Kind, classify
+from ._classify.classification import Kind, classify
 from ._current import current_unit
 from ._unit import UnitOfWork
 from .errors import DeadlineExceededError, PoolTimeoutError

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ._classify import Rule, classify
+from ._classify.classification import Rule, classify
 from .errors import UsageError
 
 __all__ = ["Retry", "RetryPolicy", "Tries", "waits"]

@@ -59,7 +59,7 @@ async def spent(
         (Source, "lease", "session"),
         (to_thread, "run_sync", "thread"),
         (loop, "run_in_executor", "thread"),
-        (_drive, "in_thread", "thread"),
+        (_drive, "run_in_worker_thread", "thread"),
     ]:
         monkeypatch.setattr(owner, name, counting(what, getattr(owner, name)))
     asyncio.get_running_loop().set_task_factory(counting("task", new_task))

@@ -1,9 +1,9 @@
-"""The threads in which sync sessions end: as many as are needed at a time.
+"""Worker threads without a limit: each call starts at once.
 
-Not the framework's: those may all wait for a connection that only an ending frees. And
-no pool of the standard library: what `ThreadPoolExecutor` could find no thread for it
-may still do later, a COMMIT after the rollback; and it takes no more work once the main
-thread is over, whatever other threads still serve.
+The framework's threads will not do: all of them may be waiting for a connection that
+only the call could release. Nor will `ThreadPoolExecutor`: when it fails to start a
+thread it keeps the call and may make it later, say a COMMIT after the rollback; and it
+refuses work once the main thread has ended, while other threads still serve.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["in_thread"]
+__all__ = ["run_in_worker_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_KEPT = 10.0  # seconds for which a thread waits for more to do
+_IDLE_TIMEOUT = 10.0  # seconds for which a thread waits for its next call
 _idle: deque[_Worker] = deque()
 
 
 class _Worker:
-    """A thread that makes one call after the other, and lies idle in between."""
+    """A thread that makes one call after the other, and is idle in between."""
 
     def __init__(self) -> None:
         self.calls: SimpleQueue[_Call] = SimpleQueue()
-        # A daemon: a process that exits waits for its event loops, and they for us.
+        # A daemon, or an idle one would delay the exit of the process. Calls are not
+        # lost by that: the event loops that the process waits for await them.
         Thread(target=self._run, name="unitwork-ending", daemon=True).start()
 
     def _run(self) -> None:
         while True:
             try:
-                call = self.calls.get(timeout=_KEPT)
+                call = self.calls.get(timeout=_IDLE_TIMEOUT)
             except Empty:
-                with suppress(ValueError):  # somebody has just taken it
+                with suppress(ValueError):  # another call has just taken it
                     _idle.remove(self)
                     return
             else:
@@ -50,7 +51,7 @@ class _Worker:
 
 
 class _Call:
-    """What is to be done, and whom to tell."""
+    """A call, and the future that gets its result."""
 
     __slots__ = ("_future", "_loop", "_work")
 
@@ -60,7 +61,7 @@ class _Call:
         self._future = self._loop.create_future()
 
     @property
-    def answer(self) -> asyncio.Future[Any]:
+    def future(self) -> asyncio.Future[Any]:
         return self._future
 
     def make(self, worker: _Worker) -> None:
@@ -74,11 +75,11 @@ class _Call:
         except BaseException as error:
             failure = error
         _idle.append(worker)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._settle, result, failure)
-        del self, result, failure  # whose traceback leads back to here
+        with suppress(RuntimeError):  # the loop is closed: no task waits for it
+            self._loop.call_soon_threadsafe(self._complete, result, failure)
+        del self, result, failure  # its traceback refers to this frame
 
-    def _settle(self, result: Any, failure: BaseException | None) -> None:
+    def _complete(self, result: Any, failure: BaseException | None) -> None:
         if self._future.done():
             return
         if failure is not None:
@@ -88,16 +89,16 @@ class _Call:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # a fork has none of its threads
+    os.register_at_fork(after_in_child=_idle.clear)  # a fork has none of these threads
 
 
-def in_thread(
+def run_in_worker_thread(
     call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> asyncio.Future[T]:
-    """Call in a thread, at once: it waits for no other. To be awaited.
+    """Make a call in a worker thread, at once; return a future to be awaited.
 
-    Raises `RuntimeError` if no thread can be had; then nothing has been called.
-    anyio's own threads would cost twice as much.
+    Raises `RuntimeError` if no thread can be started; then the call is not made.
+    `anyio.to_thread` would cost twice as much.
     """
     made = _Call(partial(copy_context().run, call, *args, **kwargs))
     try:
@@ -105,4 +106,4 @@ def in_thread(
     except IndexError:
         worker = _Worker()
     worker.calls.put(made)
-    return made.answer
+    return made.future

@@ -1,14 +1,13 @@
-"""What a driver's exception says: the kind of database, the code, a broken line.
+"""What a driver's exception says: the kind of database, the code, a lost connection.
 
 No driver is imported: each is known by the module of its exceptions.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any, NamedTuple
 
-from ._codes import CODES, SQLITE_MESSAGES
+from .error_codes import SQLITE_MESSAGES
 
 __all__ = ["Reading", "read"]
 
@@ -17,29 +16,26 @@ _FAMILIES = {
     **dict.fromkeys(("MySQLdb", "aiomysql", "asyncmy", "pymysql"), "mysql"),
     **dict.fromkeys(("mariadb", "mysql"), "mysql"),
     **dict.fromkeys(("aiosqlite", "sqlite3"), "sqlite"),
-    **dict.fromkeys(("aioodbc", "pymssql", "pyodbc"), "mssql"),
-    **dict.fromkeys(("cx_Oracle", "oracledb"), "oracle"),
 }
 _LIBPQ = {"psycopg", "psycopg2"}
 _FATAL = {"FATAL", "PANIC"}
-_NATIVE = re.compile(r"\((-?\d+)\)(?= \(SQL|;|\W*$)")  # "… (1205) (SQLExecDirectW)"
 
 
 class Reading(NamedTuple):
-    """What a driver has said. *error* is the exception that did."""
+    """What an exception of a driver says; *error* is that exception."""
 
     error: BaseException
     family: str | None = None
     code: str | int | None = None
     text: str = ""
     """The message, and the server's function that it came from."""
-    gone: bool = False
+    disconnected: bool = False
     """Whether the driver knows that the connection has ended."""
     from_server: bool = True
 
 
 def read(error: BaseException) -> Reading | None:
-    """Read *error*; `None` if no driver has made it."""
+    """Read *error*; `None` if it is no error of a driver."""
     family = _family(error)
     match family:
         case "postgresql":
@@ -48,11 +44,6 @@ def read(error: BaseException) -> Reading | None:
             return Reading(error, family, _mysql_code(error), str(error))
         case "sqlite":
             return Reading(error, family, _sqlite_code(error), str(error))
-        case "mssql":
-            return Reading(error, family, _mssql_code(error), str(error))
-        case "oracle":
-            gone = getattr(_first(error), "isrecoverable", False) is True
-            return Reading(error, family, _oracle_code(error), str(error), gone)
     state = _sqlstate(error)
     return None if state is None else Reading(error, None, state)
 
@@ -60,7 +51,7 @@ def read(error: BaseException) -> Reading | None:
 def _family(error: BaseException | None) -> str | None:
     for base in type(error).__mro__:
         root, _, rest = base.__module__.partition(".")
-        if root == "sqlalchemy" and rest.startswith("dialects."):  # it emulates some
+        if root == "sqlalchemy" and rest.startswith("dialects."):  # its async adapters
             return rest.split(".")[1]
         if root in _FAMILIES:
             return _FAMILIES[root]
@@ -80,7 +71,7 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def _postgresql(error: BaseException) -> Reading:
-    """Read *error*, or the driver's own behind it, or the server's behind that."""
+    """Read *error*, the driver's own behind it, and the server's behind that."""
     state, severity, text = _sqlstate(error), None, str(error)
     while True:
         fields = _server_fields(error)
@@ -96,7 +87,8 @@ def _postgresql(error: BaseException) -> Reading:
         "postgresql",
         state,
         text,
-        gone=severity in _FATAL or (state is None and _is_of_libpq(error, driver)),
+        disconnected=severity in _FATAL
+        or (state is None and _is_of_libpq(error, driver)),
         from_server=state is not None and (severity is not None or driver != "asyncpg"),
     )
 
@@ -123,14 +115,14 @@ def _server_fields(error: BaseException) -> _Fields:
 
 
 def _is_of_libpq(error: BaseException, driver: str) -> bool:
-    """Whether libpq made this error, and not the server: it only knows lost lines."""
+    """Whether libpq made this error, not the server: then the connection is lost."""
     name = type(error).__name__
     return driver in _LIBPQ and name in {"OperationalError", "ConnectionTimeout"}
 
 
 def _mysql_code(error: BaseException) -> int | None:
     first = _first(error)
-    if isinstance(first, BaseException):  # pymysql wraps what its reader met
+    if isinstance(first, BaseException):  # pymysql wraps errors of its reader
         first = _first(first)
     code = first if isinstance(first, int) else getattr(error, "errno", None)
     return code if isinstance(code, int) else None
@@ -144,25 +136,3 @@ def _sqlite_code(error: BaseException) -> int | None:
     return next(
         (SQLITE_MESSAGES[each] for each in SQLITE_MESSAGES if each in text), None
     )
-
-
-def _mssql_code(error: BaseException) -> str | int | None:
-    """The server's number; an SQLSTATE if there is none."""
-    first = _first(error)
-    if isinstance(first, tuple) and first:  # pymssql
-        first = first[0]
-    if isinstance(first, int):
-        return first
-    numbers = [int(number) for number in _NATIVE.findall(str(error))]
-    known = [number for number in numbers if number in CODES["mssql"]]
-    for number in known or [number for number in numbers if number != 0]:
-        return number
-    return first if isinstance(first, str) and len(first) == 5 else None
-
-
-def _oracle_code(error: BaseException) -> str | None:
-    first = _first(error)
-    full, number = getattr(first, "full_code", None), getattr(first, "code", None)
-    if isinstance(full, str) and full:
-        return full
-    return f"ORA-{number:05}" if isinstance(number, int) else None

@@ -1,7 +1,7 @@
-"""What an error means for its transaction: by phase, connection and code. Pure.
+"""What an error means for its transaction: by phase, connection and code.
 
-Never by the class alone: asyncpg's serialization failures are plain `DBAPIError`s, and
-a COMMIT that met a broken connection raises what any statement would.
+The class alone does not tell: asyncpg's serialization failures are plain `DBAPIError`s,
+and COMMIT on a broken connection raises the same as any other statement.
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ from traceback import walk_tb
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
-from ._codes import SYMPTOMS, Kind, Row, meaning
-from ._driver import Reading, read
-from .errors import (
+from ..errors import (
     CommitUnknownError,
     PartialCommitError,
     PoolTimeoutError,
     UnexpectedRollbackError,
 )
+from .driver_errors import Reading, read
+from .error_codes import STALE, SYMPTOMS, Kind, Row, meaning
 
 __all__ = [
+    "STALE",
     "Classification",
     "Kind",
     "Phase",
     "Rule",
+    "chain_to",
     "classify",
-    "lead_back",
     "only_follows",
 ]
 
 _DATABASES = ("sqlalchemy.dialects", "sqlalchemy.engine", "sqlalchemy.pool")
 _NOT_OURS = Row(Kind.NEVER, "not an error of a database")
-_UNLISTED = Row(Kind.NEVER, "an error that would come again, as far as is known")
+_UNLISTED = Row(Kind.NEVER, "an error that would happen again, as far as is known")
 _NO_CONNECTION = Row(Kind.RECONNECT, "no connection could be made")
 _LOST = Row(Kind.RECONNECT, "the connection is lost, and the transaction with it")
-_LIMIT = Row(Kind.TIMEOUT, "a time limit was over")
-_IN_DOUBT = Row(Kind.UNKNOWN, "nobody told how COMMIT ended")
+_LIMIT = Row(Kind.TIMEOUT, "a time limit was exceeded")
+_IN_DOUBT = Row(Kind.UNKNOWN, "the connection was lost before COMMIT was acknowledged")
 _PARTIAL = Row(Kind.UNKNOWN, "one database has committed, and another has not")
 _POOL = Row(Kind.UNAVAILABLE, "every connection of the pool is in use")
 
@@ -48,7 +49,7 @@ _SWALLOWED = Row(Kind.DOOMED, "an earlier error was swallowed", poisons=True)
 
 
 class Phase(Enum):
-    """What was under way when the error came.
+    """What was in progress when the error was raised.
 
     .. versionadded:: 0.1
     """
@@ -57,7 +58,7 @@ class Phase(Enum):
     STATEMENT = "statement"
     """Inside a transaction, before COMMIT was sent."""
     COMMIT = "commit"
-    """Also a statement outside any transaction, which commits itself."""
+    """Also a statement outside any transaction, which is committed at once."""
     ROLLBACK = "rollback"
 
 
@@ -66,9 +67,9 @@ class Classification:
     """What an error means for its transaction.
 
     *code* is the SQLSTATE or the number that the driver had, *family* the kind of
-    database: `"postgresql"`, `"mysql"` (MariaDB, too), `"sqlite"`, `"mssql"`,
-    `"oracle"`; both are `None` if no driver has spoken. *reason* is for people. *error*
-    is the exception that told, maybe one deep inside the one that was asked about.
+    database: `"postgresql"`, `"mysql"` (also MariaDB), `"sqlite"`; `None` for another
+    driver, and both if the error is of no driver. *reason* is for people. *error* is
+    the exception that was classified, maybe a cause of the one given.
 
     *poisons*: the database has, or may have, rolled the whole transaction back by
     itself (PostgreSQL: back to the last savepoint), so that COMMIT must not be tried.
@@ -88,21 +89,21 @@ class Classification:
 
     @property
     def retryable(self) -> bool:
-        """Whether the whole transaction may be tried again, without being asked to.
+        """Whether the whole transaction may be run again by default.
 
-        It has stored nothing. Start from its first statement, with a fresh session, a
+        It has stored nothing. Start from its first statement, with a new session, a
         bounded number of times.
         """
         return self.kind in (Kind.RETRY, Kind.RECONNECT)
 
     @property
     def unknown(self) -> bool:
-        """Whether the work may be stored: look before trying again."""
+        """Whether the work may be stored: find out before trying again."""
         return self.kind is Kind.UNKNOWN
 
 
 Rule = Callable[[Classification], Kind | None]
-"""Says otherwise: given what the table says, another `Kind`, or `None` to agree.
+"""Given a classification, returns another `Kind`, or `None` to agree.
 
 .. versionadded:: 0.1
 """
@@ -114,15 +115,15 @@ def classify(
     phase: Phase = Phase.STATEMENT,
     rules: Iterable[Rule] = (),
 ) -> Classification:
-    """Say what *error* means for the transaction that it came out of.
+    """Return what *error* means for the transaction in which it was raised.
 
     Give `Phase.COMMIT` for what COMMIT raised: a connection lost there leaves the
-    outcome unknown. The database's error is looked for behind *error*, too: in what
-    SQLAlchemy or an exception group of one wraps, in its cause, and in its context
-    unless that is suppressed (`raise … from None`).
+    outcome unknown. The database's error may also be behind *error*: wrapped by
+    SQLAlchemy or by an exception group of one, its cause, or its context unless that
+    is suppressed (`raise … from None`).
 
-    The first of *rules* that gives a kind is obeyed. They are not asked when the
-    outcome is unknown. Nothing else can raise here: what is not known is `Kind.NEVER`.
+    The first of *rules* that returns a kind decides. They are not called when the
+    outcome is unknown. Only they can raise: an unknown error is `Kind.NEVER`.
 
     .. versionadded:: 0.1
     """
@@ -138,21 +139,21 @@ def classify(
 
 def _classify(error: BaseException, phase: Phase) -> Classification:
     if phase is Phase.COMMIT and not isinstance(error, Exception):  # cancelled
-        return _told(_IN_DOUBT, phase, error)
+        return _without_driver(_IN_DOUBT, phase, error)
     symptom: Classification | None = None
     for link in _chain(error):
-        found = _look(link, phase)
+        found = _classify_link(link, phase)
         if found is None:
             continue
         if not _is_symptom(found):
             return found if symptom is None else replace(found, poisons=True)
         symptom = symptom or found
-        phase = Phase.STATEMENT  # what came before it came before COMMIT
-    return symptom or _told(_NOT_OURS, phase, error)
+        phase = Phase.STATEMENT  # the errors before it were raised before COMMIT
+    return symptom or _without_driver(_NOT_OURS, phase, error)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Give *error* and what is behind it, one after the other."""
+    """Yield *error* and the errors behind it, one after the other."""
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
@@ -169,64 +170,69 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_symptom(found: Classification) -> bool:
-    """Whether an earlier error, if there is one, tells more."""
+    """Whether an earlier error, if there is one, says more."""
     return found.kind is Kind.DOOMED and (found.family, found.code) in SYMPTOMS
 
 
 def only_follows(error: BaseException) -> bool:
-    """Whether the database only says that an earlier error has cost the transaction."""
-    looks = (_look(link, Phase.STATEMENT) for link in _chain(error))
-    found = next((each for each in looks if each is not None), None)
+    """Whether *error* only says that an earlier one has aborted the transaction."""
+    links = (_classify_link(link, Phase.STATEMENT) for link in _chain(error))
+    found = next((each for each in links if each is not None), None)
     return found is not None and _is_symptom(found)
 
 
-def lead_back(error: BaseException, earlier: BaseException) -> None:
-    """Put *earlier* behind *error*, which lost its context between greenlets."""
+def chain_to(error: BaseException, earlier: BaseException) -> None:
+    """Make *earlier* the context of *error*, which is lost between greenlets."""
     links = list(_chain(error))
     if earlier not in links:
         links[-1].__context__ = earlier
 
 
-def _look(error: BaseException, phase: Phase) -> Classification | None:
-    """Classify one link of the chain; `None` to look at the next."""
+def _classify_link(error: BaseException, phase: Phase) -> Classification | None:
+    """Classify one link of the chain; `None` to go on with the next."""
     match error:
         case CommitUnknownError():
             return _in_doubt(error)
-        case PartialCommitError():  # whatever its cause was: a part is stored
-            return _told(_PARTIAL, Phase.COMMIT, error)
+        case PartialCommitError():  # whatever its cause is: a part is stored
+            return _without_driver(_PARTIAL, Phase.COMMIT, error)
         case UnexpectedRollbackError() | exc.PendingRollbackError():
-            return _told(_SWALLOWED, phase, error)
+            return _without_driver(_SWALLOWED, phase, error)
         case PoolTimeoutError() | exc.TimeoutError():
-            return _told(_POOL, phase, error)
+            return _without_driver(_POOL, phase, error)
         case StaleDataError():
-            return _told(_OUTRUN, phase, error)
+            return _without_driver(_OUTRUN, phase, error)
         case exc.DBAPIError(orig=BaseException() as orig):
             reading = read(orig) or Reading(orig)
-            gone = reading.gone or error.connection_invalidated
-            return _judge(reading._replace(gone=gone), _refine(phase, error))
+            lost = reading.disconnected or error.connection_invalidated
+            reading = reading._replace(disconnected=lost)
+            return _classify_reading(reading, _refine_by_traceback(phase, error))
         case exc.DisconnectionError():
-            return _judge(Reading(error, gone=True), phase)
-        case OSError() if error.filename is None:  # asyncpg's come as they are
-            return _of_system(error, _refine(phase, error))
+            return _classify_reading(Reading(error, disconnected=True), phase)
+        case OSError() if error.filename is None:  # asyncpg's are not wrapped
+            return _of_system(error, _refine_by_traceback(phase, error))
     found = read(error)
-    return None if found is None else _judge(found, _refine(phase, error))
+    return (
+        None
+        if found is None
+        else _classify_reading(found, _refine_by_traceback(phase, error))
+    )
 
 
 def _in_doubt(error: CommitUnknownError) -> Classification:
-    """Classify what is unknown already, with the code of its cause."""
+    """Classify an error that says so itself, with the code of its cause."""
     cause = error.__cause__
-    found = _look(cause, Phase.COMMIT) if cause is not None else None
+    found = _classify_link(cause, Phase.COMMIT) if cause is not None else None
     if found is not None and found.unknown:
         return found
-    return _told(_IN_DOUBT, Phase.COMMIT, error, disconnected=True)
+    return _without_driver(_IN_DOUBT, Phase.COMMIT, error, disconnected=True)
 
 
-def _judge(found: Reading, phase: Phase) -> Classification:
+def _classify_reading(found: Reading, phase: Phase) -> Classification:
     row = meaning(found.family, found.code, found.text)
-    gone = found.gone or (row is not None and row.gone)
-    row = _settle(row, phase, gone, coded=found.code is not None)
+    lost = found.disconnected or (row is not None and row.disconnects)
+    row = _refine_by_phase(row, phase, lost, coded=found.code is not None)
     poisons = (
-        row.poisons or gone or (found.family == "postgresql" and found.from_server)
+        row.poisons or lost or (found.family == "postgresql" and found.from_server)
     )
     return Classification(
         kind=row.kind,
@@ -235,40 +241,42 @@ def _judge(found: Reading, phase: Phase) -> Classification:
         family=found.family,
         reason=row.reason,
         poisons=poisons and phase is not Phase.CONNECT and row.kind is not Kind.UNKNOWN,
-        disconnected=gone or phase is Phase.CONNECT,
+        disconnected=lost or phase is Phase.CONNECT,
         error=found.error,
     )
 
 
-def _settle(row: Row | None, phase: Phase, gone: bool, *, coded: bool) -> Row:
-    """Let the phase and the connection have their say on what the code means."""
-    if gone and phase is Phase.COMMIT:
+def _refine_by_phase(row: Row | None, phase: Phase, lost: bool, *, coded: bool) -> Row:
+    """Return what the code means in this phase, on this connection."""
+    if lost and phase is Phase.COMMIT:
         return _IN_DOUBT
     if row is not None:
         return row
-    if phase is Phase.CONNECT and (gone or not coded):
+    if phase is Phase.CONNECT and (lost or not coded):
         return _NO_CONNECTION
-    return _LOST if gone else _UNLISTED
+    return _LOST if lost else _UNLISTED
 
 
 def _of_system(error: OSError, phase: Phase) -> Classification | None:
-    """Classify an error of the network, if it is that of the database."""
+    """Classify an error of the network, if it is of the connection to the database."""
     if phase is Phase.STATEMENT:
         if isinstance(error, TimeoutError):
-            return _told(_LIMIT, phase, error)
-        if not _passed(error, _DATABASES):
-            return None  # maybe another server's, that the application called
-    return _judge(Reading(error, gone=True), phase)
+            return _without_driver(_LIMIT, phase, error)
+        if not _passed_through(error, _DATABASES):
+            return None  # maybe of another server that the application called
+    return _classify_reading(Reading(error, disconnected=True), phase)
 
 
-def _refine(phase: Phase, error: BaseException) -> Phase:
-    """Tell from the traceback that a statement had yet to be given its connection."""
-    if phase is Phase.STATEMENT and _passed(error, "sqlalchemy.pool", "_checkout"):
+def _refine_by_traceback(phase: Phase, error: BaseException) -> Phase:
+    """Find out from the traceback whether the statement had no connection yet."""
+    if phase is Phase.STATEMENT and _passed_through(
+        error, "sqlalchemy.pool", "_checkout"
+    ):
         return Phase.CONNECT
     return phase
 
 
-def _passed(
+def _passed_through(
     error: BaseException, modules: str | tuple[str, ...], function: str | None = None
 ) -> bool:
     for frame, _ in walk_tb(error.__traceback__):
@@ -279,10 +287,10 @@ def _passed(
     return False
 
 
-def _told(
+def _without_driver(
     row: Row, phase: Phase, error: BaseException, *, disconnected: bool = False
 ) -> Classification:
-    """Classify what needs no driver."""
+    """Classify an error that is not a driver's."""
     return Classification(
         kind=row.kind,
         phase=phase,

@@ -1,4 +1,4 @@
-"""The time by which a request must be done, whatever attempt it is at."""
+"""The time by which a request has to be done, all its attempts included."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .cancellation import TaskCancellation
+
 __all__ = ["Deadline"]
 
-_PAUSE = 0.005  # seconds between two looks at a COMMIT by hand
+_POLL_INTERVAL = 0.005  # seconds, while a COMMIT of the user is on its way
 
 
 class Deadline:
     """Cancels the task of a request when its time is over."""
 
-    __slots__ = ("_before", "_expired", "_timer", "limit", "until")
+    __slots__ = ("_cancellation", "_timer", "limit", "until")
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._expired = False
-        self._before = 0
         self.until = time.monotonic() + limit
+        self._cancellation: TaskCancellation | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, task: asyncio.Task[Any], expire: Callable[[], bool | None]) -> None:
-        """Cancel *task* when the time is over, unless *expire* says no.
+        """Cancel *task* when the time is over, if *expire* then returns `True`.
 
-        `None` says that it is too early, and it is asked again soon.
+        `False` lets the task go on; `None` means not yet: *expire* is called again
+        soon.
         """
         if math.isinf(self.limit):
             return
         loop = task.get_loop()
-        self._before = task.cancelling()
+        self._cancellation = cancellation = TaskCancellation(task)
 
         def due() -> None:
             expires = expire()
             if expires is None:
-                self._timer = loop.call_later(_PAUSE, due)
+                self._timer = loop.call_later(_POLL_INTERVAL, due)
             elif expires:
-                self._expired = True
-                task.cancel()
+                cancellation.cancel()
 
         def start() -> None:
             self._timer = loop.call_later(self.until - time.monotonic(), due)
@@ -52,8 +53,7 @@ class Deadline:
             loop.call_soon_threadsafe(start)
 
     def stop(self, task: asyncio.Task[Any]) -> bool:
-        """Stop watching; say whether it was this, and only this, that cancelled."""
+        """Stop watching; return whether this, and only this, has cancelled *task*."""
         if self._timer is not None:
             self._timer.cancel()
-        expired, self._expired = self._expired, False
-        return expired and task.uncancel() <= self._before
+        return self._cancellation is not None and self._cancellation.release()

@@ -1,4 +1,4 @@
-"""What has begun to end is not torn in two: work that no cancellation interrupts."""
+"""Runs work to its end, though the task that waits for it is cancelled."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ async def uninterrupted(
     interruptible: Callable[[], bool] = lambda: False,
     context: Context | None = None,
 ) -> T:
-    """Run *work* to its end in a task of its own, whatever becomes of this task.
+    """Run *work* to its end in a task of its own, also if this task is cancelled.
 
-    In *context*, or in a copy of the one around. A cancellation, native or by an anyio
-    scope, is delivered afterwards; also to the *work*, once, if it is *interruptible*
-    when the cancellation comes.
+    It runs in *context*, or in a copy of the current one. A cancellation, native or by
+    an anyio scope, is raised here afterwards. It also cancels the *work*, once, if
+    *interruptible* returns `True` when the cancellation arrives.
     """
-    # What `asyncio.shield()` does, with less to wait for. To cancel this task cancels
-    # the future and not the work.
+    # As `asyncio.shield()`, at a lower cost: cancelling this task cancels the future
+    # that it waits for, and not the work.
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    task = _start(_announced(work, done), context)
+    task = _start(_signal_done(work, done), context)
     try:
         await done
-        if not task.done():  # a task factory has put something around it
+        if not task.done():  # a task factory has wrapped it
             await asyncio.wait((task,))
         return task.result()
     except asyncio.CancelledError as cancelled:
         if not task.done() and interruptible():
             task.cancel()
-        await _see_through(task)
+        await _wait_for(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a unit failed to end while it was cancelled", exc_info=error)
         raise cancelled
 
 
 def _start(work: Coroutine[Any, Any, T], context: Context | None) -> asyncio.Task[T]:
-    """Run *work* in a task; up to where it first waits at once, if Python can."""
+    """Start *work* in a task, eagerly where this Python can do that."""
     if sys.version_info >= (3, 12):
         loop = asyncio.get_running_loop()
         if loop.get_task_factory() is None:
@@ -57,17 +57,17 @@ def _start(work: Coroutine[Any, Any, T], context: Context | None) -> asyncio.Tas
     return asyncio.create_task(work, context=context)
 
 
-async def _announced(work: Coroutine[Any, Any, T], done: asyncio.Future[None]) -> T:
+async def _signal_done(work: Coroutine[Any, Any, T], done: asyncio.Future[None]) -> T:
     try:
         return await work
-    finally:  # the task is over before anybody who waits for this runs
+    finally:  # the task is over before the one that waits for *done* runs
         if not done.done():
             done.set_result(None)
 
 
-async def _see_through(task: asyncio.Task[Any]) -> None:
-    """Wait for *task*, though this one is cancelled, and maybe more than once."""
-    with CancelScope(shield=True):  # or the loop would spin in a cancelled anyio scope
+async def _wait_for(task: asyncio.Task[Any]) -> None:
+    """Wait for *task*, even if the current task is cancelled more than once."""
+    with CancelScope(shield=True):  # or this loop would spin in a cancelled anyio scope
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((task,))

@@ -1,0 +1,1 @@
+"""Says what a database error means for its transaction; pure, the tables are data."""

@@ -1,0 +1,1 @@
+"""Runs a call, shields it or limits its time; knows nothing of databases."""
