@@ -50,7 +50,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("unitwork._guard.time", clock)
+    monkeypatch.setattr("unitwork._engine.pool_events.time", clock)
     return clock
 
 

@@ -3,9 +3,9 @@
 from ._classify.classification import Classification, Kind, Phase, Rule, classify
 from ._current import current_unit
 from ._ending import CommitWhen, Ending, Outcome, succeeded
+from ._engine.commit_status import CommitVerifier
 from ._routed import Defaults
 from ._unit import UnitOfWork
-from ._verify import CommitVerifier
 from .database import AsyncDatabase, Database, PoolStatus
 from .errors import (
     BlockingSessionWarning,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ._begin import Begin
+from ._engine.begin import TransactionCharacteristics
 from ._unit import UnitOfWork
 from .errors import UsageError
 from .options import NO_OPTIONS, TransactionOptions
 
 __all__ = ["ask", "check_in_time", "join"]
 
-_NOTHING = Begin()
+_NOTHING = TransactionCharacteristics()
 
 
 def ask(unit: UnitOfWork, options: TransactionOptions) -> None:
@@ -29,7 +29,7 @@ def join(unit: UnitOfWork, options: TransactionOptions) -> None:
     if options is NO_OPTIONS:
         return
     ours, theirs = unit._options.begin, options.begin
-    for key, theirs_is in zip(Begin._fields, theirs, strict=True):
+    for key, theirs_is in zip(TransactionCharacteristics._fields, theirs, strict=True):
         given = getattr(options, key, None)
         if given is not None and getattr(unit._options, key) not in (None, given):
             raise UsageError(
@@ -49,11 +49,15 @@ def check_in_time(unit: UnitOfWork) -> None:
                 raise UsageError(_too_late(source.name, asks, lease.asks))
 
 
-def _too_late(name: str, asks: Begin | None, begun: Begin | None) -> str:
+def _too_late(
+    name: str,
+    asks: TransactionCharacteristics | None,
+    begun: TransactionCharacteristics | None,
+) -> str:
     now, before = asks or _NOTHING, begun or _NOTHING
     changed = [
         f"{key}={getattr(now, key)!r}"
-        for key in Begin._fields
+        for key in TransactionCharacteristics._fields
         if getattr(now, key) != getattr(before, key)
     ]
     return (

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from ._classify.driver_errors import read
-from ._line import line_of
+from ._engine.connection_state import state_of
 from .errors import UsageError
 
 __all__ = ["Branch", "Gone", "Words", "fingerprint", "words_for"]
@@ -279,18 +279,18 @@ def _watch(engine: Engine) -> None:
 
 def _name(connection: Connection, new: str | None = None) -> str:
     """The name of the XA transaction that is open; or give it a *new* one, or none."""
-    line = line_of(connection)
+    line = state_of(connection)
     if line is None:
         return ""
     if new is not None:
-        line.branch = new
-    return line.branch
+        line.xid = new
+    return line.xid
 
 
 def _without_prefix(connection: Connection) -> None:
     """Time limits (SET STATEMENT … FOR) are for statements."""
-    if (line := line_of(connection)) is not None:
-        line.prefix = ""
+    if (line := state_of(connection)) is not None:
+        line.statement_prefix = ""
 
 
 def _send(connection: Connection, sql: str) -> None:

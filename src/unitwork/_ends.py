@@ -7,8 +7,8 @@ from functools import partial
 
 from ._drive import Pause, Plan
 from ._ending import Outcome, Verdict
+from ._engine.lost_work import unexpected_rollback
 from ._hooks import Hooks
-from ._line import unexpected
 from ._plan import finish
 from ._unit import BY_HAND, NOT_BEGUN, UnitOfWork
 from .errors import PartialCommitError, UnexpectedRollbackError
@@ -79,7 +79,7 @@ def finish_unit(
     if commit and not committed and unit._doomed is None and not may_lose:
         if isinstance(unit._poison, UnexpectedRollbackError):
             raise unit._poison
-        raise unexpected(unit._poison) from unit._poison
+        raise unexpected_rollback(unit._poison) from unit._poison
 
 
 def conclude(unit: UnitOfWork, error: BaseException | None) -> Plan[None]:

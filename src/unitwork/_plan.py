@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from . import _session
 from ._drive import Pause, Plan, Step
 from ._ending import Outcome
+from ._engine.commit_status import verify
 from ._hooks import Hooks
 from ._session import Lease
 from ._twophase import Together, commit_together, partial_commit, split
-from ._verify import look
 from .errors import CommitUnknownError
 
 __all__ = ["finish"]
@@ -182,7 +182,7 @@ def _settle(lease: Lease) -> Plan[bool | None]:
         once = min(left, limit / 4)
         with suppress(TimeoutError):
             committed = yield Step(
-                partial(look, doubts, lease.is_async, once), lease, once / 2
+                partial(verify, doubts, lease.is_async, once), lease, once / 2
             )
         if committed is None:
             pause = min(2 * pause, 1.0)

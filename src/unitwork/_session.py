@@ -17,19 +17,25 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from ._begin import Begin, Binds, tell
 from ._classify.classification import Phase, classify
-from ._guard import sever
-from ._line import is_aborted, line_of, unexpected
-from ._verify import Doubt, verifier_for
+from ._engine.begin import (
+    BindCache,
+    TransactionCharacteristics,
+    apply,
+    is_autocommit,
+)
+from ._engine.commit_status import PendingVerification, verifier_for
+from ._engine.connection_state import state_of
+from ._engine.driver_connection import abort, is_aborted
+from ._engine.lost_work import unexpected_rollback
 from .errors import SessionEndedError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from ._gate import Gate
-    from ._line import Line
+    from ._engine.admission import AdmissionGate
+    from ._engine.connection_state import ConnectionState
     from ._unit import UnitOfWork
     from .options import DatabaseSettings
 
@@ -54,6 +60,7 @@ class Lease:
         "asks",
         "committing",
         "connections",
+        "defers_write_lock",
         "doubts",
         "ended",
         "held",
@@ -65,7 +72,6 @@ class Lease:
         "session",
         "settings",
         "sync_session",
-        "two_begins",
         "unit",
         "wanting",
     )
@@ -75,9 +81,9 @@ class Lease:
         session: Session | AsyncSession,
         *,
         unit: UnitOfWork,
-        gate: Gate | None,
+        gate: AdmissionGate | None,
         settings: DatabaseSettings,
-        binds: Binds | None,
+        binds: BindCache | None,
         name: str,
         owned: bool = True,
     ) -> None:
@@ -93,10 +99,10 @@ class Lease:
         self.ended: UnitOfWork | None = None
         """The unit, once it is over: from then on the session refuses to be used."""
         self.connections: list[Connection] = []
-        self.lines: list[Line] = []
-        self.doubts: list[Doubt] | None = None
+        self.lines: list[ConnectionState] = []
+        self.doubts: list[PendingVerification] | None = None
         """Set while COMMIT is under way: whom to ask if its answer does not come."""
-        self.asks: Begin | None = None
+        self.asks: TransactionCharacteristics | None = None
         """What the transaction has asked for, or would now if it has yet to begin."""
         self.committing = False
         """Whether `session.commit()` was called by hand, and has not succeeded yet."""
@@ -108,7 +114,7 @@ class Lease:
         self._gate = gate
         self.places: list[None] = []
         """That which the gate has given it, if there is a gate."""
-        self.two_begins = binds is not None and binds.two_begins
+        self.defers_write_lock = binds is not None and binds.defers_write_lock
         """Whether a transaction that won't write is begun in another way."""
         self._entering: Lock | None = None
         sync._lease = self  # type: ignore[attr-defined]  # a test's own has it as well
@@ -139,7 +145,7 @@ class Lease:
         if self.held:
             return True
         for line in self.lines:
-            if line.stream is not None and line.streaming:
+            if line.server_side_cursor is not None and line.is_streaming:
                 return True
         return False
 
@@ -155,13 +161,13 @@ class Lease:
         """Whether it has written, and each statement has committed itself."""
         if not any(line.wrote for line in self.lines):
             return False
-        return any(each._is_autocommit_isolation() for each in self.connections)
+        return any(is_autocommit(each) for each in self.connections)
 
     @property
     def busy(self) -> bool:
         """Whether a statement is under way: some other task or thread has sent it."""
         for line in self.lines:
-            if line.statements:
+            if line.statements_in_flight:
                 return True
         return False
 
@@ -202,7 +208,7 @@ class Lease:
         if self.places:
             return
         asked, self.wanting = self.wanting, True
-        if self._gate.enter_in_thread():
+        if self._gate.acquire_in_thread():
             self._take_place()
         self.wanting = asked
 
@@ -214,7 +220,7 @@ class Lease:
             self._entering = Lock()
         async with self._entering:  # two tasks of one unit need one place
             if not self.places:
-                await self._gate.enter()
+                await self._gate.acquire()
                 self._take_place()
 
     def _take_place(self) -> None:
@@ -230,7 +236,7 @@ class Lease:
         with suppress(IndexError):
             while self.places and self._gate is not None:
                 self.places.pop()
-                self._gate.leave()
+                self._gate.release()
 
     def connected(self, connection: Connection) -> None:
         if self.ended is not None:  # connected for a unit that has ended meanwhile
@@ -239,11 +245,11 @@ class Lease:
             self.check()
         self.wanting = False
         self.connections.append(connection)
-        if (line := line_of(connection)) is not None:
-            line.begin()
+        if (line := state_of(connection)) is not None:
+            line.reset()
             self.lines.append(line)
             if self.asks is not None and self._binds is not None:
-                tell(
+                apply(
                     connection, line, self._binds.find(connection.engine, self.asks)[1]
                 )
             if self.unit is not None and (together := self.unit._together) is not None:
@@ -263,15 +269,15 @@ class Lease:
     def send_commit(self) -> None:
         """Note that COMMIT is about to be sent, and how to learn what becomes of it."""
         wanted = self.settings.verify_commit if self.owned else False
-        doubts: list[Doubt] = []
+        doubts: list[PendingVerification] = []
         for connection in self.connections if wanted else ():
-            line = line_of(connection)
+            line = state_of(connection)
             verifier = verifier_for(connection, wanted)
             if line is None or not line.wrote or verifier is None:
                 continue
             mark = verifier.before_commit(connection)
             if mark is not None:
-                doubts.append(Doubt(connection.engine, verifier, mark))
+                doubts.append(PendingVerification(connection.engine, verifier, mark))
         self.doubts = doubts
 
     def in_doubt(self, error: BaseException) -> bool:
@@ -281,16 +287,16 @@ class Lease:
     def savepoint_rolled_back(self) -> None:
         """What failed inside it does not matter any more."""
         for line in self.lines:
-            if not line.lost:
+            if not line.rolled_back_by_server:
                 line.failure = None
 
     def discard(self) -> None:
         """Break off the connections: whoever waits for them gets an error."""
         for connection in self.connections:
             with suppress(InvalidRequestError):  # closed by its thread meanwhile
-                if (line := line_of(connection)) is not None:
-                    line.severed = True
-                    sever(connection.connection.driver_connection)
+                if (line := state_of(connection)) is not None:
+                    line.aborted_by_client = True
+                    abort(connection.connection.driver_connection)
 
     def close(self, unit: UnitOfWork) -> None:
         """Refuse further use. No I/O: nothing is open by now, or it is discarded."""
@@ -423,15 +429,19 @@ def verify(session: Session) -> None:
     for connection in lease.connections if lease is not None else ():
         if connection.invalidated:  # lost, or cancelled in the middle of a statement
             cause = next((x.failure for x in lease.lines if x.failure), None)  # type: ignore[union-attr]  # there is one
-            raise unexpected(cause) from cause
-        line = line_of(connection)
+            raise unexpected_rollback(cause) from cause
+        line = state_of(connection)
         if line is None or (failure := line.failure) is None:
             continue
-        if not session.is_active or line.lost or is_aborted(connection):
-            raise unexpected(failure) from failure
+        if (
+            not session.is_active
+            or line.rolled_back_by_server
+            or is_aborted(connection)
+        ):
+            raise unexpected_rollback(failure) from failure
         line.failure = None
     if not session.is_active:
-        raise unexpected(None)
+        raise unexpected_rollback(None)
 
 
 def commit(session: Session) -> None:

@@ -12,10 +12,12 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from ._begin import Binds
-from ._engine import capacity, open_engine, reads_only
-from ._gate import Gate
-from ._guard import follow, guard
+from ._engine import pool_events
+from ._engine.admission import AdmissionGate
+from ._engine.begin import BindCache
+from ._engine.create import capacity, open_engine
+from ._engine.event_loops import adopt_event_loop
+from ._engine.sqlite import reads_only
 from ._session import Lease, fenced, hooked
 from .errors import UsageError
 from .options import DatabaseSettings
@@ -115,10 +117,10 @@ class Source:
             is_async=self.is_async,
             session_class=self._session_class,
             options=self._session_options,
-            two_begins=self.owns_engine and self.settings.sqlite_defaults,
+            defers_write_lock=self.owns_engine and self.settings.sqlite_defaults,
         )
         for engine in factory.engines:
-            guard(engine, self.settings)
+            pool_events.listen(engine, self.settings.ping_after_idle)
         self._factory = factory
         return factory
 
@@ -219,7 +221,7 @@ class Factory:
         is_async: bool,
         session_class: type[Any] | None,
         options: Mapping[str, Any],
-        two_begins: bool,
+        defers_write_lock: bool,
     ) -> None:
         self.given = given
         self._is_async = is_async
@@ -232,7 +234,7 @@ class Factory:
         self.engine = engine = self.engines[0]
         self.gate = None if is_async else _gate_for(engine)
         self.takes_write_lock = (
-            two_begins
+            defers_write_lock
             and engine.dialect.name == "sqlite"
             and not reads_only(engine.url)
         )
@@ -240,8 +242,7 @@ class Factory:
         """That in which the last session was made."""
         # A sessionmaker is asked anew each time: configure() may have changed it.
         self._recipe = self._recipe_of(None) if maker is None else None
-        self.binds = Binds()
-        self.binds.two_begins = self.takes_write_lock
+        self.binds = BindCache(defers_write_lock=self.takes_write_lock)
 
     @property
     def _maker(self) -> sessionmaker[Session] | None:
@@ -281,7 +282,7 @@ class Factory:
             if loop is not self._loop and loop is not None:
                 self._loop = loop
                 for engine in self.engines:
-                    follow(engine, loop)
+                    adopt_event_loop(engine, loop)
         session: Session | AsyncSession = made_of(**options)
         return session
 
@@ -319,7 +320,7 @@ def _default_class(is_async: bool) -> type[Any]:
     return AsyncSession
 
 
-def _gate_for(engine: Engine) -> Gate:
+def _gate_for(engine: Engine) -> AdmissionGate:
     if isinstance(engine.pool, QueuePool):
-        return Gate(capacity(engine), engine.pool.timeout())
-    return Gate(None)
+        return AdmissionGate(capacity(engine), engine.pool.timeout())
+    return AdmissionGate(None)

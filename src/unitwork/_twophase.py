@@ -36,7 +36,7 @@ from . import _session
 from ._branch import Branch, Gone, Words, fingerprint, words_for
 from ._classify.classification import Phase, classify
 from ._drive import Pause, Plan, Step
-from ._verify import ask, elsewhere
+from ._engine.commit_status import ask_within, fresh_connection
 from .errors import CommitUnknownError, PartialCommitError, UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Together:
             )
         words = self._order.words(lease.name, connection.engine)
         line = lease.lines[-1]
-        if words.from_the_start and not line.guarded:
+        if words.from_the_start and not line.client_side_read_only:
             words.begin(connection, str(self._branch(lease, 1)))
 
     def _branch(self, lease: Lease, witness: int) -> Branch:
@@ -129,7 +129,7 @@ class Together:
     def part(self, lease: Lease, mark: Any, witness: Lease) -> Part:
         words = self._order.words(lease.name, lease.connections[0].engine)
         name = str(self._branch(lease, self._order.place(witness.name)))
-        begun_as = lease.lines[0].branch
+        begun_as = lease.lines[0].xid
         if words.from_the_start and begun_as != name:
             raise UsageError(
                 f"the transaction in database {lease.name!r} was kept open for a "
@@ -173,7 +173,7 @@ class Part:
         """Try on another connection; say whether it was committed, `None` if unknown"""
 
         def question() -> bool | None:
-            with elsewhere(self._engine) as connection:
+            with fresh_connection(self._engine) as connection:
                 self._words.open(connection)
                 try:
                     self._words.end(connection, self._name, commit=commit)
@@ -183,7 +183,7 @@ class Part:
                     )
                 return commit
 
-        return ask(question, self.lease.is_async, limit)
+        return ask_within(question, self.lease.is_async, limit)
 
 
 def split(

@@ -8,12 +8,12 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ._begin import Begin
 from ._classify.classification import Phase, classify
 from ._concurrency.shield import uninterrupted
 from ._current import current
 from ._drive import Plan, arun
 from ._ending import Outcome
+from ._engine.begin import TransactionCharacteristics
 from ._hooks import Hook, Hooks, enclosing
 from .errors import (
     SessionEndedError,
@@ -32,7 +32,7 @@ __all__ = ["UnitOfWork"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NOTHING = Begin()
+_NOTHING = TransactionCharacteristics()
 _INSIDE = "a unit of its own inside has committed"
 NOT_BEGUN = "no transaction was begun"
 BY_HAND = "session.commit() was called"
@@ -252,13 +252,13 @@ class UnitOfWork:
         """Whether nothing has been done in it that must not be done twice."""
         return self._irrevocable is None and not self._by_hand
 
-    def _asks(self, lease: Lease) -> Begin | None:
+    def _asks(self, lease: Lease) -> TransactionCharacteristics | None:
         """What the next transaction of *lease* is to begin with; `None`: nothing."""
         options = self._options
-        if options is NO_OPTIONS and not lease.two_begins:
+        if options is NO_OPTIONS and not lease.defers_write_lock:
             return None
         begin = options.begin
-        if lease.two_begins and not self._may_write:
+        if lease.defers_write_lock and not self._may_write:
             begin = begin._replace(deferred=True)
         return None if begin == _NOTHING else begin
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from ._begin import AUTOCOMMIT, Begin
 from ._ending import CommitWhen
-from ._verify import CommitVerifier
+from ._engine.begin import AUTOCOMMIT, TransactionCharacteristics
+from ._engine.commit_status import CommitVerifier
 from .errors import UsageError
 
 __all__ = [
@@ -203,9 +203,9 @@ class TransactionOptions:
         return replace(self, **given)
 
     @property
-    def begin(self) -> Begin:
+    def begin(self) -> TransactionCharacteristics:
         """Those that a transaction begins with."""
-        return Begin(
+        return TransactionCharacteristics(
             self.isolation_level,
             bool(self.read_only),
             bool(self.deferrable),

@@ -18,8 +18,8 @@ from sqlalchemy import Connection
 from sqlalchemy.util import greenlet_spawn
 
 from ._branch import Branch, Gone
+from ._engine.commit_status import fresh_connection
 from ._twophase import DECIDED_WITHIN, Order
-from ._verify import elsewhere
 from .database import AsyncDatabase, Database
 from .errors import UsageError
 
@@ -313,7 +313,7 @@ async def _adrive(plan: _Steps) -> list[Recovered]:
 
 
 def _call(step: _Ask) -> Any:
-    with elsewhere(step.source.factory.engine) as fresh:
+    with fresh_connection(step.source.factory.engine) as fresh:
         return step.call(fresh)
 
 

@@ -15,7 +15,7 @@ from faults.cluster import Cluster, cluster
 from faults.history import Report, Told
 from faults.plan import Plan
 from faults.run import Run
-from unitwork._verify import TransactionStatus
+from unitwork._engine.commit_status import TransactionStatus
 
 pytestmark = pytest.mark.anyio
 

@@ -34,7 +34,7 @@ from unitwork import (
     UsageError,
     current_unit,
 )
-from unitwork._verify import TransactionStatus
+from unitwork._engine.commit_status import TransactionStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -309,7 +309,7 @@ async def test_what_nobody_can_tell_is_called_unknown(
 
 @only("psycopg", "asyncpg")
 @pytest.mark.parametrize(
-    "other", [{"timeline": "000000FF"}, {"system": 1}, {"run": "yesterday"}]
+    "other", [{"timeline": "000000FF"}, {"system": 1}, {"stats_reset": "yesterday"}]
 )
 async def test_another_history_can_not_tell(
     flavour: Flavour, other: dict[str, Any]

@@ -30,7 +30,7 @@ from unitwork import (
     PoolTimeoutError,
     current_unit,
 )
-from unitwork._gate import Gate
+from unitwork._engine.admission import AdmissionGate
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
@@ -151,14 +151,14 @@ async def test_a_crowd_that_comes_by_every_way_at_once_is_served(
 async def narrow(flavour: Flavour) -> AsyncIterator[Flavour]:
     """The same database with one connection, which is taken."""
     narrow = flavour.another(pool_size=1, max_overflow=0, pool_timeout=5)
-    await gate_of(narrow).enter()
+    await gate_of(narrow).acquire()
     yield narrow
     await check_nothing_is_left(narrow)
     await narrow.dispose()
 
 
-def gate_of(flavour: Flavour) -> Gate:
-    gate: Gate = flavour.db._source.factory.gate
+def gate_of(flavour: Flavour) -> AdmissionGate:
+    gate: AdmissionGate = flavour.db._source.factory.gate
     return gate
 
 
@@ -177,7 +177,7 @@ async def test_two_tasks_that_ask_for_the_session_at_once_take_one_place(
 
     async with running(call(app, "GET", "/")) as request:
         await eventually(lambda: gate_of(narrow).waiting == 1)
-        gate_of(narrow).leave()
+        gate_of(narrow).release()
         reply = await request
 
     assert (reply.status, reply.json) == (200, True)
@@ -196,7 +196,7 @@ async def test_one_of_two_tasks_that_ask_at_once_may_give_up(narrow: Flavour) ->
                 await checkpoint()
                 one.cancel()
                 await asyncio.wait((one,))
-                gate_of(narrow).leave()
+                gate_of(narrow).release()
                 await two
 
     assert (await call(app, "GET", "/")).status == 200

@@ -43,7 +43,6 @@ _LIMIT = Row(Kind.TIMEOUT, "a time limit was exceeded")
 _IN_DOUBT = Row(Kind.UNKNOWN, "the connection was lost before COMMIT was acknowledged")
 _PARTIAL = Row(Kind.UNKNOWN, "one database has committed, and another has not")
 _POOL = Row(Kind.UNAVAILABLE, "every connection of the pool is in use")
-
 _OUTRUN = Row(Kind.RETRY_WITH_CARE, "the row was changed or deleted meanwhile")
 _SWALLOWED = Row(Kind.DOOMED, "an earlier error was swallowed", poisons=True)
 

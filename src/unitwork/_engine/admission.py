@@ -1,8 +1,8 @@
-"""The async gate of a sync database: nobody waits for a connection in a thread.
+"""Admission to the connections of a sync database, waited for on the event loop.
 
-Threads that wait for a connection, and connections that wait for a thread, starve each
-other (framework threads are few). So a unit of a sync `Database` is let in here first,
-on the event loop, as many at a time as the pool has connections.
+Threads that wait for a connection, and units with a connection that wait for a thread,
+starve each other: the framework has few threads. So a unit of a sync `Database` first
+acquires a permit here, without a thread; there are as many as the pool has connections.
 """
 
 from __future__ import annotations
@@ -16,68 +16,75 @@ from threading import Lock
 
 from anyio import from_thread, to_thread
 
-from .errors import BlockingSessionWarning, PoolTimeoutError
+from ..errors import BlockingSessionWarning, PoolTimeoutError
 
-__all__ = ["Gate"]
+__all__ = ["AdmissionGate"]
 
-_ALL = 2**31
+_UNLIMITED = 2**31
 
 
-class Gate:
-    """Lets in *size* units at a time, first come, first served; `None`: all of them.
+class AdmissionGate:
+    """Has *size* permits, first come, first served; `None`: no limit.
 
-    Safe to use from several threads and event loops at once.
+    Acquiring one waits for *timeout* seconds at most. Safe to use from several threads
+    and event loops at once.
     """
 
-    __slots__ = ("_free", "_lock", "_waiting", "_warned", "size", "timeout")
+    __slots__ = ("_free", "_lock", "_permits", "_waiting", "_warned", "size", "timeout")
 
     def __init__(self, size: int | None, timeout: float = 30.0) -> None:
         self.size = size
         self.timeout = timeout
-        self._free = _ALL if size is None else size
+        self._permits = self._free = _UNLIMITED if size is None else size
         self._warned = False
         self._lock = Lock()
         self._waiting: deque[Future[None]] = deque()
 
     @property
     def waiting(self) -> int:
+        """How many wait for a permit."""
         return len(self._waiting)
 
-    def try_enter(self) -> bool:
-        """Take a place if one is free and nobody waits for it."""
+    @property
+    def in_use(self) -> int:
+        """How many permits are held."""
+        return self._permits - self._free
+
+    def try_acquire(self) -> bool:
+        """Acquire a permit if one is free and no other unit waits for it."""
         with self._lock:
             if self._free and not self._waiting:
                 self._free -= 1
                 return True
             return False
 
-    async def enter(self) -> None:
-        """Wait for a place; raise `PoolTimeoutError` after *timeout* seconds."""
-        if self.try_enter():
+    async def acquire(self) -> None:
+        """Wait for a permit; raise `PoolTimeoutError` after *timeout* seconds."""
+        if self.try_acquire():
             return
         with self._lock:
-            place: Future[None] = Future()
-            self._waiting.append(place)
-            self._admit()
+            permit: Future[None] = Future()
+            self._waiting.append(permit)
+            self._grant()
         try:
             async with asyncio.timeout(self.timeout):
-                await asyncio.wrap_future(place)
+                await asyncio.wrap_future(permit)
         except TimeoutError:
-            self._give_up(place)
+            self._abandon(permit)
             raise self._timed_out(f"within {self.timeout:g} seconds") from None
         except BaseException:
-            self._give_up(place)
+            self._abandon(permit)
             raise
 
-    def enter_in_thread(self) -> bool:
-        """Wait for a place in a thread, the loop's own thread excepted.
+    def acquire_in_thread(self) -> bool:
+        """Wait for a permit in a thread, but not in that of the event loop.
 
-        A worker thread lends its place in the thread pool to others while it waits,
-        or those inside might wait for a thread for as long as this one waits for them.
-        In a thread that is not the framework's the pool itself may make it wait; says
-        whether a place was taken.
+        A thread of the framework lends its place among them while it waits, or the
+        units that hold permits might wait for a thread as long as it waits for them.
+        In any other thread this does not wait, which the pool will do, and returns
+        `False` if no permit is free.
         """
-        if self.try_enter():
+        if self.try_acquire():
             return True
         if _on_event_loop():
             raise self._timed_out(
@@ -88,11 +95,11 @@ class Gate:
             from_thread.check_cancelled()
         except RuntimeError:
             return False
-        from_thread.run(self._enter_lending)
+        from_thread.run(self._acquire_lending)
         return True
 
     def warn_on_event_loop(self) -> None:
-        """Warn, the first time, that whoever calls this blocks the event loop."""
+        """Warn, once, if this is called on the thread of an event loop."""
         if self._warned or not _on_event_loop():
             return
         self._warned = True
@@ -104,35 +111,35 @@ class Gate:
             stacklevel=_level_of_the_caller(),
         )
 
-    async def _enter_lending(self) -> None:
+    async def _acquire_lending(self) -> None:
         limiter = to_thread.current_default_thread_limiter()
         limiter.total_tokens += 1
         try:
-            await self.enter()
+            await self.acquire()
         finally:
             limiter.total_tokens -= 1
 
-    def leave(self) -> None:
-        """Give the place back."""
+    def release(self) -> None:
+        """Release a permit."""
         with self._lock:
             self._free += 1
-            self._admit()
+            self._grant()
 
-    def _admit(self) -> None:
+    def _grant(self) -> None:
         while self._free and self._waiting:
-            place = self._waiting.popleft()
-            if place.set_running_or_notify_cancel():
+            permit = self._waiting.popleft()
+            if permit.set_running_or_notify_cancel():
                 self._free -= 1
-                place.set_result(None)
+                permit.set_result(None)
 
-    def _give_up(self, place: Future[None]) -> None:
+    def _abandon(self, permit: Future[None]) -> None:
         with self._lock:
-            if place in self._waiting:
-                self._waiting.remove(place)
+            if permit in self._waiting:
+                self._waiting.remove(permit)
                 return
-        # A wrapped future that is cancelled cancels its place, unless that was given.
-        if place.done() and not place.cancelled():
-            self.leave()
+        # Cancelling the wrapped future has cancelled *permit*, unless it was granted.
+        if permit.done() and not permit.cancelled():
+            self.release()
 
     def _timed_out(self, when: str, remedy: str = "") -> PoolTimeoutError:
         return PoolTimeoutError(
@@ -142,7 +149,7 @@ class Gate:
 
 
 def _level_of_the_caller() -> int:
-    """The `stacklevel` of the first frame that is neither ours nor SQLAlchemy's."""
+    """The `stacklevel` of the first frame outside unitwork and SQLAlchemy."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_machinery(frame.f_globals["__name__"]):
         level, frame = level + 1, frame.f_back

@@ -1,0 +1,1 @@
+"""A pooled connection is checked out clean, and comes back clean."""

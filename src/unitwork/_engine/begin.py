@@ -1,0 +1,217 @@
+"""Transaction characteristics and time limits, as each database sets them.
+
+All of them end with the transaction, so they are safe behind a connection pooler.
+
+Sources: PostgreSQL, "SET TRANSACTION" and "Client Connection Defaults"; MariaDB, "SET
+TRANSACTION" and "SET STATEMENT"; SQLite, "PRAGMA Statements" and "Isolation In SQLite".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import Dialect
+
+    from .connection_state import ConnectionState
+
+__all__ = [
+    "AUTOCOMMIT",
+    "BeginDirectives",
+    "BindCache",
+    "TransactionCharacteristics",
+    "apply",
+    "is_autocommit",
+]
+
+AUTOCOMMIT = "AUTOCOMMIT"
+_CACHE_SIZE = 256  # engines with options; then the cache is cleared
+
+
+class TransactionCharacteristics(NamedTuple):
+    """The characteristics of one transaction, and its time limits in seconds."""
+
+    isolation_level: str | None = None
+    read_only: bool = False
+    deferrable: bool = False
+    timeout: float | None = None
+    lock_timeout: float | None = None
+    deferred: bool = False
+    """Whether SQLite takes the write lock at the first write, not at BEGIN."""
+
+
+class BeginDirectives(NamedTuple):
+    """What applies the characteristics of a transaction in one database."""
+
+    execution_options: Mapping[str, Any] = {}
+    """Those of the engine: SQLAlchemy or its driver applies them at BEGIN."""
+    first_statement: str = ""
+    statement_prefix: str = ""
+    """What each statement of the transaction begins with."""
+    read_only: bool = False
+    client_side_read_only: bool = False
+    """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
+
+
+_Key = tuple["Engine", TransactionCharacteristics]
+
+
+class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
+    """The engines of one database, with the execution options of its transactions."""
+
+    def __init__(self, *, defers_write_lock: bool = False) -> None:
+        super().__init__()
+        self.defers_write_lock = defers_write_lock
+        """Whether a transaction that does not write is to be `deferred`."""
+
+    def find(
+        self, engine: Engine, wanted: TransactionCharacteristics
+    ) -> tuple[Engine, BeginDirectives]:
+        """The engine to connect with, and what applies the *wanted* characteristics.
+
+        *engine* may be the original one, or one that this has returned.
+        """
+        found = self.get((engine, wanted))
+        if found is None:
+            if len(self) >= _CACHE_SIZE:
+                self.clear()
+            make = _DIRECTIVES.get(engine.dialect.name, _other)
+            directives = make(engine.dialect, wanted)
+            bind = engine
+            if directives.execution_options:
+                bind = engine.execution_options(**directives.execution_options)
+            found = self[engine, wanted] = self[bind, wanted] = (bind, directives)
+        return found
+
+
+def _postgresql(
+    dialect: Dialect, wanted: TransactionCharacteristics
+) -> BeginDirectives:
+    """Put the characteristics into BEGIN, and set the time limits by one SELECT."""
+    options: dict[str, Any] = {}
+    if wanted.isolation_level is not None:
+        options["isolation_level"] = wanted.isolation_level
+    autocommit = wanted.isolation_level == AUTOCOMMIT
+    if wanted.read_only and not autocommit:
+        options["postgresql_readonly"] = True
+    if wanted.deferrable:
+        options["postgresql_deferrable"] = True
+    limits = {"statement_timeout": wanted.timeout, "lock_timeout": wanted.lock_timeout}
+    calls = [
+        f"set_config('{name}', '{_milliseconds(limit)}', true)"
+        for name, limit in limits.items()
+        if limit is not None
+    ]
+    statement = f"SELECT {', '.join(calls)}" if calls else ""
+    return BeginDirectives(
+        options, statement, "", wanted.read_only, client_side_read_only=autocommit
+    )
+
+
+def _sqlite(dialect: Dialect, wanted: TransactionCharacteristics) -> BeginDirectives:
+    """Set pragmas of the connection for one transaction; SQLite is serializable."""
+    _reject(dialect, wanted, "deferrable", "timeout")
+    options: dict[str, Any] = {}
+    autocommit = wanted.isolation_level == AUTOCOMMIT
+    if autocommit:
+        options["unitwork_begin"] = ""
+    elif wanted.deferred or wanted.read_only:
+        options["unitwork_begin"] = "BEGIN"
+    pragmas = {}
+    if wanted.read_only:
+        pragmas["query_only"] = 1
+    if wanted.lock_timeout is not None:
+        pragmas["busy_timeout"] = _milliseconds(wanted.lock_timeout) or 2**31 - 1
+    if pragmas:
+        options["unitwork_pragmas"] = pragmas
+    client_side_read_only = autocommit and not wanted.read_only
+    return BeginDirectives(
+        options, "", "", wanted.read_only, client_side_read_only=client_side_read_only
+    )
+
+
+def _mysql(dialect: Dialect, wanted: TransactionCharacteristics) -> BeginDirectives:
+    """Set the next transaction's characteristics, and the limits of each statement."""
+    _reject(dialect, wanted, "deferrable")
+    autocommit = wanted.isolation_level == AUTOCOMMIT
+    characteristics = []
+    if wanted.isolation_level is not None and not autocommit:
+        characteristics.append(f"ISOLATION LEVEL {wanted.isolation_level}")
+    if wanted.read_only and not autocommit:
+        characteristics.append("READ ONLY")
+    limits = []
+    if wanted.timeout is not None:  # 0 is none
+        limits.append(f"max_statement_time={_milliseconds(wanted.timeout) / 1000}")
+    if wanted.lock_timeout is not None:  # whole seconds
+        seconds = min(wanted.lock_timeout, 2**30)
+        limits += [
+            f"innodb_lock_wait_timeout={math.ceil(seconds)}",
+            f"lock_wait_timeout={math.ceil(seconds)}",
+        ]
+    return BeginDirectives(
+        {"isolation_level": AUTOCOMMIT} if autocommit else {},
+        f"SET TRANSACTION {', '.join(characteristics)}" if characteristics else "",
+        f"SET STATEMENT {', '.join(limits)} FOR " if limits else "",
+        wanted.read_only,
+        client_side_read_only=autocommit,
+    )
+
+
+def _other(dialect: Dialect, wanted: TransactionCharacteristics) -> BeginDirectives:
+    _reject(dialect, wanted, "read_only", "deferrable", "timeout", "lock_timeout")
+    options = {"isolation_level": wanted.isolation_level}
+    return BeginDirectives(
+        options if wanted.isolation_level is not None else {},
+        client_side_read_only=wanted.isolation_level == AUTOCOMMIT,
+    )
+
+
+_Maker = Callable[["Dialect", TransactionCharacteristics], BeginDirectives]
+_DIRECTIVES: dict[str, _Maker] = {
+    "postgresql": _postgresql,
+    "sqlite": _sqlite,
+    "mysql": _mysql,
+    "mariadb": _mysql,
+}
+
+
+def _reject(dialect: Dialect, wanted: TransactionCharacteristics, *names: str) -> None:
+    for name in names:
+        if (value := getattr(wanted, name)) and value != math.inf:
+            raise UsageError(
+                f"{dialect.name} knows no {name} of a transaction, and {name}="
+                f"{value!r} was asked for; leave it out"
+            )
+
+
+def _milliseconds(seconds: float) -> int:
+    """The unit of PostgreSQL and SQLite; 0 is no limit, and so is infinity."""
+    return 0 if math.isinf(seconds) else max(1, math.ceil(seconds * 1000))
+
+
+def apply(
+    connection: Connection, state: ConnectionState, directives: BeginDirectives
+) -> None:
+    """Apply *directives* to the transaction that has just begun."""
+    dialect = connection.dialect
+    if directives.statement_prefix and not getattr(dialect, "is_mariadb", False):
+        raise UsageError(
+            "MySQL knows no time limits of a transaction, and timeout or "
+            "lock_timeout was asked for; leave it out"
+        )
+    state.read_only = directives.read_only
+    state.client_side_read_only = directives.client_side_read_only
+    if directives.first_statement:
+        connection.exec_driver_sql(directives.first_statement)
+    state.statement_prefix = directives.statement_prefix
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Whether *connection* commits each statement: its driver is in AUTOCOMMIT mode."""
+    autocommit: bool = connection._is_autocommit_isolation()  # private to SQLAlchemy
+    return autocommit

@@ -1,0 +1,102 @@
+"""Creates engines by their URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import QueuePool
+
+from ..errors import UsageError
+from . import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Dialect
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["capacity", "open_engine", "sync_engine"]
+
+_ASYNC_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg or postgresql+psycopg",
+    "mysql": "mysql+asyncmy",
+    "mariadb": "mariadb+asyncmy",
+}
+
+
+def open_engine(
+    given: str | URL,
+    *,
+    is_async: bool,
+    sqlite_defaults: bool,
+    options: Mapping[str, Any],
+) -> Engine | AsyncEngine:
+    """Create the engine for a URL; raise `UsageError` if the URL can't be used."""
+    url = _checked(given, is_async)
+    if url.get_backend_name() != "sqlite":
+        return _create(url, is_async, options)
+    if in_memory := sqlite.in_memory(url):
+        url, options = sqlite.shared_in_memory(url, is_async, options)
+    engine = _create(url, is_async, options)
+    if in_memory:
+        sqlite.keep_in_memory(sync_engine(engine))
+    if sqlite_defaults:
+        sqlite.listen_for_defaults(sync_engine(engine), wal=not in_memory)
+    return engine
+
+
+def sync_engine(engine: Engine | AsyncEngine) -> Engine:
+    """The engine under an `AsyncEngine`: the one that has events."""
+    return engine if isinstance(engine, Engine) else engine.sync_engine
+
+
+def capacity(engine: Engine) -> int | None:
+    """How many connections the pool may open; `None` without a limit."""
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        return None
+    overflow: int = pool._max_overflow  # private to SQLAlchemy
+    return None if overflow < 0 else pool.size() + overflow
+
+
+def _create(
+    url: URL, is_async: bool, options: Mapping[str, Any]
+) -> Engine | AsyncEngine:
+    try:
+        if not is_async:
+            return create_engine(url, **options)
+        from sqlalchemy.ext.asyncio import create_async_engine  # needs greenlet
+
+        return create_async_engine(url, **options)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{url.drivername!r} needs the package {error.name!r}, which is not "
+            "installed"
+        ) from error
+
+
+def _checked(given: str | URL, is_async: bool) -> URL:
+    try:
+        url = make_url(given)
+        dialect = _dialect(url, is_async)
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise UsageError(f"the database URL can't be used: {error}") from error
+    if dialect.is_async is not is_async:
+        raise UsageError(_wrong_flavour(url, is_async))
+    return url
+
+
+def _dialect(url: URL, is_async: bool) -> type[Dialect]:
+    """The dialect that an engine would use: that of psycopg is sync or async."""
+    dialect = url.get_dialect()
+    return dialect.get_async_dialect_cls(url) if is_async else dialect
+
+
+def _wrong_flavour(url: URL, is_async: bool) -> str:
+    shown = url.render_as_string(hide_password=True)
+    if is_async:
+        fitting = _ASYNC_DRIVERS.get(url.get_backend_name(), "one with an async driver")
+        return f"AsyncDatabase needs an async driver, {shown!r} has none; use {fitting}"
+    return f"{shown!r} names an async driver; use AsyncDatabase, or a sync driver"

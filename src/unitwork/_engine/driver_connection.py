@@ -1,0 +1,141 @@
+"""What a driver's connection knows of its transaction, and how to abort it.
+
+No driver is imported: each is recognized by the attributes of its connections. Their
+private attributes are used here only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import DBAPIError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = [
+    "abort",
+    "in_transaction",
+    "is_aborted",
+    "is_cursor_open",
+    "start_aiosqlite_call",
+    "terminate_function",
+    "transport_of",
+]
+
+_SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
+_IDLE, _INERROR = 0, 3  # libpq, PGTransactionStatusType
+
+
+def in_transaction(driver_connection: Any) -> bool:
+    """Whether the connection is inside a transaction, as its driver knows; no I/O."""
+    if driver_connection is None:
+        return False
+    method = getattr(driver_connection, "is_in_transaction", None)
+    if method is not None:  # asyncpg, which raises once it has been terminated
+        return not driver_connection.is_closed() and bool(method())
+    if (status := _libpq_status(driver_connection)) is not None:
+        return status != _IDLE
+    status = getattr(driver_connection, "server_status", None)
+    if status is not None:  # pymysql, asyncmy, aiomysql
+        return bool(status & _SERVER_STATUS_IN_TRANS)
+    try:  # sqlite3, aiosqlite
+        return bool(getattr(driver_connection, "in_transaction", False))
+    except ValueError:  # aiosqlite, closed already
+        return False
+
+
+def is_aborted(connection: Connection) -> bool:
+    """Whether the server would answer COMMIT with ROLLBACK.
+
+    PostgreSQL aborts a transaction when a statement fails, and COMMIT then reports no
+    error. If the driver does not know the status, this costs a round trip, so call it
+    after an error only.
+    """
+    if connection.dialect.name != "postgresql":
+        return False
+    status = _libpq_status(connection.connection.driver_connection)
+    if status is not None:
+        return status == _INERROR
+    try:
+        connection.exec_driver_sql("SELECT 1")
+    except DBAPIError:
+        return True
+    return False
+
+
+def _libpq_status(driver_connection: Any) -> int | None:
+    """The transaction status of libpq; `None` if the driver does not use it."""
+    libpq = getattr(driver_connection, "pgconn", None)  # psycopg
+    if libpq is None:
+        libpq = getattr(driver_connection, "info", None)  # psycopg2
+    status: int | None = getattr(libpq, "transaction_status", None)
+    return status
+
+
+def is_cursor_open(cursor: Any) -> bool:
+    """Whether a driver's cursor may have more rows; `True` if that is not known."""
+    if cursor is None:
+        return False
+    driver_cursor = getattr(cursor, "_cursor", cursor)  # SQLAlchemy's async adapters
+    if driver_cursor is None:
+        return False
+    if getattr(driver_cursor, "connection", cursor) is None:  # pymysql
+        return False
+    return not getattr(driver_cursor, "closed", False)
+
+
+def abort(driver_connection: Any) -> None:
+    """Abort what another task or thread is doing with a connection; no I/O.
+
+    The connection is of no use afterwards.
+    """
+    terminate = terminate_function(driver_connection)
+    if terminate is not None:
+        terminate()
+        return
+    interrupt = getattr(driver_connection, "interrupt", None)
+    if interrupt is not None:  # sqlite3, aiosqlite
+        if (call := interrupt()) is not None:
+            start_aiosqlite_call(call)
+        return
+    has_socket = getattr(driver_connection, "_sock", driver_connection)  # pymysql
+    if not hasattr(has_socket, "fileno"):  # psycopg has it itself
+        return
+    with (
+        contextlib.suppress(Exception),  # closed already: each driver raises another
+        socket.socket(fileno=os.dup(has_socket.fileno())) as duplicate,
+    ):
+        duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def terminate_function(driver_connection: Any) -> Callable[[], object] | None:
+    """What terminates a connection that only its own event loop may terminate."""
+    terminate: Callable[[], object] | None
+    terminate = getattr(driver_connection, "terminate", None)  # asyncpg
+    if terminate is None:  # asyncmy, aiomysql
+        terminate = getattr(transport_of(driver_connection), "abort", None)
+    return terminate
+
+
+def transport_of(driver_connection: Any) -> Any:
+    """The asyncio transport of a connection; `None` if it has none."""
+    writer = getattr(driver_connection, "_writer", None)  # aiomysql; asyncmy had one
+    return getattr(driver_connection if writer is None else writer, "_transport", None)
+
+
+def start_aiosqlite_call(call: Coroutine[Any, Any, object]) -> None:
+    """Put an aiosqlite *call* into the queue of its thread, without waiting for it."""
+    with contextlib.suppress(StopIteration, ValueError):  # closed already
+        call.send(None).add_done_callback(_retrieve_exception)
+    call.close()
+
+
+def _retrieve_exception(result: asyncio.Future[object]) -> None:
+    if not result.cancelled():
+        result.exception()  # or asyncio would log that it was never retrieved

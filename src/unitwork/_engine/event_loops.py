@@ -1,0 +1,63 @@
+"""Connections of an async engine that is used by one event loop after another.
+
+Private parts of asyncio and of SQLAlchemy's queue are used here only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from .driver_connection import terminate_function, transport_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = ["adopt_event_loop", "close_in_its_loop", "hang_up"]
+
+
+def adopt_event_loop(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    """Let tasks of *loop* wait for connections, though those of another loop have.
+
+    The queue of SQLAlchemy's pool belongs to the event loop of the first task that had
+    to wait for it. The connections in it stay: checkout discards those of other loops.
+    """
+    queue: Any = getattr(engine.pool, "_pool", None)
+    old: Any = getattr(queue, "__dict__", {}).get("_queue")
+    if getattr(old, "_loop", None) in (None, loop):
+        return
+    new = type(old)(old.maxsize)
+    while not old.empty():
+        new.put_nowait(old.get_nowait())
+    queue._queue = new
+
+
+def close_in_its_loop(
+    loop: asyncio.AbstractEventLoop, record: ConnectionPoolEntry
+) -> None:
+    """Let *loop* close a connection of its own, if the current loop can't.
+
+    SQLAlchemy would try, fail, and leave it open.
+    """
+    terminate = terminate_function(record.driver_connection)
+    if terminate is None:  # aiosqlite, psycopg: any event loop can close them
+        return
+    with contextlib.suppress(RuntimeError):  # closed: see `hang_up`
+        loop.call_soon_threadsafe(terminate)
+        record.dbapi_connection = None  # type: ignore[misc]  # it is, in every record
+
+
+def hang_up(driver_connection: Any) -> None:
+    """End a connection of a closed event loop, so that `close()` finds it closed."""
+    terminate = terminate_function(driver_connection)
+    transport = transport_of(driver_connection)
+    if terminate is None:
+        return
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        terminate()
+    # What the loop would have called next; uvloop has no such method, and has hung up.
+    connection_lost = getattr(transport, "_call_connection_lost", None)
+    if connection_lost is not None:
+        connection_lost(None)

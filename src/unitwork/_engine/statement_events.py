@@ -1,0 +1,164 @@
+"""Statement events: which are in flight, whether one has written or failed.
+
+Without I/O, except after an error that may have ended a transaction of MySQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+from .._classify.classification import (
+    STALE,
+    Classification,
+    chain_to,
+    classify,
+    only_follows,
+)
+from ..errors import ReadOnlyError
+from .begin import is_autocommit
+from .connection_state import INFO_KEY, ConnectionState, state_of
+from .driver_connection import in_transaction
+from .lost_work import unexpected_rollback
+from .write_detection import statement_writes
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import ExceptionContext
+
+__all__ = ["listen"]
+
+_MYSQL = {"mysql", "mariadb"}
+_READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
+
+
+def listen(engine: Engine) -> None:
+    """Keep the state of *engine*'s connections up to date.
+
+    By dialect events: for those of the connection SQLAlchemy would join two dispatchers
+    for each connection, which costs more than everything that unitwork does.
+    """
+    dialect = engine.dialect
+    event.listen(engine, "do_execute", _executing(dialect.do_execute))
+    event.listen(engine, "do_executemany", _executing(dialect.do_executemany))
+    event.listen(engine, "do_execute_no_params", _execute_without_parameters)
+    event.listen(engine, "handle_error", _handle_error)
+
+
+def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
+    def do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        state = _state_in(context)
+        if state is None:
+            return False
+        if state.rolled_back_by_server:  # or it would begin a transaction of its own
+            raise unexpected_rollback(state.failure) from state.failure
+        if state.client_side_read_only and statement_writes(context, statement):
+            raise ReadOnlyError(
+                "isolation_level='AUTOCOMMIT' is for reads: there is no transaction, "
+                "and what this statement writes could not be rolled back"
+            )
+        state.statements_in_flight += 1
+        try:
+            execute(cursor, state.statement_prefix + statement, parameters, context)
+        finally:
+            # A checkout meanwhile has reset the count to 0.
+            state.statements_in_flight = max(0, state.statements_in_flight - 1)
+        state.statement_executed(statement, context)
+        return True  # it has been executed
+
+    return do_execute
+
+
+def _execute_without_parameters(cursor: Any, statement: str, context: Any) -> bool:
+    def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        context.dialect.do_execute_no_params(cursor, statement, context)
+
+    return _executing(execute)(cursor, statement, None, context)
+
+
+def _state_in(context: Any) -> ConnectionState | None:
+    try:
+        info = context.root_connection.connection.info
+    except NotImplementedError:  # SQLAlchemy's first connection, in initialize()
+        return None
+    state: ConnectionState | None = info.get(INFO_KEY)
+    return state
+
+
+def _handle_error(failure: ExceptionContext) -> BaseException | None:
+    """Record a failure; return the error to raise in its place, if there is another.
+
+    A cached plan older than the schema is on all pooled connections of psycopg, so
+    SQLAlchemy is made to replace all of them.
+    """
+    connection = failure.connection
+    if connection is None or failure.execution_context is None:
+        return None
+    state = state_of(connection)
+    if state is None:
+        return None
+    error = failure.sqlalchemy_exception or failure.original_exception
+    found = classify(error)
+    refused = _refusal(found) if state.read_only else None
+    if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
+        failure.is_disconnect = True
+    if not state.client_side_read_only and not is_autocommit(connection):
+        _record_failure(state, connection, refused or error)
+    return refused
+
+
+def _refusal(found: Classification) -> ReadOnlyError | None:
+    """The error to raise if the database has refused to write."""
+    if (found.family, found.code) not in _READ_ONLY:
+        return None
+    return ReadOnlyError(
+        "this transaction only reads (read_only=True), and the database has refused to "
+        f"write: {found.error}. Say read_only=False where something is written"
+    )
+
+
+def _record_failure(
+    state: ConnectionState, connection: Connection, error: BaseException
+) -> None:
+    rolled_back = state.rolled_back_by_server
+    if state.failure is not None and (rolled_back or only_follows(error)):
+        chain_to(error, state.failure)
+        # A missing savepoint: the transaction has ended; not so in PostgreSQL.
+        state.rolled_back_by_server = rolled_back or connection.dialect.name in _MYSQL
+        return
+    state.failure = error
+    if connection.in_transaction() and not rolled_back:
+        state.rolled_back_by_server = _has_rolled_back(error, connection, state)
+
+
+def _has_rolled_back(
+    error: BaseException, connection: Connection, state: ConnectionState
+) -> bool:
+    """Whether the database has rolled back the whole transaction by itself."""
+    found = classify(error)
+    driver_connection = connection.connection.driver_connection
+    if connection.dialect.name in _MYSQL:
+        return found.poisons or _has_ended(connection, driver_connection)
+    if in_transaction(driver_connection):
+        return False
+    # In legacy mode sqlite3 begins at the first write: before, nothing can be lost.
+    legacy = getattr(driver_connection, "isolation_level", None) is not None
+    return found.family != "sqlite" or state.wrote or found.poisons or not legacy
+
+
+def _has_ended(connection: Connection, driver_connection: Any) -> bool:
+    """Whether a transaction of MySQL or MariaDB has ended.
+
+    A lock timeout ends it (`innodb_rollback_on_timeout`), and a procedure may roll back
+    before it fails. An error packet has no transaction status; that of a ping has.
+    """
+    if not in_transaction(driver_connection):  # before the error, that is
+        return False
+    pooled = connection.connection.dbapi_connection
+    try:
+        connection.dialect.do_ping(pooled)  # type: ignore[arg-type]  # it is open
+    except connection.dialect.loaded_dbapi.Error:
+        return True
+    return not in_transaction(driver_connection)
