@@ -11,7 +11,7 @@ import unitwork
 import unitwork.fastapi
 import unitwork.testing
 
-FILES = Path(__file__).with_name("typing").glob("*.py")
+FILES = Path(__file__).parents[1].joinpath("typing").glob("*.py")
 WORDS = {word for path in FILES for word in re.findall(r"\w+", path.read_text("utf-8"))}
 
 

@@ -16,7 +16,7 @@ from benchmarks.bars import bars
 from benchmarks.load import complete
 from benchmarks.numbers import exponent
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECTIONS = [
     "guarantees,roundtrips,closely,cpu,import" + ",calls" * calls.AVAILABLE,
     "idle,memory,overload,scaling,throughput",
