@@ -14,10 +14,9 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from conftest import everywhere, only
 from support.asgi import call
 from support.conflicts import Conflict
-from support.flavours import Flavour, Observer
+from support.flavours import Flavour, Observer, everywhere, only
 from support.holding import holding
 from support.models import add_item, names
 from support.pool import check_pool_is_whole

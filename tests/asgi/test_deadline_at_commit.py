@@ -10,9 +10,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
-from conftest import POSTGRESQL, only
 from support.asgi import Reply, call
-from support.flavours import Flavour, Observer
+from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.models import add_item, names
 from support.proxy import Proxy
 from unitwork import DBSessionMiddleware, DeadlineExceededError, transactional

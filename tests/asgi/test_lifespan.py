@@ -17,9 +17,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from conftest import ASYNC, check_nothing_is_left, only
 from support.asgi import ASGIApp, Message, Reply, call
-from support.flavours import Flavour, Observer
+from support.databases import check_nothing_is_left
+from support.flavours import ASYNC, Flavour, Observer, only
 from support.holding import holding, running
 from support.models import add_item, names
 from support.pool import eventually

@@ -21,10 +21,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 
-from conftest import only
 from support.asgi import Message, Reply, call, http_scope
 from support.conflicts import Conflict
-from support.flavours import Flavour, Observer
+from support.flavours import Flavour, Observer, only
 from support.models import add_item, names
 from support.servers import SERVERS, Serve
 from unitwork import DBSessionMiddleware, TransactionOptions, current_unit

@@ -13,8 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from conftest import only
-from support.flavours import Flavour, Observer
+from support.flavours import Flavour, Observer, only
 from support.models import add_item, add_orphan, names
 from support.pool import check_pool_is_whole, eventually
 from support.servers import COMMANDS, SERVERS, Serve, parse, process, talk

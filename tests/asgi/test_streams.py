@@ -14,9 +14,8 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from conftest import MARIADB, SYNC, only
 from support.asgi import Message, Reply, call
-from support.flavours import Flavour, Observer
+from support.flavours import MARIADB, SYNC, Flavour, Observer, only
 from support.models import Item, add_item, add_orphan
 from support.pool import check_pool_is_whole
 from unitwork import DBSessionMiddleware, UsageError, current_unit

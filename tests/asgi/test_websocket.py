@@ -18,9 +18,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 
-from conftest import ASYNC, POSTGRESQL, only
 from support.asgi import ASGIApp, Message
-from support.flavours import Flavour, Observer
+from support.flavours import ASYNC, POSTGRESQL, Flavour, Observer, only
 from support.models import add_item, add_orphan, names
 from support.pool import check_pool_is_whole
 from support.websocket import Socket

@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from conftest import ASYNC, SYNC, check_nothing_is_left, only
 from support.asgi import call
 from support.cancelling import KINDS, Kind, at_each_suspension
+from support.databases import check_nothing_is_left
 from support.endpoints import Body, serve_fastapi
-from support.flavours import Flavour, Observer
+from support.flavours import ASYNC, SYNC, Flavour, Observer, only
 from support.models import Item, add_item, add_orphan
 from unitwork import (
     AsyncDatabase,

@@ -21,9 +21,9 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from conftest import POSTGRESQL, check_nothing_is_left, only
 from support.asgi import Reply, call
-from support.flavours import Flavour, Observer
+from support.databases import check_nothing_is_left
+from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.holding import holding
 from support.models import add_item, add_orphan
 from support.pool import eventually

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from conftest import POSTGRESQL, SERVERS, only
 from faults.stage import SETTINGS, Stage
 from faults.traps import Act, Fault
-from support.flavours import Flavour
+from support.flavours import POSTGRESQL, SERVERS, Flavour, only
 from support.proxy import Line
 from unitwork import CommitUnknownError, DatabaseSettings, classify
 

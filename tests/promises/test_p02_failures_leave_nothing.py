@@ -16,7 +16,6 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 
-from conftest import everywhere, only
 from support.asgi import Message, call
 from support.endpoints import (
     Body,
@@ -25,7 +24,7 @@ from support.endpoints import (
     serve_starlette,
     yielding,
 )
-from support.flavours import Flavour, Observer
+from support.flavours import Flavour, Observer, everywhere, only
 from support.models import add_item
 from unitwork import (
     DBSessionMiddleware,

@@ -21,10 +21,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from conftest import POSTGRESQL, check_nothing_is_left, everywhere, only
 from support.asgi import Message, Reply, call
+from support.databases import check_nothing_is_left
 from support.endpoints import serve_bare, serve_fastapi, serve_starlette, yielding
-from support.flavours import Flavour, Observer
+from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import add_item, add_orphan
 from unitwork import (
     DBSessionMiddleware,

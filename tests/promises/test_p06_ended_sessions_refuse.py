@@ -13,9 +13,8 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 
-from conftest import ASYNC, SYNC, everywhere, only
 from support.asgi import Message, Reply, call
-from support.flavours import Flavour, Observer
+from support.flavours import ASYNC, SYNC, Flavour, Observer, everywhere, only
 from support.models import Item, add_item
 from support.pool import check_pool_is_whole, eventually
 from unitwork import (

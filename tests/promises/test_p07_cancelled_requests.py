@@ -17,10 +17,9 @@ from sqlalchemy import event, make_url
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
-from conftest import SERVERS, everywhere, only
 from support.asgi import Message, Reply, call
 from support.cancelling import KINDS, Kind, at_each_suspension
-from support.flavours import Flavour, Observer
+from support.flavours import SERVERS, Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import Item, add_item, names
 from support.pool import (

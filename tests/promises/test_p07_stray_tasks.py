@@ -10,9 +10,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI, HTTPException
 
-from conftest import ASYNC, everywhere, only
 from support.asgi import Message, call
-from support.flavours import Flavour, Observer
+from support.flavours import ASYNC, Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import add_item, names
 from support.pool import impatient

@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
-from conftest import POSTGRESQL, SYNC, check_nothing_is_left, everywhere, only
 from support.asgi import Reply, call
-from support.flavours import Flavour, Observer
+from support.databases import check_nothing_is_left
+from support.flavours import POSTGRESQL, SYNC, Flavour, Observer, everywhere, only
 from support.holding import LOCK, Hold, holding, running
 from support.models import Child, add_item, names
 from support.pool import eventually

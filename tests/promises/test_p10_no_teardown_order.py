@@ -11,10 +11,9 @@ from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, Response
 
-from conftest import ASYNC, SYNC, everywhere, only
 from support.asgi import Message, Reply, call
 from support.endpoints import Body, yielding
-from support.flavours import Flavour, Observer
+from support.flavours import ASYNC, SYNC, Flavour, Observer, everywhere, only
 from support.models import add_item, names
 from unitwork import DBSessionMiddleware, SessionEndedError
 

@@ -20,10 +20,10 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from conftest import POSTGRESQL, check_nothing_is_left, only
 from support.asgi import Reply, call
+from support.databases import check_nothing_is_left
 from support.endpoints import serve_fastapi, serve_starlette
-from support.flavours import Flavour, Observer
+from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.models import add_item, add_orphan
 from unitwork import (
     AsyncDatabase,

@@ -9,11 +9,10 @@ import pytest
 from sqlalchemy import String, create_engine, make_url, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from conftest import only
 from support.asgi import call
 from support.conflicts import write_from_outside
 from support.endpoints import serve_fastapi
-from support.flavours import POSTGRESQL, Flavour
+from support.flavours import POSTGRESQL, Flavour, only
 from unitwork import Retry, RetryPolicy, TransactionOptions, current_unit
 
 pytestmark = pytest.mark.anyio

@@ -16,9 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.websockets import WebSocket
 
-from conftest import everywhere, only
 from support.asgi import call
-from support.flavours import Flavour, Observer
+from support.flavours import Flavour, Observer, everywhere, only
 from support.models import add_item, names
 from support.websocket import Socket
 from unitwork import (

@@ -10,8 +10,7 @@ from sqlalchemy import create_engine, delete, insert, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from conftest import MARIADB, POSTGRESQL, everywhere, only
-from support.flavours import Flavour, Observer
+from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import Child, Item, add_item, names
 from support.proxy import Proxy, RoundTrips
 from unitwork import (

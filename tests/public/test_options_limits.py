@@ -13,9 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
-from conftest import MARIADB, POSTGRESQL, everywhere, only
 from support.asgi import call
-from support.flavours import Flavour, Observer
+from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import Item, add_item, names
 from unitwork import (
     DBSessionMiddleware,

@@ -15,11 +15,10 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from conftest import MARIADB, POSTGRESQL, everywhere, only
 from support.asgi import call
 from support.conflicts import Conflict, Race, write_from_outside
 from support.endpoints import serve_bare, serve_fastapi, serve_starlette
-from support.flavours import Flavour, Observer
+from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import Item, add_item, names
 from unitwork import (
     Classification,

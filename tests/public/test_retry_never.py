@@ -13,10 +13,10 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
-from conftest import check_nothing_is_left, empty_tables, everywhere, only
 from support.asgi import Reply, call
 from support.conflicts import Conflict
-from support.flavours import POSTGRESQL, Flavour, Observer
+from support.databases import check_nothing_is_left, empty_tables
+from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import Item, add_item, names
 from unitwork import (
     CommitUnknownError,

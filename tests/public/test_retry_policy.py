@@ -14,11 +14,10 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from conftest import only
 from support.asgi import Message, Reply, call, http_scope
 from support.conflicts import Conflict, Race
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour
+from support.flavours import Flavour, only
 from support.models import add_item, names
 from support.websocket import Socket
 from unitwork import (

@@ -9,10 +9,9 @@ from fastapi import HTTPException
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from conftest import everywhere, only
 from support.asgi import call
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour, Observer
+from support.flavours import Flavour, Observer, everywhere, only
 from support.models import add_item, names
 from support.pool import check_pool_is_whole
 from unitwork import (

@@ -23,9 +23,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
+from test_lifespan import Life
 
-from conftest import check_nothing_is_left, empty_tables
 from support.asgi import call
+from support.databases import check_nothing_is_left, empty_tables
 from support.flavours import MARIADB, connect_mariadb
 from support.models import Item, add_item, add_orphan, names
 from support.pages import statements
@@ -34,7 +35,6 @@ from support.pool import eventually
 from support.proxy import Line
 from support.servers import TESTS
 from support.websocket import Socket
-from test_lifespan import Life
 from unitwork import (
     AsyncDatabase,
     CommitUnknownError,

@@ -14,15 +14,9 @@ from fastapi import FastAPI
 from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
-from conftest import (
-    SERVERS,
-    SYNC,
-    check_nothing_is_left,
-    everywhere,
-    only,
-)
 from support.asgi import Reply, call
-from support.flavours import Flavour, Observer
+from support.databases import check_nothing_is_left
+from support.flavours import SERVERS, SYNC, Flavour, Observer, everywhere, only
 from support.models import Item, add_item, names
 from unitwork import (
     DBSessionMiddleware,

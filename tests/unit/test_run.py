@@ -14,11 +14,10 @@ from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from conftest import POSTGRESQL, SERVERS, everywhere, only
 from support.asgi import call
 from support.conflicts import Conflict, Race
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour, Observer
+from support.flavours import POSTGRESQL, SERVERS, Flavour, Observer, everywhere, only
 from support.models import add_item, names
 from unitwork import (
     CommitUnknownError,

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from conftest import check_nothing_is_left, empty_tables
 from support.asgi import Reply, call
+from support.databases import check_nothing_is_left, empty_tables
 from support.flavours import ASYNC, FLAVOURS, SYNC, Flavour, Observer, only
 from support.models import Item, add_item, add_orphan, names
 from support.pages import statements

@@ -17,10 +17,9 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from conftest import ASYNC, only
 from support.asgi import Message, call
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour
+from support.flavours import ASYNC, Flavour, only
 from support.models import add_item, add_orphan
 from unitwork import (
     AsyncDatabase,
