@@ -1,4 +1,4 @@
-"""What errors mean: every code of the table, every driver, every hiding place."""
+"""What errors mean: in each phase, behind others, and by the rules of users."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ import pytest
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
+from support.driver_errors import (
+    driver_error,
+    mssql,
+    oracle,
+    postgresql,
+    sqlite,
+    wrapped,
+)
 from unitwork import (
     Classification,
     CommitUnknownError,
@@ -24,197 +32,6 @@ from unitwork import (
     UnexpectedRollbackError,
     classify,
 )
-from unitwork._codes import CODES
-
-
-def driver_error(driver: str, *args: object, **attributes: object) -> Exception:
-    """An exception as *driver*, which is not installed here, would raise it."""
-    body = {"__module__": driver, **attributes}
-    return type("DatabaseError", (Exception,), body)(*args)
-
-
-def postgresql(code: str, text: str = "no", severity: str = "ERROR") -> Exception:
-    fields = {"S": severity, "V": severity, "C": code, "M": text}
-    error: Exception = asyncpg.PostgresError.new(fields)
-    return error
-
-
-def sqlite(code: int) -> Exception:
-    return driver_error("sqlite3", "no", sqlite_errorcode=code)
-
-
-def oracle(code: str) -> Exception:
-    return driver_error("oracledb", driver_error("oracledb", full_code=code))
-
-
-def mssql(code: int | str) -> Exception:
-    if isinstance(code, str):
-        return driver_error("pyodbc", code, f"[{code}] [Microsoft] no (0) (SQLExec)")
-    return driver_error("pyodbc", "42000", f"[42000] [Microsoft] no ({code}) (SQLExec)")
-
-
-def standard(code: str) -> Exception:
-    return driver_error("a_new_driver", "no", sqlstate=code)
-
-
-def wrapped(orig: Exception, *, lost: bool = False) -> exc.DBAPIError:
-    return exc.DBAPIError("SELECT 1", {}, orig, connection_invalidated=lost)
-
-
-MAKE: dict[str | None, Any] = {
-    "postgresql": postgresql,
-    "mysql": pymysql.err.OperationalError,
-    "sqlite": sqlite,
-    "oracle": oracle,
-    "mssql": mssql,
-    None: standard,
-}
-LINE = "08000 08001 08003 08004 08006"
-TABLE: list[tuple[str | None, Kind, str]] = [
-    ("postgresql", Kind.RETRY, "40001 40P01 OC000 OC001"),
-    ("postgresql", Kind.RETRY_WITH_CARE, "55P03"),
-    ("postgresql", Kind.UNKNOWN, "40003 08007"),
-    ("postgresql", Kind.RECONNECT, f"{LINE} 25P03 57P01 57P02 57P03 57P05"),
-    ("postgresql", Kind.TIMEOUT, "57014 25P04"),
-    ("postgresql", Kind.PRIMARY, "25006"),
-    ("postgresql", Kind.UNAVAILABLE, "53000 53100 53200 53300 53400"),
-    ("postgresql", Kind.DOOMED, "40000 25P02"),
-    ("postgresql", Kind.NEVER, "40002 57P04 26000 42P05 3D000 28000 28P01 23505 23P01"),
-    ("postgresql", Kind.NEVER, "22012 42601 P0001 0A000 XX000 08P01"),
-    ("mysql", Kind.RETRY, "1213 1020 3101 1614 8002 8005 8022 8028 9007"),
-    ("mysql", Kind.RETRY_WITH_CARE, "1205 3572"),
-    ("mysql", Kind.RECONNECT, "1047 1053 1927 2006 2013 2014 2045 2055 4031"),
-    ("mysql", Kind.RECONNECT, "0 2002 2003 2005"),
-    ("mysql", Kind.UNAVAILABLE, "1040 1203 1206 1226"),
-    ("mysql", Kind.PRIMARY, "1290 1792 1836"),
-    ("mysql", Kind.TIMEOUT, "1317 1969 3024"),
-    ("mysql", Kind.DOOMED, "1180"),
-    ("mysql", Kind.NEVER, "1062 1048 1451 1452 3819 1044 1045 1049 1064 1305"),
-    ("sqlite", Kind.RETRY, "261 517"),
-    ("sqlite", Kind.RETRY_WITH_CARE, "5 773 6 262"),
-    ("sqlite", Kind.TIMEOUT, "9"),
-    ("sqlite", Kind.DOOMED, "7 10 266 516"),
-    ("sqlite", Kind.UNAVAILABLE, "13"),
-    ("sqlite", Kind.NEVER, "8 1032 4 19 2067 1 11 26"),
-    ("sqlite", Kind.RECONNECT, "14 526"),
-    ("mssql", Kind.RETRY, "1205 3935 3941 3948 3957 3960 3966 40001"),
-    ("mssql", Kind.RETRY, "41301 41302 41305 41325 41839"),
-    ("mssql", Kind.RETRY_WITH_CARE, "1222 1204"),
-    ("mssql", Kind.UNAVAILABLE, "10928 10929 40501 49918 49919 49920"),
-    ("mssql", Kind.RECONNECT, "40143 40197 40540 40613 4060 4221 08S01 08S02"),
-    ("mssql", Kind.RECONNECT, f"233 64 20 121 10053 10054 10060 997 11001 {LINE}"),
-    ("mssql", Kind.UNKNOWN, "08007"),
-    ("mssql", Kind.TIMEOUT, "-2 HYT00 HYT01"),
-    ("mssql", Kind.PRIMARY, "3906"),
-    ("mssql", Kind.NEVER, "2601 2627 547 18456 102"),
-    ("oracle", Kind.RETRY, "ORA-08177 ORA-00060"),
-    ("oracle", Kind.RETRY_WITH_CARE, "ORA-00054 ORA-30006"),
-    ("oracle", Kind.RECONNECT, "ORA-00028 ORA-01033 ORA-02396 ORA-03113 ORA-03114"),
-    ("oracle", Kind.RECONNECT, "ORA-03135 DPI-1010 DPI-1080 DPY-1001 DPY-4011"),
-    ("oracle", Kind.TIMEOUT, "ORA-01013"),
-    ("oracle", Kind.PRIMARY, "ORA-01456 ORA-16000"),
-    ("oracle", Kind.NEVER, "ORA-00001 ORA-01017 ORA-00942"),
-    (None, Kind.RETRY, "40001"),
-    (None, Kind.RECONNECT, LINE),
-    (None, Kind.UNKNOWN, "40003 08007"),
-    (None, Kind.NEVER, "23505"),
-]
-SQLSTATES = {"40001", "08007", *LINE.split()}  # which look like numbers
-
-
-def as_found(family: str | None, code: str) -> str | int:
-    numbers = family in ("mysql", "sqlite", "mssql") and code not in SQLSTATES
-    return int(code) if numbers and code.lstrip("-").isdigit() else code
-
-
-ROWS = [
-    (family, as_found(family, code), kind)
-    for family, kind, codes in TABLE
-    for code in codes.split()
-]
-
-
-@pytest.mark.parametrize(("family", "code", "kind"), ROWS)
-def test_knows_the_code(family: str | None, code: str | int, kind: Kind) -> None:
-    found = classify(wrapped(MAKE[family](code)))
-
-    assert (found.kind, found.family, found.code) == (kind, family, code)
-
-
-def test_checks_every_row_that_there_is() -> None:
-    there = {(family, code) for family, table in CODES.items() for code in table}
-
-    assert there <= {(family, code) for family, code, _ in ROWS}
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (psycopg.errors.SerializationFailure("no"), "40001"),
-        (asyncpg.SerializationError("no"), "40001"),
-        (driver_error("psycopg2.errors", "no", pgcode="40001"), "40001"),
-        (driver_error("pg8000.exceptions", {"C": "40001", "V": "ERROR"}), "40001"),
-        (pymysql.err.OperationalError(1213, "no"), 1213),
-        (pymysql.err.InternalError(pymysql.err.OperationalError(1213, "no")), 1213),
-        (asyncmy.errors.OperationalError(1213, "no"), 1213),
-        (driver_error("MySQLdb", 1213, "no"), 1213),
-        (driver_error("mariadb", "no", errno=1213), 1213),
-        (driver_error("mysql.connector.errors", "no", errno=1213), 1213),
-        (driver_error("pymssql", 1205, b"no"), 1205),
-        (driver_error("pymssql", (1205, b"no")), 1205),
-        (driver_error("cx_Oracle", driver_error("cx_Oracle", code=60)), "ORA-00060"),
-        (sqlite(517), 517),
-    ],
-)
-@pytest.mark.parametrize("wrap", [wrapped, lambda error: error])
-def test_finds_the_code_where_the_driver_has_it(
-    error: Exception, code: str | int, wrap: Any
-) -> None:
-    found = classify(wrap(error))
-
-    assert (found.kind, found.code) == (Kind.RETRY, code)
-
-
-def test_prefers_the_number_it_knows_of_those_in_an_odbc_message() -> None:
-    text = "[42000] prepare failed. (8180) (SQLExec); [40001] deadlocked. (1205)"
-
-    assert classify(driver_error("pyodbc", "42000", text)).code == 1205
-
-
-@pytest.mark.parametrize(
-    ("text", "code"), [("database is locked", 5), ("disk I/O error", 10), ("no", None)]
-)
-def test_reads_the_message_of_sqlite_if_the_code_was_lost(
-    text: str, code: int | None
-) -> None:
-    assert classify(driver_error("sqlite3", text)).code == code
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (postgresql("40001", "canceling due to conflict with recovery"), Kind.PRIMARY),
-        (postgresql("0A000", "cached plan must not change result type"), Kind.RETRY),
-        (postgresql("XX000", "cache lookup failed for type 4711"), Kind.RETRY),
-        (postgresql("08P01", "query_wait_timeout", "FATAL"), Kind.UNAVAILABLE),
-        (postgresql("08P01", "server login failed", "FATAL"), Kind.RECONNECT),
-        (postgresql("XX000", "out of luck", "PANIC"), Kind.RECONNECT),
-        (psycopg.OperationalError("FATAL:  sorry, too many clients already"), None),
-        (pymysql.err.OperationalError(1305, "SAVEPOINT s does not exist"), Kind.DOOMED),
-        (pymysql.err.OperationalError(1305, "FUNCTION f does not exist"), Kind.NEVER),
-    ],
-)
-def test_reads_the_message_where_the_code_leaves_it_open(
-    error: Exception, kind: Kind | None
-) -> None:
-    assert classify(error).kind is (kind or Kind.UNAVAILABLE)
-
-
-def test_a_stale_plan_is_known_by_the_function_in_any_language() -> None:
-    fields = {"S": "ERREUR", "V": "ERROR", "C": "0A000", "R": "RevalidateCachedQuery"}
-
-    assert classify(asyncpg.PostgresError.new(fields)).kind is Kind.RETRY
-
 
 # Phases
 

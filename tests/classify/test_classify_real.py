@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,27 +16,10 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from support.flavours import (
-    MARIADB,
-    POSTGRESQL,
-    SERVERS,
-    Flavour,
-    Observer,
-    only,
-)
+from support.flavours import POSTGRESQL, SERVERS, Flavour, Observer, only
+from support.meaning import error_of, meaning
 from support.models import add_item, names
-from support.pool import DEFERRED
-from support.rivals import Lose, lose_deadlock, lose_patience, lose_race, rival
-from unitwork import (
-    Classification,
-    CommitUnknownError,
-    DatabaseSettings,
-    Kind,
-    Phase,
-    classify,
-)
-
-Body = Callable[[Session], object]
+from unitwork import CommitUnknownError, Kind, Phase, classify
 
 
 @contextmanager
@@ -46,18 +29,6 @@ def somebody_else(flavour: Flavour) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(plain.render_as_string(False), autocommit=True) as other:
         other.execute("INSERT INTO item (name) VALUES ('one'), ('two')")
         yield other
-
-
-async def error_of(flavour: Flavour, body: Body) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011  # that is the question
-        await flavour.work(body)
-    return caught.value
-
-
-async def meaning(
-    flavour: Flavour, body: Body, phase: Phase = Phase.STATEMENT
-) -> Classification:
-    return classify(await error_of(flavour, body), phase=phase)
 
 
 def isolated(session: Session, level: str) -> None:
@@ -367,143 +338,3 @@ DO $$ BEGIN
     INSERT INTO slow VALUES (1);
 END $$
 """
-
-
-# MariaDB
-
-
-@only(*MARIADB)
-@pytest.mark.parametrize(
-    ("lose", "kind", "code"),
-    [
-        (lose_deadlock, Kind.RETRY, 1213),
-        (lose_race, Kind.RETRY, 1020),
-        (lose_patience, Kind.RETRY_WITH_CARE, 1205),
-    ],
-)
-async def test_somebody_who_gets_in_the_way_in_mariadb(
-    flavour: Flavour, lose: Lose, kind: Kind, code: int
-) -> None:
-    with rival(flavour) as other:
-        found = await meaning(flavour, lambda session: lose(session, other))
-
-    assert (found.kind, found.code, found.family) == (kind, code, "mysql")
-    assert found.poisons is (kind is Kind.RETRY)
-    assert not found.disconnected
-
-
-@only(*MARIADB)
-@pytest.mark.parametrize(
-    ("sql", "kind", "code"),
-    [
-        ("INSERT INTO item (name) VALUES ('red')", Kind.NEVER, 1062),
-        ("INSERT INTO item (name) VALUES (NULL)", Kind.NEVER, 1048),
-        ("SELECT * FROM nowhere", Kind.NEVER, 1146),
-        ("SELECT nothing()", Kind.NEVER, 1305),
-        ("ROLLBACK TO SAVEPOINT nowhere", Kind.DOOMED, 1305),
-        ("KILL QUERY CONNECTION_ID()", Kind.TIMEOUT, 1317),
-        (
-            "SET STATEMENT max_statement_time = 0.05 FOR SELECT sleep(60)",
-            Kind.TIMEOUT,
-            1969,
-        ),
-    ],
-)
-async def test_a_statement_that_mariadb_refuses(
-    flavour: Flavour, sql: str, kind: Kind, code: int
-) -> None:
-    with rival(flavour):
-        found = await meaning(flavour, lambda session: session.execute(text(sql)))
-
-    assert (found.kind, found.code, found.family) == (kind, code, "mysql")
-    assert (found.poisons, found.disconnected) == (False, False)
-
-
-@only(*MARIADB)
-async def test_a_write_in_a_read_only_transaction_of_mariadb(flavour: Flavour) -> None:
-    def body(session: Session) -> None:
-        session.execute(text("SET TRANSACTION READ ONLY"))
-        add_item(session)
-
-    found = await meaning(flavour, body)
-
-    assert (found.kind, found.code, found.poisons) == (Kind.PRIMARY, 1792, False)
-
-
-@only(*MARIADB)
-@pytest.mark.parametrize(
-    ("part", "code"), [({"database": "nowhere"}, 1049), ({"username": "nobody"}, 1045)]
-)
-async def test_a_door_that_mariadb_keeps_shut(
-    flavour: Flavour, part: dict[str, str], code: int
-) -> None:
-    url = make_url(flavour.url).set(**part)
-    away = replace(flavour, url=url.render_as_string(False)).another()
-
-    found = await meaning(away, add_item)
-
-    assert (found.kind, found.code, found.phase) == (Kind.NEVER, code, Phase.CONNECT)
-    await away.dispose()
-
-
-# SQLite
-
-
-@contextmanager
-def another_writer(flavour: Flavour) -> Iterator[sqlite3.Connection]:
-    path = make_url(flavour.url).database or ""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        yield other
-
-
-def begin(session: Session) -> None:
-    """Begin without a lock, and wait for nobody."""
-    session.connection(execution_options=DEFERRED)
-    session.execute(text("PRAGMA busy_timeout = 0"))
-
-
-@only("sqlite3", "aiosqlite")
-async def test_a_database_that_somebody_writes(flavour: Flavour) -> None:
-    def body(session: Session) -> None:
-        begin(session)
-        with another_writer(flavour) as other:
-            other.execute("BEGIN IMMEDIATE")
-            add_item(session)
-
-    found = await meaning(flavour, body)
-
-    assert (found.kind, found.code) == (Kind.RETRY_WITH_CARE, sqlite3.SQLITE_BUSY)
-    assert (found.family, found.poisons, found.retryable) == ("sqlite", False, False)
-
-
-@only("sqlite3", "aiosqlite")
-async def test_a_snapshot_that_is_outdated(flavour: Flavour) -> None:
-    def body(session: Session) -> None:
-        begin(session)
-        names(session)
-        with another_writer(flavour) as other:
-            other.execute("INSERT INTO item (name) VALUES ('theirs')")
-        add_item(session)
-
-    found = await meaning(flavour, body)
-
-    assert (found.kind, found.code) == (Kind.RETRY, sqlite3.SQLITE_BUSY_SNAPSHOT)
-
-
-@only("sqlite3", "aiosqlite")
-async def test_a_reader_that_keeps_commit_waiting(flavour: Flavour) -> None:
-    settings = DatabaseSettings(sqlite_defaults=False)  # no write-ahead log
-    plain = flavour.another(settings=settings, connect_args={"timeout": 0})
-
-    def body(session: Session) -> None:
-        add_item(session)
-        with another_writer(flavour) as reader:
-            rows = reader.execute("SELECT 1 FROM sqlite_schema")
-            assert rows.fetchone()
-            session.commit()
-
-    found = await meaning(plain, body, Phase.COMMIT)
-
-    assert (found.kind, found.unknown) == (Kind.RETRY_WITH_CARE, False)
-    assert (found.code, found.poisons) == (sqlite3.SQLITE_BUSY, False)
-    await plain.dispose()

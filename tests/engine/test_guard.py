@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 import pytest
-from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import (
-    AsyncEngine,
-    async_sessionmaker,
-    create_async_engine,
-)
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from support.flavours import (
     ASYNC,
@@ -30,28 +20,18 @@ from support.flavours import (
     everywhere,
     only,
 )
-from support.models import Item, add_item, names
-from support.pool import eventually, use_every_connection
-from unitwork import DatabaseSettings, UnexpectedRollbackError
+from support.guarding import (
+    Clock,
+    connected,
+    count_pings,
+    driver_connection_of,
+    write_behind_the_pool,
+)
+from support.models import add_item, names
+from support.pool import eventually
+from unitwork import DatabaseSettings
 
 pytestmark = pytest.mark.anyio
-
-
-class Clock:
-    """What the guard takes for the time."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("unitwork._guard.time", clock)
-    return clock
 
 
 @pytest.fixture
@@ -62,53 +42,6 @@ async def impatient(flavour: Flavour) -> AsyncIterator[Flavour]:
     yield another
     assert another.db.pool_status().checked_out == 0
     await another.dispose()
-
-
-def count_pings(flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    dialect = flavour.sync_engine.dialect
-    ping, pings = dialect.do_ping, []
-
-    def counted(dbapi_connection: Any) -> bool:
-        pings.append(dbapi_connection)
-        return ping(dbapi_connection)
-
-    monkeypatch.setattr(dialect, "do_ping", counted)
-    return pings
-
-
-@asynccontextmanager
-async def connected(engine: Any) -> AsyncIterator[Any]:
-    """Check a connection of *engine* out, and give the driver's own."""
-    if isinstance(engine, AsyncEngine):
-        async with engine.connect() as connection:
-            raw = await connection.get_raw_connection()
-            yield raw.driver_connection
-    else:
-        connection = await to_thread.run_sync(engine.connect)
-        try:
-            yield connection.connection.driver_connection
-        finally:
-            await to_thread.run_sync(connection.close)
-
-
-async def driver_connection_of(engine: Any) -> Any:
-    async with connected(engine) as driver_connection:
-        return driver_connection
-
-
-async def write_behind_the_pool(driver_connection: Any) -> None:
-    """Begin a transaction, and write in it, unnoticed by SQLAlchemy."""
-    for sql in ("BEGIN", "INSERT INTO item (name) VALUES ('ghost')"):
-        done = await to_thread.run_sync(execute, driver_connection, sql)
-        if inspect.isawaitable(done):
-            await done
-
-
-def execute(driver_connection: Any, sql: str) -> Any:
-    """A coroutine, or what it gives."""
-    if hasattr(driver_connection, "execute"):
-        return driver_connection.execute(sql)
-    return driver_connection.query(sql)
 
 
 # Idle connections
@@ -287,147 +220,3 @@ LIVING = ["pg_stat_activity WHERE pid", "information_schema.processlist WHERE id
 
 async def nothing() -> None:
     pass
-
-
-# Engines of others
-
-
-@pytest.fixture
-async def engine(flavour: Flavour) -> AsyncIterator[Any]:
-    open_engine = create_async_engine if flavour.is_async else create_engine
-    engine: Any = open_engine(flavour.url, pool_size=1, max_overflow=0)
-    yield engine
-    await over(flavour, engine).dispose()
-
-
-def over(flavour: Flavour, source: Any, **options: Any) -> Flavour:
-    return Flavour(flavour.name, flavour.url, type(flavour.db)(source, **options))
-
-
-async def test_listens_once_to_an_engine_that_is_shared(
-    flavour: Flavour, engine: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = DatabaseSettings(ping_after_idle=10.0)
-    one = over(flavour, engine, settings=settings)
-    two = over(flavour, engine, name="two", settings=settings)
-    late = over(flavour, lambda: engine, settings=settings)
-    pings = count_pings(one, monkeypatch)
-
-    for shared in (one, two, late):
-        await shared.work(names)
-        clock.now += 10.1
-
-    assert len(pings) == 2
-
-
-async def make_and_use(flavour: Flavour, engine: Any) -> Flavour:
-    """Let *engine* have a connection in its pool before anybody guards it."""
-    if flavour.is_async:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
-    else:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-    return over(flavour, engine)
-
-
-async def test_takes_over_connections_that_were_there_before(
-    flavour: Flavour, engine: Any, observer: Observer
-) -> None:
-    taken = await make_and_use(flavour, engine)
-    assert taken.db.pool_status().idle == 1
-
-    await taken.work(add_item)
-
-    assert observer.names() == ["one"]
-
-
-@everywhere
-async def test_looks_into_connections_that_were_there_before(
-    flavour: Flavour, engine: Any, observer: Observer
-) -> None:
-    taken = await make_and_use(flavour, engine)
-    put = await driver_connection_of(taken.db.engine)
-    await write_behind_the_pool(put)
-
-    await taken.work(partial(add_item, name="next"))
-
-    assert observer.names() == ["next"]
-
-
-@only(*POSTGRESQL)
-async def test_a_swallowed_error_is_no_success_on_such_a_connection_either(
-    flavour: Flavour, engine: Any
-) -> None:
-    taken = await make_and_use(flavour, engine)
-
-    def body(session: Session) -> None:
-        add_item(session)
-        with pytest.raises(DBAPIError):
-            session.execute(text("SELECT 1/0"))
-
-    with pytest.raises(UnexpectedRollbackError):
-        await taken.work(body)
-
-
-async def test_every_engine_is_guarded_that_a_callable_gives(
-    flavour: Flavour, engine: Any, observer: Observer
-) -> None:
-    answers = [flavour.db.engine]
-    late = over(flavour, lambda: answers[-1])
-    await late.work(names)
-    answers.append(engine)
-    put = await driver_connection_of(late.db.engine)
-    await write_behind_the_pool(put)
-
-    await late.work(partial(add_item, name="next"))
-
-    assert observer.names() == ["next"]
-
-
-async def test_the_engine_is_guarded_that_a_sessionmaker_is_given_later(
-    flavour: Flavour, engine: Any, observer: Observer
-) -> None:
-    make: Any = async_sessionmaker if flavour.is_async else sessionmaker
-    maker = make(flavour.db.engine)
-    made = over(flavour, maker)
-    await made.work(names)
-    maker.configure(bind=engine)
-    put = await driver_connection_of(made.db.engine)
-    await write_behind_the_pool(put)
-
-    await made.work(partial(add_item, name="next"))
-
-    assert observer.names() == ["next"]
-
-
-async def test_all_engines_of_a_sessionmaker_are_guarded(
-    flavour: Flavour, engine: Any, observer: Observer
-) -> None:
-    make: Any = async_sessionmaker if flavour.is_async else sessionmaker
-    binds = {Item: engine}
-    made = over(flavour, make(flavour.db.engine, binds=binds))
-    put = await driver_connection_of(engine)
-    await write_behind_the_pool(put)
-
-    await made.work(partial(add_item, name="next"))
-
-    assert observer.names() == ["next"]
-
-
-@only("sqlite3", "aiosqlite")
-async def test_what_cost_one_unit_its_work_is_forgotten_at_checkin(
-    flavour: Flavour,
-) -> None:
-    """The bare engine knows no units, and gets the same connection."""
-    single = flavour.another(pool_size=1, max_overflow=0)
-
-    def lose(session: Session) -> None:
-        add_item(session)
-        session.execute(text("INSERT OR ROLLBACK INTO item (name) VALUES ('one')"))
-
-    with pytest.raises(IntegrityError):
-        await single.work(lose)
-
-    assert await use_every_connection(single) == 1
-    await single.dispose()

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
-from anyio import to_thread
 from sqlalchemy import text
 from sqlalchemy.orm import Session
-from starlette.background import BackgroundTask
-from starlette.responses import Response
 
-from support.asgi import call
 from support.conflicts import Conflict, Race
-from support.endpoints import serve_fastapi
 from support.flavours import POSTGRESQL, SERVERS, Flavour, Observer, everywhere, only
-from support.models import add_item, names
+from support.models import add_item
+from support.runs import Failing, run
 from unitwork import (
     CommitUnknownError,
     DatabaseSettings,
     Outcome,
     Retry,
     RetryPolicy,
-    TransactionOptions,
-    UnitOfWork,
-    UsageError,
     current_unit,
 )
 from unitwork.testing import CommitFault, commit_faults
@@ -36,40 +26,7 @@ pytestmark = pytest.mark.anyio
 
 FEW = only("sqlite3", "asyncpg")
 """Enough where no driver has a say; sync and async, and both databases."""
-NOW = RetryPolicy(longest_wait=0)
 BOTH_WAYS = pytest.mark.parametrize("fault", list(CommitFault))
-Body = Callable[..., Any]
-
-
-async def run(flavour: Flavour, body: Body, *args: Any, **options: Any) -> Any:
-    """`db.run()` of either colour, away from the event loop's thread."""
-    options = {"retry": NOW, **options}
-    if flavour.is_async:
-
-        async def work(session: Any, *args: Any) -> Any:
-            return await session.run_sync(body, *args)
-
-        return await flavour.db.run(work, *args, **options)
-    return await to_thread.run_sync(partial(flavour.db.run, body, *args, **options))
-
-
-class Failing:
-    """A body that fails as often as *times* says."""
-
-    def __init__(self, times: int, error: type[Exception] = Conflict) -> None:
-        self.times = times
-        self.error = error
-        self.units: list[UnitOfWork] = []
-        self.calls: list[tuple[int, bool]] = []
-
-    def __call__(self, session: Session) -> int:
-        unit = current_unit()
-        self.units.append(unit)
-        self.calls.append((unit.attempt, unit.is_last_attempt))
-        add_item(session, f"attempt {len(self.calls)}")
-        if len(self.calls) <= self.times:
-            raise self.error(str(len(self.calls)))
-        return unit.attempt
 
 
 # What it does
@@ -287,133 +244,3 @@ async def test_an_engine_that_commits_each_statement(
     await loose.dispose()
 
     assert observer.names() == ["attempt 1"]
-
-
-# One inside the other
-
-
-@FEW
-async def test_inside_a_request_that_is_run_again_it_is_tried_once(
-    flavour: Flavour,
-) -> None:
-    failing = Failing(99)
-
-    async def endpoint() -> None:
-        await run(flavour, failing, attempts=5)
-
-    app = serve_endpoint(flavour, endpoint, attempts=3)
-
-    assert type((await call(app, "POST", "/")).error) is Conflict
-    assert failing.calls == [(1, True)] * 3
-
-
-@FEW
-async def test_inside_a_request_that_is_not_it_is_tried_as_often_as_it_asks(
-    flavour: Flavour, observer: Observer
-) -> None:
-    failing = Failing(4)
-
-    async def endpoint() -> int:
-        return int(await run(flavour, failing, attempts=5))
-
-    app = serve_endpoint(flavour, endpoint, attempts=1)
-
-    assert (await call(app, "POST", "/")).json == 5
-    assert observer.names() == ["attempt 5"]
-
-
-@FEW
-async def test_so_it_is_once_the_request_is_final(flavour: Flavour) -> None:
-    failing = Failing(4)
-
-    async def endpoint() -> int:
-        current_unit().side_effect_done()
-        return int(await run(flavour, failing, attempts=5))
-
-    app = serve_endpoint(flavour, endpoint, attempts=3)
-
-    assert (await call(app, "POST", "/")).json == 5
-
-
-@FEW
-async def test_so_it_is_in_a_background_task(flavour: Flavour) -> None:
-    failing = Failing(4)
-
-    async def endpoint() -> Response:
-        work = partial(run, flavour, failing, attempts=5)
-        return Response(background=BackgroundTask(work))
-
-    app = serve_endpoint(flavour, endpoint, attempts=3)
-
-    assert (await call(app, "POST", "/")).error is None
-    assert len(failing.calls) == 5
-
-
-@only("psycopg", "asyncpg")
-async def test_inside_another_run_it_is_tried_once(
-    flavour: Flavour, observer: Observer
-) -> None:
-    failing = Failing(2)
-
-    if flavour.is_async:
-
-        async def work(session: Any) -> int:
-            return int(await run(flavour, failing, attempts=5))
-
-        result = await flavour.db.run(work, attempts=3, retry=NOW)
-    else:
-        inner = partial(flavour.db.run, failing, attempts=5, retry=NOW)
-        result = await run(flavour, lambda session: inner(), attempts=3)
-
-    assert (result, failing.calls) == (1, [(1, True)] * 3)
-    assert observer.names() == ["attempt 3"]
-
-
-def serve_endpoint(flavour: Flavour, endpoint: Any, *, attempts: int) -> Any:
-    options = TransactionOptions(attempts=attempts)
-    app = serve_fastapi(flavour, names, options=options, retry=NOW)
-    app.router.routes.clear()
-    app.post("/")(endpoint)
-    return app
-
-
-# Wrong use
-
-
-@only("aiosqlite")
-async def test_the_work_of_an_async_database_has_to_be_a_coroutine_function(
-    flavour: Flavour, observer: Observer
-) -> None:
-    def work(session: Any) -> str:
-        session.sync_session.begin()
-        return "done"
-
-    with pytest.raises(UsageError, match=r"work.* is no coroutine function"):
-        await flavour.db.run(work, attempts=3)
-
-
-@only("aiosqlite")
-async def test_whatever_gives_an_awaitable_will_do(flavour: Flavour) -> None:
-    async def work(session: Any) -> str:
-        return "done"
-
-    assert await flavour.db.run(lambda session: work(session)) == "done"
-    assert await flavour.db.run(partial(work)) == "done"
-
-
-@only("sqlite3")
-async def test_the_work_of_a_sync_database_must_not_be_one(flavour: Flavour) -> None:
-    async def work(session: Session) -> None: ...
-
-    assert inspect.iscoroutinefunction(work)
-    with pytest.raises(UsageError, match=r"work.* is a coroutine function"):
-        await run(flavour, work, attempts=3)
-
-
-@FEW
-@pytest.mark.parametrize("attempts", [0, "yes"])
-async def test_a_number_of_attempts_is_one_or_more(
-    flavour: Flavour, attempts: Any
-) -> None:
-    with pytest.raises(UsageError, match="give 1 or more"):
-        await run(flavour, names, attempts=attempts)
