@@ -10,16 +10,13 @@ from fastapi import Form, UploadFile
 from starlette.requests import Request
 
 from support.conflicts import Conflict
-from support.flavours import only
+from support.flavours import FEW
 from support.models import add_item
 from support.replaying import Replayed, send_chunks
 from unitwork import TransactionOptions, current_unit
 from unitwork.retry import RetryPolicy
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 @FEW

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from support.asgi import Message, call, http_scope
 from support.conflicts import Conflict
-from support.flavours import Observer, only
+from support.flavours import FEW, Observer, only
 from support.models import add_item, names
 from support.replaying import Replayed, send_chunks
 from support.servers import SERVERS, Serve
@@ -21,9 +21,6 @@ from unitwork import TransactionOptions, current_unit
 from unitwork.retry import RetryPolicy
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 @FEW

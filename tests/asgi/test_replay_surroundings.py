@@ -19,15 +19,13 @@ from starlette.routing import Mount
 
 from support.asgi import call
 from support.conflicts import Conflict
-from support.flavours import Observer, only
+from support.flavours import FEW, Observer
 from support.models import add_item
 from support.replaying import THREE, Replayed
 from unitwork import DBSessionMiddleware, current_unit
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 VISITOR: ContextVar[str] = ContextVar("VISITOR", default="nobody")
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from support.asgi import call
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour, Observer, only
+from support.flavours import FEW, Flavour, Observer
 from support.hooking import OurError, on_commit
 from support.models import add_item
 from unitwork import (
@@ -23,9 +23,6 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 def fail() -> None:

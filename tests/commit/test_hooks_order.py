@@ -9,15 +9,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from support.cancelling import KINDS, Kind, at_each_suspension
-from support.flavours import Flavour, Observer, only
+from support.flavours import FEW, Flavour, Observer, only
 from support.hooking import OurError, on_commit
 from support.models import add_item
 from unitwork import current_unit
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 async def test_are_called_in_the_order_in_which_they_were_registered(

@@ -18,15 +18,12 @@ from starlette.responses import Response
 from support.asgi import call
 from support.databases import check_nothing_is_left
 from support.endpoints import Body, serve_fastapi
-from support.flavours import ASYNC, SYNC, Flavour, Observer, only
+from support.flavours import ASYNC, FEW, SYNC, Flavour, Observer, only
 from support.hooking import OurError, on_commit
 from support.models import add_item
 from unitwork import DBSessionMiddleware, SessionEndedError, UnitOfWork, current_unit
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 @pytest.fixture

@@ -13,15 +13,12 @@ from sqlalchemy.orm import Session
 
 from support.asgi import call
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour, Observer, only
+from support.flavours import FEW, Flavour, Observer
 from support.hooking import OurError, on_commit
 from support.models import Item, add_item, add_orphan
 from unitwork import Outcome, UnitOfWork, current_unit
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 # When they are called

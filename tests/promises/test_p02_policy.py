@@ -22,14 +22,12 @@ from support.failures import (
     ok,
     raising,
 )
-from support.flavours import Flavour, Observer, everywhere, only
+from support.flavours import FEW, Flavour, Observer, everywhere
 from support.models import add_item
 from unitwork import DBSessionMiddleware, Ending, Outcome, UnitOfWork, current_unit
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 FRAMEWORKS = [serve_fastapi, serve_starlette]
 

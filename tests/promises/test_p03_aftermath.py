@@ -19,7 +19,7 @@ from support.asgi import call
 from support.databases import check_nothing_is_left
 from support.endpoints import serve_fastapi, yielding
 from support.failed_commits import PassOn, check_conflict, conflict, fails_at_commit
-from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
+from support.flavours import FEW, POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import add_item, add_orphan
 from unitwork import (
     DBSessionMiddleware,
@@ -31,8 +31,6 @@ from unitwork import (
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 HANDLERS = {IntegrityError: conflict}
 

@@ -19,15 +19,13 @@ from starlette.responses import JSONResponse, Response
 from support.asgi import Message, call
 from support.endpoints import serve_bare, serve_fastapi, serve_starlette
 from support.failed_commits import PassOn, check_conflict, conflict, fails_at_commit
-from support.flavours import Flavour, Observer, only
+from support.flavours import FEW, Flavour, Observer
 from support.models import add_item
 from unitwork import DBSessionMiddleware, SessionEndedError, UsageError
 from unitwork.retry import RetryPolicy
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 FRAMEWORKS = [serve_fastapi, serve_starlette]
 

@@ -13,14 +13,12 @@ from starlette.responses import PlainTextResponse, Response
 
 from support.asgi import Message, Reply, call
 from support.endpoints import Body, yielding
-from support.flavours import ASYNC, SYNC, Flavour, Observer, everywhere, only
+from support.flavours import ASYNC, FEW, SYNC, Flavour, Observer, everywhere, only
 from support.models import add_item, names
 from unitwork import DBSessionMiddleware, SessionEndedError
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 SCOPES = ["request", "function"]
 

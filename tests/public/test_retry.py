@@ -18,7 +18,15 @@ from starlette.responses import Response
 from support.asgi import call
 from support.conflicts import Conflict, Race, write_from_outside
 from support.endpoints import serve_bare, serve_fastapi, serve_starlette
-from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, everywhere, only
+from support.flavours import (
+    FEW,
+    MARIADB,
+    POSTGRESQL,
+    Flavour,
+    Observer,
+    everywhere,
+    only,
+)
 from support.models import Item, add_item, names
 from unitwork import (
     Classification,
@@ -32,8 +40,6 @@ from unitwork.testing import commit_faults
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 FRAMEWORKS = [serve_fastapi, serve_starlette, serve_bare]
 THREE = TransactionOptions(attempts=3)
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from support.asgi import call
 from support.conflicts import Conflict
-from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
+from support.flavours import FEW, POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import names
 from support.tried import THREE, Tried, check_once
 from unitwork import (
@@ -24,8 +24,6 @@ from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 ROOMY = only("psycopg", "psycopg-async", "asyncpg")
 """Where one unit may write while another does."""
 BOTH_WAYS = pytest.mark.parametrize("fault", list(CommitFault))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from support.asgi import call
 from support.conflicts import Conflict
 from support.databases import check_nothing_is_left, empty_tables
-from support.flavours import POSTGRESQL, Flavour, Observer, only
+from support.flavours import FEW, POSTGRESQL, Flavour, Observer, only
 from support.models import Item, add_item, names
 from support.tried import THREE, Tried, check_once
 from unitwork import Database, DBSessionMiddleware, current_unit, transactional
@@ -22,8 +22,6 @@ from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 BOTH_WAYS = pytest.mark.parametrize("fault", list(CommitFault))
 
 

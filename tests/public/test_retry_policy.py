@@ -15,7 +15,7 @@ from support.asgi import Message, call
 from support.conflicts import Conflict
 from support.endpoints import serve_fastapi
 from support.failing import NOW, THREE, Failing, request
-from support.flavours import Flavour, only
+from support.flavours import FEW, Flavour, only
 from support.websocket import Socket
 from unitwork import (
     Classification,
@@ -32,9 +32,6 @@ from unitwork.retry import Tries
 from unitwork.testing import no_waits
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 # How often

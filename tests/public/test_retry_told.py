@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from support.asgi import Message, call, http_scope
 from support.conflicts import Conflict, Race
 from support.failing import NOW, THREE, Failing, request
-from support.flavours import Flavour, only
+from support.flavours import FEW, Flavour
 from support.models import names
 from unitwork import (
     DBSessionMiddleware,
@@ -24,9 +24,6 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 # Who is told

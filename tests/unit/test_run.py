@@ -9,7 +9,15 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from support.conflicts import Conflict, Race
-from support.flavours import POSTGRESQL, SERVERS, Flavour, Observer, everywhere, only
+from support.flavours import (
+    FEW,
+    POSTGRESQL,
+    SERVERS,
+    Flavour,
+    Observer,
+    everywhere,
+    only,
+)
 from support.models import add_item
 from support.runs import Failing, run
 from unitwork import (
@@ -24,8 +32,6 @@ from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 BOTH_WAYS = pytest.mark.parametrize("fault", list(CommitFault))
 
 

@@ -14,15 +14,12 @@ from starlette.responses import Response
 from support.asgi import call
 from support.conflicts import Conflict
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour, Observer, only
+from support.flavours import FEW, Flavour, Observer, only
 from support.models import names
 from support.runs import NOW, Failing, run
 from unitwork import TransactionOptions, UsageError, current_unit
 
 pytestmark = pytest.mark.anyio
-
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 # One inside the other
