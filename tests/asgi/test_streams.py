@@ -32,6 +32,8 @@ QUERY = (
 )
 # The end of their transaction ends them in the server; psycopg wants it said as well.
 abandons_cursors = pytest.mark.filterwarnings("ignore:.*ServerCursor:ResourceWarning")
+Body = Callable[[], AsyncIterator[str]]
+BodyOfRows = Callable[[AsyncIterator[str]], AsyncIterator[str]]
 
 
 class Streams:
@@ -74,8 +76,29 @@ class Streams:
         elif not message.get("more_body"):
             self.at_end = self.observer.names()
 
+    def stream(self, body: Body, *, after: str) -> None:
+        """Let the endpoint write *after*, and answer with the chunks of *body*."""
+
+        @self.app.post("/")
+        async def endpoint() -> StreamingResponse:
+            await self.write(after)
+            return StreamingResponse(body())
+
+    def stream_rows(self, body: BodyOfRows) -> None:
+        """Let the endpoint answer with what *body* makes of the rows it fetches."""
+
+        @self.app.post("/")
+        async def endpoint() -> StreamingResponse:
+            return StreamingResponse(body(each(await self.open())))
+
     async def call(self) -> Reply:
         return await call(self.app, "POST", "/", on_message=self.look)
+
+
+async def each(rows: Any) -> AsyncIterator[str]:
+    """The rows of a stream of either colour."""
+    async for row in StreamingResponse(rows).body_iterator:
+        yield str(row)
 
 
 @pytest.fixture
@@ -149,26 +172,18 @@ async def finish(call: Callable[[], Any]) -> None:
 async def test_what_is_written_while_a_cursor_is_open_is_committed_at_the_end(
     streams: Streams,
 ) -> None:
-    @streams.app.post("/")
-    async def endpoint() -> StreamingResponse:
-        async def body(rows: Any) -> AsyncIterator[str]:
-            async for row in each(rows):
-                await streams.write(row * 2)
-                yield row
+    async def body(rows: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for row in rows:
+            await streams.write(row * 2)
+            yield row
 
-        return StreamingResponse(body(await streams.open()))
+    streams.stream_rows(body)
 
     reply = await streams.call()
 
     assert (reply.body, reply.complete) == (b"abc", True)
     assert streams.at_start == ["a", "b", "c"]
     assert streams.at_end == ["a", "b", "c", "aa", "bb", "cc"]
-
-
-async def each(rows: Any) -> AsyncIterator[str]:
-    """The rows of a stream of either colour."""
-    async for row in StreamingResponse(rows).body_iterator:
-        yield str(row)
 
 
 @only(*STREAMING, *MARIADB)
@@ -198,16 +213,14 @@ async def test_hooks_wait_for_the_stream_that_their_transaction_waits_for(
 async def test_a_client_that_leaves_takes_the_cursor_along(streams: Streams) -> None:
     gone = asyncio.Event()
 
-    @streams.app.post("/")
-    async def endpoint() -> StreamingResponse:
-        async def body(rows: Any) -> AsyncIterator[str]:
-            async for row in each(rows):
-                await streams.write(row * 2)
-                yield row
-                gone.set()
-                await asyncio.Event().wait()
+    async def body(rows: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for row in rows:
+            await streams.write(row * 2)
+            yield row
+            gone.set()
+            await asyncio.Event().wait()
 
-        return StreamingResponse(body(await streams.open()))
+    streams.stream_rows(body)
 
     reply = await call(streams.app, "POST", "/", gone=gone)
 
@@ -219,15 +232,13 @@ async def test_a_client_that_leaves_takes_the_cursor_along(streams: Streams) -> 
 @abandons_cursors
 @only(*STREAMING)
 async def test_a_stream_that_fails_rolls_back(streams: Streams) -> None:
-    @streams.app.post("/")
-    async def endpoint() -> StreamingResponse:
-        async def body(rows: Any) -> AsyncIterator[str]:
-            async for row in each(rows):
-                await streams.write(row * 2)
-                yield row
-                raise LookupError
+    async def body(rows: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for row in rows:
+            await streams.write(row * 2)
+            yield row
+            raise LookupError
 
-        return StreamingResponse(body(await streams.open()))
+    streams.stream_rows(body)
 
     reply = await streams.call()
 
@@ -243,16 +254,12 @@ async def test_a_stream_that_fails_rolls_back(streams: Streams) -> None:
 async def test_what_the_body_writes_is_committed_before_the_last_chunk(
     streams: Streams,
 ) -> None:
-    @streams.app.post("/")
-    async def endpoint() -> StreamingResponse:
-        await streams.write("before")
+    async def body() -> AsyncIterator[str]:
+        yield "1"
+        await streams.write("within")
+        yield "2"
 
-        async def body() -> AsyncIterator[str]:
-            yield "1"
-            await streams.write("within")
-            yield "2"
-
-        return StreamingResponse(body())
+    streams.stream(body, after="before")
 
     reply = await streams.call()
 
@@ -307,16 +314,12 @@ async def test_a_commit_that_fails_in_the_body_cuts_the_response(
 async def test_a_commit_that_a_cursor_has_put_off_and_that_fails_cuts_the_response(
     streams: Streams,
 ) -> None:
-    @streams.app.post("/")
-    async def endpoint() -> StreamingResponse:
-        session = streams.flavour.db.current
+    async def body(rows: AsyncIterator[str]) -> AsyncIterator[str]:
+        await streams.flavour.do(streams.flavour.db.current, add_orphan)
+        async for row in rows:
+            yield row
 
-        async def body(rows: Any) -> AsyncIterator[str]:
-            await streams.flavour.do(session, add_orphan)
-            async for row in each(rows):
-                yield row
-
-        return StreamingResponse(body(await streams.open()))
+    streams.stream_rows(body)
 
     reply = await streams.call()
 
@@ -328,17 +331,13 @@ async def test_a_commit_that_a_cursor_has_put_off_and_that_fails_cuts_the_respon
 async def test_rollback_only_in_the_body_drops_the_work_of_the_body(
     streams: Streams,
 ) -> None:
-    @streams.app.post("/")
-    async def endpoint() -> StreamingResponse:
-        await streams.write("before")
+    async def body() -> AsyncIterator[str]:
+        yield "1"
+        await streams.write("within")
+        current_unit().rollback_only()
+        yield "2"
 
-        async def body() -> AsyncIterator[str]:
-            yield "1"
-            await streams.write("within")
-            current_unit().rollback_only()
-            yield "2"
-
-        return StreamingResponse(body())
+    streams.stream(body, after="before")
 
     reply = await streams.call()
 
@@ -351,15 +350,11 @@ async def test_no_connection_is_held_while_the_body_leaves_the_database_alone(
 ) -> None:
     held: list[int] = []
 
-    @streams.app.post("/")
-    async def endpoint() -> StreamingResponse:
-        await streams.write("before")
+    async def body() -> AsyncIterator[str]:
+        held.append(streams.flavour.db.pool_status().checked_out)
+        yield "1"
 
-        async def body() -> AsyncIterator[str]:
-            held.append(streams.flavour.db.pool_status().checked_out)
-            yield "1"
-
-        return StreamingResponse(body())
+    streams.stream(body, after="before")
 
     await streams.call()
 
