@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -29,27 +30,33 @@ pytestmark = [
 ]
 
 
-@everywhere
-async def test_a_client_that_leaves_a_stream_takes_its_work_along(
-    flavour: Flavour, observer: Observer
-) -> None:
-    gone = asyncio.Event()
+def serve_stream(
+    flavour: Flavour, body: Callable[[Any], AsyncIterator[bytes]]
+) -> FastAPI:
+    """Answer with the chunks of *body*, which is given the session."""
     app = FastAPI()
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
 
     @app.post("/")
     async def stream() -> StreamingResponse:
-        session = flavour.db.current
+        return StreamingResponse(body(flavour.db.current))
 
-        async def body() -> Any:
-            yield b"a"
-            await flavour.do(session, lambda s: add_item(s).id)
-            gone.set()
-            await asyncio.Event().wait()
+    return app
 
-        return StreamingResponse(body())
 
-    reply = await call(app, "POST", "/", gone=gone)
+@everywhere
+async def test_a_client_that_leaves_a_stream_takes_its_work_along(
+    flavour: Flavour, observer: Observer
+) -> None:
+    gone = asyncio.Event()
+
+    async def body(session: Any) -> AsyncIterator[bytes]:
+        yield b"a"
+        await flavour.do(session, lambda s: add_item(s).id)
+        gone.set()
+        await asyncio.Event().wait()
+
+    reply = await call(serve_stream(flavour, body), "POST", "/", gone=gone)
 
     assert (reply.body, reply.complete, reply.error) == (b"a", False, None)
     await check_pool_is_whole(flavour)
@@ -61,23 +68,16 @@ async def test_a_client_that_leaves_while_a_stream_queries_takes_its_work_along(
     hasty: Flavour, observer: Observer
 ) -> None:
     gone = asyncio.Event()
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=hasty.db)
 
     with holding(hasty) as hold:
 
-        @app.post("/")
-        async def stream() -> StreamingResponse:
-            session = hasty.db.current
+        async def body(session: Any) -> AsyncIterator[bytes]:
+            await hasty.do(session, lambda s: add_item(s).id)
+            yield b"a"
+            yield await hasty.do(session, hold.execute)
+            await checkpoint()
 
-            async def body() -> Any:
-                await hasty.do(session, lambda s: add_item(s).id)
-                yield b"a"
-                yield await hasty.do(session, hold.execute)
-                await checkpoint()
-
-            return StreamingResponse(body())
-
+        app = serve_stream(hasty, body)
         async with running(call(app, "POST", "/", gone=gone)) as request:
             await hold.reached()
             gone.set()
@@ -92,25 +92,16 @@ async def test_a_client_that_leaves_while_a_stream_queries_takes_its_work_along(
 async def test_a_client_that_is_found_gone_takes_the_work_of_a_stream_along(
     flavour: Flavour, observer: Observer
 ) -> None:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-
-    @app.post("/")
-    async def stream() -> StreamingResponse:
-        session = flavour.db.current
-
-        async def body() -> Any:
-            yield b"a"
-            await flavour.do(session, lambda s: add_item(s).id)
-            yield b"b"
-
-        return StreamingResponse(body())
+    async def body(session: Any) -> AsyncIterator[bytes]:
+        yield b"a"
+        await flavour.do(session, lambda s: add_item(s).id)
+        yield b"b"
 
     def leave(message: Message) -> None:
         {b"b": broken_pipe}.get(message.get("body", b""), str)()
 
     reply = await call(
-        app,
+        serve_stream(flavour, body),
         "POST",
         "/",
         on_message=leave,

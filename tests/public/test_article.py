@@ -26,13 +26,21 @@ def get_session_from_middleware(request: Request) -> Any:
     return request.state.db
 
 
+given = Depends(get_session_from_middleware)
+
+
+async def check_creates_a_lamp(app: FastAPI, observer: Observer) -> None:
+    reply = await call(app, "POST", "/items/?name=lamp")
+
+    assert (reply.status, reply.json) == (200, {"id": 1, "name": "lamp"})
+    assert observer.names() == ["lamp"]
+
+
 @only(*SYNC)
 async def test_a_sync_session_by_the_articles_dependency(
     flavour: Flavour, observer: Observer
 ) -> None:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    given = Depends(get_session_from_middleware)
+    app = application(flavour)
 
     @app.post("/items/")
     def create_item(name: str, session: Session = given) -> dict[str, Any]:
@@ -41,19 +49,14 @@ async def test_a_sync_session_by_the_articles_dependency(
         session.flush()
         return {"id": item.id, "name": item.name}
 
-    reply = await call(app, "POST", "/items/?name=lamp")
-
-    assert (reply.status, reply.json) == (200, {"id": 1, "name": "lamp"})
-    assert observer.names() == ["lamp"]
+    await check_creates_a_lamp(app, observer)
 
 
 @only(*ASYNC)
 async def test_an_async_session_by_the_articles_dependency(
     flavour: Flavour, observer: Observer
 ) -> None:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    given = Depends(get_session_from_middleware)
+    app = application(flavour)
 
     @app.post("/items/")
     async def create_item(name: str, session: AsyncSession = given) -> dict[str, Any]:
@@ -62,10 +65,7 @@ async def test_an_async_session_by_the_articles_dependency(
         await session.flush()
         return {"id": item.id, "name": item.name}
 
-    reply = await call(app, "POST", "/items/?name=lamp")
-
-    assert (reply.status, reply.json) == (200, {"id": 1, "name": "lamp"})
-    assert observer.names() == ["lamp"]
+    await check_creates_a_lamp(app, observer)
 
 
 @only(*ASYNC)

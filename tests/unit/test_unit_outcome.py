@@ -43,6 +43,18 @@ async def test_an_open_unit_knows_no_outcome(db: AsyncDatabase) -> None:
         assert repr(unit) == "<UnitOfWork open>"
 
 
+def noting(
+    units: list[UnitOfWork], body: Callable[[Session], Any]
+) -> Callable[[Session], Any]:
+    """Give *body*, which also adds its unit to *units*."""
+
+    def noted(session: Session) -> Any:
+        units.append(current_unit())
+        return body(session)
+
+    return noted
+
+
 def nothing(session: Session) -> None:
     pass
 
@@ -81,12 +93,8 @@ async def test_a_block_knows_its_outcome_and_why(
 ) -> None:
     units: list[UnitOfWork] = []
 
-    def noting(session: Session) -> Any:
-        units.append(current_unit())
-        return body(session)
-
     with suppress(Exception):
-        await flavour.work(noting)
+        await flavour.work(noting(units, body))
 
     assert (units[0].outcome, units[0].reason) == (outcome, reason)
     assert repr(units[0]) == f"<UnitOfWork {outcome.value}: {reason}>"
@@ -124,11 +132,7 @@ async def test_a_request_knows_its_outcome_and_why(
 ) -> None:
     units: list[UnitOfWork] = []
 
-    def noting(session: Session) -> Any:
-        units.append(current_unit())
-        return body(session)
-
-    await call(serve_fastapi(flavour, noting), "POST", "/")
+    await call(serve_fastapi(flavour, noting(units, body)), "POST", "/")
 
     assert (units[0].outcome, units[0].reason) == (outcome, reason)
 
