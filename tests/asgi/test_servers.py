@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from support.flavours import Flavour, Observer, only
 from support.models import add_item, add_orphan, names
-from support.pool import check_pool_is_whole, eventually
+from support.pool import check_pool_is_whole, eventually, until_idle
 from support.servers import COMMANDS, SERVERS, Serve, parse, process, talk
 from unitwork import DBSessionMiddleware
 from unitwork.fastapi import exception_handlers
@@ -138,7 +138,7 @@ async def test_a_client_that_leaves_a_stream_takes_its_work_along(
         async with httpx.AsyncClient() as client, client.stream("POST", url) as answer:
             assert await anext(answer.aiter_text()) == "1"
         await asyncio.wait_for(left.wait(), 10)
-        await eventually(lambda: not flavour.db._source._units)
+        await until_idle(flavour)
 
     assert observer.names() == []
     await check_pool_is_whole(flavour)

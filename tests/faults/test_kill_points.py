@@ -103,7 +103,7 @@ async def test_killed_before_commit_is_sent(stage: Stage) -> None:
     def kill(connection: Any) -> None:
         stage.outsider.kill(connection.connection.info["backend"])
 
-    event.listen(stage.db._source.factory.engine, "commit", kill, once=True)
+    event.listen(stage.engine, "commit", kill, once=True)
 
     await check_refused(stage)
 

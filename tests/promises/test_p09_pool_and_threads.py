@@ -16,13 +16,10 @@ from sqlalchemy.orm import Session
 
 from support.asgi import Reply, call
 from support.crowds import Crowded, to_event
-from support.databases import check_nothing_is_left
 from support.flavours import SYNC, Flavour, Observer, everywhere, only
 from support.holding import holding, running
 from support.models import add_item, names
-from support.pool import eventually
 from unitwork import DBSessionMiddleware
-from unitwork._gate import Gate
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
@@ -132,56 +129,43 @@ async def test_a_crowd_that_comes_by_every_way_at_once_is_served(
     assert statuses(replies) == {200}
 
 
-@pytest.fixture
-async def narrow(flavour: Flavour) -> AsyncIterator[Flavour]:
-    """The same database with one connection, which is taken."""
-    narrow = flavour.another(pool_size=1, max_overflow=0, pool_timeout=5)
-    await gate_of(narrow).enter()
-    yield narrow
-    await check_nothing_is_left(narrow)
-    await narrow.dispose()
-
-
-def gate_of(flavour: Flavour) -> Gate:
-    gate: Gate = flavour.db._source.factory.gate
-    return gate
-
-
 @only(*SYNC)
 async def test_two_tasks_that_ask_for_the_session_at_once_take_one_place(
-    narrow: Flavour,
+    crowded: Crowded,
 ) -> None:
+    db = crowded.flavour.db
     app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=narrow.db)
+    app.add_middleware(DBSessionMiddleware, db=db)
 
     @app.get("/")
     async def ask_twice(request: Request) -> bool:
-        asked = (narrow.db.session(request) for _ in range(2))
+        asked = (db.session(request) for _ in range(2))
         one, two = await asyncio.gather(*asked)
         return one is two
 
     async with running(call(app, "GET", "/")) as request:
-        await eventually(lambda: gate_of(narrow).waiting == 1)
-        gate_of(narrow).leave()
+        await crowded.waiting(1)
+        await crowded.release()
         reply = await request
 
     assert (reply.status, reply.json) == (200, True)
 
 
 @only(*SYNC)
-async def test_one_of_two_tasks_that_ask_at_once_may_give_up(narrow: Flavour) -> None:
+async def test_one_of_two_tasks_that_ask_at_once_may_give_up(crowded: Crowded) -> None:
+    db = crowded.flavour.db
     app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=narrow.db)
+    app.add_middleware(DBSessionMiddleware, db=db)
 
     @app.get("/")
     async def ask_twice(request: Request) -> None:
-        async with running(narrow.db.session(request)) as one:
-            await eventually(lambda: gate_of(narrow).waiting == 1)
-            async with running(narrow.db.session(request)) as two:
+        async with running(db.session(request)) as one:
+            await crowded.waiting(1)
+            async with running(db.session(request)) as two:
                 await checkpoint()
                 one.cancel()
                 await asyncio.wait((one,))
-                gate_of(narrow).leave()
+                await crowded.release()
                 await two
 
     assert (await call(app, "GET", "/")).status == 200

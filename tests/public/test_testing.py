@@ -1,30 +1,37 @@
-"""The test kit: COMMITs that fail on cue, and what becomes of them."""
+"""The test kit: COMMITs that fail on cue, and databases that are to be idle."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from starlette.requests import Request
 
 from support.asgi import call
+from support.crowds import Crowded
 from support.endpoints import serve_fastapi
 from support.flavours import Flavour, Observer, everywhere, only
+from support.guarding import connected
+from support.holding import running
 from support.models import add_item, names
 from support.pool import check_pool_is_whole
 from unitwork import (
     CommitUnknownError,
     DatabaseSettings,
+    DBSessionMiddleware,
     Outcome,
     UnitOfWork,
     UsageError,
     current_unit,
 )
-from unitwork.testing import CommitFault, commit_faults
+from unitwork.testing import CommitFault, check_idle, commit_faults
 
 pytestmark = pytest.mark.anyio
+
+# COMMITs that fail
 
 BOTH_WAYS = pytest.mark.parametrize(
     ("fault", "stored"),
@@ -124,3 +131,86 @@ def test_a_fault_is_one_of_three_things(flavour: Flavour) -> None:
         commit_faults(flavour.db, wrong),
     ):
         pass
+
+
+# Databases that are to be idle
+
+
+@everywhere
+async def test_a_database_is_idle_before_a_unit_and_after_it(flavour: Flavour) -> None:
+    check_idle(flavour.db)
+
+    await flavour.work(add_item)
+
+    check_idle(flavour.db, flavour.db)
+
+
+@everywhere
+async def test_a_database_with_an_open_unit_is_not_idle(flavour: Flavour) -> None:
+    def body(session: Session) -> None:
+        names(session)
+        check_idle(flavour.db)
+
+    busy = "'default' is not idle: connections checked out: 1, units of work open: 1"
+    with pytest.raises(AssertionError, match=busy):
+        await flavour.work(body)
+
+
+@everywhere
+async def test_a_database_is_not_idle_while_a_connection_is_out(
+    flavour: Flavour,
+) -> None:
+    async with connected(flavour.db.engine):
+        with pytest.raises(AssertionError, match=r"idle: connections checked out: 1$"):
+            check_idle(flavour.db)
+
+
+@only("sqlite3", "psycopg", "pymysql")
+async def test_a_sync_unit_that_has_yet_to_connect_holds_a_permit(
+    flavour: Flavour,
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.get("/")
+    async def endpoint(request: Request) -> None:
+        await flavour.db.session(request)
+        check_idle(flavour.db)
+
+    reply = await call(app, "GET", "/")
+
+    found = "database 'default' is not idle: units of work open: 1, permits held: 1"
+    assert str(reply.error) == found
+
+
+@only("sqlite3", "psycopg")
+async def test_a_database_is_not_idle_while_a_unit_waits(flavour: Flavour) -> None:
+    async with (
+        Crowded(flavour) as crowded,
+        running(crowded.flavour.work(names)) as waiting,
+    ):
+        await crowded.waiting(1)
+        with pytest.raises(AssertionError, match="units of work waiting: 1"):
+            check_idle(crowded.flavour.db)
+        await crowded.release()
+        await waiting
+
+
+@only("aiosqlite")
+async def test_the_database_that_is_not_idle_is_named(flavour: Flavour) -> None:
+    other = flavour.another(name="other")
+
+    async with other.block() as session:
+        await other.do(session, names)
+        with pytest.raises(AssertionError, match="database 'other' is not idle"):
+            check_idle(flavour.db, other.db)
+
+    check_idle(flavour.db, other.db)
+    await other.dispose()
+
+
+def test_only_a_database_can_be_idle() -> None:
+    wrong: Any = "sqlite://"
+
+    with pytest.raises(UsageError, match="'sqlite://' is no database; give a Database"):
+        check_idle(wrong)

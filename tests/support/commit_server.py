@@ -25,6 +25,7 @@ from unitwork import (
     UnitOfWork,
     current_unit,
 )
+from unitwork.testing import check_idle
 
 LOCK = 5_005
 WAIT_AT_COMMIT = f"""
@@ -117,8 +118,7 @@ class Server:
 async def served(server: Server, **settings: Any) -> AsyncIterator[None]:
     there = server.serve(**settings)
     yield
-    assert not there.db._source._units, "a unit was not ended"
-    assert there.db.pool_status().checked_out == 0
+    check_idle(there.db)
     await eventually(lambda: server.observer.in_transaction() == [])
     await there.dispose()
 

@@ -17,6 +17,7 @@ from support.models import names
 from support.pool import eventually
 from unitwork import DBSessionMiddleware
 from unitwork.fastapi import exception_handlers
+from unitwork.testing import check_idle
 
 
 async def to_event(event: threading.Event) -> None:
@@ -49,6 +50,7 @@ class Crowded:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.release()
         await self._stack.aclose()
+        check_idle(self.flavour.db)
         assert self.flavour.db.pool_status()[1:] == (0, 1, 0)
         await self.flavour.dispose()
 

@@ -11,6 +11,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 
 from support.flavours import FLAVOURS, MARIADB, Flavour, Observer, connect_mariadb
 from support.models import create_tables
+from unitwork.testing import check_idle
 
 
 def url_of(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -43,13 +44,8 @@ def empty_tables(url: str) -> None:
 
 async def check_nothing_is_left(flavour: Flavour) -> None:
     """No connection checked out, none idle in transaction, no unit, no task."""
-    status = flavour.db.pool_status()
-    assert status.checked_out == 0, f"a connection leaked: {status}"
-    assert status.waiting == 0, f"a unit still waits: {status}"
-    assert not flavour.db._source._units, "a unit was not ended"
+    check_idle(flavour.db)
     assert Observer(flavour.url).in_transaction() == []
-    gate = flavour.db._source.factory.gate
-    assert gate is None or gate._free == gate.size, "a place was not given back"
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     ours = [t for t in tasks if "unitwork" in repr(t.get_coro())]
     assert not ours, f"tasks are left: {ours}"
