@@ -9,6 +9,7 @@ import pytest
 
 from support.databases import check_nothing_is_left, empty_tables
 from support.flavours import MARIADB
+from support.mortals import Mortal
 from support.pairs import Pair, another_database, proxied
 from support.pool import eventually
 from support.twophase import end_by_hand
@@ -37,9 +38,16 @@ def second_mariadb(mariadb: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def mortal() -> Iterator[Mortal]:
+    mortal = Mortal()
+    yield mortal
+    mortal.close()
+
+
 @pytest.fixture(params=PAIRS, ids="+".join)
 async def pair(
-    request: pytest.FixtureRequest, anyio_backend: str
+    request: pytest.FixtureRequest, mortal: Mortal, anyio_backend: str
 ) -> AsyncIterator[Pair]:
     one, other = request.param
     urls = []
@@ -54,6 +62,7 @@ async def pair(
         for side in (first, second_side):
             empty_tables(side.direct)
         pair = Pair(first, second_side)
+        pair.mortal = mortal
         yield pair
         for side in pair.sides:
             await eventually(lambda side=side: not side.observer.in_transaction())

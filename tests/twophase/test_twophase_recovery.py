@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from asyncio.subprocess import create_subprocess_exec
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +17,6 @@ from support.lifespan import Life
 from support.pairs import COMMIT, PREPARE, Pair, Side
 from support.pool import eventually
 from support.proxy import Line
-from support.servers import TESTS
 from support.twophase import add, back_in_reach, end_by_hand, only_pairs, recover_all
 from unitwork import arecover, recovery
 from unitwork._branch import Branch
@@ -37,45 +33,26 @@ ALL = (["one"], ["one"])
 # A process that dies in the middle
 
 
-SERVED = """
-import asyncio, os
-from support.asgi import call
-from support.flavours import Flavour, kind_of
-from support.models import add_item
-from support.pairs import Pair, Side
-
-async def main():
-    sides = []
-    for database in ("first", "second"):
-        name, url = os.environ[database].split()
-        db = kind_of(name)(url, name=database)
-        sides.append(Side(Flavour(name, url, db), None, url))
-    await call(Pair(*sides).app(add_item, add_item), "POST", "/")
-
-asyncio.run(main())
-"""
-
-
 async def kill_at(pair: Pair, which: int, words: tuple[bytes, ...]) -> None:
     """Let another process do the work, and kill it before it says *words*."""
     killed = asyncio.Event()
 
     def kill(line: Line) -> None:
-        process.kill()
+        pair.mortal.kill()
         killed.set()
         for side in pair.sides:
             side.proxy.swallow()
 
     pair.sides[which].trap(words, kill)
     served = {s.name: f"{s.flavour.name} {s.flavour.url}" for s in pair.sides}
-    paths = os.pathsep.join([str(TESTS), *sys.path])
-    process = await create_subprocess_exec(
-        *(sys.executable, "-c", SERVED),
-        env={**os.environ, "PYTHONPATH": paths, **served},
-    )
-    async with asyncio.timeout(20):
-        await killed.wait()
-        await process.wait()
+    pair.mortal.start(served)
+    try:
+        await asyncio.wait_for(killed.wait(), 20)
+    except BaseException:
+        pair.mortal.kill()
+        raise
+    finally:
+        pair.mortal.wait()
     for side in pair.sides:
         side.proxy.forward()
 
