@@ -21,6 +21,7 @@ from unitwork import DBSessionMiddleware
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
+
 one_of_each_colour = only("psycopg", "asyncpg")
 each_server = pytest.mark.parametrize("serve", SERVERS)
 

@@ -14,6 +14,7 @@ from unitwork._drive import Plan, run
 from unitwork._ends import conclude, end_message
 
 pytestmark = pytest.mark.anyio
+
 FAILURES = [LookupError, KeyboardInterrupt, asyncio.CancelledError]
 
 

@@ -13,6 +13,7 @@ from unitwork import CommitUnknownError, Outcome, PartialCommitError
 from unitwork._plan import finish
 
 pytestmark = pytest.mark.anyio
+
 FAILURES = [LookupError, KeyboardInterrupt, asyncio.CancelledError]
 
 

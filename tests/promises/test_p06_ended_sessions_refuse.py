@@ -26,6 +26,7 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
+
 each_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
 
 ASYNC_USES: dict[str, Callable[[Any], Awaitable[Any]]] = {

@@ -19,6 +19,7 @@ from support.models import add_item, names
 from unitwork import PoolStatus
 
 pytestmark = pytest.mark.anyio
+
 one_of_each = only("sqlite3", "aiosqlite")
 
 

@@ -28,6 +28,7 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
+
 one_of_each = only("sqlite3", "aiosqlite")
 
 

@@ -18,6 +18,7 @@ from support.flavours import ASYNC, SYNC, Flavour, Observer, only
 from support.models import Item, add_item
 
 pytestmark = pytest.mark.anyio
+
 one_of_each = only("sqlite3", "aiosqlite")
 
 

@@ -14,6 +14,10 @@ from support.models import add_item
 from support.pairs import Pair, Side
 from unitwork import arecover
 
+NOTHING: tuple[list[str], list[str]] = ([], [])
+ALL = (["one"], ["one"])
+SOME = (("psycopg", "psycopg"), ("asyncpg", "asyncmy"), ("pymysql", "asyncmy"))
+
 
 def only_pairs(*pairs: tuple[str, str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("pair", pairs, indirect=True, ids="+".join)

@@ -9,21 +9,25 @@ import pytest
 
 from support.pairs import COMMIT, PREPARE, Pair, Side
 from support.proxy import Line
-from support.twophase import add, back_in_reach, only_pairs, recover_all
+from support.twophase import (
+    ALL,
+    NOTHING,
+    SOME,
+    add,
+    back_in_reach,
+    only_pairs,
+    recover_all,
+)
 from unitwork import CommitUnknownError, DatabaseSettings, Outcome, PartialCommitError
 
 pytestmark = pytest.mark.anyio
+
 GIVING_UP = DatabaseSettings(verify_timeout=0.5)
 IMPATIENT = DatabaseSettings(commit_timeout=1.0)
-SOME = (("psycopg", "psycopg"), ("asyncpg", "asyncmy"), ("pymysql", "asyncmy"))
 
 
 def cut(line: Line) -> None:
     line.cut()
-
-
-NOTHING: tuple[list[str], list[str]] = ([], [])
-ALL = (["one"], ["one"])
 
 
 @pytest.mark.parametrize("on_answer", [False, True])

@@ -15,14 +15,11 @@ from support.asgi import call
 from support.models import Item, add_item, add_orphan, names
 from support.pages import statements
 from support.pairs import COMMIT, PREPARE, Pair
-from support.twophase import add, only_pairs
+from support.twophase import ALL, NOTHING, add, only_pairs
 from support.websocket import Socket
 from unitwork import DBSessionMiddleware, Outcome, UsageError, transactional
 
 pytestmark = pytest.mark.anyio
-
-NOTHING: tuple[list[str], list[str]] = ([], [])
-ALL = (["one"], ["one"])
 
 
 # What it does

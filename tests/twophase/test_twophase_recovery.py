@@ -17,17 +17,22 @@ from support.lifespan import Life
 from support.pairs import COMMIT, PREPARE, Pair, Side
 from support.pool import eventually
 from support.proxy import Line
-from support.twophase import add, back_in_reach, end_by_hand, only_pairs, recover_all
+from support.twophase import (
+    ALL,
+    NOTHING,
+    SOME,
+    add,
+    back_in_reach,
+    end_by_hand,
+    only_pairs,
+    recover_all,
+)
 from unitwork import arecover, recovery
 from unitwork._branch import Branch
 from unitwork._twophase import Order
 from unitwork.recovery import _call, _recovering, _Wait
 
 pytestmark = pytest.mark.anyio
-SOME = (("psycopg", "psycopg"), ("asyncpg", "asyncmy"), ("pymysql", "asyncmy"))
-
-NOTHING: tuple[list[str], list[str]] = ([], [])
-ALL = (["one"], ["one"])
 
 
 # A process that dies in the middle

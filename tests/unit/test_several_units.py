@@ -27,6 +27,7 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
+
 with_room = only("psycopg", "psycopg-async", "asyncpg")
 """Where one unit may write while another does."""
 
