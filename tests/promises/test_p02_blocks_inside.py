@@ -13,7 +13,7 @@ from support.asgi import call
 from support.failures import OurError, adding, answer_teapot, ok, raising
 from support.flavours import Flavour, Observer, everywhere
 from support.models import add_item
-from unitwork import DBSessionMiddleware, UnexpectedRollbackError, current_unit
+from unitwork import UnexpectedRollbackError, current_unit
 
 pytestmark = pytest.mark.anyio
 
@@ -29,13 +29,6 @@ def nesting(flavour: Flavour, nested: str, *, fails: bool = True) -> Any:
         return "fine"
 
     return endpoint
-
-
-@pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    return app
 
 
 @everywhere

@@ -14,7 +14,6 @@ from support.asgi import Message, call
 from support.flavours import ASYNC, Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import add_item, names
-from support.pool import impatient
 from unitwork import (
     DBSessionMiddleware,
     SessionEndedError,
@@ -23,12 +22,6 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def hasty(flavour: Flavour) -> AsyncIterator[Flavour]:
-    async with impatient(flavour) as hasty:
-        yield hasty
 
 
 @pytest.fixture
@@ -209,13 +202,6 @@ class Late:
 @pytest.fixture
 def late(flavour: Flavour) -> Late:
     return Late(flavour)
-
-
-@pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    return app
 
 
 @everywhere
