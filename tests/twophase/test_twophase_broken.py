@@ -22,7 +22,7 @@ from unitwork import CommitUnknownError, DatabaseSettings, Outcome, PartialCommi
 
 pytestmark = pytest.mark.anyio
 
-GIVING_UP = DatabaseSettings(verify_timeout=0.5)
+GIVING_UP = DatabaseSettings(verify_timeout=0.2)
 IMPATIENT = DatabaseSettings(commit_timeout=1.0)
 
 
