@@ -1,7 +1,7 @@
 """Run the Python blocks of README.md and docs/: a page is one module.
 
 Each page runs in a temporary working directory of its own. Code that is to be shown
-and not run stands in a ```py block, and tests/test_docs.py counts those.
+and not run stands in a ```py block, and tests/public/test_docs.py counts those.
 """
 
 import gc

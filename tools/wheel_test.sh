@@ -25,4 +25,4 @@ cd "$work/suite"
 echo "the wheel with its extras: the promises, on SQLite"
 "$venv" -m pip install -qq -c "$OLDPWD/constraints.txt" "${wheel}[test]"
 env -u UNITWORK_TEST_POSTGRESQL "$venv" -m pytest -q -p no:cacheprovider \
-    -k "not psycopg and not asyncpg and not pymysql and not asyncmy" tests/promises tests/test_layers.py tests/test_twins.py
+    -k "not psycopg and not asyncpg and not pymysql and not asyncmy" tests/promises tests/public/test_layers.py tests/public/test_twins.py

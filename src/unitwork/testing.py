@@ -1,4 +1,4 @@
-"""For tests of applications: a COMMIT that fails on cue."""
+"""For tests of applications: a COMMIT that fails on cue, a check for leaks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .database import AsyncDatabase, Database
 from .errors import UsageError
 from .retry import waits
 
-__all__ = ["CommitFault", "commit_faults", "no_waits"]
+__all__ = ["CommitFault", "check_idle", "commit_faults", "no_waits"]
 
 
 @contextmanager
@@ -89,3 +89,35 @@ def commit_faults(
             event.remove(engine, "commit", commit)
     if waiting:
         raise AssertionError(f"{len(waiting)} of {len(faults)} faults found no COMMIT")
+
+
+def check_idle(*databases: Database[Any] | AsyncDatabase[Any]) -> None:
+    """Raise `AssertionError` unless each of *databases* is idle.
+
+    A database is idle when no connection is checked out of its pool, no unit of work is
+    open, none waits for a connection, and no permit of the admission gate is held. Only
+    the state of this process is read: no statement is sent, and nothing is waited for.
+
+    Raises `UsageError` for anything that is no `Database` or `AsyncDatabase`.
+
+    .. versionadded:: 0.2
+    """
+    for db in databases:
+        if not isinstance(db, Database | AsyncDatabase):
+            raise UsageError(f"{db!r} is no database; give a Database or AsyncDatabase")
+        in_use = [f"{what}: {count}" for what, count in _in_use(db).items() if count]
+        if in_use:
+            raise AssertionError(
+                f"database {db.name!r} is not idle: {', '.join(in_use)}"
+            )
+
+
+def _in_use(db: Database[Any] | AsyncDatabase[Any]) -> dict[str, int]:
+    source, status = db._source, db.pool_status()
+    gate = source.factory.gate
+    return {
+        "connections checked out": status.checked_out,
+        "units of work open": len(source._units),
+        "units of work waiting": status.waiting,
+        "permits held": gate.size - gate._free if gate and gate.size else 0,
+    }

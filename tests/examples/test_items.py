@@ -17,8 +17,8 @@ import httpx
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from conftest import ASYNC, EVERY, SYNC, check_nothing_is_left, url_of
-from support.flavours import Flavour, Observer
+from support.databases import check_nothing_is_left, url_of
+from support.flavours import ASYNC, EVERY, SYNC, Flavour, Observer
 
 LAMP = {"name": "Lamp", "price": 35.5, "tax": 3.25, "owner_id": 1}
 TOO_MUCH_TAX = {**LAMP, "tax": 35.51}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from support.flavours import FLAVOURS, kind_of
 from support.pool import eventually
 from support.proxy import Proxy
 from unitwork import AsyncDatabase, DatabaseSettings, DBSessionMiddleware
+from unitwork.testing import check_idle
 
 POOL = 5
 LIMIT = 15.0
@@ -62,10 +63,9 @@ class Stage:
             pool_timeout=LIMIT / 2,
         )
         self._serve()
-        engine: Engine = self.db._source.factory.engine
-        event.listen(engine, "connect", self._connected)
-        event.listen(engine, "checkout", self._checked_out)
-        event.listen(engine, "checkin", self._checked_in)
+        event.listen(self.engine, "connect", self._connected)
+        event.listen(self.engine, "checkout", self._checked_out)
+        event.listen(self.engine, "checkin", self._checked_in)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -117,6 +117,10 @@ class Stage:
 
     # Requests
 
+    @property
+    def engine(self) -> Engine:
+        return getattr(self.db.engine, "sync_engine", self.db.engine)
+
     async def request(self, path: str) -> Reply:
         method = "GET" if path.startswith("/read") else "POST"
         return await call(self.app, method, path)
@@ -134,19 +138,14 @@ class Stage:
     async def settle(self) -> list[str]:
         """Wait until nothing moves any more; gives what then still hangs: leaks."""
         self.proxy.for_newcomers.clear()
-        checks: dict[str, Callable[[], int]] = {
-            "held by the proxy": lambda: int(self.proxy.holding),
-            "checked out": lambda: self.db.pool_status().checked_out,
-            "units open": lambda: len(self.db._source._units),
-            "places taken": self._places_taken,
-            "busy on the server": lambda: len(self.outsider.busy()),
-        }
-        try:
-            await eventually(lambda: not any(left() for left in checks.values()))
-        except TimeoutError:
-            return [name for name, left in checks.items() for _ in range(left())]
-        return []
+        with suppress(TimeoutError):
+            await eventually(lambda: not self._leaks())
+        return self._leaks()
 
-    def _places_taken(self) -> int:
-        gate = self.db._source.factory.gate
-        return 0 if gate is None else gate.size - gate._free
+    def _leaks(self) -> list[str]:
+        leaks = ["held by the proxy"] * int(self.proxy.holding)
+        try:
+            check_idle(self.db)
+        except AssertionError as error:
+            leaks.append(str(error))
+        return leaks + ["busy on the server"] * len(self.outsider.busy())

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from conftest import POSTGRESQL, SERVERS, only
 from faults.stage import SETTINGS, Stage
 from faults.traps import Act, Fault
-from support.flavours import Flavour
+from support.flavours import POSTGRESQL, SERVERS, Flavour, only
 from support.proxy import Line
 from unitwork import CommitUnknownError, DatabaseSettings, classify
 
@@ -104,7 +103,7 @@ async def test_killed_before_commit_is_sent(stage: Stage) -> None:
     def kill(connection: Any) -> None:
         stage.outsider.kill(connection.connection.info["backend"])
 
-    event.listen(stage.db._source.factory.engine, "commit", kill, once=True)
+    event.listen(stage.engine, "commit", kill, once=True)
 
     await check_refused(stage)
 

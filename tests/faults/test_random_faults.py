@@ -11,10 +11,9 @@ import random
 import pytest
 from sqlalchemy import make_url
 
-from conftest import SERVERS, only
 from faults.plan import Plan, for_backend
 from faults.run import Run
-from support.flavours import Flavour
+from support.flavours import SERVERS, Flavour, only
 
 pytestmark = pytest.mark.anyio
 

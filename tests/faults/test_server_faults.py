@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
-from conftest import POSTGRESQL
 from faults.cluster import Cluster, cluster
 from faults.history import Report, Told
 from faults.plan import Plan
 from faults.run import Run
+from support.flavours import POSTGRESQL
 from unitwork._engine.commit_status import TransactionStatus
 
 pytestmark = pytest.mark.anyio

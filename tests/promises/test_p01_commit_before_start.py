@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
@@ -10,14 +9,7 @@ from sqlalchemy import select
 from support.asgi import Message, call
 from support.flavours import Flavour, Observer, everywhere, only
 from support.models import Item, add_item
-from unitwork import DBSessionMiddleware, UsageError
-
-
-@pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    return app
+from unitwork import UsageError
 
 
 async def seen_at_start(app: FastAPI, observer: Observer, path: str) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
@@ -16,73 +14,27 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 
-from conftest import everywhere, only
 from support.asgi import Message, call
-from support.endpoints import (
-    Body,
-    serve_bare,
-    serve_fastapi,
-    serve_starlette,
-    yielding,
+from support.endpoints import serve_bare, serve_fastapi, serve_starlette, yielding
+from support.failures import (
+    OurError,
+    PolicyError,
+    adding,
+    answer_ok,
+    answer_teapot,
+    ok,
+    raising,
 )
-from support.flavours import Flavour, Observer
+from support.flavours import FEW, Flavour, Observer, everywhere
 from support.models import add_item
-from unitwork import (
-    DBSessionMiddleware,
-    Ending,
-    Outcome,
-    UnexpectedRollbackError,
-    UnitOfWork,
-    current_unit,
-)
+from unitwork import DBSessionMiddleware
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 FRAMEWORKS = [serve_fastapi, serve_starlette]
 
-
-class OurError(Exception):
-    pass
-
-
-class PolicyError(Exception):
-    pass
-
-
-async def answer_ok(request: Request, error: Exception) -> Response:
-    return PlainTextResponse("never mind")
-
-
-def answer_teapot(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": type(error).__name__}, 418)
-
-
 HANDLERS = {OurError: answer_ok, PolicyError: answer_teapot}
-
-
-def adding(then: Callable[[], Any], name: str = "one") -> Body:
-    """Give a body that adds an item and does *then*."""
-
-    def body(session: Session) -> Any:
-        add_item(session, name)
-        return then()
-
-    return body
-
-
-def raising(kind: type[Exception], *args: Any) -> Callable[[], NoReturn]:
-    def fail() -> NoReturn:
-        raise kind(*args)
-
-    return fail
-
-
-def ok() -> Response:
-    return PlainTextResponse("ok")
-
 
 RAISED = [
     pytest.param(raising(HTTPException, 400), 400, id="raised-400"),
@@ -274,300 +226,6 @@ async def test_a_dependency_that_swallows_the_error_rescues_nothing(
     reply = await call(app, "POST", "/")
 
     assert (reply.status, observer.names()) == (500, [])
-
-
-# The policy
-
-
-@FEW
-async def test_the_policy_is_told_what_happened(flavour: Flavour) -> None:
-    seen: list[Ending] = []
-
-    def policy(ending: Ending) -> bool:
-        seen.append(ending)
-        return False
-
-    body = adding(raising(HTTPException, 404))
-    app = serve_fastapi(flavour, body, commit_when=policy)
-    await call(app, "POST", "/?a=b")
-
-    (ending,) = seen
-    assert (ending.status, ending.method, ending.path) == (404, "POST", "/")
-    assert isinstance(ending.exception, HTTPException)
-
-
-@FEW
-async def test_the_policy_of_the_middleware_decides(
-    flavour: Flavour, observer: Observer
-) -> None:
-    app = FastAPI()
-    app.add_middleware(
-        DBSessionMiddleware, db=flavour.db, commit_when=lambda e: e.status != 200
-    )
-    app.post("/bad")(flavour.endpoint(adding(raising(HTTPException, 400), "bad")))
-    app.post("/good")(flavour.endpoint(adding(ok, "good")))
-
-    replies = [await call(app, "POST", path) for path in ("/bad", "/good")]
-
-    assert [reply.status for reply in replies] == [400, 200]
-    assert observer.names() == ["bad"]
-
-
-@FEW
-async def test_the_policy_is_asked_once(flavour: Flavour, observer: Observer) -> None:
-    asked: list[Ending] = []
-
-    def policy(ending: Ending) -> bool:
-        asked.append(ending)
-        return True
-
-    async def bare(scope: Message, receive: Any, send: Any) -> None:
-        session = await flavour.db.session(scope)
-        await flavour.do(session, partial(add_item, name="before"))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await flavour.do(session, partial(add_item, name="meanwhile"))
-        await send({"type": "http.response.body", "body": b""})
-
-    app = DBSessionMiddleware(bare, flavour.db, commit_when=policy)
-    await call(app, "POST", "/")
-
-    assert len(asked) == 1
-    assert observer.names() == ["before", "meanwhile"]
-
-
-@FEW
-@pytest.mark.parametrize("serve", FRAMEWORKS)
-async def test_a_policy_that_raises_rolls_back_and_is_answered_by_the_handlers(
-    flavour: Flavour, observer: Observer, serve: Any
-) -> None:
-    def policy(ending: Ending) -> bool:
-        raise PolicyError
-
-    app = serve(flavour, adding(ok), handlers=HANDLERS, commit_when=policy)
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, reply.complete) == (418, True)
-    assert reply.json == {"error": "PolicyError"}
-    assert observer.names() == []
-
-
-# What the unit says
-
-
-@everywhere
-async def test_rollback_only_keeps_the_response_and_drops_the_work(
-    flavour: Flavour, observer: Observer
-) -> None:
-    units: list[UnitOfWork] = []
-
-    def dry_run() -> Response:
-        units.append(current_unit())
-        current_unit().rollback_only("dry run")
-        return ok()
-
-    reply = await call(serve_fastapi(flavour, adding(dry_run)), "POST", "/")
-
-    assert (reply.status, reply.body, observer.names()) == (200, b"ok", [])
-    assert (units[0].outcome, units[0].reason) == (Outcome.ROLLED_BACK, "dry run")
-
-
-FORBIDDEN = [
-    pytest.param(raising(HTTPException, 401), id="raised"),
-    pytest.param(partial(JSONResponse, {}, 401), id="returned"),
-]
-
-
-@FEW
-@pytest.mark.parametrize("serve", FRAMEWORKS)
-@pytest.mark.parametrize("refuse", FORBIDDEN)
-async def test_commit_anyway_counts_the_failed_log_in(
-    flavour: Flavour, observer: Observer, serve: Any, refuse: Any
-) -> None:
-    def log_in(session: Session) -> Any:
-        add_item(session, "failed log-in")
-        current_unit().commit_anyway()
-        return refuse()
-
-    reply = await call(serve(flavour, log_in), "POST", "/")
-
-    assert (reply.status, observer.names()) == (401, ["failed log-in"])
-
-
-async def test_commit_anyway_does_not_help_an_exception_nobody_handles(
-    flavour: Flavour, observer: Observer
-) -> None:
-    def body(session: Session) -> None:
-        add_item(session)
-        current_unit().commit_anyway()
-        raise OurError
-
-    reply = await call(serve_fastapi(flavour, body), "POST", "/")
-
-    assert (reply.status, observer.names()) == (500, [])
-
-
-@FEW
-@pytest.mark.parametrize("refuse", FORBIDDEN)
-@pytest.mark.parametrize("order", ["rollback first", "commit first"])
-async def test_rollback_only_wins_over_commit_anyway(
-    flavour: Flavour, observer: Observer, refuse: Any, order: str
-) -> None:
-    def both() -> Any:
-        calls = [current_unit().rollback_only, current_unit().commit_anyway]
-        for ask in calls if order == "rollback first" else reversed(calls):
-            ask()
-        return refuse()
-
-    reply = await call(serve_fastapi(flavour, adding(both)), "POST", "/")
-
-    assert (reply.status, observer.names()) == (401, [])
-
-
-async def test_rollback_only_from_a_before_commit_hook_counts(
-    flavour: Flavour, observer: Observer
-) -> None:
-    def late() -> Response:
-        unit = current_unit()
-        unit.before_commit(unit.rollback_only, "checked: no")
-        return ok()
-
-    reply = await call(serve_fastapi(flavour, adding(late)), "POST", "/")
-
-    assert (reply.status, observer.names()) == (200, [])
-
-
-# Blocks inside the request
-
-
-def nesting(flavour: Flavour, nested: str, *, fails: bool = True) -> Any:
-    """A FastAPI endpoint: an item, then a block that adds one, raises, is swallowed."""
-    inner = adding(raising(OurError) if fails else ok, "inner")
-
-    async def endpoint() -> str:
-        await flavour.do(flavour.db.current, partial(add_item, name="outer"))
-        with suppress(OurError):
-            await flavour.work(inner, nested=nested)
-        return "fine"
-
-    return endpoint
-
-
-@pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    return app
-
-
-@everywhere
-async def test_an_error_swallowed_around_a_joined_block_is_no_success(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    app.post("/")(nesting(flavour, "join"))
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, reply.complete) == (500, True)
-    assert isinstance(reply.error, UnexpectedRollbackError)
-    assert isinstance(reply.error.__cause__, OurError)
-    assert observer.names() == []
-
-
-async def test_the_app_can_answer_the_swallowed_error(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    app.post("/")(nesting(flavour, "join"))
-    app.add_exception_handler(UnexpectedRollbackError, answer_teapot)
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, reply.complete, reply.error) == (418, True, None)
-    assert observer.names() == []
-
-
-async def test_a_joined_block_that_raised_hides_no_other_error(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    @app.post("/")
-    async def endpoint() -> None:
-        await flavour.work(adding(raising(HTTPException, 422)), nested="join")
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, reply.error, observer.names()) == (422, None, [])
-
-
-async def test_commit_anyway_saves_nothing_from_a_joined_block_that_raised(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    endpoint = nesting(flavour, "join")
-
-    @app.post("/", status_code=401)
-    async def refuse() -> str:
-        current_unit().commit_anyway()
-        await endpoint()
-        return "no"
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, reply.error, observer.names()) == (401, None, [])
-
-
-@everywhere
-async def test_an_error_swallowed_around_a_savepoint_costs_the_savepoint_alone(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    app.post("/")(nesting(flavour, "savepoint"))
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, observer.names()) == (200, ["outer"])
-
-
-@everywhere
-@pytest.mark.parametrize("nested", ["join", "savepoint"])
-async def test_a_block_inside_the_request_is_lost_with_it(
-    app: FastAPI, flavour: Flavour, observer: Observer, nested: str
-) -> None:
-    endpoint = nesting(flavour, nested, fails=False)
-
-    @app.post("/")
-    async def fail() -> None:
-        await endpoint()
-        raise HTTPException(400)
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, observer.names()) == (400, [])
-
-
-@everywhere
-async def test_a_block_of_its_own_stays_though_the_request_fails(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    @app.post("/")
-    async def endpoint() -> None:
-        await flavour.work(partial(add_item, name="audit"), nested="own")
-        await flavour.do(flavour.db.current, add_item)
-        raise HTTPException(400)
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, observer.names()) == (400, ["audit"])
-
-
-async def test_a_block_of_its_own_that_raised_costs_the_request_nothing(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    @app.post("/")
-    async def endpoint() -> None:
-        with pytest.raises(OurError):
-            await flavour.work(adding(raising(OurError)), nested="own")
-        await flavour.do(flavour.db.current, partial(add_item, name="mine"))
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, observer.names()) == (200, ["mine"])
 
 
 # Between us and the application

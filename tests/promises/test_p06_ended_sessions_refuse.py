@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 
-from conftest import ASYNC, SYNC, everywhere, only
-from support.asgi import Message, Reply, call
-from support.flavours import Flavour, Observer
+from support.asgi import Message, call
+from support.flavours import ASYNC, Flavour, Observer, everywhere, only
 from support.models import Item, add_item
 from support.pool import check_pool_is_whole, eventually
+from support.uses import USES, Use, serve_background, some_use
 from unitwork import (
     DBSessionMiddleware,
     MissingSessionError,
@@ -27,29 +27,7 @@ from unitwork import (
 
 pytestmark = pytest.mark.anyio
 
-Use = Callable[[Session], Any]
-USES: dict[str, Use] = {
-    "add": lambda session: session.add(Item(name="late")),
-    "add_all": lambda session: session.add_all([Item(name="late")]),
-    "begin": lambda session: session.begin(),
-    "begin_nested": lambda session: session.begin_nested(),
-    "bulk_save_objects": lambda session: session.bulk_save_objects([Item(name="late")]),
-    "commit": lambda session: session.commit(),
-    "connection": lambda session: session.connection(),
-    "execute": lambda session: session.execute(text("SELECT 1")),
-    "get": lambda session: session.get(Item, 1),
-    "get_one": lambda session: session.get_one(Item, 1),
-    "merge": lambda session: session.merge(Item(id=1, name="late")),
-    "prepare": lambda session: session.prepare(),
-    "query": lambda session: session.query(Item).all(),
-    "refresh": lambda session: session.refresh(Item(id=1, name="late")),
-    "scalar": lambda session: session.scalar(select(Item)),
-    "scalars": lambda session: session.scalars(select(Item)),
-}
 each_use = pytest.mark.parametrize("use", USES.values(), ids=USES)
-some_use = pytest.mark.parametrize(
-    "use", [USES[name] for name in ("add", "execute", "commit")]
-)
 
 ASYNC_USES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "begin": lambda session: session.begin().start(),
@@ -64,13 +42,6 @@ ASYNC_USES: dict[str, Callable[[Any], Awaitable[Any]]] = {
 }
 REMEDY = r"`(async )?with db\.transaction\(\) as session:`"
 refuses = pytest.raises(SessionEndedError, match=REMEDY)
-
-
-@pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    return app
 
 
 class Captured:
@@ -180,137 +151,6 @@ async def test_a_unit_that_never_began_is_over_all_the_same(
 
     with refuses:
         await captured.use(USES["execute"])
-
-
-# In what the endpoint has left running
-
-
-def serve_background(flavour: Flavour, app: FastAPI, task: Callable[..., Any]) -> None:
-    """Run *task*, with the request and its session, as a background task."""
-    injected = Depends(flavour.db.session)
-
-    @app.post("/")
-    async def endpoint(
-        request: Request, tasks: BackgroundTasks, session: Any = injected
-    ) -> None:
-        await flavour.do(session, lambda s: add_item(s).id)
-        tasks.add_task(task, request, session)
-
-
-LATE: dict[str, Callable[[Flavour, Request], Any]] = {
-    "request.state.db": lambda flavour, request: request.state.db,
-    "db.current": lambda flavour, request: flavour.db.current,
-    "current_unit()": lambda flavour, request: current_unit(),
-}
-
-
-@everywhere
-@some_use
-async def test_a_background_task_can_not_use_it(
-    app: FastAPI, flavour: Flavour, observer: Observer, use: Use
-) -> None:
-    async def task(request: Request, session: Any) -> None:
-        await flavour.do(session, use)
-
-    serve_background(flavour, app, task)
-    reply = await call(app, "POST", "/")
-
-    assert_refused(reply)
-    await check_pool_is_whole(flavour)
-    assert observer.names() == ["one"]
-
-
-@only(*SYNC)
-async def test_a_sync_background_task_can_not_use_it(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    serve_background(flavour, app, lambda request, session: add_item(session, "late"))
-
-    assert_refused(await call(app, "POST", "/"))
-    await check_pool_is_whole(flavour)
-    assert observer.names() == ["one"]
-
-
-@pytest.mark.parametrize("way", LATE.values(), ids=LATE)
-@pytest.mark.parametrize("coloured", [False, True], ids=["sync", "async"])
-async def test_a_background_task_finds_no_session(
-    app: FastAPI,
-    flavour: Flavour,
-    way: Callable[[Flavour, Request], Any],
-    coloured: bool,
-) -> None:
-    def task(request: Request, session: Any) -> None:
-        way(flavour, request)
-
-    async def async_task(request: Request, session: Any) -> None:
-        way(flavour, request)
-
-    serve_background(flavour, app, (task, async_task)[coloured])
-
-    assert_refused(await call(app, "POST", "/"))
-
-
-async def test_a_background_task_is_not_given_a_session(
-    app: FastAPI, flavour: Flavour
-) -> None:
-    async def task(request: Request, session: Any) -> None:
-        await flavour.db.session(request)
-
-    serve_background(flavour, app, task)
-
-    assert_refused(await call(app, "POST", "/"))
-
-
-@everywhere
-async def test_a_background_task_may_open_a_unit_of_its_own(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    async def task(request: Request, session: Any) -> None:
-        await flavour.work(lambda s: add_item(s, "by the task").id)
-
-    serve_background(flavour, app, task)
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, reply.error) == (200, None)
-    assert observer.names() == ["one", "by the task"]
-
-
-@everywhere
-async def test_a_task_that_the_endpoint_has_spawned_can_not_use_it(
-    app: FastAPI, flavour: Flavour, observer: Observer
-) -> None:
-    answered = asyncio.Event()
-    spawned: list[asyncio.Task[Any]] = []
-
-    async def late() -> None:
-        session = flavour.db.current
-        await answered.wait()
-        await flavour.do(session, USES["add"])
-
-    async def later() -> None:
-        await answered.wait()
-        await flavour.do(flavour.db.current, USES["add"])
-
-    @app.post("/")
-    async def endpoint() -> None:
-        await flavour.do(flavour.db.current, lambda s: add_item(s).id)
-        spawned.extend(asyncio.create_task(work()) for work in (late, later))
-        await asyncio.sleep(0)
-
-    await call(app, "POST", "/")
-    answered.set()
-    errors = await asyncio.gather(*spawned, return_exceptions=True)
-
-    assert [type(error) for error in errors] == [SessionEndedError] * 2
-    await check_pool_is_whole(flavour)
-    assert observer.names() == ["one"]
-
-
-def assert_refused(reply: Reply) -> None:
-    """The client has its whole answer, and the task was told off."""
-    assert (reply.status, reply.complete) == (200, True)
-    assert isinstance(reply.error, SessionEndedError)
-    assert "db.transaction()" in str(reply.error)
 
 
 # After a block

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,20 +15,13 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from sqlalchemy import event, make_url
 from sqlalchemy.orm import Session
-from starlette.requests import ClientDisconnect
 
-from conftest import SERVERS, everywhere, only
 from support.asgi import Message, Reply, call
 from support.cancelling import KINDS, Kind, at_each_suspension
-from support.flavours import Flavour, Observer
+from support.flavours import SERVERS, Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import Item, add_item, names
-from support.pool import (
-    check_pool_is_whole,
-    drop_idle_connections,
-    eventually,
-    impatient,
-)
+from support.pool import check_pool_is_whole, drop_idle_connections, eventually
 from unitwork import DBSessionMiddleware, current_unit
 
 pytestmark = [
@@ -189,12 +182,6 @@ async def test_cancelled_at_random_moments_they_lose_nothing_that_was_acknowledg
 # Inside a statement
 
 
-@pytest.fixture
-async def hasty(flavour: Flavour) -> AsyncIterator[Flavour]:
-    async with impatient(flavour) as hasty:
-        yield hasty
-
-
 def serve_held(flavour: Flavour, hold: Hold) -> FastAPI:
     def endpoint(session: Session) -> None:
         add_item(session, "before")
@@ -267,130 +254,6 @@ async def test_cancelled_while_it_waits_for_the_write_lock_it_leaves_nothing_beh
 
 
 # A client that leaves
-
-
-@everywhere
-async def test_a_client_that_leaves_a_stream_takes_its_work_along(
-    flavour: Flavour, observer: Observer
-) -> None:
-    gone = asyncio.Event()
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-
-    @app.post("/")
-    async def stream() -> StreamingResponse:
-        session = flavour.db.current
-
-        async def body() -> Any:
-            yield b"a"
-            await flavour.do(session, lambda s: add_item(s).id)
-            gone.set()
-            await asyncio.Event().wait()
-
-        return StreamingResponse(body())
-
-    reply = await call(app, "POST", "/", gone=gone)
-
-    assert (reply.body, reply.complete, reply.error) == (b"a", False, None)
-    await check_pool_is_whole(flavour)
-    assert observer.names() == []
-
-
-@everywhere
-async def test_a_client_that_leaves_while_a_stream_queries_takes_its_work_along(
-    hasty: Flavour, observer: Observer
-) -> None:
-    gone = asyncio.Event()
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=hasty.db)
-
-    with holding(hasty) as hold:
-
-        @app.post("/")
-        async def stream() -> StreamingResponse:
-            session = hasty.db.current
-
-            async def body() -> Any:
-                await hasty.do(session, lambda s: add_item(s).id)
-                yield b"a"
-                yield await hasty.do(session, hold.execute)
-                await checkpoint()
-
-            return StreamingResponse(body())
-
-        async with running(call(app, "POST", "/", gone=gone)) as request:
-            await hold.reached()
-            gone.set()
-            await checkpoint()
-            hold.release()
-            reply = await request
-
-    assert not reply.complete
-    assert observer.names() == []
-
-
-async def test_a_client_that_is_found_gone_takes_the_work_of_a_stream_along(
-    flavour: Flavour, observer: Observer
-) -> None:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-
-    @app.post("/")
-    async def stream() -> StreamingResponse:
-        session = flavour.db.current
-
-        async def body() -> Any:
-            yield b"a"
-            await flavour.do(session, lambda s: add_item(s).id)
-            yield b"b"
-
-        return StreamingResponse(body())
-
-    def leave(message: Message) -> None:
-        {b"b": broken_pipe}.get(message.get("body", b""), str)()
-
-    reply = await call(
-        app,
-        "POST",
-        "/",
-        on_message=leave,
-        asgi={"version": "3.0", "spec_version": "2.4"},
-    )
-
-    assert (reply.body, type(reply.error)) == (b"a", ClientDisconnect)
-    await check_pool_is_whole(flavour)
-    assert observer.names() == []
-
-
-def broken_pipe() -> None:
-    raise BrokenPipeError
-
-
-@everywhere
-async def test_a_stream_that_fails_half_way_rolls_its_own_part_back(
-    flavour: Flavour, observer: Observer
-) -> None:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-
-    @app.post("/")
-    async def stream() -> StreamingResponse:
-        session = flavour.db.current
-        await flavour.do(session, lambda s: add_item(s, "before the start").id)
-
-        async def body() -> Any:
-            yield b"a"
-            await flavour.do(session, lambda s: add_item(s, "in the stream").id)
-            raise LookupError
-
-        return StreamingResponse(body())
-
-    reply = await call(app, "POST", "/")
-
-    assert (reply.status, reply.complete) == (200, False)
-    assert isinstance(reply.error, LookupError)
-    await check_pool_is_whole(flavour)
-    assert observer.names() == ["before the start"]
 
 
 @only("psycopg-async", "asyncpg", "asyncmy")

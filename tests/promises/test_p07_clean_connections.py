@@ -13,9 +13,8 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
-from conftest import MARIADB, SERVERS, everywhere, only
 from support.asgi import call
-from support.flavours import Flavour, Observer
+from support.flavours import MARIADB, SERVERS, Flavour, Observer, everywhere, only
 from support.holding import running
 from support.models import add_item, names
 from support.pool import check_pool_is_whole, impatient

@@ -10,12 +10,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI, HTTPException
 
-from conftest import ASYNC, everywhere, only
 from support.asgi import Message, call
-from support.flavours import Flavour, Observer
+from support.flavours import ASYNC, Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import add_item, names
-from support.pool import impatient
 from unitwork import (
     DBSessionMiddleware,
     SessionEndedError,
@@ -24,12 +22,6 @@ from unitwork import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def hasty(flavour: Flavour) -> AsyncIterator[Flavour]:
-    async with impatient(flavour) as hasty:
-        yield hasty
 
 
 @pytest.fixture
@@ -210,13 +202,6 @@ class Late:
 @pytest.fixture
 def late(flavour: Flavour) -> Late:
     return Late(flavour)
-
-
-@pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    return app
 
 
 @everywhere

@@ -17,10 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from conftest import only
 from support.asgi import ASGIApp, Message, Reply, call
 from support.endpoints import serve_fastapi
-from support.flavours import Flavour
+from support.flavours import Flavour, only
 from support.models import add_item
 from unitwork import DBSessionMiddleware, UnitOfWork, _drive, current_unit
 from unitwork._source import Source

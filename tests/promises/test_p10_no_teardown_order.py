@@ -11,17 +11,14 @@ from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, Response
 
-from conftest import ASYNC, SYNC, everywhere, only
 from support.asgi import Message, Reply, call
 from support.endpoints import Body, yielding
-from support.flavours import Flavour, Observer
+from support.flavours import ASYNC, FEW, SYNC, Flavour, Observer, everywhere, only
 from support.models import add_item, names
-from unitwork import DBSessionMiddleware, SessionEndedError
+from unitwork import SessionEndedError
 
 pytestmark = pytest.mark.anyio
 
-FEW = only("sqlite3", "asyncpg")
-"""Enough where no driver has a say; sync and async, and both databases."""
 
 SCOPES = ["request", "function"]
 
@@ -40,13 +37,6 @@ def adding(name: str) -> Body:
 def refuse(session: Session) -> None:
     add_item(session, "lost")
     raise HTTPException(409)
-
-
-@pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    return app
 
 
 async def post(app: FastAPI, observer: Observer) -> tuple[Reply, list[str]]:

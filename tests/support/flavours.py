@@ -46,6 +46,8 @@ def only(*names: str) -> pytest.MarkDecorator:
 
 
 everywhere = only(*EVERY, *MARIADB)
+FEW = only("sqlite3", "asyncpg")
+"""Enough where no driver has a say; sync and async, and both databases."""
 
 
 def kind_of(name: str) -> type[Database] | type[AsyncDatabase]:

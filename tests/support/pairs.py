@@ -159,6 +159,8 @@ SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY g
 class Pair:
     first: Side
     second: Side
+    mortal: Any = None
+    """The process that is killed in the middle, a `support.mortals.Mortal`."""
     units: list[UnitOfWork] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
 

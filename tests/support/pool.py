@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from anyio import to_thread
@@ -13,6 +14,7 @@ from sqlalchemy import text
 
 from support.flavours import Flavour, Observer
 from unitwork import DatabaseSettings
+from unitwork.testing import check_idle
 
 DEFERRED = {"unitwork_begin": "BEGIN"}  # five write locks are not to be had in SQLite
 
@@ -51,6 +53,21 @@ async def eventually(true: Callable[[], Any], *, seconds: float = 10.0) -> None:
             await asyncio.sleep(0.005)
 
 
+async def until_idle(flavour: Flavour) -> None:
+    """Wait until the database is idle; fail, and say why it is not, if that is late."""
+    with suppress(TimeoutError):
+        await eventually(partial(_is_idle, flavour.db))
+    check_idle(flavour.db)
+
+
+def _is_idle(db: Any) -> bool:
+    try:
+        check_idle(db)
+    except AssertionError:
+        return False
+    return True
+
+
 async def check_pool_is_whole(flavour: Flavour) -> None:
     """Nothing is checked out or idle in transaction, and every connection works."""
     observer = Observer(flavour.url)
@@ -74,7 +91,6 @@ async def impatient(
     another = another.another(settings=settings, **options)
     another.url = flavour.url  # for observers
     yield another
-    assert not another.db._source._units, "a unit was not ended"
-    await eventually(lambda: another.db.pool_status().checked_out == 0)
+    await until_idle(another)
     await check_pool_is_whole(another)
     await another.dispose()

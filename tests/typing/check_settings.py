@@ -5,7 +5,7 @@ from typing import assert_type
 from sqlalchemy import Connection
 
 from unitwork import AsyncDatabase, CommitVerifier, Database, DatabaseSettings
-from unitwork.testing import CommitFault, commit_faults
+from unitwork.testing import CommitFault, check_idle, commit_faults
 
 
 class Receipts:
@@ -32,3 +32,5 @@ with commit_faults(Database("sqlite://"), None, CommitFault.COMMITTED) as nothin
     assert_type(nothing, None)
 commit_faults(AsyncDatabase("sqlite+aiosqlite://"), ValueError())
 commit_faults(Database("sqlite://"), True)  # type: ignore[arg-type]
+check_idle(Database("sqlite://"), AsyncDatabase("sqlite+aiosqlite://"))
+check_idle("sqlite://")  # type: ignore[arg-type]

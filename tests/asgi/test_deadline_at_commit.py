@@ -1,0 +1,118 @@
+"""A deadline that passes while something is being committed: that is left to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy.orm import Session
+
+from support.asgi import Reply, call
+from support.flavours import POSTGRESQL, Flavour, Observer, only
+from support.models import add_item, names
+from support.proxy import Proxy
+from unitwork import DBSessionMiddleware, DeadlineExceededError, transactional
+from unitwork.fastapi import exception_handlers
+
+pytestmark = pytest.mark.anyio
+
+SOON = transactional(deadline=0.15)
+
+
+def serve(flavour: Flavour, endpoint: Callable[..., object]) -> FastAPI:
+    app = FastAPI(exception_handlers=exception_handlers)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.post("/")(endpoint)
+    return app
+
+
+@only(*POSTGRESQL)
+async def test_a_commit_under_way_stands(flavour: Flavour, observer: Observer) -> None:
+    def app(there: Flavour) -> FastAPI:
+        return serve(there, SOON(there.endpoint(lambda s: add_item(s).id)))
+
+    reply = await passing_at_commit(flavour, app)
+
+    assert (reply.status, observer.names()) == (200, ["one"])
+
+
+@only(*POSTGRESQL)
+async def test_a_commit_by_hand_under_way_stands_and_is_told_of(
+    flavour: Flavour, observer: Observer
+) -> None:
+    came_back = []
+
+    def by_hand(session: Session) -> None:
+        add_item(session)
+        session.commit()
+        came_back.append(True)
+
+    def app(there: Flavour) -> FastAPI:
+        @SOON
+        async def endpoint() -> None:
+            await there.do(there.db.current, by_hand)
+            await asyncio.Event().wait()
+
+        app = FastAPI()
+        app.add_middleware(DBSessionMiddleware, db=there.db)
+        app.post("/")(endpoint)
+        return app
+
+    reply = await passing_at_commit(flavour, app)
+
+    assert (came_back, observer.names()) == ([True], ["one"])
+    assert isinstance(reply.error, DeadlineExceededError)
+    assert "what it had not committed by hand was rolled back" in str(reply.error)
+
+
+@only("psycopg-async", "asyncpg")
+async def test_a_block_of_its_own_that_is_being_committed_stands(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def app(there: Flavour) -> FastAPI:
+        @SOON
+        async def endpoint() -> None:
+            await there.do(there.db.current, lambda s: add_item(s, "lost") and None)
+            await there.work(lambda session: add_item(session) and None)
+            await asyncio.Event().wait()
+
+        return serve(there, endpoint)
+
+    reply = await passing_at_commit(flavour, app)
+
+    assert (reply.status, observer.names()) == (504, ["one"])
+
+
+async def passing_at_commit(
+    flavour: Flavour, app: Callable[[Flavour], FastAPI]
+) -> Reply:
+    """Make a request; hold its first COMMIT till the deadline has passed."""
+    async with Proxy(flavour.url) as proxy:
+        there = replace(flavour, url=proxy.url).another()
+        await there.work(names)
+        held = asyncio.Event()
+
+        def hold() -> None:
+            for line in proxy.lines.values():
+                line.hold()
+            held.set()
+
+        proxy.when(b"COMMIT", hold)
+        task = asyncio.create_task(call(app(there), "POST", "/"))
+        await held.wait()
+        await after(0.3)
+        for line in proxy.lines.values():
+            line.release()
+        reply = await task
+        await there.dispose()
+    return reply
+
+
+async def after(seconds: float) -> None:
+    """Wait till a timer that was set before has gone off, and what it does is done."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()

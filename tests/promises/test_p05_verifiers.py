@@ -1,0 +1,110 @@
+"""P5: what it costs to ask the database, and verifiers of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
+
+from support.commit_server import Server, held, look, served
+from support.flavours import POSTGRESQL, Flavour, Observer, only
+from support.models import add_item
+from support.proxy import Proxy, RoundTrips
+from unitwork import CommitVerifier, DatabaseSettings, Outcome, UsageError, current_unit
+
+pytestmark = pytest.mark.anyio
+
+
+# What it costs
+
+
+@only(*POSTGRESQL)
+@pytest.mark.parametrize(
+    ("body", "verify", "asked"),
+    [(add_item, True, 1), (look, True, 0), (add_item, False, 0)],
+)
+async def test_only_units_that_write_ask_for_their_number(
+    flavour: Flavour, body: Any, verify: bool, asked: int
+) -> None:
+    async with Proxy(flavour.url) as proxy:
+        there = replace(flavour, url=proxy.url).another(
+            settings=DatabaseSettings(verify_commit=verify)
+        )
+        trips = RoundTrips()
+        proxy.for_newcomers.append(trips)
+        for name in range(10):  # from the sixth time on, psycopg has prepared it
+            await there.work(partial(body, name=f"{name}"))
+        before = trips.count
+        await there.work(partial(body, name="one"))
+        made = trips.count - before
+        await there.dispose()
+
+    assert made == 3 + asked  # BEGIN, the statement, COMMIT
+
+
+# Verifiers of one's own
+
+
+class Receipts:
+    """Marks each transaction by a row of its own."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def before_commit(self, connection: Connection) -> int:
+        self.given += 1
+        add = text("INSERT INTO item (name) VALUES (:name)")
+        connection.execute(add, {"name": f"receipt {self.given}"})
+        return self.given
+
+    def committed(self, connection: Connection, mark: int) -> bool | None:
+        look = text("SELECT 1 FROM item WHERE name = :name")
+        found = connection.execute(look, {"name": f"receipt {mark}"})
+        return True if found.first() else None  # it may still come
+
+
+@only(*POSTGRESQL)
+async def test_a_verifier_of_ones_own_is_asked(server: Server) -> None:
+    verifier: CommitVerifier = Receipts()
+    async with served(server, verify_commit=verifier, verify_timeout=5.0):
+        with held(server):
+            request = asyncio.create_task(server.post())
+            await server.committing()
+            server.proxy.cut()
+        reply = await request
+
+    assert reply.status == 200
+    assert server.observer.names() == ["one", "receipt 1"]
+
+
+async def test_what_a_verifier_raises_before_commit_makes_it_fail(
+    flavour: Flavour, observer: Observer
+) -> None:
+    class Broken(Receipts):
+        def before_commit(self, connection: Connection) -> int:
+            raise LookupError
+
+    there = flavour.another(settings=DatabaseSettings(verify_commit=Broken()))
+    units = []
+
+    def body(session: Session) -> None:
+        add_item(session)
+        units.append(current_unit())
+
+    with pytest.raises(LookupError):
+        await there.work(body)
+
+    assert (observer.names(), units[0].outcome) == ([], Outcome.ROLLED_BACK)
+    await there.dispose()
+
+
+def test_a_verifier_has_two_methods() -> None:
+    wrong: Any = object()
+
+    with pytest.raises(UsageError, match="before_commit and committed"):
+        DatabaseSettings(verify_commit=wrong)
