@@ -1,12 +1,13 @@
 """One database unit of work for each request: no client is told a lie about it."""
 
+from ._asgi.route_options import Defaults
 from ._classify.classification import Classification, Kind, Phase, Rule, classify
-from ._current import current_unit
-from ._ending import CommitWhen, Ending, Outcome, succeeded
 from ._engine.commit_status import CommitVerifier
-from ._routed import Defaults
-from ._unit import UnitOfWork
-from .database import AsyncDatabase, Database, PoolStatus
+from ._session.database_core import PoolStatus
+from ._unit.context import current_unit
+from ._unit.unit_of_work import UnitOfWork
+from .async_database import AsyncDatabase
+from .database import Database
 from .errors import (
     BlockingSessionWarning,
     CommitUnknownError,
@@ -21,9 +22,11 @@ from .errors import (
     UsageError,
 )
 from .middleware import DBSessionMiddleware
-from .options import DatabaseSettings, TransactionOptions, transactional
+from .options import TransactionOptions, transactional
+from .outcome import CommitWhen, Ending, Outcome, succeeded
 from .recovery import Recovered, arecover, recover
 from .retry import Retry, RetryPolicy
+from .settings import DatabaseSettings
 
 __version__ = "0.1.0"
 

@@ -12,10 +12,10 @@ from sqlalchemy import exc
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ._asking import ask
 from ._classify.classification import Kind, classify
-from ._current import current_unit
-from ._unit import UnitOfWork
+from ._unit.begin_options import ask_for
+from ._unit.context import current_unit, innermost
+from ._unit.unit_of_work import UnitOfWork
 from .errors import DeadlineExceededError, PoolTimeoutError
 from .options import RouteOptions, TransactionOptions
 
@@ -35,7 +35,7 @@ __all__ = [
 def transaction_options(
     **options: Unpack[RouteOptions],
 ) -> Callable[[], Awaitable[None]]:
-    """Give a dependency that says what a router asks of its transactions.
+    """Give a dependency that sets the options of the transactions of a router.
 
     `APIRouter(dependencies=[Depends(transaction_options(read_only=True))])`, also for a
     route or for the whole application; an endpoint's own `@transactional` comes first.
@@ -46,10 +46,14 @@ def transaction_options(
     """
     asked = TransactionOptions(**options)
 
-    async def ask_for_them() -> None:
-        ask(current_unit(), asked)
+    async def apply() -> None:
+        unit = innermost()
+        if unit is None:
+            current_unit()  # raises, and says what to do
+        else:
+            ask_for(unit, asked)
 
-    return ask_for_them
+    return apply
 
 
 _BUSY = {Kind.RETRY, Kind.RETRY_WITH_CARE, Kind.UNAVAILABLE}

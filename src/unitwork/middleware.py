@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from ._body import replayed
-from ._current import covering, current
-from ._ending import CommitWhen, succeeded
-from ._handlers import answer
-from ._lifespan import live
-from ._replay import Attempts
-from ._request import RequestUnit, State
-from ._routed import Defaults, RoutedUnit, Terms, asked_by
-from ._socket import Messages
-from ._twophase import Order
-from ._unit import UnitOfWork
+from ._asgi.connection import Connection, uncovered
+from ._asgi.exchange import HTTPExchange
+from ._asgi.lifespan import live
+from ._asgi.retry import run_again
+from ._asgi.route_options import Defaults, MiddlewareConfig, defaults_of
+from ._asgi.state import State
+from ._asgi.types import ASGIApp, Receive, Scope, Send
+from ._asgi.websocket import WebSocket
+from ._session.database_core import DatabaseCore
+from ._twophase.janitor import Janitor
+from ._twophase.order import CommitOrder
+from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
 from .errors import UsageError
-from .options import asked
-from .recovery import Janitor
+from .outcome import CommitWhen, succeeded
 from .retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from ._source import Source
 
 __all__ = ["DBSessionMiddleware"]
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 AnyDatabase = Database[Any] | AsyncDatabase[Any]
 
 
 class DBSessionMiddleware:
-    """Give each request a unit of work, and end it before the client hears of it.
+    """Give each request a unit of work: committed or rolled back before the response.
 
     *db* is a database or a sequence of them. *commit_when* decides, at the moment the
     response starts, whether to commit; by default if there was no exception and the
@@ -68,134 +60,52 @@ class DBSessionMiddleware:
     ) -> None:
         databases = [db] if isinstance(db, str) or not isinstance(db, Sequence) else db
         self._app = app
-        self._sources = _by_attribute(databases, state_attribute)
-        self._own = tuple(dict.fromkeys(self._sources.values()))
-        self._terms = Terms(
+        self._databases = _by_attribute(databases, state_attribute)
+        self._own = tuple(dict.fromkeys(self._databases.values()))
+        self._config = MiddlewareConfig(
             commit_when,
-            asked_by(options),
+            defaults_of(options),
             retry or RetryPolicy(),
-            Order(self._own) if twophase else None,
+            CommitOrder(self._own) if twophase else None,
         )
         if not callable(commit_when):
             raise UsageError(f"commit_when must be callable, this is {commit_when!r}")
 
-    async def __call__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        attempts: Attempts | None = None,
-    ) -> None:
-        """Serve one connection, as ASGI says; *attempts* that have failed at it."""
-        given = scope.get("state")
-        parent = given.unit if type(given) is State else None
-        sources = self._sources if parent is None else self._beyond(parent)
-        if scope["type"] != "http" or not sources:
-            await self._serve_other(scope, receive, send)
-            return
-        if asked.attempts and attempts is None:
-            attempts = Attempts(scope, receive)
-            receive = attempts.receive
-        unit = RequestUnit(sources, parent, scope, receive, send, self._terms, given)
-        if attempts is not None:
-            unit._follow(attempts)
-        state = scope["state"] = State(given or ())
-        state.unit = unit
-        token = current.set(unit)
-        try:
-            await self._app(scope, unit.receive, unit.send_after_commit)
-            if unit._used and not unit._ended:
-                await unit._abandon("the response was not finished")
-        except BaseException as error:
-            takes_over = unit._takes_over(error)
-            await unit._abandon(f"{type(error).__name__} was raised")
-            if not takes_over:
-                raise
-        finally:
-            current.reset(token)
-            if not unit._ended and given is not None and not unit._again:
-                given.update(state)
-            if unit._used:
-                await unit._close()
-            unit._ended = True
-            unit._scope = {}  # which leads back to the unit
-            if attempts is not None:
-                unit._attempts = None  # and so does the scope that they keep
-        if (failure := unit._failure) is None:
-            return
-        body, unit._failure, unit._body = unit._body, None, None
-        if unit._started:
-            raise failure  # cuts the response short
-        receive = replayed(body, receive, self._terms.retry.body_limit)
-        if attempts is None or not unit._again or unit._irrevocable is not None:
-            await answer(failure, scope, receive, send)
-            return
-        attempts.failed = failure, receive
-        if unit._attempt == 1:
-            await self._run_again(attempts, send)
-
-    async def _run_again(self, attempts: Attempts, send: Send) -> None:
-        """Run the request once more, and again if that is to be followed, too."""
-        try:
-            while attempts.failed is not None:
-                error, receive = attempts.failed
-                attempts.failed = None
-                if await attempts.receive.ends_within(attempts.announce(error)):
-                    error.add_note("unitwork: not tried again, as the client has left")
-                    await answer(error, attempts.scope, receive, send)
-                    return
-                scope = attempts.begin()
-                await attempts.run(self(scope, receive, send, attempts))
-        finally:
-            await attempts.receive.close()
-
-    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI says."""
+        state = scope.get("state")
+        outer: Connection | None = state.provider if type(state) is State else None
+        databases = (
+            self._databases if outer is None else uncovered(self._databases, outer)
+        )
         kind = scope["type"]
-        if kind == "websocket":
-            given = scope.get("state")
-            parent = given.unit if isinstance(given, State) else None
-            ours = self._sources if parent is None else self._beyond(parent)
-            if ours:
-                unit = RoutedUnit(ours, parent, scope, self._terms)
-                await self._websocket(scope, receive, send, unit)
-                return
+        if kind == "http" and databases:
+            exchange = HTTPExchange(
+                scope, receive, send, self._config, databases, outer
+            )
+            await exchange.serve(self._app)
+            if exchange.failure is None:
+                pass
+            elif exchange.is_to_be_retried:
+                await run_again(self._app, exchange, scope, send)
+            else:
+                await exchange.answer_failure(scope, receive, send)
+        elif kind == "websocket" and databases:
+            socket = WebSocket(scope, receive, send, self._config, databases, outer)
+            await socket.serve(self._app)
         elif kind == "lifespan":
-            order = self._terms.order
+            order = self._config.order
             janitor = Janitor(order) if order is not None else None
             await live(self._app, self._own, scope, receive, send, janitor)
-            return
-        await self._app(scope, receive, send)
-
-    def _beyond(self, outer: UnitOfWork) -> dict[str, Source]:
-        """Those of our databases that no middleware further out looks after."""
-        items = self._sources.items()
-        return {key: source for key, source in items if not covering(outer, source)}
-
-    async def _websocket(
-        self, scope: Scope, receive: Receive, send: Send, unit: UnitOfWork
-    ) -> None:
-        state = scope["state"] = State(scope.get("state", ()))
-        state.unit = unit
-        messages = Messages(unit, scope, receive, send, self._terms.commit_when)
-        token = current.set(unit)
-        try:
-            await self._app(
-                scope, messages.receive_after_commit, messages.send_after_commit
-            )
-            await messages.settle()
-        except BaseException as error:
-            await messages.abandon(error)
-            raise
-        finally:
-            unit._end()
-            current.reset(token)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _by_attribute(
     databases: Sequence[object], state_attribute: str
-) -> dict[str, Source]:
+) -> dict[str, DatabaseCore]:
     """The databases by the attributes of `request.state` where their sessions are."""
-    found: dict[str, Source] = {}
+    found: dict[str, DatabaseCore] = {}
     for database in databases:
         if not isinstance(database, Database | AsyncDatabase):
             raise UsageError(
@@ -205,7 +115,7 @@ def _by_attribute(
             raise UsageError(
                 f"two databases are named {database.name!r}; give each its own name"
             )
-        found[database.name] = database._source
+        found[database.name] = core_of(database)
     if not found:
         raise UsageError("db is empty; give at least one database")
     first = next(iter(found.values()))

@@ -1,4 +1,4 @@
-"""The settings of a database and of a transaction: frozen, checked when made."""
+"""The options of a transaction: frozen, checked when made."""
 
 from __future__ import annotations
 
@@ -7,75 +7,18 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from ._ending import CommitWhen
 from ._engine.begin import AUTOCOMMIT, TransactionCharacteristics
-from ._engine.commit_status import CommitVerifier
 from .errors import UsageError
+from .outcome import CommitWhen
 
 __all__ = [
     "NO_OPTIONS",
     "BeginOptions",
-    "DatabaseSettings",
     "RouteOptions",
     "TransactionOptions",
-    "asked",
     "options_of",
     "transactional",
 ]
-
-
-_OPTIONAL = ("ping_after_idle", "commit_timeout")
-_TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseSettings:
-    """How unitwork looks after one database. Times are in seconds.
-
-    *ping_after_idle*: a pooled connection that lay idle for longer is asked whether it
-    still lives before it is handed out; `None` never asks.
-    *end_timeout*: how long a rollback, or a stray task that still uses the session, may
-    keep a unit from ending; afterwards the connection is thrown away.
-    *commit_timeout*: how long COMMIT may take; afterwards its connection is broken off
-    and the outcome is in doubt. `None`: as long as it likes.
-    *verify_commit*: ask the database what became of a COMMIT that is in doubt. `True`
-    for PostgreSQL, where it costs one round trip in each unit that writes; for others
-    give a `CommitVerifier`. Without one the outcome is unknown: `CommitUnknownError`.
-    *verify_timeout*: how long to go on asking; then the outcome is unknown.
-    *drain_timeout*: how long the shutdown waits for units that are still open; then
-    they are rolled back.
-    *check_at_startup*: connect once before the application starts, and fail the start
-    if that is impossible.
-    *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
-    logging, enforced foreign keys and `BEGIN IMMEDIATE` for units that may write.
-
-    Raises `UsageError` for a time that is not positive.
-
-    .. versionadded:: 0.1
-    """
-
-    ping_after_idle: float | None = 30.0
-    end_timeout: float = 5.0
-    commit_timeout: float | None = 60.0
-    verify_commit: bool | CommitVerifier = False
-    verify_timeout: float = 10.0
-    drain_timeout: float = 10.0
-    check_at_startup: bool = False
-    sqlite_defaults: bool = True
-
-    def __post_init__(self) -> None:
-        for key in _TIMES:
-            value = getattr(self, key)
-            if value is None and key in _OPTIONAL:
-                continue
-            if not isinstance(value, int | float) or not value > 0:  # NaN is neither
-                raise UsageError(f"{key} is {value!r}; give seconds, more than 0")
-        if not isinstance(self.verify_commit, bool | CommitVerifier):
-            raise UsageError(
-                f"verify_commit is {self.verify_commit!r}; give True, False, or an "
-                "object with the methods before_commit and committed"
-            )
-
 
 _LEVELS = (
     "SERIALIZABLE",
@@ -108,19 +51,9 @@ class RouteOptions(BeginOptions, total=False):
     stream: bool | None
 
 
-class _Asked:
-    """What anybody has asked for yet, in this process: till then nobody pays for it."""
-
-    attempts = False
-    deadline = False
-
-
-asked = _Asked()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionOptions:
-    """What one transaction may ask for; `None` leaves it to whoever is further out.
+    """The options of one transaction; `None` leaves it to the router or middleware.
 
     A route's own options come before its router's, and these before the middleware's.
     Times are in seconds; `math.inf` is no limit. They hold for each transaction that
@@ -173,8 +106,6 @@ class TransactionOptions:
             raise UsageError(
                 f"commit_when must be callable, this is {self.commit_when!r}"
             )
-        asked.attempts = asked.attempts or (self.attempts or 1) > 1
-        asked.deadline = asked.deadline or self.deadline is not None
 
     def _check_level(self) -> None:
         level = self.isolation_level
@@ -203,7 +134,7 @@ class TransactionOptions:
         return replace(self, **given)
 
     @property
-    def begin(self) -> TransactionCharacteristics:
+    def characteristics(self) -> TransactionCharacteristics:
         """Those that a transaction begins with."""
         return TransactionCharacteristics(
             self.isolation_level,
@@ -221,7 +152,7 @@ NO_OPTIONS = TransactionOptions()
 
 
 def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
-    """Say what an endpoint asks of its transaction: see `TransactionOptions`.
+    """Set the options of the transaction of an endpoint: see `TransactionOptions`.
 
     For a function, an `HTTPEndpoint` class or one of its methods. Leaves it as it is:
     called in any other way than by a request it does what it always did. Goes below
@@ -244,7 +175,7 @@ def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
 
 
 def options_of(endpoint: Any, method: str) -> TransactionOptions:
-    """What the *endpoint* of a request has asked for, by `@transactional`."""
+    """The options of the *endpoint* of a request, by `@transactional`."""
     options: TransactionOptions = getattr(endpoint, _KEY, NO_OPTIONS)
     if isinstance(endpoint, type):
         name = method.lower()

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
+from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
 from .errors import UsageError
 from .retry import waits
@@ -64,7 +65,7 @@ def commit_faults(
                 f"{fault!r} is no fault; give a CommitFault, an exception or None"
             )
     waiting = deque(faults)
-    engines = db._source.factory.engines
+    engines = core_of(db).factory.engines
 
     def commit(connection: Connection) -> None:
         fault = waiting.popleft() if waiting else None
@@ -113,11 +114,11 @@ def check_idle(*databases: Database[Any] | AsyncDatabase[Any]) -> None:
 
 
 def _in_use(db: Database[Any] | AsyncDatabase[Any]) -> dict[str, int]:
-    source, status = db._source, db.pool_status()
-    gate = source.factory.gate
+    core, status = core_of(db), db.pool_status()
+    gate = core.factory.gate
     return {
         "connections checked out": status.checked_out,
-        "units of work open": len(source._units),
+        "units of work open": len(core.open_units),
         "units of work waiting": status.waiting,
-        "permits held": gate.size - gate._free if gate and gate.size else 0,
+        "permits held": 0 if gate is None else gate.in_use,
     }

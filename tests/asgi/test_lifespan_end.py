@@ -28,6 +28,7 @@ from unitwork import (
     UnexpectedRollbackError,
     current_unit,
 )
+from unitwork._unit.database_base import core_of
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +65,7 @@ async def test_the_end_waits_for_requests_that_are_under_way(
             running(life.stop()) as stopping,
         ):
             await hold.reached()
-            await eventually(lambda: flavour.db._source._drained is not None)
+            await eventually(lambda: core_of(flavour.db).is_draining)
             hold.release()
             reply = await request
             answer = await stopping

@@ -19,7 +19,12 @@ from support.models import add_item, add_orphan, names
 from support.pool import check_pool_is_whole
 from support.sockets import Endpoint, Handle, fastapi, run, serve
 from support.websocket import Socket
-from unitwork import DBSessionMiddleware, SessionEndedError, current_unit
+from unitwork import (
+    DBSessionMiddleware,
+    SessionEndedError,
+    UsageError,
+    current_unit,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -193,14 +198,13 @@ async def test_a_message_does_not_commit_a_block_that_is_open(
     assert observer.names() == []
 
 
-@pytest.mark.parametrize("moment", ["before_commit", "on_commit"])
-async def test_a_hook_may_send(
-    flavour: Flavour, store: Handle, observer: Observer, moment: str
+async def test_a_hook_may_send_after_the_commit(
+    flavour: Flavour, store: Handle, observer: Observer
 ) -> None:
     seen: list[list[str]] = []
 
     async def register(websocket: WebSocket, message: str) -> None:
-        getattr(current_unit(), moment)(websocket.send_text, "from the hook")
+        current_unit().on_commit(websocket.send_text, "from the hook")
         await store(websocket, message)
 
     def look(message: Message) -> None:
@@ -211,6 +215,21 @@ async def test_a_hook_may_send(
         assert (await socket.receive())["text"] == "stored"
 
     assert seen == [[], ["one"], ["one"]]
+
+
+async def test_a_hook_can_not_send_before_the_commit(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    async def register(websocket: WebSocket, message: str) -> None:
+        current_unit().before_commit(websocket.send_text, "too early")
+        with pytest.raises(UsageError, match="Use on_commit"):
+            await store(websocket, message)
+        await websocket.send_text("go on")
+
+    async with Socket(serve(flavour, register), "/") as socket:
+        assert await socket.ask("one") == "go on"
+
+    assert observer.names() == []
 
 
 # What is said of the unit holds for one message

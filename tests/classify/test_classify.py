@@ -16,8 +16,6 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from support.driver_errors import (
     driver_error,
-    mssql,
-    oracle,
     postgresql,
     sqlite,
     wrapped,

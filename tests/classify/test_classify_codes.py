@@ -12,8 +12,6 @@ import pytest
 
 from support.driver_errors import (
     driver_error,
-    mssql,
-    oracle,
     postgresql,
     sqlite,
     wrapped,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
 
-from support.play import CALLS, Play
-from unitwork import CommitUnknownError, Outcome, PartialCommitError
-from unitwork._plan import finish
+from support.play import Play, name_of
+from unitwork import (
+    CommitUnknownError,
+    Outcome,
+    PartialCommitError,
+    UnexpectedRollbackError,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +23,7 @@ FAILURES = [LookupError, KeyboardInterrupt, asyncio.CancelledError]
 def full(play: Play) -> None:
     """Two databases, and two hooks of each kind."""
     for name in ("a", "b"):
-        play.lease(name)
+        play.session(name)
         for kind in ("before_commit", "on_commit", "on_rollback"):
             play.hook(kind, f"{kind} {name}")
 
@@ -47,7 +50,7 @@ def test_commits_every_database_after_a_flush_of_all(play: Play) -> None:
 
 
 def test_one_database_needs_no_flush_of_its_own(play: Play) -> None:
-    play.lease("a")
+    play.session("a")
 
     play.run(play.finish(commit=True))
 
@@ -70,50 +73,137 @@ def test_does_nothing_where_nothing_was_begun(play: Play, commit: bool) -> None:
 
 
 def test_does_without_hooks(play: Play) -> None:
-    lease: Any = play.lease("a")
+    play.session("a")
+    play.unit.hooks = None
 
-    play.run(finish(lambda: [lease], lambda: None, commit=True))
+    play.run(play.finish(commit=True))
 
     assert play.steps == ["commit a"]
 
 
-def test_rolls_back_when_a_hook_has_doomed_the_unit(play: Play) -> None:
-    full(play)
-    doomed = iter([False, True])
+# A unit that must be rolled back
 
-    play.run(play.finish(commit=True, doomed=lambda: next(doomed)))
+
+def test_rolls_back_when_a_hook_has_asked_for_that(play: Play) -> None:
+    full(play)
+    play.unit.rollback_when = lambda: "before_commit b" in play.steps
+
+    play.run(play.finish(commit=True))
 
     assert play.steps == COMMITTING[:2] + ROLLING_BACK
     assert play.outcomes == [Outcome.ROLLED_BACK]
 
 
-def test_a_doomed_unit_calls_no_hook_before_commit(play: Play) -> None:
+def test_a_unit_to_be_rolled_back_calls_no_hook_before_commit(play: Play) -> None:
     full(play)
+    play.unit.rollback_when = lambda: True
 
-    play.run(play.finish(commit=True, doomed=lambda: True))
+    play.run(play.finish(commit=True))
 
     assert play.steps == ROLLING_BACK
 
 
-def test_a_suspect_transaction_is_verified_before_anything_else(play: Play) -> None:
-    full(play)
-    play.leases[1].suspect = True
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_rolls_back_when_the_flush_has_asked_for_that(play: Play, names: str) -> None:
+    asked: list[bool] = []
+    play.unit.rollback_when = lambda: bool(asked)
+    for name in names:
+        play.session(name).play_session.on_flush = lambda: asked.append(True)
+
+    assert play.run(play.finish(commit=True)) is None
+
+    tried = ["commit a is not sent"] if names == "a" else ["flush a", "flush b"]
+    assert play.steps == tried + [f"rollback {name}" for name in names]
+    assert play.outcomes == [Outcome.ROLLED_BACK]
+
+
+# What the flush registers
+
+
+def test_a_hook_that_the_flush_registers_is_called_before_commit(play: Play) -> None:
+    session = play.session("a").play_session
+    session.on_flush = lambda: play.hook("before_commit", "hook")
 
     play.run(play.finish(commit=True))
 
-    assert play.steps == ["verify b", *COMMITTING]
+    assert play.steps == ["commit a is not sent", "hook", "commit a"]
+    assert play.outcomes == [Outcome.COMMITTED]
+
+
+def test_a_hook_that_one_flush_of_several_registers_is_called_before_all_commits(
+    play: Play,
+) -> None:
+    full(play)
+    session = play.sessions[1].play_session
+    session.on_flush = lambda: play.hook("before_commit", "hook")
+
+    play.run(play.finish(commit=True))
+
+    assert play.steps == [*COMMITTING[:4], "hook", *COMMITTING[2:]]
+
+
+def test_a_hook_on_commit_that_the_flush_registers_is_called(play: Play) -> None:
+    session = play.session("a").play_session
+    session.on_flush = lambda: play.hook("on_commit", "hook")
+
+    play.run(play.finish(commit=True))
+
+    assert play.steps == ["commit a", "hook"]
+
+
+# Work that is lost
+
+
+def test_the_work_is_checked_before_the_hooks_are_called(play: Play) -> None:
+    full(play)
+    play.sessions[1].play_session.is_lost = True
+
+    error = play.run(play.finish(commit=True))
+
+    assert isinstance(error, UnexpectedRollbackError)
+    assert play.steps == ["check_not_lost b fails", *ROLLING_BACK]
+
+
+def test_a_failure_that_has_cost_nothing_is_no_obstacle(play: Play) -> None:
+    full(play)
+    session = play.sessions[1].play_session
+    session.is_lost = True
+    plan = play.finish(commit=True)
+    step = next(plan)
+    session.is_lost = False
+    assert name_of(step) == "check_not_lost"  # type: ignore[arg-type]  # a Step
+
+    assert play.run(plan) is None
+    assert play.steps == COMMITTING
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_a_suspect_transaction_that_is_lost_takes_all_with_it(
+def test_a_check_that_fails_rolls_all_back(
     play: Play, kind: type[BaseException]
 ) -> None:
     full(play)
-    play.leases[0].suspect = True
+    play.sessions[0].play_session.is_lost = True
     error = kind("lost")
 
     assert play.run(play.finish(commit=True), 0, error) is error
-    assert play.steps == ["verify a fails", *ROLLING_BACK]
+    assert play.steps == ["check_not_lost a fails", *ROLLING_BACK]
+
+
+@pytest.mark.parametrize(("names", "failed"), [("a", "commit a"), ("ab", "flush a")])
+def test_without_hooks_the_work_is_checked_with_the_flush(
+    play: Play, names: str, failed: str
+) -> None:
+    for name in names:
+        play.session(name).play_session.is_lost = True
+
+    error = play.run(play.finish(commit=True))
+
+    assert isinstance(error, UnexpectedRollbackError)
+    assert play.steps == [f"{failed} fails", *(f"rollback {name}" for name in names)]
+    assert play.outcomes == [Outcome.ROLLED_BACK]
+
+
+# Failures
 
 
 @pytest.mark.parametrize("kind", FAILURES)
@@ -130,16 +220,27 @@ def test_a_failure_before_the_first_commit_rolls_all_back(
     assert play.outcomes == [Outcome.ROLLED_BACK]
 
 
-@pytest.mark.parametrize("kind", FAILURES)
-def test_a_first_commit_that_fails_rolls_all_back(
-    play: Play, kind: type[BaseException]
-) -> None:
+def test_a_first_commit_that_fails_rolls_all_back(play: Play) -> None:
     full(play)
-    error = kind("first")
+    error = LookupError("first")
 
     assert play.run(play.finish(commit=True), 4, error) is error
     assert play.steps == [*COMMITTING[:4], "commit a fails", *ROLLING_BACK]
+    assert play.outcomes == [Outcome.ROLLED_BACK]
     assert not hasattr(error, "__notes__")
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError])
+def test_a_first_commit_that_is_interrupted_is_of_unknown_outcome(
+    play: Play, kind: type[BaseException]
+) -> None:
+    full(play)
+    play.hook("on_unknown", "unknown")
+    error = kind("first")
+
+    assert play.run(play.finish(commit=True), 4, error) is error
+    assert play.steps[4:] == ["commit a fails", "rollback a", "rollback b", "unknown"]
+    assert play.outcomes == [Outcome.UNKNOWN]
 
 
 @pytest.mark.parametrize("kind", FAILURES)
@@ -162,10 +263,13 @@ def test_a_second_commit_that_fails_says_that_the_first_stands(
     [(LookupError(), ("b", "c"), ()), (ConnectionError(), ("c",), ("b",))],
 )
 def test_a_partial_commit_names_every_database(
-    play: Play, error: Exception, rolled_back: Any, unknown: Any
+    play: Play,
+    error: Exception,
+    rolled_back: tuple[str, ...],
+    unknown: tuple[str, ...],
 ) -> None:
     for name in "abc":
-        play.lease(name)
+        play.session(name)
 
     raised = play.run(play.finish(commit=True), 4, error)
 
@@ -226,7 +330,7 @@ def test_a_rollback_that_fails_is_logged_and_its_connection_thrown_away(
     assert play.run(play.finish(commit=False), step, LookupError()) is None
     steps = [*ROLLING_BACK]
     failed = steps[step]
-    steps[step : step + 1] = [f"{failed} fails", f"discard {'ab'[step]}", failed]
+    steps[step : step + 1] = [f"{failed} fails", f"abort {'ab'[step]}", failed]
     assert play.steps == steps
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
 
@@ -234,12 +338,12 @@ def test_a_rollback_that_fails_is_logged_and_its_connection_thrown_away(
 def test_a_rollback_that_fails_hides_no_error_of_commit(
     play: Play, caplog: pytest.LogCaptureFixture
 ) -> None:
-    play.lease("a")
+    play.session("a")
     plan = play.finish(commit=True)
     error = LookupError("commit")
     next(plan)
     step = plan.throw(error)
-    assert CALLS[step.call] == "rollback"
+    assert name_of(step) == "rollback"  # type: ignore[arg-type]  # a Step
 
     plan.throw(OSError("rollback"))
     with pytest.raises(LookupError) as caught:
@@ -247,14 +351,14 @@ def test_a_rollback_that_fails_hides_no_error_of_commit(
 
     assert caught.value is error
     assert [r.levelno for r in caplog.records] == [logging.WARNING] * 2
-    assert play.steps == ["discard a"]
+    assert play.steps == ["abort a"]
 
 
 def test_each_step_has_a_time_limit_of_its_own(play: Play) -> None:
-    lease = play.lease("a")
-    lease.patience = 7
+    play.session("a")
 
     for commit, limit in ((True, 9), (False, 7)):
         plan = play.finish(commit=commit)
-        assert next(plan).limit == limit
+        assert getattr(next(plan), "limit", None) == limit
         play.run(plan)
+        play.session("a")

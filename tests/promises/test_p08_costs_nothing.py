@@ -21,8 +21,9 @@ from support.asgi import ASGIApp, Message, Reply, call
 from support.endpoints import serve_fastapi
 from support.flavours import Flavour, only
 from support.models import add_item
-from unitwork import DBSessionMiddleware, UnitOfWork, _drive, current_unit
-from unitwork._source import Source
+from unitwork import DBSessionMiddleware, UnitOfWork, current_unit
+from unitwork._execution import async_runner
+from unitwork._session.database_core import DatabaseCore
 
 pytestmark = pytest.mark.anyio
 
@@ -55,10 +56,10 @@ async def spent(
     event.listen(flavour.sync_engine, "checkout", checkout)
     loop = type(asyncio.get_running_loop())
     for owner, name, what in [
-        (Source, "lease", "session"),
+        (DatabaseCore, "open_session", "session"),
         (to_thread, "run_sync", "thread"),
         (loop, "run_in_executor", "thread"),
-        (_drive, "run_in_worker_thread", "thread"),
+        (async_runner, "run_in_worker_thread", "thread"),
     ]:
         monkeypatch.setattr(owner, name, counting(what, getattr(owner, name)))
     asyncio.get_running_loop().set_task_factory(counting("task", new_task))

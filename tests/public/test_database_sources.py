@@ -22,6 +22,7 @@ from unitwork import (
     DBSessionMiddleware,
     UsageError,
 )
+from unitwork._unit.database_base import core_of
 
 pytestmark = pytest.mark.anyio
 
@@ -128,7 +129,7 @@ async def test_a_callable_that_fails_leaves_no_unit_to_wait_for(
         await late.work(add_item)
 
     assert isinstance(reply.error, LookupError)
-    assert await late.db._source.drain() == []
+    assert await core_of(late.db).drain() == []
 
 
 async def test_a_sessionmaker_may_be_configured_anew(

@@ -7,7 +7,11 @@ import dataclasses
 import pytest
 
 from unitwork import Ending, Outcome, succeeded
-from unitwork._ending import judge
+from unitwork._unit.endings import judge_response
+from unitwork._unit.owner import UnitOwner
+from unitwork._unit.state import Intent
+from unitwork._unit.unit import Unit
+from unitwork.outcome import judge
 
 
 def never(ending: Ending) -> bool:
@@ -64,21 +68,30 @@ def test_a_policy_may_decide_otherwise(ending: Ending) -> None:
 
 @pytest.mark.parametrize("ending", [OK, CONFLICT, RAISED])
 @pytest.mark.parametrize("commit_anyway", [True, False])
-def test_a_doomed_unit_is_rolled_back_whatever_else_was_said(
+def test_a_rollback_that_was_asked_for_comes_before_all_else(
     ending: Ending, commit_anyway: bool
 ) -> None:
-    verdict = judge(ending, unasked, doomed="dry run", commit_anyway=commit_anyway)
+    unit = Unit({}, UnitOwner())
+    if commit_anyway:
+        unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+    unit.request_rollback("dry run")
 
-    assert verdict == (False, "dry run")
+    assert judge_response(unit, ending, unasked) == (False, "dry run")
 
 
 @pytest.mark.parametrize("ending", [OK, CONFLICT, RAISED])
 def test_commit_anyway_comes_before_the_policy(ending: Ending) -> None:
-    assert judge(ending, unasked, commit_anyway=True) == (True, "commit_anyway()")
+    unit = Unit({}, UnitOwner())
+    unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+
+    assert judge_response(unit, ending, unasked) == (True, "commit_anyway()")
 
 
-def test_an_empty_reason_dooms_all_the_same() -> None:
-    assert judge(OK, unasked, doomed="") == (False, "")
+def test_an_empty_reason_asks_for_a_rollback_all_the_same() -> None:
+    unit = Unit({}, UnitOwner())
+    unit.request_rollback("")
+
+    assert judge_response(unit, OK, unasked) == (False, "")
 
 
 def test_an_ending_is_frozen_and_takes_keywords_only() -> None:

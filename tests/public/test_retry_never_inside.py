@@ -11,13 +11,19 @@ from fastapi import FastAPI
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
-from support.asgi import call
+from support.asgi import Message, call
 from support.conflicts import Conflict
 from support.databases import check_nothing_is_left, empty_tables
 from support.flavours import FEW, POSTGRESQL, Flavour, Observer, only
 from support.models import Item, add_item, names
 from support.tried import THREE, Tried, check_once
-from unitwork import Database, DBSessionMiddleware, current_unit, transactional
+from unitwork import (
+    Database,
+    DBSessionMiddleware,
+    UnitOfWork,
+    current_unit,
+    transactional,
+)
 from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = pytest.mark.anyio
@@ -181,13 +187,18 @@ class Layers:
         app = FastAPI()
         app.post("/")(transactional(**options)(self._endpoint()))
         within = DBSessionMiddleware(app, inner.db)
-        self.app = DBSessionMiddleware(within, outer.db)
+        self._around: UnitOfWork | None = None
+
+        async def between(scope: Message, receive: Any, send: Any) -> None:
+            self._around = current_unit()
+            await within(scope, receive, send)
+
+        self.app = DBSessionMiddleware(between, outer.db)
 
     def _endpoint(self) -> Any:
         async def endpoint() -> None:
-            unit = current_unit()
-            assert unit._parent is not None
-            self.attempts.append((unit._parent.attempt, unit.attempt))
+            assert self._around is not None
+            self.attempts.append((self._around.attempt, current_unit().attempt))
             for each in (self._outer, self._inner):
                 await each.do(await each.db.session(), self._add)
 

@@ -142,10 +142,8 @@ async def test_a_route_may_want_fewer_than_all(flavour: Flavour) -> None:
 @FEW
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/?once", 500)])
 async def test_a_predicate_says_of_each_request(
-    flavour: Flavour, path: str, status: int, monkeypatch: pytest.MonkeyPatch
+    flavour: Flavour, path: str, status: int
 ) -> None:
-    monkeypatch.setattr("unitwork.options.asked.attempts", False)  # nobody has, yet
-
     def ask(scope: Message) -> TransactionOptions | None:
         return None if scope["query_string"] else TransactionOptions(attempts=2)
 

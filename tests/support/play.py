@@ -1,4 +1,4 @@
-"""Sessions without a database, which note what is done to them, or fail on cue."""
+"""Sessions without a database, and plans whose steps are noted, or fail on cue."""
 
 from __future__ import annotations
 
@@ -8,58 +8,97 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from unitwork import CommitUnknownError, DatabaseSettings, Outcome, UnitOfWork, _session
-from unitwork._drive import Plan, Step
-from unitwork._hooks import Hook, Hooks
-from unitwork._plan import finish
+from unitwork import DatabaseSettings, Outcome
+from unitwork._commit.finish import finish
+from unitwork._commit.hooks import Hook, Hooks
+from unitwork._execution.plan import Plan, Step
+from unitwork._session.unit_session import UnitSession
 
-CALLS = {
-    _session.verify: "verify",
-    Session.flush: "flush",
-    _session.commit: "commit",
-    _session.rollback: "rollback",
-}
+SETTINGS = DatabaseSettings(commit_timeout=9.0, end_timeout=7.0)
 
 
-class StubLease:
-    """What a plan and a unit want to know of a lease; `open` till its step is made."""
+class PlaySession(Session):
+    """A session that has nothing to connect to."""
 
-    is_async = False
-    streaming = False
-    busy = False
-    suspect = False
-    over = False
-    places = ()
-    committing = False
-    stores_at_once = False
-    patience = 0.0
-    settings = DatabaseSettings(commit_timeout=9.0)
-    doubts: Any = ()
+    failure: BaseException | None = None
+    """What its COMMIT raises."""
+    is_lost = False
+    on_flush: Callable[[], object] | None = None
 
-    def __init__(self, name: str, steps: list[str]) -> None:
-        self.name = name
+    @property
+    def is_active(self) -> bool:  # type: ignore[override]  # a plain property here
+        return not self.is_lost
+
+    def flush(self, objects: Any = None) -> None:
+        on_flush, self.on_flush = self.on_flush, None
+        if on_flush is not None:
+            on_flush()
+
+    def commit(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        super().commit()
+
+
+class PlayUnitSession(UnitSession):
+    """Notes what is done to it, other than by the steps of a plan."""
+
+    __slots__ = ("play_session", "steps")
+
+    def __init__(
+        self,
+        name: str,
+        owner: Any,
+        steps: list[str],
+        settings: DatabaseSettings = SETTINGS,
+    ) -> None:
+        self.play_session = PlaySession()
+        super().__init__(self.play_session, owner=owner, name=name, settings=settings)
         self.steps = steps
-        self.open = True
-        self.ended: UnitOfWork | None = None
-        self.sync_session: Any = self
+        self.play_session.begin()
 
-    def get_nested_transaction(self) -> None:
-        return None
+    def abort_connections(self) -> None:
+        self.steps.append(f"abort {self.name}")
 
-    get_transaction = get_nested_transaction
+    def close(self) -> None:
+        owner: Any = self.owner
+        self.steps.append(f"close {self.name}: {owner.outcome.value}")
+        super().close()
 
-    def in_doubt(self, error: BaseException) -> bool:
-        return isinstance(error, CommitUnknownError | ConnectionError)
 
-    def discard(self) -> None:
-        self.steps.append(f"discard {self.name}")
+class PlayUnit:
+    """What `finish()` and the sessions have to know of a unit."""
 
-    def leave(self) -> None:
+    two_phase = None
+
+    def __init__(self, play: Play) -> None:
+        self.play = play
+        self.hooks: Hooks | None = Hooks()
+        self.rollback_when: Callable[[], bool] = lambda: False
+        self.outcomes: list[Outcome] = []
+        self.is_committing = False
+
+    @property
+    def must_roll_back(self) -> bool:
+        return self.rollback_when()
+
+    def sessions_to_end(self) -> list[UnitSession]:
+        return [session for session in self.play.sessions if session.in_transaction]
+
+    def hooks_to_call(self) -> Hooks | None:
+        return self.hooks
+
+    def begin_commit(self) -> bool:
+        if not self.is_committing:
+            registered = self.hooks is not None and bool(self.hooks.before_commit)
+            self.is_committing = not registered and not self.must_roll_back
+        return self.is_committing
+
+    def roll_back(self) -> None:
         pass
 
-    def close(self, unit: UnitOfWork) -> None:
-        became = unit.outcome.value if unit.outcome else "open"
-        self.steps.append(f"close {self.name}: {became}")
+    def settle(self, outcome: Outcome, error: BaseException | None) -> None:
+        self.outcomes.append(outcome)
 
 
 class Play:
@@ -67,67 +106,67 @@ class Play:
 
     def __init__(self) -> None:
         self.steps: list[str] = []
-        self.outcomes: list[Outcome] = []
-        self.hooks = Hooks()
-        self.leases: list[StubLease] = []
+        self.sessions: list[PlayUnitSession] = []
+        self.unit = PlayUnit(self)
 
-    def lease(self, name: str) -> StubLease:
-        self.leases.append(StubLease(name, self.steps))
-        return self.leases[-1]
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return self.unit.outcomes
+
+    def session(self, name: str, owner: Any = None) -> PlayUnitSession:
+        session = PlayUnitSession(name, owner or self.unit, self.steps)
+        self.sessions.append(session)
+        return session
 
     def hook(self, kind: str, name: str) -> None:
-        queue = getattr(self.hooks, kind)
+        queue = getattr(self.unit.hooks, kind)
         queue.append(Hook(partial(self.steps.append, name), ()))
 
-    def finish(
-        self, *, commit: bool, doomed: Callable[[], bool] = lambda: False
-    ) -> Plan[bool]:
-        def settled(outcome: Outcome, error: BaseException | None) -> None:
-            self.outcomes.append(outcome)
-
-        def open_leases() -> Any:
-            return [lease for lease in self.leases if lease.open]
-
-        return finish(
-            open_leases,
-            lambda: self.hooks,
-            commit=commit,
-            doomed=doomed,
-            settled=settled,
-        )
-
-    def make(self, step: Step) -> str:
-        if step.lease is None:
-            step.call()
-            return self.steps.pop()
-        lease: Any = step.lease
-        name = CALLS[step.call]
-        if name in ("commit", "rollback"):
-            lease.open = False
-        return f"{name} {lease.name}"
+    def finish(self, *, commit: bool) -> Plan[bool]:
+        return finish(self.unit, commit=commit)
 
     def run(
         self, plan: Plan[Any], fail_at: int = -1, error: BaseException | None = None
     ) -> BaseException | None:
-        """Make the steps; raise *error* in place of number *fail_at*. Say what came."""
-        made = 0
+        """Make the steps; step number *fail_at* raises *error*. Give what came out."""
+        made, result = 0, None
         caught: BaseException | None = None
         try:
-            step = next(plan)
             while True:
-                failing = made == fail_at
-                was_open = getattr(step.lease, "open", None)
-                name = self.make(step)
-                made += 1
-                self.steps.append(f"{name} fails" if failing else name)
-                if failing and error is not None:
-                    if step.lease is not None:
-                        step.lease.open = was_open  # type: ignore[misc, assignment]  # a stub
-                    step = plan.throw(error)
-                else:
-                    step = plan.send(None)
+                step = plan.send(result) if caught is None else plan.throw(caught)
+                failure = error if made == fail_at else None
+                made, result, caught = made + 1, None, None
+                try:
+                    result = self.make(step, failure)
+                except BaseException as raised:
+                    caught = raised
         except StopIteration:
-            pass
+            return None
         except BaseException as raised:
-            caught = raised
-        return caught
+            return raised
+
+    def make(self, step: Any, failure: BaseException | None = None) -> Any:
+        """Make one step, which raises *failure*: COMMIT does once it has been sent."""
+        assert isinstance(step, Step)
+        if step.session is None:
+            step.call()  # notes the name of the hook
+            if failure is not None:
+                self.steps[-1] += " fails"
+                raise failure
+            return None
+        name = f"{name_of(step)} {step.session.name}"
+        session: Any = step.session.sync_session
+        try:
+            if failure is not None and name_of(step) != "commit":
+                raise failure
+            session.failure = failure
+            result = step.call(session)
+        except BaseException:
+            self.steps.append(f"{name} fails")
+            raise
+        self.steps.append(f"{name} is not sent" if result is False else name)
+        return result
+
+
+def name_of(step: Step) -> str:
+    return step.call.__name__

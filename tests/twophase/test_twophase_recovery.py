@@ -27,10 +27,13 @@ from support.twophase import (
     only_pairs,
     recover_all,
 )
-from unitwork import arecover, recovery
-from unitwork._branch import Branch
-from unitwork._twophase import Order
-from unitwork.recovery import _call, _recovering, _Wait
+from unitwork import arecover
+from unitwork._execution.plan import Call, Pause, Plan
+from unitwork._twophase import janitor
+from unitwork._twophase.order import CommitOrder
+from unitwork._twophase.resolve import recovery
+from unitwork._twophase.xid import Xid
+from unitwork._unit.database_base import core_of
 
 pytestmark = pytest.mark.anyio
 
@@ -109,7 +112,7 @@ async def test_a_recovery_that_dies_half_way_is_finished_by_the_next(
     await kill_at(pair, which, words)
     left = pair.prepared()
     while len(pair.prepared()) == len(left):
-        recovering = _recovering(order_of(pair), 0)
+        recovering = recovery(order_of(pair), 0)
         await drive(recovering, until=lambda: len(pair.prepared()) < len(left))
 
     await recover_all(pair)
@@ -117,16 +120,17 @@ async def test_a_recovery_that_dies_half_way_is_finished_by_the_next(
     assert pair.seen() == stored
 
 
-async def drive(plan: Any, until: Callable[[], bool] = lambda: False) -> Any:
+async def drive(plan: Plan[Any], until: Callable[[], bool] = lambda: False) -> Any:
     """Make the steps of a recovery, without waiting; go away *until* something is."""
-    result, error = None, None
+    result: Any = None
+    error: Exception | None = None
     while not until():
         try:
             step = plan.throw(error) if error is not None else plan.send(result)
         except StopIteration as stop:
             return stop.value
         result = error = None
-        if isinstance(step, _Wait):
+        if isinstance(step, Pause):
             continue
         try:
             result = await on_database(step)
@@ -137,19 +141,20 @@ async def drive(plan: Any, until: Callable[[], bool] = lambda: False) -> Any:
 
 
 async def on_database(step: Any) -> Any:
-    if step.source.is_async:
-        return await greenlet_spawn(_call, step)
-    return await to_thread.run_sync(_call, step)
+    assert isinstance(step, Call)
+    if step.is_async:
+        return await greenlet_spawn(step.call)
+    return await to_thread.run_sync(step.call)
 
 
 async def test_what_was_prepared_between_two_looks_is_left_alone(pair: Pair) -> None:
     await kill_at(pair, 1, PREPARE)
     order = order_of(pair)
-    other = str(Branch(order.fingerprint, "0", 1, 1))  # seen in the first look only
-    plan = _recovering(order, 60)
+    other = str(Xid(order.fingerprint, "0", 1, 1))  # seen in the first look only
+    plan = recovery(order, 60)
     next(plan)
     plan.send([])
-    assert type(plan.send([other])) is _Wait
+    assert isinstance(plan.send([other]), Pause)
 
     assert await drive(plan) == []
 
@@ -174,8 +179,8 @@ async def test_what_depends_on_a_silent_database_is_left(pair: Pair) -> None:
 @only_pairs(("psycopg", "psycopg"), ("psycopg", "pymysql"), ("pymysql", "psycopg"))
 async def test_what_others_have_prepared_is_never_touched(pair: Pair) -> None:
     fingerprint = order_of(pair).fingerprint
-    theirs = ["somebody", "unitwork", "unitwork-1-2", str(Branch("0", "a", 1, 1))]
-    theirs.append(str(Branch(fingerprint, "b", 1, 2)))  # in the wrong database
+    theirs = ["somebody", "unitwork", "unitwork-1-2", str(Xid("0", "a", 1, 1))]
+    theirs.append(str(Xid(fingerprint, "b", 1, 2)))  # in the wrong database
     for name in theirs:
         prepare_by_hand(pair.first, name)
 
@@ -187,8 +192,8 @@ async def test_what_others_have_prepared_is_never_touched(pair: Pair) -> None:
         await eventually(lambda name=name: end_by_hand(pair.first, name))
 
 
-def order_of(pair: Pair) -> Order:
-    return Order([database._source for database in pair.databases])
+def order_of(pair: Pair) -> CommitOrder:
+    return CommitOrder([core_of(database) for database in pair.databases])
 
 
 def prepare_by_hand(side: Side, name: str) -> None:
@@ -212,7 +217,7 @@ async def test_the_application_recovers_while_it_runs(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await kill_at(pair, 1, COMMIT)
-    monkeypatch.setattr(recovery, "MIN_AGE", 0.01)
+    monkeypatch.setattr(janitor, "MIN_AGE", 0.01)
     life = Life(pair.app(add, add))
     await life.start()
 
@@ -225,7 +230,7 @@ async def test_the_application_recovers_while_it_runs(
 async def test_an_application_starts_without_its_databases(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "MIN_AGE", 0.01)
+    monkeypatch.setattr(janitor, "MIN_AGE", 0.01)
     for side in pair.sides:
         side.proxy.refusing = 10**6
     life = Life(pair.app(add, add))

@@ -1,0 +1,1 @@
+"""One connection of ASGI each: HTTP exchange, WebSocket, lifespan."""

@@ -1,0 +1,96 @@
+"""What an HTTP exchange and a WebSocket have in common: a unit, made on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import RLock
+
+from .._session.database_core import DatabaseCore
+from .._twophase.participants import TwoPhaseCommit
+from .._unit.owner import UnitOwner
+from .._unit.unit import Unit
+from ..options import TransactionOptions
+from .route_options import MiddlewareConfig, RouteOptions
+from .types import Scope
+
+__all__ = ["Connection", "uncovered"]
+
+_opening = RLock()
+"""Reentrant: a unit opens the one around it."""
+
+
+class Connection(UnitOwner):
+    """One connection of ASGI; it makes its unit when it is first asked for it.
+
+    *databases* are those that no connection of a middleware further out (*outer*) has.
+    """
+
+    __slots__ = ("config", "databases", "outer", "route_options", "scope", "unit")
+
+    def __init__(
+        self,
+        scope: Scope,
+        config: MiddlewareConfig,
+        databases: Mapping[str, DatabaseCore],
+        outer: Connection | None,
+    ) -> None:
+        self.scope = scope
+        self.config = config
+        self.databases = databases
+        self.outer = outer
+        self.unit: Unit | None = None
+        self.route_options: RouteOptions | None = None
+
+    def open_unit(self) -> Unit:
+        """The unit; made now if there is none, and closed if the connection is over."""
+        if self.unit is None:
+            with _opening:  # two threads of one request need one unit
+                if self.unit is None:
+                    self.unit = self._make_unit()
+        return self.unit
+
+    def _make_unit(self) -> Unit:
+        order = self.config.order
+        unit = Unit(
+            self.databases,
+            self,
+            None if self.outer is None else self.outer.open_unit(),
+            attempt=self.attempt,
+            two_phase=None if order is None else TwoPhaseCommit(order),
+        )
+        if self.is_over:
+            unit.close()
+        return unit
+
+    @property
+    def attempt(self) -> int:
+        return 1
+
+    @property
+    def is_over(self) -> bool:
+        raise NotImplementedError
+
+    def forget_scope(self) -> None:
+        """Let go of the scope, whose state leads back to here."""
+        self.scope = {}
+        self.route_options = None
+
+    def options_of(self, unit: Unit) -> TransactionOptions:
+        return self.find_options(unit.own_options)
+
+    def find_options(self, own: TransactionOptions) -> TransactionOptions:
+        if self.route_options is None:
+            self.route_options = RouteOptions(self.scope, self.config)
+        return self.route_options.find(own)
+
+
+def uncovered(
+    databases: Mapping[str, DatabaseCore], outer: Connection
+) -> dict[str, DatabaseCore]:
+    """Those of *databases* that no middleware further out looks after."""
+    covered: set[DatabaseCore] = set()
+    connection: Connection | None = outer
+    while connection is not None:
+        covered.update(connection.databases.values())
+        connection = connection.outer
+    return {key: each for key, each in databases.items() if each not in covered}

@@ -1,0 +1,170 @@
+"""The lifespan of an application: databases are checked, drained, disposed of."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy import text
+
+from .._session.database_core import DatabaseCore
+from .._twophase.janitor import Janitor
+from .._unit.endings import run_ending, shut_down
+from .._unit.unit import Unit
+from .types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["check", "drain_and_dispose", "live"]
+
+log = logging.getLogger("unitwork")
+
+_LAST = {
+    "lifespan.startup.failed",
+    "lifespan.shutdown.complete",
+    "lifespan.shutdown.failed",
+}
+
+
+class _CanNotStart(BaseException):
+    """Unwinds the application before it has begun to start."""
+
+
+async def live(
+    app: ASGIApp,
+    databases: Sequence[DatabaseCore],
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    janitor: Janitor | None = None,
+) -> None:
+    """Run *app* for its life: the databases are there before it, and go after it.
+
+    One that knows no lifespan (it raises at once, or returns) is given one.
+    """
+    life = _Life(databases, receive, send, janitor)
+    with contextlib.suppress(_CanNotStart):
+        try:
+            await app(scope, life.receive, life.send)
+        except Exception as error:
+            if life.heard:
+                await life.end()
+                raise
+            log.info("the application has no lifespan of its own: %r", error)
+        await life.go_on()
+
+
+class _Life:
+    """What a server and an application say to each other, and the databases in it."""
+
+    def __init__(
+        self,
+        databases: Sequence[DatabaseCore],
+        receive: Receive,
+        send: Send,
+        janitor: Janitor | None,
+    ) -> None:
+        self._databases = databases
+        self._janitor = janitor
+        self._receive = receive
+        self._send = send
+        self._seen: set[str] = set()
+        self._over = False
+        self.heard = False
+        """Whether the application has asked what to do."""
+
+    async def receive(self) -> Message:
+        self.heard = True
+        message = await self._receive()
+        self._seen.add(message["type"])
+        if message["type"] == "lifespan.startup":
+            reason = await _reason_not_to_start(self._databases)
+            if reason is not None:
+                await self.send({"type": "lifespan.startup.failed", "message": reason})
+                raise _CanNotStart
+            if self._janitor is not None:
+                self._janitor.start()
+        return message
+
+    async def send(self, message: Message) -> None:
+        self._seen.add(message["type"])
+        if message["type"] in _LAST:
+            await self.end()
+        await self._send(message)
+
+    async def end(self) -> None:
+        if not self._over:
+            self._over = True
+            if self._janitor is not None:
+                await self._janitor.stop()
+            await drain_and_dispose(self._databases)
+
+    async def go_on(self) -> None:
+        """Say what the application has left unsaid."""
+        for moment in ("lifespan.startup", "lifespan.shutdown"):
+            if self._over or f"{moment}.complete" in self._seen:
+                continue
+            if moment not in self._seen:
+                await self.receive()
+            await self.send({"type": f"{moment}.complete"})
+
+
+async def _reason_not_to_start(databases: Sequence[DatabaseCore]) -> str | None:
+    for database in databases:
+        if not database.settings.check_at_startup:
+            continue
+        try:
+            await check(database)
+        except Exception as error:
+            return f"database {database.name!r} can't be reached: {error}"
+    return None
+
+
+async def check(database: DatabaseCore) -> None:
+    """Connect, or raise what the driver raises."""
+    if database.is_async:
+        async with database.async_engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    else:
+        await to_thread.run_sync(_check, database, limiter=CapacityLimiter(1))
+
+
+def _check(database: DatabaseCore) -> None:
+    with database.factory.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+
+async def drain_and_dispose(databases: Sequence[DatabaseCore]) -> None:
+    """Wait for open units, each database within its limit; close what is ours."""
+    await asyncio.gather(*map(_drain, databases))
+    for database in databases:
+        if not database.owns_engine or database.override is not None:
+            continue  # somebody else's, or in the hands of a test
+        if database.is_async:
+            await database.async_engine.dispose()
+        else:
+            await to_thread.run_sync(
+                database.factory.engine.dispose, limiter=CapacityLimiter(1)
+            )
+
+
+async def _drain(database: DatabaseCore) -> None:
+    """Let the open units end by themselves, and then roll back those that have not."""
+    left = [
+        unit
+        for unit in await database.drain()
+        if isinstance(unit, Unit) and unit.cut_off_by is None
+    ]
+    if not left:
+        return
+    log.warning(
+        "%d units of database %r were still open after %g seconds: rolled back",
+        len(left),
+        database.name,
+        database.settings.drain_timeout,
+    )
+    endings = (run_ending(unit, shut_down(unit)) for unit in left)
+    for error in await asyncio.gather(*endings, return_exceptions=True):
+        if error is not None:
+            log.error("a unit could not be rolled back at shutdown", exc_info=error)

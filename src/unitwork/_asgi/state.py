@@ -1,0 +1,70 @@
+"""`scope["state"]`, and the states of a response."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["NEXT_STATES", "ResponseState", "State"]
+
+
+class State(dict[str, Any]):
+    """`scope["state"]`, in which a session appears when its name is looked up."""
+
+    __slots__ = ("provider",)
+
+    provider: Connection
+
+    def __missing__(self, key: str) -> Any:
+        connection: Connection | None = self.provider
+        while connection is not None:
+            if (database := connection.databases.get(key)) is not None:
+                return connection.open_unit().session_of(database).session
+            connection = connection.outer  # of a middleware further out
+        raise KeyError(key)
+
+
+class ResponseState(IntEnum):
+    """Where the response of a request is. From REPLACED on the application is unwound.
+
+    Integers, as they are compared and looked up with each message.
+    """
+
+    WAITING = 0
+    STARTED = 1
+    COMPLETE = 2
+    """Its last chunk is sent, or the application has returned without one."""
+    REPLACED = 3
+    """The client gets an error in its place."""
+    RETRY = 4
+    """The request is run again."""
+    CUT_SHORT = 5
+    """An error came after its start: its body is not finished."""
+
+    @property
+    def has_started(self) -> bool:
+        return self in _HAVE_STARTED
+
+
+_HAVE_STARTED = {
+    ResponseState.STARTED,
+    ResponseState.COMPLETE,
+    ResponseState.CUT_SHORT,
+}
+NEXT_STATES = {
+    ResponseState.WAITING: {
+        ResponseState.STARTED,
+        ResponseState.COMPLETE,
+        ResponseState.REPLACED,
+        ResponseState.RETRY,
+    },
+    ResponseState.STARTED: {ResponseState.COMPLETE, ResponseState.CUT_SHORT},
+    ResponseState.COMPLETE: set[ResponseState](),
+    ResponseState.REPLACED: set[ResponseState](),
+    ResponseState.RETRY: {ResponseState.REPLACED},
+    ResponseState.CUT_SHORT: set[ResponseState](),
+}
+"""Which state may follow which."""

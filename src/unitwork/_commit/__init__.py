@@ -1,0 +1,1 @@
+"""`before_commit`, COMMIT or ROLLBACK, hooks: in that order."""

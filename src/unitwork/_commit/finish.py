@@ -1,0 +1,265 @@
+"""The order of calls that ends a unit: `before_commit`, COMMIT or ROLLBACK, hooks."""
+
+from __future__ import annotations
+
+import logging
+from asyncio import CancelledError
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+from .._classify.classification import Phase, classify
+from .._engine.commit_status import verify
+from .._execution.ask_until_known import ask_until_known
+from .._execution.plan import Plan, Step
+from .._session import operations
+from .._session.unit_session import Access, CommitState, UnitSession
+from .._twophase.coordinator import commit_together, split
+from .._twophase.failure import partial_commit
+from .._twophase.participants import TwoPhaseCommit
+from ..errors import CommitUnknownError
+from ..outcome import Outcome
+from .hooks import Hooks
+
+__all__ = ["EndingUnit", "finish"]
+
+log = logging.getLogger("unitwork")
+
+
+class EndingUnit(Protocol):
+    """A unit whose end has begun, as far as `finish()` has to know it."""
+
+    @property
+    def two_phase(self) -> TwoPhaseCommit | None: ...
+
+    @property
+    def must_roll_back(self) -> bool:
+        """Whether a hook, the application or a failure forbids COMMIT."""
+
+    def sessions_to_end(self) -> list[UnitSession]:
+        """Those with an open transaction, in the order of their commits."""
+        ...
+
+    def hooks_to_call(self) -> Hooks | None: ...
+
+    def begin_commit(self) -> bool:
+        """Say whether COMMIT may be sent; from then on it can't be interrupted."""
+        ...
+
+    def roll_back(self) -> None:
+        """The unit will be rolled back: its sessions refuse work from now on."""
+
+    def settle(self, outcome: Outcome, error: BaseException | None) -> None:
+        """The *outcome* is known; *error* is that which made COMMIT fail."""
+
+
+def finish(unit: EndingUnit, *, commit: bool) -> Plan[bool]:
+    """Commit or roll back what *unit* has open, then call its hooks.
+
+    Says whether it was committed: a `before_commit` hook, or the flush of COMMIT, may
+    have asked for a rollback. Raises what COMMIT raises, after a rollback.
+    Connections are back in the pool, and the unit is settled, before the first
+    `on_commit` hook runs: one that opens a session of its own must find a connection.
+    """
+    return (yield from _Finish(unit).run(commit=commit))
+
+
+class _Finish:
+    """One ending of one unit."""
+
+    __slots__ = ("_committed", "_pending", "_unit")
+
+    def __init__(self, unit: EndingUnit) -> None:
+        self._unit = unit
+        self._pending: Sequence[UnitSession] = ()
+        self._committed: list[UnitSession] = []
+        """Those that have been, while others have not."""
+
+    def run(self, *, commit: bool) -> Plan[bool]:
+        unit = self._unit
+        try:
+            committed = commit and (yield from self._commit())
+        except BaseException as error:
+            outcome = self._outcome_of(error)
+            yield from self._roll_back(outcome, error)
+            yield from self._call_hooks(outcome)
+            raise
+        if committed:
+            unit.settle(Outcome.COMMITTED if self._pending else Outcome.EMPTY, None)
+            yield from self._call_hooks(Outcome.COMMITTED)
+        else:
+            yield from self._roll_back()
+            yield from self._call_hooks(Outcome.ROLLED_BACK)
+        return committed
+
+    def _outcome_of(self, error: BaseException) -> Outcome:
+        """The outcome of an ending that *error* has broken off.
+
+        `_commit_one()` has classified what COMMIT raised; only a cancellation, which it
+        can't ask about, is left to tell here.
+        """
+        if self._committed:
+            return Outcome.PARTIAL
+        sent = any(s.commit is CommitState.SENT_BY_UNIT for s in self._pending)
+        unclear = isinstance(error, CommitUnknownError) or not isinstance(
+            error, Exception
+        )
+        return Outcome.UNKNOWN if sent and unclear else Outcome.ROLLED_BACK
+
+    # COMMIT
+
+    def _commit(self) -> Plan[bool]:
+        """Commit, unless the unit must be rolled back; say which of the two."""
+        unit = self._unit
+        while self._may_commit():
+            yield from self._call_before_commit()
+            if not self._may_commit():
+                break
+            # The hooks may have begun more.
+            self._pending = pending = unit.sessions_to_end()
+            if len(pending) == 1:
+                sent = yield from self._commit_one(pending[0])
+            else:
+                sent = yield from self._commit_all(pending)
+            if sent:
+                return True
+        return False
+
+    def _may_commit(self) -> bool:
+        return not self._unit.must_roll_back
+
+    def _call_before_commit(self) -> Plan[None]:
+        hooks = self._unit.hooks_to_call()
+        if hooks is None or not hooks.before_commit:
+            return
+        for session in self._unit.sessions_to_end():
+            if session.may_be_lost:  # no hook is called in vain
+                yield Step(operations.check_not_lost, session)
+        for hook in hooks.take_before_commit():
+            yield Step(hook.call)
+
+    def _commit_all(self, pending: Sequence[UnitSession]) -> Plan[bool]:
+        for session in pending:  # let all that can fail do so before the first COMMIT
+            yield Step(operations.flush, session)
+        hooks = self._unit.hooks_to_call()
+        if not self._may_commit() or (hooks is not None and hooks.before_commit):
+            return False  # said or registered by the flush
+        if self._unit.two_phase is None:
+            return (yield from self._commit_in_order(pending))
+        alone, participants = yield from split(pending, self._unit.two_phase)
+        for session in alone:
+            if not (yield from self._commit_one(session)):
+                return False
+        if participants:
+            if not self._unit.begin_commit():
+                return False
+            yield from commit_together(participants, self._committed)
+        for session in pending:
+            session.commit_settled()
+        return True
+
+    def _commit_in_order(self, pending: Sequence[UnitSession]) -> Plan[bool]:
+        for number, session in enumerate(pending):
+            try:
+                sent = yield from self._commit_one(session)
+            except Exception as error:
+                if not self._committed:
+                    raise
+                rest = [each.name for each in pending[number:]]
+                unknown = rest[:1] if isinstance(error, CommitUnknownError) else []
+                raise partial_commit(
+                    [each.name for each in self._committed],
+                    rolled_back=rest[len(unknown) :],
+                    unknown=unknown,
+                ) from (error.__cause__ if unknown else error)
+            if not sent:
+                return False
+            self._committed.append(session)
+        return True
+
+    def _commit_one(self, session: UnitSession) -> Plan[bool]:
+        """Commit one session; if the answer to COMMIT is lost, ask the database."""
+        limit = session.settings.commit_timeout
+        try:
+            sent: bool = yield Step(operations.commit, session, limit)
+        except Exception as error:
+            if not _is_in_doubt(session, error):
+                raise
+            committed = yield from _ask_the_database(session)
+            if committed is None:
+                raise CommitUnknownError(
+                    "the connection was lost while COMMIT was under way: the work may "
+                    "be stored or not; look before trying again"
+                ) from error
+            session.commit_settled()
+            if not committed:
+                raise
+            log.warning("COMMIT failed, but the database has committed", exc_info=error)
+            yield Step(operations.accept_commit, session)
+            sent = True
+        return sent
+
+    # ROLLBACK
+
+    def _roll_back(
+        self, outcome: Outcome | None = None, error: BaseException | None = None
+    ) -> Plan[None]:
+        """Roll back what is open; without an *outcome* that tells it, too."""
+        unit = self._unit
+        unit.roll_back()
+        sessions = unit.sessions_to_end()
+        outcome = outcome or (Outcome.ROLLED_BACK if sessions else Outcome.EMPTY)
+        try:
+            for session in sessions:
+                yield from _roll_back(session)
+        finally:
+            for session in self._pending:
+                session.commit_settled()
+            unit.settle(outcome, error)
+
+    # Hooks
+
+    def _call_hooks(self, outcome: Outcome) -> Plan[None]:
+        """A hook that fails is logged, and the others still run: the outcome stands."""
+        hooks = self._unit.hooks_to_call()
+        for hook in hooks.take(outcome) if hooks else ():
+            try:
+                yield Step(hook.call)
+            except (Exception, CancelledError) as error:
+                log.error(
+                    "%s failed after the unit had ended", hook.name, exc_info=error
+                )
+
+
+def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
+    """Whether the work may be stored although COMMIT has raised *error*."""
+    if session.commit is not CommitState.SENT_BY_UNIT:
+        return False
+    return classify(error, phase=Phase.COMMIT).unknown
+
+
+def _ask_the_database(session: UnitSession) -> Plan[bool | None]:
+    """Ask what became of a COMMIT; `None` if that can't be found out in time."""
+    pending = session.verifications
+    if not pending:
+        return None
+    question = partial(verify, pending, session.is_async)
+    return (yield from ask_until_known(session, question))
+
+
+def _roll_back(session: UnitSession) -> Plan[None]:
+    rollback = Step(operations.rollback, session, session.settings.end_timeout)
+    try:
+        yield rollback
+    except Exception as error:
+        _warn(session, "a connection could not be rolled back", error)
+        session.abort_connections()
+        try:
+            yield rollback  # its connection is broken off; now for the session itself
+        except Exception as again:
+            _warn(session, "a session could not be closed", again)
+
+
+def _warn(session: UnitSession, what: str, error: Exception) -> None:
+    if session.access is not Access.CLOSED:  # else its own task has ended it meanwhile
+        log.warning(what, exc_info=error)

@@ -1,0 +1,50 @@
+"""A question that a database in doubt may not be able to answer yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from .._session.unit_session import UnitSession
+from .plan import Pause, Plan, Step
+
+__all__ = ["ask_until_known"]
+
+_FIRST_PAUSE = 0.005
+_LONGEST_PAUSE = 1.0
+
+
+def ask_until_known(
+    session: UnitSession,
+    question: Callable[[float], bool | None],
+    until: float | None = None,
+) -> Plan[bool | None]:
+    """Ask again and again, with growing pauses; `None` if the time is over.
+
+    *question* gets the seconds that it may take. The time is the `verify_timeout` of
+    the session's database, or shorter, *until* a moment of `time.monotonic()`.
+    """
+    limit = session.settings.verify_timeout
+    end = time.monotonic() + limit
+    end = end if until is None else min(until, end)
+    pause = _FIRST_PAUSE
+    while (left := end - time.monotonic()) > 0:
+        once = min(left, limit / 4)
+        with suppress(TimeoutError):
+            answer: bool | None
+            answer = yield Step(partial(_ask, question, once), session, once / 2)
+            if answer is not None:
+                return answer
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        yield Pause(pause)
+    return None
+
+
+def _ask(
+    question: Callable[[float], bool | None], limit: float, session: Session
+) -> bool | None:
+    return question(limit)

@@ -1,0 +1,136 @@
+"""Runs a plan in a task: each step in the session's greenlet, or in a worker thread."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy.exc import IllegalStateChangeError
+from sqlalchemy.util import greenlet_spawn
+
+from .._concurrency.cancellation import TaskCancellation
+from .._concurrency.watchdog import Watchdog
+from .._concurrency.worker_threads import run_in_worker_thread
+from .._session.unit_session import UnitSession
+from .patience import POLL_INTERVAL, Patience
+from .plan import Call, Pause, Plan, Step, Wait
+
+__all__ = ["arun"]
+
+T = TypeVar("T")
+
+
+async def arun(plan: Plan[T]) -> T:
+    """Make each step of *plan* where it belongs, and await it."""
+    result: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            step = plan.throw(error) if error is not None else plan.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # T, by the plan's type
+        result = error = None
+        try:
+            if isinstance(step, Step):
+                result = await _make(step)
+            else:
+                result = await _make_other(step)
+        except BaseException as caught:
+            error = caught
+
+
+async def _make(step: Step) -> Any:
+    session = step.session
+    if session is None:
+        return await _call_hook(step.call)
+    patience: Patience | None = None
+    while True:
+        if not session.in_statement:
+            try:
+                if step.limit is None:
+                    return await _in_place(step.call, session)
+                with _AbortAfter(step.limit, session):
+                    return await _in_place(step.call, session)
+            except IllegalStateChangeError:
+                pass  # another task uses the session just now
+        patience = patience or Patience(session)
+        patience.check()
+        await asyncio.sleep(POLL_INTERVAL)
+
+
+async def _make_other(step: Call | Pause | Wait) -> Any:
+    match step:
+        case Pause(seconds):
+            return await asyncio.sleep(seconds)
+        case Wait(future, limit):
+            done, _ = await asyncio.wait((asyncio.wrap_future(future),), timeout=limit)
+            return bool(done)
+        case Call(call, is_async):
+            if is_async:
+                return await greenlet_spawn(call)
+            return await to_thread.run_sync(
+                call, limiter=CapacityLimiter(1), abandon_on_cancel=True
+            )
+
+
+class _AbortAfter(Watchdog):
+    """Breaks the connections off, too, in the event loop; if in vain, cancels the task.
+
+    That is the last resort: a driver may take its time to ask the server to stop, and a
+    thread would not notice.
+    """
+
+    __slots__ = ("_cancellation", "_loop", "_over", "_session", "_timer")
+
+    def __init__(self, limit: float, session: UnitSession) -> None:
+        self.seconds = limit
+        self._session = session
+        self._over = False
+        self._timer: asyncio.TimerHandle | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._cancellation = TaskCancellation(task)
+        self._loop = asyncio.get_running_loop()
+
+    def expired(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._abort)
+
+    def _abort(self) -> None:
+        if not self._over:
+            self._session.abort_connections()
+            self._timer = self._loop.call_later(self.seconds, self._cancellation.cancel)
+
+    def __exit__(self, *exc_info: object) -> None:
+        Watchdog.__exit__(self)
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        ours = self._cancellation.release()
+        if ours and isinstance(exc_info[1], asyncio.CancelledError):
+            raise TimeoutError
+
+
+def _in_place(call: Callable[..., Any], session: UnitSession) -> Awaitable[Any]:
+    """Call where the driver of the session needs to be called.
+
+    In a greenlet, as `AsyncSession.run_sync()` does, or in a thread of our own: the
+    framework's threads may all be waiting for this connection.
+    """
+    if session.is_async:
+        return greenlet_spawn(call, session.sync_session)
+    return run_in_worker_thread(call, session.sync_session)
+
+
+async def _call_hook(call: Callable[[], Any]) -> None:
+    if inspect.iscoroutinefunction(call):
+        await call()
+        return
+    # A limiter of its own: the framework's threads may all wait for this unit's locks.
+    result = await to_thread.run_sync(call, limiter=CapacityLimiter(1))
+    if inspect.isawaitable(result):
+        await result

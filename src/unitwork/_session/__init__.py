@@ -1,0 +1,1 @@
+"""A `Session` that refuses work after its end, and reports to its owner."""

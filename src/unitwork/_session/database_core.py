@@ -1,0 +1,205 @@
+"""What `Database` and `AsyncDatabase` have in common: all but the awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
+from .._engine import pool_events
+from .._engine.create import capacity, open_engine
+from ..errors import UsageError
+from ..settings import DatabaseSettings
+from .factory import SessionFactory, engines_of
+from .fence import reporting
+from .unit_session import UnitSession
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+    from .owner import SessionOwner
+
+__all__ = ["DatabaseCore", "PoolStatus"]
+
+
+class PoolStatus(NamedTuple):
+    """The connections of a database at one moment.
+
+    *size*: how many the pool may hold, overflow included, `None` without a limit;
+    *checked_out*: how many are in use; *idle*: how many lie in the pool;
+    *waiting*: how many units wait at the admission gate of a sync database.
+
+    .. versionadded:: 0.1
+    """
+
+    size: int | None
+    checked_out: int
+    idle: int
+    waiting: int
+
+
+class DatabaseCore:
+    """One database of an application: its engine, sessions, overrides and open units.
+
+    Lives as long as the application. Safe to use from several tasks and threads.
+    """
+
+    def __init__(
+        self,
+        given: object,
+        *,
+        is_async: bool,
+        name: str,
+        session_class: type[Any] | None,
+        session_options: Mapping[str, object] | None,
+        settings: DatabaseSettings | None,
+        engine_options: Mapping[str, Any],
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"name is {name!r}; give a name, such as 'default'")
+        self.name = name
+        self.is_async = is_async
+        self.settings = settings or DatabaseSettings()
+        self.override: Session | AsyncSession | None = None
+        """The session that a test gives to every unit."""
+        self.owns_engine = isinstance(given, str | URL)
+        self.open_units: set[SessionOwner] = set()
+        self._session_class = session_class
+        self._session_options = session_options or {}
+        self._on_idle: Callable[[], object] | None = None
+        self._factory: SessionFactory | None = None
+        self._given = given = self._opened(given, engine_options)
+        is_maker = hasattr(given, "kw")
+        self._late = callable(given) and not is_maker
+        self._steady = not self._late and not is_maker
+        # A sessionmaker may be given its engine later, by configure().
+        if not self._late and not (is_maker and not engines_of(given)):
+            self._adopt(given)
+
+    def _opened(self, given: object, engine_options: Mapping[str, Any]) -> object:
+        """Create the engine, if a URL was *given*."""
+        if isinstance(given, str | URL):
+            return open_engine(
+                given,
+                is_async=self.is_async,
+                sqlite_defaults=self.settings.sqlite_defaults,
+                options=engine_options,
+            )
+        if engine_options:
+            raise UsageError(
+                f"{', '.join(sorted(engine_options))}: options of the engine go with a "
+                "URL; an engine that is made already has its own"
+            )
+        return given
+
+    @property
+    def known_engine(self) -> Engine | None:
+        """The engine, if it is known without calling the application."""
+        return None if self._factory is None else self._factory.engine
+
+    @property
+    def factory(self) -> SessionFactory:
+        """The factory in force; a callable is called each time for its engine."""
+        factory = self._factory
+        if self._steady and factory is not None:
+            return factory
+        given: Any = self._given
+        if self._late:
+            given = given()
+        if factory is None or factory.given is not given or factory.is_outdated:
+            return self._adopt(given)
+        return factory
+
+    def _adopt(self, given: object) -> SessionFactory:
+        factory = SessionFactory(
+            given,
+            is_async=self.is_async,
+            session_class=self._session_class,
+            options=self._session_options,
+            sets_begin=self.owns_engine and self.settings.sqlite_defaults,
+        )
+        for engine in factory.engines:
+            pool_events.listen(engine, self.settings.ping_after_idle)
+        self._factory = factory
+        return factory
+
+    @property
+    def async_engine(self) -> AsyncEngine:
+        from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet
+
+        given = self.factory.given
+        return (
+            given
+            if isinstance(given, AsyncEngine)
+            else AsyncEngine(self.factory.engine)
+        )
+
+    @contextmanager
+    def overridden(self, session: Session | AsyncSession) -> Iterator[None]:
+        sync_session = getattr(session, "sync_session", session)
+        is_async = sync_session is not session
+        if not isinstance(sync_session, Session) or is_async is not self.is_async:
+            raise UsageError(f"database {self.name!r} can't be given {session!r}")
+        before, self.override = self.override, session
+        try:
+            with reporting(sync_session):
+                yield
+        finally:
+            self.override = before
+
+    def open_session(self, owner: SessionOwner) -> UnitSession:
+        """Make a session for *owner*; it does not connect yet."""
+        session, gate, binds = self.override, None, None
+        if owned := session is None:
+            factory = self.factory
+            session, gate, binds = factory.make_session(), factory.gate, factory.binds
+        self.open_units.add(owner)
+        return UnitSession(
+            session,
+            owner=owner,
+            gate=gate,
+            settings=self.settings,
+            binds=binds,
+            name=self.name,
+            owned=owned,
+        )
+
+    @property
+    def is_draining(self) -> bool:
+        return self._on_idle is not None
+
+    def session_closed(self, owner: SessionOwner) -> None:
+        """*owner* does not need its session any more."""
+        self.open_units.discard(owner)
+        if self._on_idle is not None and not self.open_units:
+            self._on_idle()
+
+    async def drain(self) -> Sequence[SessionOwner]:
+        """Wait `drain_timeout` for the open units to end; give those that have not."""
+        loop = asyncio.get_running_loop()
+        empty = asyncio.Event()
+        self._on_idle = lambda: loop.call_soon_threadsafe(empty.set)
+        try:
+            if self.open_units:
+                async with asyncio.timeout(self.settings.drain_timeout):
+                    await empty.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._on_idle = None
+        return list(self.open_units)
+
+    def pool_status(self) -> PoolStatus:
+        factory = self.factory
+        waiting = factory.gate.waiting if factory.gate is not None else 0
+        pool = factory.engine.pool
+        if not isinstance(pool, QueuePool):
+            return PoolStatus(None, 0, 0, waiting)
+        size = capacity(factory.engine)
+        return PoolStatus(size, pool.checkedout(), pool.checkedin(), waiting)

@@ -1,0 +1,146 @@
+"""Makes the sessions of one engine, or of one sessionmaker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import QueuePool
+
+from .._engine.admission import AdmissionGate
+from .._engine.begin import BindCache
+from .._engine.create import capacity
+from .._engine.event_loops import adopt_event_loop
+from .._engine.sqlite import reads_only
+from ..errors import UsageError
+from .fence import fenced
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+__all__ = ["SessionFactory", "engines_of"]
+
+
+class SessionFactory:
+    """Makes the sessions of one engine, or of one sessionmaker.
+
+    Lives as long as its database has that engine. *sets_begin*: whether the engine is
+    unitwork's, so that its BEGIN may depend on what a unit is going to do.
+    """
+
+    def __init__(
+        self,
+        given: object,
+        *,
+        is_async: bool,
+        session_class: type[Any] | None,
+        options: Mapping[str, Any],
+        sets_begin: bool,
+    ) -> None:
+        self.given = given
+        self._is_async = is_async
+        self._session_class = session_class
+        self._options = options
+        maker = self._maker
+        self._bind = maker.kw.get("bind") if maker is not None else None
+        self.engines = engines_of(given)
+        self._check()
+        self.engine = engine = self.engines[0]
+        self.gate = None if is_async else _gate_for(engine)
+        self.takes_write_lock = (
+            sets_begin
+            and engine.dialect.name == "sqlite"
+            and not reads_only(engine.url)
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That in which the last session was made."""
+        # A sessionmaker is read anew each time: configure() may have changed it.
+        self._recipe = self._recipe_of(None) if maker is None else None
+        self.binds = BindCache(defers_write_lock=self.takes_write_lock)
+
+    @property
+    def _maker(self) -> sessionmaker[Session] | None:
+        return self.given if hasattr(self.given, "kw") else None  # type: ignore[return-value]  # either kind
+
+    def _check(self) -> None:
+        engines = self.engines
+        flavour = "AsyncDatabase" if self._is_async else "Database"
+        wanted = "an async" if self._is_async else "a sync"
+        if not engines:
+            raise UsageError(
+                f"{flavour} was given {self.given!r}; give a URL, {wanted} engine, "
+                f"{wanted} sessionmaker bound to an engine, or a callable returning one"
+            )
+        if any(engine.dialect.is_async is not self._is_async for engine in engines):
+            other = "Database" if self._is_async else "AsyncDatabase"
+            raise UsageError(
+                f"{flavour} was given {self.given!r}, which is not {wanted} one; "
+                f"use {other}"
+            )
+        if self._maker is not None and self._session_class is not None:
+            raise UsageError(
+                "session_class goes with a URL or an engine; a sessionmaker has its "
+                "own class_"
+            )
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether `configure()` has given the sessionmaker another engine."""
+        maker = self._maker
+        return maker is not None and maker.kw.get("bind") is not self._bind
+
+    def make_session(self) -> Session | AsyncSession:
+        session_class, options = self._recipe or self._recipe_of(self._maker)
+        if self._is_async:
+            loop = asyncio._get_running_loop()
+            if loop is not self._loop and loop is not None:
+                self._loop = loop
+                for engine in self.engines:
+                    adopt_event_loop(engine, loop)
+        session: Session | AsyncSession = session_class(**options)
+        return session
+
+    def _recipe_of(self, maker: Any) -> tuple[Any, dict[str, Any]]:
+        """The class of the sessions, and its arguments, as of now."""
+        if maker is not None:
+            session_class, options = maker.class_, {**maker.kw, **self._options}
+        else:
+            session_class = self._session_class or _default_class(self._is_async)
+            options = {"bind": self.given, "expire_on_commit": False, **self._options}
+        options["close_resets_only"] = False
+        if not self._is_async:
+            return fenced(session_class), options
+        sync_class = (
+            options.get("sync_session_class") or session_class.sync_session_class
+        )
+        options["sync_session_class"] = fenced(sync_class)
+        return session_class, options
+
+
+def engines_of(given: Any) -> list[Engine]:
+    """All engines that the sessions may use, the main one first."""
+    binds = [given]
+    if hasattr(given, "kw"):
+        binds = [given.kw.get("bind"), *(given.kw.get("binds") or {}).values()]
+    binds = [getattr(bind, "sync_connection", bind) for bind in binds]
+    binds = [b.engine if isinstance(b, Connection) else b for b in binds]
+    found = [getattr(bind, "sync_engine", bind) for bind in binds]
+    return [engine for engine in found if isinstance(engine, Engine)]
+
+
+def _default_class(is_async: bool) -> type[Any]:
+    if not is_async:
+        return Session
+    from sqlalchemy.ext.asyncio import AsyncSession  # needs greenlet
+
+    return AsyncSession
+
+
+def _gate_for(engine: Engine) -> AdmissionGate:
+    if isinstance(engine.pool, QueuePool):
+        return AdmissionGate(capacity(engine), engine.pool.timeout())
+    return AdmissionGate(None)

@@ -1,0 +1,93 @@
+"""What a plan does with a session: each is one call, in its greenlet or thread."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
+from sqlalchemy.orm import Session
+
+from .._engine.connection_state import state_of
+from .._engine.driver_connection import is_aborted
+from .._engine.lost_work import unexpected_rollback
+from .unit_session import unit_session_of
+
+__all__ = ["accept_commit", "check_not_lost", "commit", "flush", "rollback"]
+
+log = logging.getLogger("unitwork")
+
+
+def check_not_lost(session: Session) -> None:
+    """Raise `UnexpectedRollbackError` if the answer to COMMIT would be ROLLBACK."""
+    unit_session = unit_session_of(session)
+    if unit_session is None:
+        return
+    for connection in unit_session.connections:
+        if connection.invalidated:  # lost, or cancelled in the middle of a statement
+            states = unit_session.connection_states
+            cause = next((x.failure for x in states if x.failure), None)
+            raise unexpected_rollback(cause) from cause
+        state = state_of(connection)
+        if state is None or (failure := state.failure) is None:
+            continue
+        lost = state.rolled_back_by_server or not session.is_active
+        if lost or is_aborted(connection):
+            raise unexpected_rollback(failure) from failure
+        state.failure = None
+    if not session.is_active:
+        raise unexpected_rollback(None)
+
+
+def flush(session: Session) -> None:
+    """Do all of `commit()` that can fail before COMMIT is sent."""
+    unit_session = unit_session_of(session)
+    if unit_session is not None and unit_session.may_be_lost:
+        check_not_lost(session)
+    session.flush()
+
+
+def commit(session: Session) -> bool:
+    """Flush and commit; say whether COMMIT was sent, or what the flush did forbids it.
+
+    The flush may have registered a hook, or asked for a rollback.
+    """
+    flush(session)
+    unit_session = unit_session_of(session)
+    if unit_session is None:
+        session.commit()
+        return True
+    if not unit_session.owner.begin_commit():
+        return False
+    unit_session.commit_sent()
+    unit_session.prepare_verification()
+    session.commit()
+    unit_session.commit_settled()
+    return True
+
+
+def accept_commit(session: Session) -> None:
+    """End a transaction that was committed although COMMIT has failed. No I/O."""
+    unit_session = unit_session_of(session)
+    if unit_session is None:
+        return
+    session.expunge_all()  # its objects keep what they have: a rollback would expire it
+    for connection in unit_session.connections:
+        with suppress(InvalidRequestError):  # closed meanwhile
+            connection.invalidate()
+    unit_session.commit_sent()  # so that the rollback is not reported as one
+    rollback(session)
+    unit_session.commit_settled()
+
+
+def rollback(session: Session) -> None:
+    """Roll back; throw away a connection that can't be. Raises only if cancelled."""
+    try:
+        session.rollback()
+    except IllegalStateChangeError:
+        raise  # another task or thread is using the session just now
+    except BaseException as error:
+        session.invalidate()
+        if not isinstance(error, Exception):
+            raise
+        log.warning("rollback failed; its connection is thrown away", exc_info=error)

@@ -1,0 +1,347 @@
+"""The session of a unit, and the connections that its transaction uses."""
+
+from __future__ import annotations
+
+from asyncio import Lock
+from contextlib import suppress
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session
+
+from .._engine import driver_connection
+from .._engine.begin import (
+    BindCache,
+    TransactionCharacteristics,
+    apply,
+    is_autocommit,
+)
+from .._engine.commit_status import PendingVerification, verifier_for
+from .._engine.connection_state import ConnectionState, state_of
+from ..errors import SessionEndedError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from .._engine.admission import AdmissionGate
+    from ..settings import DatabaseSettings
+    from .owner import SessionOwner
+
+__all__ = ["Access", "CommitState", "UnitSession", "unit_session_of"]
+
+_REMEDY = (
+    "this session's unit of work has ended ({ended}). For work after the response (a "
+    "background task, a task of your own) or in a hook, open a unit of its own: "
+    "`{word} db.transaction() as session:`"
+)
+
+
+class Access(Enum):
+    """Whether a session may be used. Identity is compared: this is on the hot path."""
+
+    OPEN = "open"
+    REFUSED = "refused"
+    """The unit is ending, or has ended and may be reopened."""
+    CLOSED = "closed"
+    """For good."""
+
+
+class CommitState(Enum):
+    """Whether COMMIT is under way, and who has asked for it."""
+
+    NOT_SENT = "not sent"
+    SENT_BY_APPLICATION = "sent by the application"
+    """By `session.commit()`, which has not succeeded yet."""
+    SENT_BY_UNIT = "sent by the unit"
+
+
+class UnitSession:
+    """One session, for as long as its unit lasts; what becomes of it `owner` decides.
+
+    Used by one task or thread at a time, as SQLAlchemy's own sessions are. Only
+    `release_permits()` and `abort_connections()` may be called at any time.
+    """
+
+    __slots__ = (
+        "_acquiring",
+        "_binds",
+        "_gate",
+        "access",
+        "awaiting_connection",
+        "begun_with",
+        "commit",
+        "connection_states",
+        "connections",
+        "defers_write_lock",
+        "is_async",
+        "kept_for_stream",
+        "name",
+        "owned",
+        "owner",
+        "permits",
+        "session",
+        "settings",
+        "sync_session",
+        "verifications",
+    )
+
+    def __init__(
+        self,
+        session: Session | AsyncSession,
+        *,
+        owner: SessionOwner,
+        name: str,
+        settings: DatabaseSettings,
+        gate: AdmissionGate | None = None,
+        binds: BindCache | None = None,
+        owned: bool = True,
+    ) -> None:
+        self.session = session
+        sync = session if isinstance(session, Session) else session.sync_session
+        self.sync_session: Session = sync
+        self.is_async = session is not sync
+        self.owner = owner
+        self.name = name
+        self.settings = settings
+        self.owned = owned
+        """Whether the unit closes it; a session given by a test stays open."""
+        self.access = Access.OPEN
+        self.commit = CommitState.NOT_SENT
+        self.connections: list[Connection] = []
+        self.connection_states: list[ConnectionState] = []
+        self.verifications: list[PendingVerification] = []
+        """How to learn what became of the COMMIT that was sent."""
+        self.begun_with: TransactionCharacteristics | None = None
+        """The characteristics that the transaction began with."""
+        self.kept_for_stream = False
+        """Whether its transaction is to last as long as the response."""
+        self.awaiting_connection = False
+        self.permits: list[None] = []
+        """Permits held of the admission gate; popping one is atomic between threads."""
+        self.defers_write_lock = binds is not None and binds.defers_write_lock
+        self._binds = binds
+        self._gate = gate
+        self._acquiring: Lock | None = None
+        sync._unit_session = self  # type: ignore[attr-defined]  # a test's own has it as well
+
+    # What is known of its transaction
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether there is something to commit or roll back."""
+        return self.sync_session._transaction is not None
+
+    @property
+    def holds_connection(self) -> bool:
+        """Whether it keeps a connection from others, or the permit for one."""
+        return bool(self.permits) or (self.in_transaction and bool(self.connections))
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether its transaction lasts on: for a server-side cursor, or on request."""
+        if self.kept_for_stream:
+            return True
+        for state in self.connection_states:
+            if state.server_side_cursor is not None and state.is_streaming:
+                return True
+        return False
+
+    @property
+    def may_have_written(self) -> bool:
+        session = self.sync_session
+        unflushed = session.new or session.dirty or session.deleted
+        return bool(unflushed) or any(x.wrote for x in self.connection_states)
+
+    @property
+    def has_autocommitted(self) -> bool:
+        """Whether it has written, and each statement has committed itself."""
+        if not any(state.wrote for state in self.connection_states):
+            return False
+        return any(is_autocommit(each) for each in self.connections)
+
+    @property
+    def in_statement(self) -> bool:
+        """Whether another task or thread has sent a statement that is under way."""
+        for state in self.connection_states:
+            if state.statements_in_flight:
+                return True
+        return False
+
+    @property
+    def user_commit_pending(self) -> bool:
+        """Whether the application's own COMMIT is under way."""
+        if self.commit is not CommitState.SENT_BY_APPLICATION or self.in_statement:
+            return False  # a flush comes first
+        return any(connection.in_transaction() for connection in self.connections)
+
+    @property
+    def may_be_lost(self) -> bool:
+        """Whether an error may have cost the work: reason enough to ask the server."""
+        for state in self.connection_states:
+            if state.failure is not None:
+                return True
+        for connection in self.connections:
+            if connection.invalidated:
+                return True
+        return not self.sync_session.is_active
+
+    # Its life
+
+    def check(self) -> None:
+        """Raise `SessionEndedError` unless the session may be used."""
+        if self.access is not Access.OPEN:
+            word = "async with" if self.is_async else "with"
+            ended = self.owner.describe_end()
+            raise SessionEndedError(_REMEDY.format(ended=ended, word=word))
+
+    def refuse(self) -> None:
+        """Refuse work from now on, and let the next in line have the connection."""
+        self._move(Access.REFUSED)
+
+    def reopen(self) -> None:
+        self._move(Access.OPEN)
+
+    def _move(self, access: Access) -> None:
+        if self.access is not Access.CLOSED:
+            self.access = access
+            self.release_unused_permits()
+
+    def close(self) -> None:
+        """Refuse work for good. No I/O: nothing is open by now, or it is discarded."""
+        self.access = Access.CLOSED
+        if self.owned and not self.in_transaction:
+            self.sync_session.close()
+        self.release_permits()
+        self.connections.clear()
+        self.connection_states.clear()
+        if not self.owned:
+            self.sync_session._unit_session = None  # type: ignore[attr-defined]  # see above
+        # The session keeps a reference to this object. Without one in the opposite
+        # direction both are freed at once, not by the garbage collector.
+        del self.session, self.sync_session
+
+    def begin(self) -> None:
+        """A transaction begins, in the thread of whatever uses the session."""
+        if self.commit is CommitState.SENT_BY_APPLICATION:
+            self.owner.user_commit_failed()
+        self.connections.clear()
+        self.connection_states.clear()
+        self.verifications = []
+        self.commit = CommitState.NOT_SENT
+        self.kept_for_stream = False
+        if self._gate is None:
+            return
+        self._gate.warn_on_event_loop()
+        if self.permits:
+            return
+        before, self.awaiting_connection = self.awaiting_connection, True
+        if self._gate.acquire_in_thread():
+            self._permit_acquired()
+        self.awaiting_connection = before
+
+    def bind(self, bind: Engine | Connection, *, begun: bool) -> Engine | Connection:
+        """Give the engine that begins with the unit's characteristics, for *bind*."""
+        if not begun or not self.connections:
+            self.awaiting_connection = True
+            self.begun_with = self.owner.characteristics(self)
+            self.owner.check_bind(self, bind)
+        if self.begun_with is None or self._binds is None:
+            return bind
+        if not isinstance(bind, Engine):
+            return bind
+        return self._binds.find(bind, self.begun_with)[0]
+
+    def connected(self, connection: Connection) -> None:
+        """The transaction has its connection, and has begun there."""
+        if self.access is not Access.OPEN:  # it connected while its unit ended
+            connection.invalidate()
+            connection.close()
+            self.check()
+        self.awaiting_connection = False
+        self.connections.append(connection)
+        state = state_of(connection)
+        if state is None:
+            return
+        state.reset()
+        self.connection_states.append(state)
+        if self.begun_with is not None and self._binds is not None:
+            _, directives = self._binds.find(connection.engine, self.begun_with)
+            apply(connection, state, directives)
+        self.owner.connection_begun(self, connection)
+
+    def commit_sent(self) -> None:
+        """The unit commits, not the application."""
+        self.commit = CommitState.SENT_BY_UNIT
+
+    def prepare_verification(self) -> None:
+        """Note, last before COMMIT, how to learn what becomes of it."""
+        wanted = self.settings.verify_commit if self.owned else False
+        for connection in self.connections if wanted else ():
+            state = state_of(connection)
+            verifier = verifier_for(connection, wanted)
+            if state is None or not state.wrote or verifier is None:
+                continue
+            mark = verifier.before_commit(connection)
+            if mark is not None:
+                pending = PendingVerification(connection.engine, verifier, mark)
+                self.verifications.append(pending)
+
+    def commit_settled(self) -> None:
+        """What became of the unit's COMMIT is known."""
+        self.commit = CommitState.NOT_SENT
+        self.verifications = []
+
+    def savepoint_rolled_back(self) -> None:
+        """Forget a failure inside the savepoint: it does not matter any more."""
+        for state in self.connection_states:
+            if not state.rolled_back_by_server:
+                state.failure = None
+
+    def abort_connections(self) -> None:
+        """Break the connections off: what waits for them fails. No I/O."""
+        for connection in self.connections:
+            with suppress(InvalidRequestError):  # closed by its thread meanwhile
+                if (state := state_of(connection)) is not None:
+                    state.aborted_by_client = True
+                    driver_connection.abort(connection.connection.driver_connection)
+
+    # Its permit
+
+    async def acquire_permit(self) -> None:
+        """Wait on the event loop for the permit to use a connection."""
+        if self._gate is None or self.permits:
+            return
+        if self._acquiring is None:
+            self._acquiring = Lock()
+        async with self._acquiring:  # two tasks of one unit need one permit
+            if not self.permits:
+                await self._gate.acquire()
+                self._permit_acquired()
+
+    def _permit_acquired(self) -> None:
+        self.permits.append(None)
+        if self.access is not Access.OPEN:  # the unit ended while this thread waited
+            self.release_permits()
+            self.check()
+
+    def release_unused_permits(self) -> None:
+        if self.permits and not self.in_transaction:
+            self.release_permits()
+
+    def release_permits(self) -> None:
+        """Give the permit back; of two threads that do so at once, one does."""
+        if not self.permits or self._gate is None:
+            return
+        with suppress(IndexError):
+            while self.permits:
+                self.permits.pop()
+                self._gate.release()
+
+
+def unit_session_of(session: Any) -> UnitSession | None:
+    """The unit session of a SQLAlchemy `Session`; `None` if it belongs to no unit."""
+    found: UnitSession | None = getattr(session, "_unit_session", None)
+    return found

@@ -1,0 +1,187 @@
+"""Several databases committed as one: prepare all, then commit all.
+
+The first that takes part is the witness. It is prepared first, commits first and is
+rolled back last, so that a look at the prepared transactions of a unit tells what was
+decided about it, without a log: if the witness is still prepared, none has committed;
+if it is gone and another one is left, it has committed (see `recovery`).
+
+1. Prepare the witness, then the others. A failure is a decision to roll back, in the
+   opposite order. If PREPARE was not answered, its outcome is found out first: the
+   witness may not go while another one could still become prepared.
+2. Commit the witness: that is the decision. It is sent within `DECIDED_WITHIN` seconds
+   of the first PREPARE, or never; after longer than that `recover()` may have decided.
+3. Commit the others. Whatever happens now, they will be committed: on a connection of
+   its own if theirs is broken, or by `recover()`.
+
+MariaDB forgets a prepared transaction that has changed no row when its server restarts.
+A witness that is gone for this reason has nothing to lose, but tells that it committed.
+This is true enough for one other database, which was prepared after it, so that all
+were. Of three the last might not have been: so MariaDB may be one of two only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from .._classify.classification import Phase, classify
+from .._execution.ask_until_known import ask_until_known
+from .._execution.plan import Plan, Step
+from .._session import operations
+from .._session.unit_session import UnitSession
+from .failure import partial_commit, unknown_commit
+from .participants import Participant, TwoPhaseCommit
+
+__all__ = ["DECIDED_WITHIN", "commit_together", "split"]
+
+log = logging.getLogger("unitwork")
+
+DECIDED_WITHIN = 30.0
+"""Seconds from the first PREPARE to the decision; less than `recover()` waits for."""
+_LEAST = 0.005  # seconds that a step gets however late it is
+
+
+def split(
+    sessions: Sequence[UnitSession], two_phase: TwoPhaseCommit
+) -> Plan[tuple[Sequence[UnitSession], list[Participant]]]:
+    """Tell those that have something to store from the others.
+
+    One alone needs no two phases, and comes last of those that are simply committed.
+    """
+    if not all(session.owned for session in sessions):
+        return sessions, []  # a test's own
+    marks: list[tuple[UnitSession, Any]] = []
+    alone: list[UnitSession] = []
+    for session in sessions:
+        mark = yield Step(partial(two_phase.mark, session=session), session)
+        if mark is None:
+            alone.append(session)
+        else:
+            marks.append((session, mark))
+    if len(marks) < 2:
+        return [*alone, *(session for session, _ in marks)], []
+    witness = marks[0][0]
+    return alone, [
+        two_phase.participant(session, mark, witness) for session, mark in marks
+    ]
+
+
+def commit_together(
+    parts: Sequence[Participant], done: list[UnitSession]
+) -> Plan[None]:
+    """Commit all or nothing; *done* are those that have committed.
+
+    Raises `CommitUnknownError` if it can't be found out in time which of the two it is,
+    and `PartialCommitError` if a commit that is decided could not be finished.
+    """
+    until = time.monotonic() + DECIDED_WITHIN
+    for part in parts:
+        part.session.commit_sent()  # nothing may interrupt it from now on
+    yield from _prepare(parts, until)
+    yield from _decide(parts, until)
+    done.append(parts[0].session)
+    yield from _follow(parts[1:], done)
+
+
+def _prepare(parts: Sequence[Participant], until: float) -> Plan[None]:
+    ready: list[Participant] = []
+    try:
+        for part in parts:
+            yield Step(part.prepare, part.session, _time_left(until, part))
+            ready.append(part)
+        if time.monotonic() >= until:
+            raise TimeoutError(
+                f"PREPARE has taken more than {DECIDED_WITHIN:g} seconds; nothing is "
+                "committed"
+            )
+    except BaseException as error:
+        doubtful = None
+        if len(ready) < len(parts) and classify(error, phase=Phase.COMMIT).unknown:
+            doubtful = parts[len(ready)]
+        sure = yield from _take_back(ready, doubtful)
+        if sure:
+            for part in parts:
+                part.session.commit_settled()
+        if sure or not isinstance(error, Exception):
+            raise
+        raise unknown_commit([each.session.name for each in parts]) from error
+
+
+def _take_back(
+    ready: Sequence[Participant], doubtful: Participant | None
+) -> Plan[bool]:
+    """Roll back what is prepared, the witness last; say whether nothing can commit."""
+    sure = True
+    if doubtful is not None:
+        fate = yield from _end_elsewhere(doubtful, commit=False)
+        sure = fate is False or not ready
+    for part in reversed(ready):
+        witness = part is ready[0]
+        if witness and not sure:
+            break
+        try:
+            yield Step(part.roll_back, part.session, part.session.settings.end_timeout)
+        except Exception as error:
+            fate = yield from _end_elsewhere(part, commit=False)
+            if fate is None:
+                log.warning(
+                    "a prepared transaction of database %r is left to recover()",
+                    part.session.name,
+                    exc_info=error,
+                )
+            sure = fate is False or witness
+    return sure
+
+
+def _decide(parts: Sequence[Participant], until: float) -> Plan[None]:
+    witness = parts[0]
+    session = witness.session
+    try:
+        yield Step(witness.commit, session, _time_left(until, witness))
+    except Exception as error:
+        if not (yield from _end_elsewhere(witness, commit=True, until=until)):
+            raise unknown_commit([each.session.name for each in parts]) from error
+        yield Step(operations.accept_commit, session)
+
+
+def _follow(parts: Sequence[Participant], done: list[UnitSession]) -> Plan[None]:
+    """Commit what is decided; all that can be, before the first failure is raised."""
+    first: Exception | None = None
+    lost: dict[bool | None, list[str]] = {None: [], False: []}
+    for part in parts:
+        session = part.session
+        try:
+            yield Step(part.commit, session, session.settings.commit_timeout)
+        except Exception as error:
+            fate = yield from _end_elsewhere(part, commit=True)
+            if fate is not True:
+                first = first or error
+                lost[fate].append(session.name)
+                continue
+            yield Step(operations.accept_commit, session)
+        done.append(session)
+    if first is not None:
+        raise partial_commit(
+            [session.name for session in done],
+            rolled_back=lost[False],
+            unknown=lost[None],
+            advice="what is prepared will be committed by recover()",
+        ) from first
+
+
+def _end_elsewhere(
+    part: Participant, *, commit: bool, until: float | None = None
+) -> Plan[bool | None]:
+    """End it on other connections, till one has, or the time is over."""
+    part.session.abort_connections()
+    end = partial(part.end_elsewhere, commit=commit)
+    return (yield from ask_until_known(part.session, end, until))
+
+
+def _time_left(until: float, part: Participant) -> float:
+    left = max(until - time.monotonic(), _LEAST)
+    limit = part.session.settings.commit_timeout
+    return left if limit is None else min(left, limit)

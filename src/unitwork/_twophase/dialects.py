@@ -1,0 +1,270 @@
+"""The two-phase statements of each engine.
+
+Sources: PostgreSQL, "PREPARE TRANSACTION" and `pg_prepared_xacts`; MariaDB, "XA
+Transactions". What MariaDB 10.11 does beyond its manual was tried: a prepared branch
+belongs to the connection that has prepared it until that ends, and for all others is
+"unknown" (1397), though XA RECOVER lists it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from .._classify.driver_errors import read
+from .._engine.commit_status import TransactionStatus
+from .._engine.connection_state import state_of
+from ..errors import UsageError
+
+__all__ = ["NoSuchPreparedTransaction", "TwoPhaseDialect", "dialect_for"]
+
+
+class NoSuchPreparedTransaction(Exception):
+    """There is no prepared transaction of this name, as far as the server says."""
+
+
+class TwoPhaseDialect(Protocol):
+    """The two-phase statements of one dialect; each method gets an open connection."""
+
+    names_at_begin: bool
+    """Whether the transaction must have its name before its first statement."""
+
+    def open(self, connection: Connection) -> None:
+        """Make a new connection ready to end what another one has prepared."""
+
+    def begin(self, connection: Connection, name: str) -> None: ...
+
+    def mark(self, connection: Connection) -> Any:
+        """What identifies this transaction later; `None` if it has nothing to store."""
+
+    def prepare(self, connection: Connection, name: str) -> None:
+        """Raise `UsageError` if the server is not set up for that."""
+
+    def end(self, connection: Connection, name: str, *, commit: bool) -> None:
+        """End it, on the connection that has prepared it or on any other.
+
+        Raises `NoSuchPreparedTransaction` if the server does not know it (any more).
+        """
+
+    def fate(
+        self, connection: Connection, name: str, mark: Any, *, asked: bool
+    ) -> bool | None:
+        """Whether one that the server does not know was committed; `None`: ask again.
+
+        Ends the backend that might still be at work on it. Where the server keeps no
+        record, it is what was *asked* for.
+        """
+
+    def prepared(self, connection: Connection) -> Iterator[str]:
+        """The names of all that are prepared in this database."""
+        ...
+
+
+class _PostgreSQL:
+    names_at_begin = False
+
+    def open(self, connection: Connection) -> None:
+        pass
+
+    def begin(self, connection: Connection, name: str) -> None:
+        raise NotImplementedError
+
+    def mark(self, connection: Connection) -> object | None:
+        return _STATUS.before_commit(connection)
+
+    def prepare(self, connection: Connection, name: str) -> None:
+        try:
+            connection.exec_driver_sql(f"PREPARE TRANSACTION '{name}'")
+        except DBAPIError as error:
+            if _code(error) == "55000":
+                raise UsageError(
+                    "this PostgreSQL prepares no transactions, which twophase=True "
+                    f"needs: {error.orig}. Set max_prepared_transactions to at least "
+                    "max_connections, and restart it"
+                ) from error
+            raise
+
+    def end(self, connection: Connection, name: str, *, commit: bool) -> None:
+        verb = "COMMIT" if commit else "ROLLBACK"
+        try:
+            with _outside_transactions(connection) as cursor:
+                cursor.execute(f"{verb} PREPARED '{name}'")
+        except connection.dialect.loaded_dbapi.Error as error:
+            if _code(error) == "42704":
+                raise NoSuchPreparedTransaction(name) from error
+            raise
+
+    def fate(
+        self, connection: Connection, name: str, mark: Any, *, asked: bool
+    ) -> bool | None:
+        if name in self.prepared(connection):
+            return None
+        return _STATUS.committed(connection, mark)
+
+    def prepared(self, connection: Connection) -> Iterator[str]:
+        return iter(connection.scalars(text(_PREPARED)).all())
+
+
+_PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+_STATUS = TransactionStatus()
+
+
+@contextmanager
+def _outside_transactions(connection: Connection) -> Iterator[Any]:
+    """A cursor that begins no transaction: PREPARE has ended the one there was."""
+    dbapi_connection: Any = connection.connection.dbapi_connection
+    dbapi_connection.rollback()  # or asyncpg would go on to think that it is in one
+    dbapi_connection.autocommit = True
+    try:
+        cursor = dbapi_connection.cursor()
+        yield cursor
+        cursor.close()
+    finally:
+        # If the connection is broken, the first error is the one that counts.
+        with suppress(connection.dialect.loaded_dbapi.Error):
+            dbapi_connection.autocommit = False
+
+
+class _MariaDB:
+    names_at_begin = True
+
+    def open(self, connection: Connection) -> None:
+        _send(connection, "SET autocommit = 1")  # else it is "outside" (1400)
+
+    def begin(self, connection: Connection, name: str) -> None:
+        if not getattr(connection.dialect, "is_mariadb", False):
+            raise UsageError(
+                "twophase=True is for PostgreSQL and MariaDB, and this server is MySQL"
+            )
+        connection.exec_driver_sql(f"XA START '{name}'")
+        _name(connection, name)
+
+    def mark(self, connection: Connection) -> int | None:
+        if not _name(connection):
+            return None
+        thread: int = _driver(connection).thread_id()
+        return thread
+
+    def prepare(self, connection: Connection, name: str) -> None:
+        _without_prefix(connection)
+        connection.exec_driver_sql(f"XA END '{name}'")
+        connection.exec_driver_sql(f"XA PREPARE '{name}'")
+        _name(connection, "")
+
+    def end(self, connection: Connection, name: str, *, commit: bool) -> None:
+        try:
+            _send(connection, f"XA {'COMMIT' if commit else 'ROLLBACK'} '{name}'")
+        except connection.dialect.loaded_dbapi.Error as error:
+            if _code(error) in (_UNKNOWN_XID, _NOTHING_STORED):
+                raise NoSuchPreparedTransaction(name) from error
+            raise
+
+    def fate(
+        self, connection: Connection, name: str, mark: int, *, asked: bool
+    ) -> bool | None:
+        owner = connection.execute(text(_OWNER), {"thread": mark}).scalar()
+        if owner is not None:
+            with suppress(DBAPIError):  # it has ended meanwhile
+                connection.exec_driver_sql(f"KILL {mark}")
+            return None
+        return None if name in self.prepared(connection) else asked
+
+    def prepared(self, connection: Connection) -> Iterator[str]:
+        for row in connection.exec_driver_sql("XA RECOVER").all():
+            _, length, rest, data = row
+            if not rest:
+                name = data if isinstance(data, bytes) else str(data).encode()
+                yield name[:length].decode("utf-8", "replace")
+
+
+_UNKNOWN_XID = 1397
+_NOTHING_STORED = 1402  # "branch was rolled back": it has changed no row
+_OWNER = """
+SELECT id FROM information_schema.processlist
+WHERE id = :thread AND db = DATABASE()
+AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
+"""
+
+_DIALECTS: dict[str, TwoPhaseDialect] = {
+    "postgresql": _PostgreSQL(),
+    "mysql": _MariaDB(),
+    "mariadb": _MariaDB(),
+}
+
+
+def dialect_for(name: str, engine: Engine) -> TwoPhaseDialect:
+    """The statements for database *name*; `UsageError` if its engine has none."""
+    dialect = _DIALECTS.get(engine.dialect.name)
+    if dialect is None:
+        raise UsageError(
+            f"database {name!r} can't take part in a commit in two phases: "
+            f"{engine.dialect.name} knows none. Leave twophase=True out, or give "
+            "PostgreSQL and MariaDB databases only"
+        )
+    if dialect.names_at_begin:
+        _listen(engine)
+    return dialect
+
+
+_listening: WeakSet[Engine] = WeakSet()
+
+
+def _listen(engine: Engine) -> None:
+    """End the XA transactions of *engine* as SQLAlchemy ends those that it knows."""
+    if engine in _listening:
+        return
+    _listening.add(engine)
+
+    @event.listens_for(engine, "commit")
+    def commit(connection: Connection) -> None:
+        if name := _name(connection):
+            _without_prefix(connection)
+            connection.exec_driver_sql(f"XA END '{name}'")
+            connection.exec_driver_sql(f"XA COMMIT '{name}' ONE PHASE")
+            _name(connection, "")
+
+    @event.listens_for(engine, "rollback")
+    def rollback(connection: Connection) -> None:
+        if name := _name(connection):
+            _name(connection, "")
+            error = connection.dialect.loaded_dbapi.Error
+            with suppress(error):  # it may have ended, after a deadlock
+                _send(connection, f"XA END '{name}'")
+            with suppress(NoSuchPreparedTransaction):
+                _DIALECTS["mysql"].end(connection, name, commit=False)
+
+
+def _name(connection: Connection, new: str | None = None) -> str:
+    """The name of the XA transaction that is open; or give it a *new* one, or none."""
+    state = state_of(connection)
+    if state is None:
+        return ""
+    if new is not None:
+        state.xid = new
+    return state.xid
+
+
+def _without_prefix(connection: Connection) -> None:
+    """Time limits (SET STATEMENT … FOR) are for statements."""
+    if (state := state_of(connection)) is not None:
+        state.statement_prefix = ""
+
+
+def _send(connection: Connection, sql: str) -> None:
+    cursor = connection.connection.cursor()
+    cursor.execute(sql)
+    cursor.close()
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
+
+
+def _code(error: BaseException) -> str | int | None:
+    found = read(getattr(error, "orig", None) or error)
+    return found.code if found is not None else None

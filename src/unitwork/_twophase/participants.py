@@ -1,0 +1,121 @@
+"""The sessions of one unit that commit together, and what is done with each."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+from .._engine.commit_status import ask_within, fresh_connection
+from .._session import operations
+from .._session.unit_session import UnitSession
+from ..errors import UsageError
+from .dialects import NoSuchPreparedTransaction, TwoPhaseDialect
+from .order import CommitOrder
+from .xid import Xid
+
+__all__ = ["Participant", "TwoPhaseCommit"]
+
+
+class TwoPhaseCommit:
+    """What the sessions of one unit have in common, from one ending to the next."""
+
+    __slots__ = ("_order", "_unit")
+
+    def __init__(self, order: CommitOrder) -> None:
+        self._order = order
+        self.renew()
+
+    def renew(self) -> None:
+        """Take another name, for what begins from now on."""
+        self._unit = uuid4().hex
+
+    def check(self, session: UnitSession, bind: Engine | Connection) -> None:
+        """Raise `UsageError` if the session can't take part; before it connects."""
+        if session.owned:
+            self._order.dialect(session.name, bind.engine)
+
+    def begin(self, session: UnitSession, connection: Connection) -> None:
+        """Name the transaction that has just begun, if its dialect does that here."""
+        if not session.owned:
+            return
+        if len(session.connections) > 1:
+            raise UsageError(
+                f"database {session.name!r} has several engines, and such a one can't "
+                "take part in a commit in two phases; make it several databases"
+            )
+        dialect = self._order.dialect(session.name, connection.engine)
+        state = session.connection_states[-1]
+        if dialect.names_at_begin and not state.client_side_read_only:
+            dialect.begin(connection, str(self._xid(session, 1)))
+
+    def _xid(self, session: UnitSession, witness: int) -> Xid:
+        place = self._order.place(session.name)
+        return Xid(self._order.fingerprint, self._unit, witness, place)
+
+    def participant(
+        self, session: UnitSession, mark: Any, witness: UnitSession
+    ) -> Participant:
+        dialect = self._order.dialect(session.name, session.connections[0].engine)
+        name = str(self._xid(session, self._order.place(witness.name)))
+        begun_as = session.connection_states[0].xid
+        if dialect.names_at_begin and begun_as != name:
+            raise UsageError(
+                f"the transaction in database {session.name!r} was kept open for a "
+                "stream, and can't be committed together with one that began later; "
+                "stream from a unit of its own: `async with db.transaction()`"
+            )
+        return Participant(session, dialect, name, mark)
+
+    def mark(self, sync_session: Session, session: UnitSession) -> Any:
+        """What identifies the transaction later; `None` if it has nothing to store."""
+        if not session.connections or not session.connection_states:
+            return None
+        connection = session.connections[0]
+        return self._order.dialect(session.name, connection.engine).mark(connection)
+
+
+class Participant:
+    """One session that takes part. Each method is one call of a plan's step."""
+
+    def __init__(
+        self, session: UnitSession, dialect: TwoPhaseDialect, name: str, mark: Any
+    ) -> None:
+        self.session = session
+        self._dialect = dialect
+        self._name = name
+        self._mark = mark
+        self._connection = session.connections[0]
+        self._engine = self._connection.engine
+
+    def prepare(self, session: Session) -> None:
+        if self.session.may_be_lost:
+            operations.check_not_lost(session)
+        # What `Session.prepare()` does before it calls SQLAlchemy's own transactions.
+        session._transaction._prepare_impl()  # type: ignore[union-attr]  # it is open
+        self._dialect.prepare(self._connection, self._name)
+
+    def commit(self, session: Session) -> None:
+        self._dialect.end(self._connection, self._name, commit=True)
+        session.commit()
+
+    def roll_back(self, session: Session) -> None:
+        self._dialect.end(self._connection, self._name, commit=False)
+
+    def end_elsewhere(self, limit: float, *, commit: bool) -> bool | None:
+        """Try on another connection; whether it was committed, `None` if unknown."""
+
+        def end() -> bool | None:
+            with fresh_connection(self._engine) as connection:
+                self._dialect.open(connection)
+                try:
+                    self._dialect.end(connection, self._name, commit=commit)
+                except NoSuchPreparedTransaction:
+                    return self._dialect.fate(
+                        connection, self._name, self._mark, asked=commit
+                    )
+                return commit
+
+        return ask_within(end, self.session.is_async, limit)

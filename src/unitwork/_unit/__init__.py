@@ -1,0 +1,1 @@
+"""States, intent, sessions, attempts of one unit of work; blocks; the current unit."""

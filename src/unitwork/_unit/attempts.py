@@ -1,0 +1,20 @@
+"""Which attempt at its work a unit is, and why there must not be another one."""
+
+from __future__ import annotations
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """One attempt at the work of a unit, counted from 1."""
+
+    __slots__ = ("not_repeatable_because", "number")
+
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+        self.not_repeatable_because: str | None = None
+
+    def forbid_another(self, reason: str) -> None:
+        """Something was done that must not be done twice. Keeps the first *reason*."""
+        if self.not_repeatable_because is None:
+            self.not_repeatable_because = reason

@@ -1,0 +1,66 @@
+"""Options that are asked for inside a unit, and whether that is in time."""
+
+from __future__ import annotations
+
+from .._engine.begin import TransactionCharacteristics
+from ..errors import UsageError
+from ..options import NO_OPTIONS, TransactionOptions
+from .unit import Unit
+
+__all__ = ["ask_for", "check_in_time", "join"]
+
+_DEFAULTS = TransactionCharacteristics()
+
+
+def ask_for(unit: Unit, options: TransactionOptions) -> None:
+    """Apply *options* to all that *unit* is yet to begin."""
+    unit.check_open()
+    before = unit.own_options
+    unit.own_options = before | options
+    try:
+        check_in_time(unit)
+    except UsageError:
+        unit.own_options = before
+        raise
+
+
+def join(unit: Unit, options: TransactionOptions) -> None:
+    """Let a block inside *unit* ask for *options*, unless they contradict its own."""
+    if options is NO_OPTIONS:
+        return
+    ours, theirs = unit.options.characteristics, options.characteristics
+    for key, theirs_is in zip(TransactionCharacteristics._fields, theirs, strict=True):
+        given = getattr(options, key, None)
+        if given is not None and getattr(unit.options, key) not in (None, given):
+            raise UsageError(
+                f"this block asks for {key}={theirs_is!r}, and the unit around it, "
+                f"in whose transaction it is, for {key}={getattr(ours, key)!r}; "
+                'say the same, or open a block of its own: nested="own"'
+            )
+    ask_for(unit, options)
+
+
+def check_in_time(unit: Unit) -> None:
+    """Raise `UsageError` if a transaction has begun with other characteristics."""
+    for database, session in unit.sessions.items():
+        if session.owned and session.in_transaction and session.connections:
+            wanted = unit.characteristics(session)
+            if wanted != session.begun_with:
+                raise UsageError(_too_late(database.name, wanted, session.begun_with))
+
+
+def _too_late(
+    name: str,
+    wanted: TransactionCharacteristics | None,
+    begun_with: TransactionCharacteristics | None,
+) -> str:
+    now, before = wanted or _DEFAULTS, begun_with or _DEFAULTS
+    changed = [
+        f"{key}={getattr(now, key)!r}"
+        for key in TransactionCharacteristics._fields
+        if getattr(now, key) != getattr(before, key)
+    ]
+    return (
+        f"{', '.join(changed)} comes too late: the transaction in database {name!r} "
+        "has begun without it. Say so before the first statement, or of the unit around"
+    )

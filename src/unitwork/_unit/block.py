@@ -1,0 +1,209 @@
+"""`transaction()` blocks: units of work outside a request, or beside its own."""
+
+from __future__ import annotations
+
+from contextvars import Token
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
+
+from sqlalchemy import exc
+
+from .._execution.plan import Plan
+from .._execution.sync_runner import run
+from .._session.database_core import DatabaseCore
+from ..errors import MissingSessionError, PoolTimeoutError, UsageError
+from ..options import NO_OPTIONS, TransactionOptions
+from ..outcome import Outcome
+from ..retry import Tries
+from .begin_options import join
+from .context import UnitProvider, current, innermost, unit_of
+from .endings import end_block, run_ending
+from .owner import UnitOwner
+from .sessions import sessions_around
+from .unit import Unit
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .._session.unit_session import UnitSession
+
+__all__ = ["AsyncTransaction", "Nested", "Transaction"]
+
+Nested = Literal["own", "join", "savepoint"]
+S = TypeVar("S")
+
+_POOL_TIMEOUTS = (PoolTimeoutError, exc.TimeoutError)
+"""Raised when no connection became free, by the admission gate or by the pool."""
+_OWNER = UnitOwner()
+
+
+class _Block(Generic[S]):
+    """What both flavours know: the unit, and whether it is the block's own."""
+
+    __slots__ = (
+        "_attempt",
+        "_database",
+        "_nested",
+        "_options",
+        "_savepoint",
+        "_session",
+        "_token",
+        "_unit",
+    )
+
+    def __init__(
+        self,
+        database: DatabaseCore,
+        nested: Nested = "own",
+        options: TransactionOptions = NO_OPTIONS,
+        *,
+        attempt: int = 1,
+    ) -> None:
+        if nested not in get_args(Nested):
+            raise UsageError(f"nested is {nested!r}; give one of {get_args(Nested)}")
+        self._database = database
+        self._nested = nested
+        self._options = options
+        self._attempt = attempt
+        self._unit: Unit | None = None
+        self._session: UnitSession | None = None
+        self._token: Token[UnitProvider | None] | None = None
+        self._savepoint: Any = None
+
+    def _open(self) -> S:
+        """Enter the unit around, or one of its own; give its session."""
+        if self._unit is not None:
+            raise UsageError("a transaction() block can't be entered twice; call again")
+        around = self._around() if self._nested != "own" else None
+        if around is None:
+            self._unit = unit = Unit(
+                {self._database.name: self._database},
+                _OWNER,
+                innermost(),
+                is_sync=not self._database.is_async,
+                options=self._options,
+                attempt=self._attempt,
+            )
+            self._session = unit.session_of(self._database)
+            self._token = current.set(unit)
+        else:
+            join(around, self._options)
+            self._unit = around
+            self._session = around.session_of(self._database)
+        return cast(S, self._session.session)
+
+    def _around(self) -> Unit | None:
+        try:
+            unit = unit_of(self._database)
+        except MissingSessionError:
+            return None
+        return unit if unit.is_open else None
+
+    def may_follow(self, error: Exception, tries: Tries) -> bool:
+        """Whether another block may try what this one, which is over, has not done."""
+        unit = self._unit
+        if unit is None or not unit.may_be_retried:
+            tries.note(error)
+            return False
+        undone = unit.outcome in (Outcome.ROLLED_BACK, Outcome.EMPTY)
+        if undone and tries.policy.retryable(error) is not None and tries.next():
+            return True
+        tries.note(error)
+        return False
+
+    def _end(self, unit: Unit, error: BaseException | None) -> Plan[None]:
+        """End the unit of its own; name the cause if the pool had nothing for it."""
+        try:
+            yield from end_block(unit, error)
+        except _POOL_TIMEOUTS as failure:  # a flush had to connect
+            self._check_room(unit, failure)
+            raise
+        if isinstance(error, _POOL_TIMEOUTS):
+            self._check_room(unit, error)
+
+    def _check_room(self, unit: Unit, error: Exception) -> None:
+        """Raise `PoolTimeoutError` if it was a second connection that was not there."""
+        if self._session is None or not self._session.awaiting_connection:
+            return
+        around = sessions_around(unit, self._database)
+        if any(session.holds_connection for _, session in around):
+            raise PoolTimeoutError(
+                "this block needs a second connection of database "
+                f"{self._database.name!r} while the unit around it holds one, and all "
+                f"{self._database.pool_status().size} of the pool are in use. Let the "
+                "pool have at least one more than the units that run at once "
+                '(pool_size), use transaction(nested="join") or nested="savepoint", '
+                "or open the block after the unit around it"
+            ) from error
+
+    def _leave(self) -> None:
+        if self._token is None:
+            return
+        try:
+            current.reset(self._token)
+        except ValueError:  # left in another context than it was entered in
+            if self._unit is not None and current.get() is self._unit:
+                current.set(self._unit.parent)
+
+    @property
+    def _is_own(self) -> bool:
+        return self._token is not None
+
+
+class Transaction(_Block[S]):
+    """`with db.transaction() as session:`, of a `Database`."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> S:
+        session = self._open()
+        if not self._is_own and self._nested == "savepoint":
+            self._savepoint = cast(Any, session).begin_nested()
+            self._savepoint.__enter__()
+        return session
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._unit is not None
+        if self._is_own:
+            try:
+                run(self._end(self._unit, error))
+            finally:
+                self._leave()
+        elif self._savepoint is not None:
+            self._savepoint.__exit__(kind, error, traceback)
+        elif error is not None:
+            self._unit.lose(error)
+
+
+class AsyncTransaction(_Block[S]):
+    """`async with db.transaction() as session:`, of an `AsyncDatabase`."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> S:
+        session = self._open()
+        if not self._is_own and self._nested == "savepoint":
+            self._savepoint = cast(Any, session).begin_nested()
+            await self._savepoint.__aenter__()
+        return session
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._unit is not None
+        if self._is_own:
+            try:
+                await run_ending(self._unit, self._end(self._unit, error))
+            finally:
+                self._leave()
+        elif self._savepoint is not None:
+            await self._savepoint.__aexit__(kind, error, traceback)
+        elif error is not None:
+            self._unit.lose(error)

@@ -1,0 +1,98 @@
+"""Which unit of work is current: the one around the caller, or that of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Protocol
+
+from .._session.database_core import DatabaseCore
+from ..errors import MissingSessionError, UsageError
+from .unit import Unit
+from .unit_of_work import UnitOfWork, face_of
+
+__all__ = [
+    "UnitProvider",
+    "current",
+    "current_unit",
+    "innermost",
+    "unit_of",
+    "unit_of_request",
+]
+
+
+class UnitProvider(Protocol):
+    """A unit, or a connection that makes its unit when it is asked for it."""
+
+    def open_unit(self) -> Unit: ...
+
+
+current: ContextVar[UnitProvider | None] = ContextVar("unitwork", default=None)
+"""Set before the application is called, and never read back from what it set."""
+
+
+def innermost() -> Unit | None:
+    """The innermost unit around the caller, whatever its databases; may be closed."""
+    provider = current.get()
+    return None if provider is None else provider.open_unit()
+
+
+def current_unit() -> UnitOfWork:
+    """The unit of work around the caller: the innermost one.
+
+    Works in endpoints, dependencies, hooks and anything they call, sync or async.
+    Raises `MissingSessionError` where there is none, `SessionEndedError` once it is
+    over.
+
+    .. versionadded:: 0.1
+    """
+    unit = innermost()
+    if unit is None:
+        raise MissingSessionError(
+            "there is no unit of work here: add DBSessionMiddleware to the "
+            "application, or open one: `async with db.transaction() as session:`"
+        )
+    unit.check_open()
+    return face_of(unit)
+
+
+def unit_of(database: DatabaseCore) -> Unit:
+    """The innermost unit around the caller that has to do with *database*."""
+    unit = _covering(innermost(), database)
+    if unit is None:
+        raise MissingSessionError(
+            f"there is no unit of work for database {database.name!r} here: give it to "
+            "DBSessionMiddleware (db=...), or open one: "
+            "`async with db.transaction() as session:`"
+        )
+    return unit
+
+
+def unit_of_request(database: DatabaseCore, request: object = None) -> Unit:
+    """The unit of *request*, a Starlette `HTTPConnection` or an ASGI scope.
+
+    Without it, the unit of the request around the caller, whatever blocks lie between:
+    a dependency that holds a `transaction()` block open does not replace it.
+    """
+    if request is None:
+        return _outermost(unit_of(database), database)
+    scope = getattr(request, "scope", request)
+    if not isinstance(scope, Mapping):
+        raise UsageError(f"give the request (or its ASGI scope), not {request!r}")
+    provider: UnitProvider | None = getattr(scope.get("state"), "provider", None)
+    outermost = None if provider is None else provider.open_unit()
+    return _covering(outermost, database) or unit_of(database)
+
+
+def _covering(unit: Unit | None, database: DatabaseCore) -> Unit | None:
+    """The innermost of *unit* and those around it that has to do with *database*."""
+    while unit is not None and not unit.covers(database):
+        unit = unit.parent
+    return unit
+
+
+def _outermost(unit: Unit, database: DatabaseCore) -> Unit:
+    for outer in unit.outwards():
+        if outer.covers(database) and outer.is_open:
+            unit = outer
+    return unit

@@ -1,0 +1,105 @@
+"""What `Database` and `AsyncDatabase` share, as far as users see it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from .._session.database_core import DatabaseCore, PoolStatus
+from ..errors import UsageError
+from ..options import NO_OPTIONS, BeginOptions, TransactionOptions
+from ..retry import RetryPolicy, Tries
+from ..settings import DatabaseSettings
+from .context import innermost
+
+__all__ = [
+    "DatabaseBase",
+    "awaitable",
+    "core_of",
+    "finished",
+    "injectable",
+    "options_given",
+    "tries_for",
+]
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., object])
+
+
+class DatabaseBase:
+    """What has no flavour."""
+
+    _core: DatabaseCore
+
+    @property
+    def name(self) -> str:
+        """The name by which messages and `request.state` know this database."""
+        return self._core.name
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """The settings in force; frozen."""
+        return self._core.settings
+
+    def pool_status(self) -> PoolStatus:
+        """Look at the connections: how many are in use, idle, waited for. No I/O."""
+        return self._core.pool_status()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+def core_of(database: DatabaseBase) -> DatabaseCore:
+    return database._core
+
+
+def injectable(method: M) -> M:
+    """Hide *request* from FastAPI, which would take it for a query parameter."""
+    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    hiding: Any = method
+    hiding.__signature__ = inspect.Signature([self])
+    return method
+
+
+def options_given(
+    options: BeginOptions, attempts: int | None = None
+) -> TransactionOptions:
+    if unknown := options.keys() - BeginOptions.__annotations__.keys():
+        raise UsageError(
+            f"there is no option {', '.join(sorted(unknown))}; give one of "
+            f"{', '.join(BeginOptions.__annotations__)}"
+        )
+    if attempts is None and not options:
+        return NO_OPTIONS
+    return TransactionOptions(**options, attempts=attempts)
+
+
+def tries_for(attempts: int, policy: RetryPolicy | None) -> Tries:
+    """Count the attempts: one, inside a unit that is itself run again."""
+    around = innermost()
+    if around is not None and around.is_in_a_retry:
+        attempts = 1
+    return Tries(policy or RetryPolicy(), attempts)
+
+
+def awaitable(result: Awaitable[T], work: object) -> Awaitable[T]:
+    """Give what *work* of `AsyncDatabase.run()` has given, if it can be awaited."""
+    if not inspect.isawaitable(result):
+        raise UsageError(
+            f"{work!r} is no coroutine function, and AsyncDatabase.run() awaits it; "
+            "make it `async def`, or use Database for plain functions"
+        )
+    return result
+
+
+def finished(result: T, work: object) -> T:
+    """Give what *work* of `Database.run()` has given, if it is not yet to be done."""
+    if not inspect.isawaitable(result):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()
+    raise UsageError(
+        f"{work!r} is a coroutine function, and Database.run() can't await it; give a "
+        "plain function, or use AsyncDatabase"
+    )

@@ -1,0 +1,232 @@
+"""How each kind of unit ends: a block, a message, a response, a shutdown.
+
+Each is a plan. Whoever ends a unit takes its turn: there is one ending at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import CancelledError
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from .._classify.classification import Phase, classify
+from .._commit.finish import finish
+from .._concurrency.shield import uninterrupted
+from .._execution.async_runner import arun
+from .._execution.plan import Plan, Wait
+from .._session.unit_session import CommitState
+from ..errors import UnexpectedRollbackError
+from ..outcome import CommitWhen, Ending, Verdict, judge
+from .context import current
+from .state import Intent, UnitState
+from .unit import Unit
+
+__all__ = [
+    "abandon",
+    "close",
+    "end_before_body",
+    "end_block",
+    "end_for_good",
+    "end_message",
+    "judge_response",
+    "note_commits",
+    "raised",
+    "roll_back",
+    "run_ending",
+    "shut_down",
+]
+
+T = TypeVar("T")
+
+_SHUT_DOWN = (
+    "the application shut down before this unit of work had ended; it was rolled back"
+)
+
+
+def run_ending(unit: Unit, plan: Plan[T]) -> Coroutine[Any, Any, T]:
+    """Run *plan* to its end, in a context in which *unit* is the current one."""
+    context = None
+    provider = current.get()
+    if provider is None or provider.open_unit() is not unit:
+        context = copy_context()
+        context.run(current.set, unit)
+    return uninterrupted(arun(plan), lambda: _is_interruptible(unit), context)
+
+
+def _is_interruptible(unit: Unit) -> bool:
+    """Whether a cancellation may reach what is done now: COMMIT is not sent yet."""
+    if unit.state is not UnitState.ENDING:
+        return False
+    return all(session.is_async for session in unit.sessions)
+
+
+def end(
+    unit: Unit,
+    decide: Callable[[], Verdict],
+    *,
+    keep_streams_open: bool = False,
+    error_response: bool = False,
+) -> Plan[None]:
+    """Wait for the turn, *decide*, commit or roll back.
+
+    The unit is open again afterwards, but its sessions refuse work: the caller reopens
+    them or closes it. Does nothing to a unit that was closed meanwhile. Raises what
+    COMMIT raises, and `UnexpectedRollbackError` if the work was lost although the
+    verdict was to commit, unless the response already reports an error
+    (*error_response*).
+    """
+    cancelled = None
+    while not unit.begin_ending():
+        if unit.is_open:
+            try:
+                yield from _wait_for_turn(unit)
+            except CancelledError as error:
+                cancelled = error
+        elif unit.cut_off_by is not None and decide().commit and not error_response:
+            raise unit.unexpected()
+        else:
+            return
+    unit.keeps_streams_open = keep_streams_open
+    try:
+        verdict = decide()
+        if cancelled is not None:
+            verdict = Verdict(False, raised(cancelled))
+        unit.verdict = verdict
+        committed = yield from finish(unit, commit=verdict.commit)
+    finally:
+        unit.end_turn(UnitState.OPEN)
+    expected = committed or not verdict.commit or unit.rollback_was_requested
+    if cancelled is not None:
+        raise cancelled
+    if not expected and not error_response:
+        raise unit.unexpected()
+
+
+def _wait_for_turn(unit: Unit) -> Plan[None]:
+    # A thread does not wait for ever: it may block the event loop of that ending.
+    limit = _patience(unit) if unit.is_sync else None
+    if not (yield Wait(unit.next_turn(), limit)):
+        raise unit.unexpected()
+
+
+def _patience(unit: Unit) -> float:
+    limits = (x.settings.end_timeout for x in unit.sessions.snapshot())
+    return max(limits, default=0.0)
+
+
+def raised(error: BaseException) -> str:
+    return f"{type(error).__name__} was raised"
+
+
+def end_block(unit: Unit, error: BaseException | None) -> Plan[None]:
+    """End the unit of a block, for good."""
+    reason = "the block ended" if error is None else raised(error)
+    note_commits(unit, error)
+    yield from end_for_good(unit, lambda: Verdict(error is None, reason))
+
+
+def end_for_good(
+    unit: Unit, decide: Callable[[], Verdict], *, error_response: bool = False
+) -> Plan[None]:
+    try:
+        yield from end(unit, decide, error_response=error_response)
+    finally:
+        if not unit.is_ending:
+            unit.close()
+
+
+def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
+    """End what one WebSocket message has begun; the next one starts afresh."""
+
+    def decide_anew() -> Verdict:
+        unit.outcome, unit.reason = None, ""
+        return decide()
+
+    try:
+        yield from end(unit, decide_anew)
+    finally:
+        unit.start_afresh()
+
+
+def end_before_body(
+    unit: Unit, verdict: Verdict, *, error_response: bool
+) -> Plan[None]:
+    """End all but streams before the response starts; its body may begin anew."""
+    yield from end(
+        unit, lambda: verdict, keep_streams_open=True, error_response=error_response
+    )
+    unit.reopen_sessions()
+
+
+def roll_back(unit: Unit, reason: str) -> Plan[None]:
+    """Roll back what is open; the sessions refuse work from then on."""
+    yield from end(unit, lambda: Verdict(False, reason))
+
+
+def abandon(unit: Unit, reason: str) -> Plan[None]:
+    """Roll back what is open, and close: nothing will come of this unit any more."""
+    yield from end_for_good(unit, lambda: Verdict(False, reason))
+
+
+async def close(unit: Unit, reason: str) -> None:
+    """Refuse more work at once, roll back what is open, if anything is, and close."""
+    if unit.state is UnitState.OPEN:
+        if not unit.needs_ending:
+            unit.close()
+            return
+        unit.request_rollback(reason)  # whichever ending comes first
+        unit.sessions.refuse()
+    if unit.is_open:
+        await run_ending(unit, abandon(unit, reason))
+
+
+def shut_down(unit: Unit) -> Plan[None]:
+    """Roll back what is open, and refuse more: the application shuts down.
+
+    An ending that is under way gets some time; then its connections are broken off,
+    and it settles what became of it by itself.
+    """
+    until = time.monotonic() + _patience(unit)
+    while not unit.begin_ending():
+        left = until - time.monotonic()
+        if not unit.is_open:
+            return
+        if left <= 0 or not (yield Wait(unit.next_turn(), left)):
+            unit.cut_off(UnexpectedRollbackError(_SHUT_DOWN))
+            unit.sessions.abort_connections()
+            return
+    if unit.sessions_to_end() or unit.hooks:
+        unit.cut_off(UnexpectedRollbackError(_SHUT_DOWN))
+    try:
+        unit.verdict = Verdict(False, "the application shut down")
+        yield from finish(unit, commit=False)
+    finally:
+        unit.close()
+
+
+def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdict:
+    """Decide: what the unit itself asked for comes before the policy."""
+    if unit.rollback_requested is not None:
+        return Verdict(False, unit.rollback_requested)
+    if unit.intent is Intent.COMMIT_ANYWAY:
+        return Verdict(True, "commit_anyway()")
+    return judge(ending, commit_when)
+
+
+def note_commits(unit: Unit, error: BaseException | None) -> None:
+    """Forbid a retry if something is, or may be, stored before the unit commits.
+
+    *error* may be that of the application's own `session.commit()`.
+    """
+    for session in unit.sessions:
+        pending = session.commit is CommitState.SENT_BY_APPLICATION
+        if (
+            pending
+            and error is not None
+            and classify(error, phase=Phase.COMMIT).unknown
+        ):
+            unit.forbid_retry("what became of session.commit() is not known")
+        if session.has_autocommitted:
+            unit.forbid_retry("each statement has committed itself")

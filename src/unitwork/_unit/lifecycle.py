@@ -1,0 +1,206 @@
+"""The life of a unit of work: its state, its intent, its outcome."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from threading import Lock
+
+from .._engine.lost_work import unexpected_rollback
+from ..errors import (
+    DeadlineExceededError,
+    PartialCommitError,
+    SessionEndedError,
+    UnexpectedRollbackError,
+)
+from ..outcome import Outcome, Verdict
+from .state import Intent, UnitState, check_move
+
+__all__ = ["Lifecycle"]
+
+_NOT_BEGUN = "no transaction was begun"
+_BY_USER = "session.commit() was called"
+
+_moving = Lock()
+"""For all units: two threads may begin to end the same one at the same moment."""
+
+
+class Lifecycle:
+    """The state, intent and outcome of one unit. Only `move()` changes the state.
+
+    `begin_ending()`, `next_turn()` and `close()` may be called by any task or thread.
+    """
+
+    __slots__ = (
+        "_waiting",
+        "committed_by_user",
+        "cut_off_by",
+        "failure",
+        "intent",
+        "intent_reason",
+        "outcome",
+        "reason",
+        "rollback_requested",
+        "rollback_was_requested",
+        "state",
+        "verdict",
+    )
+
+    def __init__(self) -> None:
+        self.state = UnitState.OPEN
+        self.intent = Intent.UNDECIDED
+        self.intent_reason = ""
+        self.failure: BaseException | None = None
+        """The error that has cost the work: with `Intent.LOST`."""
+        self.cut_off_by: UnexpectedRollbackError | DeadlineExceededError | None = None
+        """Why all further work is refused: the deadline, or the shutdown."""
+        self.rollback_requested: str | None = None
+        """The reason that the application has given for a rollback."""
+        self.rollback_was_requested = False
+        self.verdict: Verdict | None = None
+        """What was decided of the ending that is under way."""
+        self.outcome: Outcome | None = None
+        self.reason = ""
+        self.committed_by_user = False
+        self._waiting: deque[Future[None]] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state is not UnitState.CLOSED
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end is under way: only what began it moves it on."""
+        return self.state not in (UnitState.OPEN, UnitState.CLOSED)
+
+    def check_open(self) -> None:
+        if self.state is UnitState.CLOSED:
+            raise SessionEndedError(
+                f"this unit of work has ended ({self.describe_end()}). For work after "
+                "the response (a background task, a task of your own) open a unit of "
+                "its own: `async with db.transaction() as session:`"
+            )
+
+    def describe_end(self) -> str:
+        """The outcome and its reason, or the state before they are known."""
+        if self.outcome is None:
+            return self.state.value
+        return f"{self.outcome.value}: {self.reason}"
+
+    # State
+
+    def move(self, state: UnitState) -> None:
+        check_move(self.state, state)
+        self.state = state
+
+    def begin_ending(self) -> bool:
+        """Become the only one to end it; `False` if another is ending it, or has."""
+        with _moving:
+            if self.state is not UnitState.OPEN:
+                return False
+            self.move(UnitState.ENDING)
+        return True
+
+    def begin_commit(self) -> bool:
+        """COMMIT is about to be sent, unless the unit has to be rolled back by now."""
+        if self.state is UnitState.COMMITTING:
+            return True  # of several sessions the first has moved it
+        with _moving:
+            if self.must_roll_back:
+                return False
+            self.move(UnitState.COMMITTING)
+        return True
+
+    def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
+        """Let it be rolled back, whatever else is wanted, unless it is too late."""
+        with _moving:
+            if self.state not in (UnitState.OPEN, UnitState.ENDING):
+                return False
+            self.raise_intent(Intent.LOST, str(error))
+            self.cut_off_by = error
+        return True
+
+    def next_turn(self) -> Future[None]:
+        """What has its result once the ending that is under way is over."""
+        turn: Future[None] = Future()
+        with _moving:
+            if self.state in (UnitState.OPEN, UnitState.CLOSED):
+                turn.set_result(None)
+            else:
+                self._waiting = self._waiting or deque()
+                self._waiting.append(turn)
+        return turn
+
+    def end_turn(self, state: UnitState) -> bool:
+        """The ending is over; say `False` if the unit was closed before."""
+        with _moving:
+            if self.state is UnitState.CLOSED:
+                return False
+            self.move(state)
+            waiting, self._waiting = self._waiting, None
+        for turn in waiting or ():
+            if turn.set_running_or_notify_cancel():
+                turn.set_result(None)
+        return True
+
+    # Intent
+
+    @property
+    def must_roll_back(self) -> bool:
+        return self.intent >= Intent.ROLLBACK_ONLY
+
+    def raise_intent(self, intent: Intent, reason: str) -> bool:
+        """Raise it to *intent*; say whether it was below that."""
+        if intent <= self.intent:
+            return False
+        self.intent, self.intent_reason = intent, reason
+        return True
+
+    def request_rollback(self, reason: str) -> None:
+        """The application wants a rollback: it is not to be surprised by one."""
+        self.rollback_requested = reason
+        self.raise_intent(Intent.ROLLBACK_ONLY, reason)
+
+    def lose(self, error: BaseException) -> None:
+        """*error* has cost the work, and is not raised any further than here."""
+        if self.raise_intent(Intent.LOST, "an error was swallowed"):
+            self.failure = error
+
+    def forget_intent(self) -> None:
+        """Let another round of the unit decide for itself."""
+        self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
+        self.rollback_requested = None
+
+    def unexpected(self) -> UnexpectedRollbackError | DeadlineExceededError:
+        """The error to raise in place of the success that was expected."""
+        if self.cut_off_by is not None:
+            return self.cut_off_by
+        if isinstance(self.failure, UnexpectedRollbackError):
+            return self.failure
+        error = unexpected_rollback(self.failure)
+        error.__cause__ = self.failure
+        return error
+
+    # Outcome
+
+    def record(self, outcome: Outcome, error: BaseException | None) -> None:
+        """Record the outcome once: what a response has reported can't be changed."""
+        if self.outcome not in (None, Outcome.EMPTY):
+            return
+        if outcome is Outcome.EMPTY and error is None:
+            self.record_without_ending()
+            return
+        self.outcome, verdict = outcome, self.verdict or Verdict(False, "")
+        self.reason = verdict.reason
+        if isinstance(error, PartialCommitError):
+            self.reason = str(error)
+        elif error is not None:
+            self.reason = f"COMMIT failed: {type(error).__name__}"
+        elif outcome is Outcome.ROLLED_BACK and verdict.commit:
+            self.reason = self.rollback_requested or self.intent_reason
+
+    def record_without_ending(self) -> None:
+        """Nothing was open; the application may have committed it."""
+        by_user = self.committed_by_user
+        self.outcome = Outcome.COMMITTED if by_user else Outcome.EMPTY
+        self.reason = _BY_USER if by_user else _NOT_BEGUN

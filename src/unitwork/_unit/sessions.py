@@ -1,0 +1,154 @@
+"""The sessions of one unit: one for each database that it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from threading import RLock
+from typing import Protocol
+
+from .._engine.create import capacity
+from .._session.database_core import DatabaseCore
+from .._session.owner import SessionOwner
+from .._session.unit_session import Access, UnitSession
+from ..errors import UsageError
+
+__all__ = ["Sessions", "check_not_blocked", "sessions_around"]
+
+_opening = RLock()
+"""Reentrant: a database may call the application to learn its engine."""
+
+
+class Sessions:
+    """The sessions of one unit, by their databases. The only owner of them."""
+
+    __slots__ = ("_access", "_by_database")
+
+    def __init__(self) -> None:
+        self._by_database: dict[DatabaseCore, UnitSession] = {}
+        self._access = Access.OPEN
+
+    def __iter__(self) -> Iterator[UnitSession]:
+        return iter(self._by_database.values())
+
+    def items(self) -> Sequence[tuple[DatabaseCore, UnitSession]]:
+        return list(self._by_database.items())
+
+    def find(self, database: DatabaseCore) -> UnitSession | None:
+        return self._by_database.get(database)
+
+    def open(self, database: DatabaseCore, owner: SessionOwner) -> UnitSession:
+        with _opening:  # two threads of one unit need one session
+            session = self._by_database.get(database)
+            if session is None:
+                session = self._by_database[database] = database.open_session(owner)
+                if self._access is Access.REFUSED:
+                    session.refuse()
+        return session
+
+    @property
+    def in_transaction(self) -> bool:
+        for session in self._by_database.values():
+            if session.in_transaction:
+                return True
+        return False
+
+    @property
+    def may_have_written(self) -> bool:
+        return any(session.may_have_written for session in self)
+
+    def to_end(
+        self, order: Sequence[DatabaseCore], *, streaming: bool
+    ) -> list[UnitSession]:
+        """Those in a transaction, in *order*; the ones that are *streaming*, or not."""
+        by_database = self._by_database
+        if len(by_database) > 1:
+            by_database = {
+                each: by_database[each] for each in order if each in by_database
+            }
+        return [
+            session
+            for session in by_database.values()
+            if session.in_transaction and (streaming or not session.is_streaming)
+        ]
+
+    def refuse(self) -> None:
+        self._access = Access.REFUSED
+        for session in self._by_database.values():
+            session.refuse()
+
+    def reopen(self) -> None:
+        self._access = Access.OPEN
+        for session in self._by_database.values():
+            session.reopen()
+
+    def release_unused_permits(self) -> None:
+        for session in self._by_database.values():
+            session.release_unused_permits()
+
+    def abort_connections(self) -> None:
+        for session in self.snapshot():
+            session.abort_connections()
+
+    def snapshot(self) -> list[UnitSession]:
+        """Those that there are now: another thread may add one meanwhile."""
+        return list(self._by_database.values())
+
+    def close(self, owner: SessionOwner) -> None:
+        """Close all for good, and let go of them."""
+        closing, self._by_database = self._by_database, {}
+        for database, session in closing.items():
+            session.close()
+            database.session_closed(owner)
+
+
+class _Nested(Protocol):
+    """A unit, as far as it matters which other units it is inside of."""
+
+    sessions: Sessions
+
+    @property
+    def parent(self) -> _Nested | None: ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def may_write(self) -> bool: ...
+
+
+def sessions_around(
+    unit: _Nested, database: DatabaseCore
+) -> Iterator[tuple[_Nested, UnitSession]]:
+    """The units around *unit* that have a session of *database*, and that session."""
+    outer = unit.parent
+    while outer is not None and outer.is_open:
+        session = outer.sessions.find(database)
+        if session is not None:
+            yield outer, session
+        outer = outer.parent
+
+
+def check_not_blocked(unit: _Nested, database: DatabaseCore) -> None:
+    """Raise `UsageError` if *unit* could only wait for one around it, for ever."""
+    for outer, session in sessions_around(unit, database):
+        if _is_blocked(unit, outer, session, database):
+            raise UsageError(
+                f"database {database.name!r} lets in one unit at a time, and the one "
+                "around this block is inside: this block would wait for it for ever. "
+                'Use `transaction(nested="join")` or `nested="savepoint"`'
+            )
+
+
+def _is_blocked(
+    unit: _Nested, outer: _Nested, session: UnitSession, database: DatabaseCore
+) -> bool:
+    """Whether *session* of *outer* holds the only connection, or the write lock."""
+    if not session.owned:
+        return False  # all units share the session of a test
+    factory = database.factory
+    connected = session.in_transaction and bool(session.connections)
+    if capacity(factory.engine) == 1:
+        return connected or bool(session.permits)
+    wrote = any(state.wrote for state in session.connection_states)
+    both_write = (outer.may_write or wrote) and unit.may_write
+    return factory.takes_write_lock and connected and both_write

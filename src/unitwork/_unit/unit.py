@@ -1,0 +1,279 @@
+"""A unit of work: the sessions, hooks and decision of one piece of work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import SessionTransaction
+
+from .._commit.hooks import Hooks
+from .._engine.begin import TransactionCharacteristics
+from .._session.database_core import DatabaseCore
+from .._session.unit_session import UnitSession
+from .._twophase.participants import TwoPhaseCommit
+from ..errors import DeadlineExceededError, UnexpectedRollbackError
+from ..options import NO_OPTIONS, TransactionOptions
+from ..outcome import Outcome
+from .attempts import Attempt
+from .lifecycle import Lifecycle
+from .owner import UnitOwner
+from .sessions import Sessions, check_not_blocked
+from .state import UnitState
+
+if TYPE_CHECKING:
+    from weakref import ReferenceType
+
+    from .unit_of_work import UnitOfWork
+
+__all__ = ["Unit"]
+
+_DEFAULTS = TransactionCharacteristics()
+_STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)
+"""All of the work, or perhaps, or a part of it."""
+
+
+class Unit(Lifecycle):
+    """The sessions, hooks and decision of one piece of work.
+
+    Belongs to its *owner*, a request, a WebSocket or a block, and has to do with
+    *databases*, by the names under which they are known there. Used by the tasks and
+    threads of its owner, one at a time.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "attempt",
+        "databases",
+        "face",
+        "hooks",
+        "is_sync",
+        "keeps_streams_open",
+        "own_options",
+        "owner",
+        "parent",
+        "sessions",
+        "two_phase",
+    )
+
+    def __init__(
+        self,
+        databases: Mapping[str, DatabaseCore],
+        owner: UnitOwner,
+        parent: Unit | None = None,
+        *,
+        is_sync: bool = False,
+        options: TransactionOptions = NO_OPTIONS,
+        attempt: int = 1,
+        two_phase: TwoPhaseCommit | None = None,
+    ) -> None:
+        super().__init__()
+        self.databases = databases
+        self.owner = owner
+        self.parent = parent
+        self.is_sync = is_sync
+        self.own_options = options
+        self.attempt = Attempt(attempt)
+        self.two_phase = two_phase
+        self.sessions = Sessions()
+        self.hooks: Hooks | None = None
+        self.keeps_streams_open = False
+        """Whether this ending leaves a session that is streaming alone."""
+        self.face: ReferenceType[UnitOfWork] | None = None
+
+    # Those around it
+
+    def open_unit(self) -> Unit:
+        return self
+
+    def outwards(self) -> Iterator[Unit]:
+        """Yield this unit and those around it."""
+        unit: Unit | None = self
+        while unit is not None:
+            yield unit
+            unit = unit.parent
+
+    def covers(self, database: DatabaseCore) -> bool:
+        return database in self.databases.values()
+
+    # Sessions
+
+    def session_of(self, database: DatabaseCore) -> UnitSession:
+        """The session of *database*, made when it is first asked for."""
+        self.check_open()
+        self.owner.session_requested(self)
+        session = self.sessions.find(database)
+        if session is None:
+            if self.parent is not None:
+                check_not_blocked(self, database)
+            session = self.sessions.open(database, self)
+        return session
+
+    @property
+    def needs_ending(self) -> bool:
+        """Whether to end it means more than to close its sessions."""
+        return (
+            self.sessions.in_transaction
+            or bool(self.hooks)
+            or self.cut_off_by is not None
+        )
+
+    def sessions_to_end(self) -> list[UnitSession]:
+        order = list(self.databases.values())
+        return self.sessions.to_end(order, streaming=not self.keeps_streams_open)
+
+    # Options and attempts
+
+    @property
+    def options(self) -> TransactionOptions:
+        """All options that apply: its own, its route's, its application's."""
+        return self.owner.options_of(self)
+
+    @property
+    def may_write(self) -> bool:
+        return self.owner.may_write(self.options)
+
+    @property
+    def may_be_retried(self) -> bool:
+        """Whether a failure that a retry can mend would lead to one."""
+        limit = self.options.attempts or 1
+        return self.attempt.number < limit and self.is_repeatable
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether nothing has been done in it that must not be done twice."""
+        if self.attempt.not_repeatable_because is not None:
+            return False
+        return self.owner.allows_another_attempt(self)
+
+    @property
+    def is_in_a_retry(self) -> bool:
+        """Whether it, or a unit around it, has attempts: what is inside has none."""
+        for unit in self.outwards():
+            several = (unit.options.attempts or 1) > 1
+            if several and unit.is_open and unit.is_repeatable:
+                return True
+        return False
+
+    def forbid_retry(self, reason: str, *, itself: bool = True) -> None:
+        """Run neither the work of the units around it again, nor *itself*."""
+        for unit in self.outwards():
+            # What a hook of its rollback does is no part of a unit.
+            if (unit is self and itself) or (unit is not self and unit.is_at_work):
+                unit.attempt.forbid_another(reason)
+                unit.owner.retry_forbidden()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether what is done in it is a part of it: its outcome is not known yet."""
+        return self.state in (UnitState.OPEN, UnitState.ENDING, UnitState.COMMITTING)
+
+    # State
+
+    def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
+        """Let it be rolled back, and refuse more work; `False` if it is too late."""
+        if not super().cut_off(error):
+            return False
+        if self.state is UnitState.OPEN:  # else the ending may still flush
+            self.sessions.refuse()
+        return True
+
+    def roll_back(self) -> None:
+        self.move(UnitState.ROLLING_BACK)
+        self.sessions.refuse()
+
+    def settle(self, outcome: Outcome, error: BaseException | None) -> None:
+        """Record the *outcome*, and refuse the sessions to the hooks that follow."""
+        if self.hooks and outcome is not Outcome.EMPTY and self._hooks_wait:
+            self.hooks.outcome_known(outcome)
+        self.record(outcome, error)
+        self.rollback_was_requested = self.rollback_requested is not None
+        if outcome in _STORED and self.parent is not None:
+            self._work_is_stored()
+        self.move(UnitState.SETTLED)
+        self.sessions.refuse()
+        if self.two_phase is not None:
+            self.two_phase.renew()
+
+    def _work_is_stored(self) -> None:
+        if self.sessions.may_have_written:
+            reason = "a unit of its own inside has committed"
+            self.forbid_retry(reason, itself=False)
+
+    def reopen_sessions(self) -> None:
+        """Go on after an ending: with the body of a response, or the next message."""
+        if self.is_open and self.cut_off_by is None:
+            self.sessions.reopen()
+
+    def start_afresh(self) -> None:
+        """Go on with another message, which decides for itself."""
+        if self.cut_off_by is None:
+            self.forget_intent()
+        self.reopen_sessions()
+
+    def close(self) -> None:
+        """Close the sessions for good, and let go of everything.
+
+        An asyncio transport keeps the context in which it was created, and with it this
+        unit, for as long as the pooled connection lives.
+        """
+        if not self.end_turn(UnitState.CLOSED):
+            return
+        if self.outcome is None:
+            self.record_without_ending()
+        self.hooks = None
+        self.sessions.close(self)
+
+    # Hooks
+
+    @property
+    def _hooks_wait(self) -> bool:
+        """Whether hooks are called later, when what is streaming ends as well."""
+        if not self.keeps_streams_open:
+            return False
+        return any(s.in_transaction and s.is_streaming for s in self.sessions)
+
+    def hooks_to_call(self) -> Hooks | None:
+        return None if self.hooks and self._hooks_wait else self.hooks
+
+    # What its sessions ask and report: see `SessionOwner`
+
+    def characteristics(
+        self, session: UnitSession
+    ) -> TransactionCharacteristics | None:
+        options = self.options
+        if options is NO_OPTIONS and not session.defers_write_lock:
+            return None
+        found = options.characteristics
+        if session.defers_write_lock and not self.may_write:
+            found = found._replace(deferred=True)
+        return None if found == _DEFAULTS else found
+
+    def check_bind(self, session: UnitSession, bind: Engine | Connection) -> None:
+        if self.two_phase is not None:
+            self.two_phase.check(session, bind)
+
+    def connection_begun(self, session: UnitSession, connection: Connection) -> None:
+        if self.two_phase is not None:
+            self.two_phase.begin(session, connection)
+
+    def begin_commit(self) -> bool:
+        if self.state is UnitState.ENDING:
+            hooks = self.hooks_to_call()
+            if hooks is not None and hooks.before_commit:
+                return False  # registered by the flush
+        return super().begin_commit()
+
+    def user_committed(self) -> None:
+        self.committed_by_user = True
+        self.forbid_retry("session.commit() was called")
+        if self.hooks is not None:
+            self.hooks.outcome_known(Outcome.COMMITTED)
+
+    def user_commit_failed(self) -> None:
+        self.forbid_retry("after a session.commit() that failed it went on")
+
+    def rolled_back(self, transaction: SessionTransaction) -> None:
+        if self.hooks is not None:
+            self.hooks.rolled_back(transaction)

@@ -1,0 +1,169 @@
+"""`UnitOfWork`: what an application can do with its unit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import ParamSpec
+from weakref import ref
+
+from .._commit.hooks import Hook, Hooks, enclosing
+from ..errors import UsageError
+from ..outcome import Outcome
+from .state import Intent
+from .unit import Unit
+
+__all__ = ["UnitOfWork", "face_of"]
+
+P = ParamSpec("P")
+
+
+class UnitOfWork:
+    """The sessions, hooks and decision of one piece of work.
+
+    Made by the middleware for each request and by `transaction()` for each block, never
+    by hand: `current_unit()` gives it. Belongs to one request: its methods may be
+    called from the tasks and threads of that request, but not by two of them at once.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("__weakref__", "_unit")
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at its work this is: 1, and more if it is tried again."""
+        return self._unit.attempt.number
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether it will not be tried again, whatever happens."""
+        return not self._unit.may_be_retried
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of the unit; `None` while it is under way."""
+        return self._unit.outcome
+
+    @property
+    def reason(self) -> str:
+        """The reason for the outcome, for logs; empty while the unit is under way."""
+        return self._unit.reason
+
+    def __repr__(self) -> str:
+        return f"<UnitOfWork {self._unit.describe_end()}>"
+
+    def before_commit(
+        self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call *hook* just before COMMIT, inside the transaction.
+
+        A hook that raises makes the commit fail: everything is rolled back. It is not
+        called if the unit is rolled back anyway, nor if its savepoint was.
+        A coroutine function is awaited; a plain function runs in a worker thread,
+        except in a sync `transaction()` block, where it is simply called.
+
+        .. versionadded:: 0.1
+        """
+        self._hooks_for(hook).before_commit.append(self._hook(hook, *args, **kwargs))
+
+    def on_commit(
+        self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call *hook* once the work has been committed, before the response starts.
+
+        Hooks run in the order given, after the connection has gone back to the pool. A
+        hook that raises is logged; the commit stands and the others still run. Dropped
+        if the unit, or the savepoint in which it was registered, is rolled back.
+        The unit's own sessions refuse: for more work open a `db.transaction()` block.
+        Sync and async hooks: as in `before_commit`.
+
+        .. versionadded:: 0.1
+        """
+        self._hooks_for(hook).on_commit.append(self._hook(hook, *args, **kwargs))
+
+    def on_rollback(
+        self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call *hook* if the unit is rolled back, after it has been.
+
+        Not called when the outcome is unknown or partial. A hook that raises is logged.
+
+        .. versionadded:: 0.1
+        """
+        self._hooks_for(hook).on_rollback.append(self._hook(hook, *args, **kwargs))
+
+    def on_unknown(
+        self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call *hook* if it is unknown whether the unit was committed, or a part was.
+
+        The client learns of it, too: `CommitUnknownError`, or `PartialCommitError` if
+        one database has committed and another one has not. A hook that raises is
+        logged.
+
+        .. versionadded:: 0.1
+        """
+        self._hooks_for(hook).on_unknown.append(self._hook(hook, *args, **kwargs))
+
+    def rollback_only(self, reason: str = "rollback_only()") -> None:
+        """Keep the response, drop the work: the unit will be rolled back. Sticky.
+
+        .. versionadded:: 0.1
+        """
+        self._unit.check_open()
+        self._unit.request_rollback(reason)
+
+    def commit_anyway(self) -> None:
+        """Commit although the response is an error: the failed log-in must be counted.
+
+        `rollback_only()` still wins, and so does a transaction that can't be committed.
+
+        .. versionadded:: 0.1
+        """
+        self._unit.check_open()
+        self._unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+
+    def side_effect_done(self, what: str = "side_effect_done()") -> None:
+        """Say that something was done that must not be done twice: a card is charged.
+
+        From now on neither the request nor a `db.run()` around is tried again.
+
+        .. versionadded:: 0.1
+        """
+        self._unit.check_open()
+        self._unit.forbid_retry(what)
+
+    def _hooks_for(self, hook: object) -> Hooks:
+        unit = self._unit
+        unit.check_open()
+        if not callable(hook):
+            raise UsageError(f"a hook must be callable, this is {hook!r}")
+        if unit.is_sync and inspect.iscoroutinefunction(hook):
+            raise UsageError(
+                f"{hook!r} is a coroutine function, and a sync transaction() block "
+                "can't await it; give a plain function"
+            )
+        if unit.hooks is None:
+            unit.hooks = Hooks()
+        return unit.hooks
+
+    def _hook(
+        self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> Hook:
+        sessions = self._unit.sessions.snapshot()
+        within = tuple(t for x in sessions for t in enclosing(x.sync_session))
+        return Hook(partial(hook, *args, **kwargs), within)
+
+
+def face_of(unit: Unit) -> UnitOfWork:
+    """The one `UnitOfWork` of *unit*, for as long as the application keeps it."""
+    face = unit.face() if unit.face is not None else None
+    if face is None:
+        face = UnitOfWork(unit)
+        unit.face = ref(face)
+    return face

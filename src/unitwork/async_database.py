@@ -1,0 +1,188 @@
+"""`AsyncDatabase`: a database for `AsyncSession`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
+
+from typing_extensions import TypeVar, TypeVarTuple
+
+from ._session.database_core import DatabaseCore
+from ._unit.block import AsyncTransaction, Nested
+from ._unit.context import unit_of, unit_of_request
+from ._unit.database_base import (
+    DatabaseBase,
+    awaitable,
+    injectable,
+    options_given,
+    tries_for,
+)
+from .options import BeginOptions
+from .retry import RetryPolicy
+from .settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+__all__ = ["AsyncDatabase"]
+
+AsyncS = TypeVar("AsyncS", bound="AsyncSession", default="AsyncSession")
+Args = TypeVarTuple("Args")
+T = TypeVar("T")
+
+
+class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
+    """A database for `AsyncSession`; lives as long as the application.
+
+    *source* is a URL, an `AsyncEngine`, an `async_sessionmaker`, or a callable that
+    gives one of the latter two and is asked anew each time (late binding).
+    *name* tells databases of one application apart. *session_class* and
+    *session_options* go into each session, *settings* into unitwork, and other keywords
+    to `create_async_engine()`: they need a URL.
+
+    Does not connect. An engine that was opened by its URL is disposed of when the
+    application shuts down; any other engine stays its owner's.
+    Safe to use from several tasks, and from one event loop after the other; two loops
+    at the same time need a database object each.
+    Raises `UsageError` for a source that can't work, such as a sync driver.
+
+    .. versionadded:: 0.1
+    """
+
+    @overload
+    def __init__(
+        self,
+        source: str | URL | AsyncEngine | Callable[[], AsyncEngine],
+        *,
+        session_class: type[AsyncS],
+        name: str = ...,
+        session_options: Mapping[str, object] | None = ...,
+        settings: DatabaseSettings | None = ...,
+        **engine_options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        source: async_sessionmaker[AsyncS] | Callable[[], async_sessionmaker[AsyncS]],
+        *,
+        name: str = ...,
+        session_options: Mapping[str, object] | None = ...,
+        settings: DatabaseSettings | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: AsyncDatabase[AsyncSession],
+        source: str | URL | AsyncEngine | Callable[[], AsyncEngine],
+        *,
+        session_class: None = ...,
+        name: str = ...,
+        session_options: Mapping[str, object] | None = ...,
+        settings: DatabaseSettings | None = ...,
+        **engine_options: object,
+    ) -> None: ...
+    def __init__(
+        self,
+        source: object,
+        *,
+        name: str = "default",
+        session_class: Any = None,
+        session_options: Mapping[str, object] | None = None,
+        settings: DatabaseSettings | None = None,
+        **engine_options: object,
+    ) -> None:
+        self._core = DatabaseCore(
+            source,
+            is_async=True,
+            name=name,
+            session_class=session_class,
+            session_options=session_options,
+            settings=settings,
+            engine_options=engine_options,
+        )
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine, for what is not a unit of work: `create_all()`, inspection."""
+        return self._core.async_engine
+
+    @property
+    def current(self) -> AsyncS:
+        """The session of the unit of work around the caller, from anywhere below it.
+
+        Raises `MissingSessionError` outside a unit, `SessionEndedError` after its end.
+        """
+        return unit_of(self._core).session_of(self._core).session  # type: ignore[return-value]  # the factory's class
+
+    @injectable
+    async def session(self, request: object = None) -> AsyncS:
+        """Give the session of the request: `Depends(db.session)`.
+
+        In plain Starlette `await db.session(request)`. Doesn't connect: the first
+        statement does. Raises as `current` does.
+        """
+        unit = unit_of_request(self._core, request)
+        return unit.session_of(self._core).session  # type: ignore[return-value]  # the factory's class
+
+    def transaction(
+        self, *, nested: Nested = "own", **options: Unpack[BeginOptions]
+    ) -> AsyncTransaction[AsyncS]:
+        """Open a unit of work: committed when the block ends, rolled back if it raises.
+
+        Inside another unit *nested* says what it is to that: `"own"`, a transaction and
+        connection of its own; `"join"`, the same session, committed by the unit around,
+        which can't be committed any more if this block raises; `"savepoint"`, a
+        savepoint in the same session. Where there is no unit around all three are one.
+        *options* are those of `TransactionOptions` that a transaction begins with.
+
+        Give each task its own block. Raises what COMMIT raises;
+        `UnexpectedRollbackError` if an error was swallowed that had cost the work;
+        `UsageError` if the unit around has begun without the *options*.
+        """
+        return AsyncTransaction(self._core, nested, options_given(options))
+
+    async def run(
+        self,
+        work: Callable[[AsyncS, Unpack[Args]], Awaitable[T]],
+        *args: *Args,
+        attempts: int = 1,
+        retry: RetryPolicy | None = None,
+        **options: Unpack[BeginOptions],
+    ) -> T:
+        """Call *work* with a session and *args* in a unit of its own; give its result.
+
+        The unit is committed once *work* returns. If the database could not serialize
+        it, or it came into a deadlock, all of that is done again, with a fresh session:
+        *attempts* times at most, as *retry* says. Not if the outcome is unknown, nor
+        after `side_effect_done()`; and inside a unit that is itself run again, only
+        once. Raises what the last attempt raised, with a note of their number.
+        """
+        tries = tries_for(attempts, retry)
+        given = options_given(options, tries.attempts)
+        while True:
+            block = AsyncTransaction[AsyncS](
+                self._core, options=given, attempt=tries.attempt
+            )
+            try:
+                async with block as session:
+                    return await awaitable(work(session, *args), work)
+            except Exception as error:
+                if not block.may_follow(error, tries):
+                    raise
+                wait = tries.announce(error)
+            await asyncio.sleep(wait)
+
+    @contextmanager
+    def override(self, session: AsyncSession) -> Iterator[None]:
+        """Give *session* to every unit, in all tasks and threads: for tests.
+
+        Units commit it and roll it back, but leave it open.
+        """
+        with self._core.overridden(session):
+            yield
+
+    async def dispose(self) -> None:
+        """Close all idle connections. The database can be used again afterwards."""
+        await self.engine.dispose()

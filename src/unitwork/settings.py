@@ -1,0 +1,62 @@
+"""The settings of a database: frozen, checked when made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ._engine.commit_status import CommitVerifier
+from .errors import UsageError
+
+__all__ = ["DatabaseSettings"]
+
+_OPTIONAL = ("ping_after_idle", "commit_timeout")
+_TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """How unitwork looks after one database. Times are in seconds.
+
+    *ping_after_idle*: a pooled connection that lay idle for longer is asked whether it
+    still lives before it is handed out; `None` never asks.
+    *end_timeout*: how long a rollback, or a stray task that still uses the session, may
+    keep a unit from ending; afterwards the connection is thrown away.
+    *commit_timeout*: how long COMMIT may take; afterwards its connection is broken off
+    and the outcome is in doubt. `None`: as long as it likes.
+    *verify_commit*: ask the database what became of a COMMIT that is in doubt. `True`
+    for PostgreSQL, where it costs one round trip in each unit that writes; for others
+    give a `CommitVerifier`. Without one the outcome is unknown: `CommitUnknownError`.
+    *verify_timeout*: how long to go on asking; then the outcome is unknown.
+    *drain_timeout*: how long the shutdown waits for units that are still open; then
+    they are rolled back.
+    *check_at_startup*: connect once before the application starts, and fail the start
+    if that is impossible.
+    *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
+    logging, enforced foreign keys and `BEGIN IMMEDIATE` for units that may write.
+
+    Raises `UsageError` for a time that is not positive.
+
+    .. versionadded:: 0.1
+    """
+
+    ping_after_idle: float | None = 30.0
+    end_timeout: float = 5.0
+    commit_timeout: float | None = 60.0
+    verify_commit: bool | CommitVerifier = False
+    verify_timeout: float = 10.0
+    drain_timeout: float = 10.0
+    check_at_startup: bool = False
+    sqlite_defaults: bool = True
+
+    def __post_init__(self) -> None:
+        for key in _TIMES:
+            value = getattr(self, key)
+            if value is None and key in _OPTIONAL:
+                continue
+            if not isinstance(value, int | float) or not value > 0:  # NaN is neither
+                raise UsageError(f"{key} is {value!r}; give seconds, more than 0")
+        if not isinstance(self.verify_commit, bool | CommitVerifier):
+            raise UsageError(
+                f"verify_commit is {self.verify_commit!r}; give True, False, or an "
+                "object with the methods before_commit and committed"
+            )

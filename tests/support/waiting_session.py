@@ -1,0 +1,78 @@
+"""A session without a database, which waits until a test says how each call goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
+
+from unitwork import DatabaseSettings
+from unitwork._session.fence import fenced
+from unitwork._session.unit_session import UnitSession
+from unitwork._unit.unit import Unit
+
+OK, FAIL, STORED, LOST = ("ok", "fail", "stored", "lost")
+"""How a step goes; COMMIT may be stored, or not, and its connection lost."""
+
+
+class FakeSession(Session):
+    @property
+    def world(self) -> Any:
+        return self.info["world"]
+
+    def flush(self, objects: Any = None) -> None:
+        if await_only(self.world.step("flush")) != OK:
+            raise LookupError("the flush")
+
+    def commit(self) -> None:
+        how, world = await_only(self.world.step("commit")), self.world
+        if how in (OK, STORED):
+            world.rows |= world.written
+        if how == FAIL:
+            raise LookupError("COMMIT")
+        if how != OK:
+            raise ConnectionError("lost")
+        world.written.clear()
+        super().commit()
+
+    def rollback(self) -> None:
+        if await_only(self.world.step("rollback")) != OK:
+            raise OSError("lost")
+        self.world.written.clear()
+        super().rollback()
+
+    def invalidate(self) -> None:
+        self.world.written.clear()
+        super().invalidate()
+
+
+class FakeUnitSession(UnitSession):
+    __slots__ = ("world",)
+    world: Any
+
+    def abort_connections(self) -> None:
+        self.world.go(STORED)
+
+
+class FakeDatabase:
+    name = "fake"
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+
+    def open_session(self, owner: Unit) -> UnitSession:
+        session = AsyncSession(
+            sync_session_class=fenced(FakeSession),
+            close_resets_only=False,
+            info={"world": self.world},
+        )
+        unit_session = FakeUnitSession(
+            session, owner=owner, name=self.name, settings=DatabaseSettings()
+        )
+        unit_session.world = self.world
+        return unit_session
+
+    def session_closed(self, owner: Unit) -> None:
+        pass
