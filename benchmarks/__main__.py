@@ -14,82 +14,85 @@ from typing import Any
 
 from . import (
     calls,
-    closely,
     cpu,
     guarantees,
     idle,
-    imports,
-    memory,
-    overload,
+    report,
     roundtrips,
     scaling,
-    throughput,
+    traffic,
 )
-from .options import Options, known, workloads
-from .registry import CONTESTANTS, DRIVERS, STANDARDS
-from .report import bar_lines, tell, write
-from .results import load, store
+from .options import Options, known, source_of
+from .registry import BEFORE, BUILD, CONTESTANTS, DRIVERS, STANDARDS
+from .workloads import WORKLOADS
 
-Section = Callable[[Options], Awaitable[dict[str, Any]]]
-SECTIONS: dict[str, Section] = {
+SECTIONS: dict[str, Callable[[Options], Awaitable[list[dict[str, Any]]]]] = {
     "guarantees": guarantees.measure,
     "roundtrips": roundtrips.measure,
-    "import": imports.measure,
-    "memory": memory.measure,
+    "import": cpu.imports,
     "idle": idle.measure,
     "scaling": scaling.measure,
-    "overload": overload.measure,
-    "throughput": throughput.measure,
+    "overload": traffic.overload,
+    "throughput": traffic.throughput,
     "calls": calls.measure,
-    "closely": closely.measure,
+    "nothing": cpu.without_database,
+    "closely": cpu.closely,
     "cpu": cpu.measure,
 }
-INTO = Path(__file__).parents[1] / "build" / "benchmarks"
+NAMES = [name for name in CONTESTANTS if name not in BEFORE.values()]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="indicative numbers, soon")
     parser.add_argument("--smallest", action="store_true", help="only see that it runs")
-    for name, among in (
-        ("only", SECTIONS),
-        ("contestants", CONTESTANTS),
-        ("drivers", DRIVERS),
-        ("workloads", None),
-    ):
-        some = f" of {', '.join(among)}" if among is not None else ""
-        parser.add_argument(f"--{name}", default="", help=f"some{some}")
-    parser.add_argument("--into", type=Path, default=INTO, help="a folder for results")
+    parser.add_argument("--only", default="", help=f"some of {', '.join(SECTIONS)}")
+    parser.add_argument("--contestants", default="", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--drivers", default="", help=f"some of {', '.join(DRIVERS)}")
+    parser.add_argument(
+        "--workloads", default="", help=f"some of {', '.join(WORKLOADS)}"
+    )
+    parser.add_argument("--before", help="a revision of unitwork to compare with")
+    parser.add_argument("--into", type=Path, default=BUILD, help="a folder for tables")
     return parser.parse_args()
 
 
 async def main() -> int:
-    asked = parse()
-    contestants = known(asked.contestants, {**CONTESTANTS}, "contestant")
-    standards = [name for name in STANDARDS if name not in contestants]
-    options = Options(
-        contestants=standards + contestants,
-        drivers=known(asked.drivers, {**DRIVERS}, "driver"),
-        workloads=workloads(asked.workloads),
-        quick=asked.quick,
-        smallest=asked.smallest,
-    )
-    broken = 0
-    for section in known(asked.only, {**SECTIONS}, "section"):
-        try:
-            measured = await SECTIONS[section](options)
-        except Exception:  # the others may have hours of work to show
-            traceback.print_exc()
-            broken += 1
-            continue
-        store(asked.into, section, measured, options)
-        print("\n".join(tell(section, measured)), flush=True)
+    given = parse()
+    names = known(given.contestants, NAMES, "contestant")
+    names = [*STANDARDS, *(name for name in names if name not in STANDARDS)]
+    if given.before:
+        names += [BEFORE[name] for name in names if name in BEFORE]
+    loads = [WORKLOADS[n] for n in known(given.workloads, WORKLOADS, "workload")]
+    drivers = known(given.drivers, DRIVERS, "driver")
+    options = Options(names, drivers, loads, given.quick, given.smallest)
+    for folder in (BUILD, given.into):
+        folder.mkdir(parents=True, exist_ok=True)
+    broken, file = 0, BUILD / "results.json"
+    with source_of(given.before) as options.before:
+        for section in known(given.only, SECTIONS, "section"):
+            options.missing = {}
+            try:
+                results = await SECTIONS[section](options)
+            except Exception:  # the others may have hours of work to show
+                traceback.print_exc()
+                broken += 1
+                continue
+            report.store(file, section, results, options)
+            found = report.load(file)
+            for shown in (
+                section,
+                *(["before"] if given.before and section == "cpu" else []),
+            ):
+                lines = report.section_lines(given.into, shown, found[shown])
+                print("\n".join(lines), flush=True)
+    found = report.load(file)
     if find_spec("matplotlib"):
         from .plot import draw
 
-        draw(asked.into)
-    write(asked.into)
-    print("\n".join(["", *bar_lines(load(asked.into))]))
+        draw(given.into, found)
+    report.write(given.into, found)
+    print("\n".join(["", *report.bar_lines(found)]))
     return broken
 
 

@@ -1,14 +1,16 @@
-"""Requests by hand: an ASGI server that costs next to nothing."""
+"""Requests by raw ASGI calls: a server that costs next to nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
+
+from .contestants import Setup
+from .workloads import Workload
 
 Message = MutableMapping[str, Any]
 App = Callable[..., Awaitable[None]]
 State = dict[str, Any]
-
 REQUEST = {
     "type": "http",
     "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -23,23 +25,19 @@ REQUEST = {
 
 
 class Exchange:
-    """One request, and what came back."""
+    """One request, and the messages of its response."""
 
-    __slots__ = ("_asked", "gone", "messages")
+    __slots__ = ("_body_read", "messages")
 
     def __init__(self) -> None:
-        self._asked = False
-        self.gone: asyncio.Event | None = None
-        """Set when the client leaves; it never does if there is none."""
+        self._body_read = False
         self.messages: list[Message] = []
 
     async def receive(self) -> Message:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        self.gone = self.gone or asyncio.Event()
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+        if self._body_read:
+            await asyncio.Event().wait()  # this client never disconnects
+        self._body_read = True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(self, message: Message) -> None:
         self.messages.append(message)
@@ -56,20 +54,29 @@ class Exchange:
         return b"".join(message.get("body", b"") for message in self.messages)
 
 
-def http(method: str, path: str, state: State) -> dict[str, Any]:
-    """The scope of a request."""
-    return {
-        **REQUEST,
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "state": state.copy(),
-    }
+class Stage(NamedTuple):
+    """A contestant that is up."""
+
+    name: str
+    app: App
+    state: State
+    setup: Setup
+
+    async def request(self, workload: Workload) -> Exchange:
+        exchange = Exchange()
+        scope = self.scope(workload.method, f"/{workload.name}")
+        await self.app(scope, exchange.receive, exchange.send)
+        return exchange
+
+    def scope(self, method: str, path: str) -> dict[str, Any]:
+        raw, state = path.encode(), self.state.copy()
+        changes = {"method": method, "path": path, "raw_path": raw, "state": state}
+        return REQUEST | changes
 
 
 @asynccontextmanager
-async def running(app: App) -> AsyncIterator[State]:
-    """Start *app* up, give the state that it has made, and shut it down."""
+async def running(name: str, app: App, setup: Setup) -> AsyncIterator[Stage]:
+    """Start *app* up, and shut it down at the end."""
     state: State = {}
     inbox: asyncio.Queue[Message] = asyncio.Queue()
     outbox: asyncio.Queue[Message] = asyncio.Queue()
@@ -83,7 +90,7 @@ async def running(app: App) -> AsyncIterator[State]:
             if not answer.done() or not answer.result()["type"].endswith("complete"):
                 raise RuntimeError(f"lifespan.{phase} failed: {answer}")
             if phase == "startup":
-                yield state
+                yield Stage(name, app, state, setup)
         await life
     finally:
         life.cancel()

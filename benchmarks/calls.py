@@ -6,48 +6,37 @@ from functools import cache
 from types import CodeType, MethodType
 from typing import Any
 
-from .crew import Crew, chosen
-from .options import Options, database
-from .progress import Progress
-from .registry import DRIVERS
-from .worker import Stage
+from .asgi import Stage
+from .crew import crews
+from .options import Options
 from .workloads import WORKLOADS
 
-WORKLOAD = WORKLOADS["read"]
-WARM_UP, REQUESTS = 20, 20
-OWNERS = (
-    ("unitwork", ("unitwork",)),
-    ("SQLAlchemy", ("sqlalchemy",)),
-    ("FastAPI, Starlette", ("fastapi", "starlette")),
-    ("asyncio, anyio, threads", ("asyncio", "anyio", "threading", "concurrent")),
-)
-OTHERS = "others"
+REQUESTS = 20
+OWNERS = {
+    "unitwork": ("unitwork",),
+    "SQLAlchemy": ("sqlalchemy",),
+    "FastAPI, Starlette": ("fastapi", "starlette"),
+    "asyncio, anyio, threads": ("asyncio", "anyio", "threading", "concurrent"),
+    "others": (),
+}
 AVAILABLE = sys.version_info >= (3, 12)
-"""Whether Python can count all threads: by `sys.monitoring`."""
+"""Whether Python can count in all threads: by `sys.monitoring`."""
 
 
-async def measure(options: Options) -> dict[str, Any]:
+async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    missing: dict[str, str] = {}
-    for driver in options.drivers if AVAILABLE else ():
-        who = chosen(options.contestants, DRIVERS[driver], standards_apart=False)
-        who = [one for one in who if one.name != "bare"]
-        with database(driver) as url:
-            async with Crew(who, driver, url) as crew:
-                missing |= crew.missing
-                progress = Progress(f"calls, {driver}", len(crew.workers))
-                for name, worker in crew.workers.items():
-                    progress.step(name)
-                    found = {"driver": driver, "contestant": name}
-                    results.append({**found, "calls": await worker.call(count)})
-                progress.end()
-    return {"results": results, "missing": missing}
+    async for driver, workers in crews(options):
+        for name, worker in workers.items() if AVAILABLE else ():
+            counted = await worker.call(count)
+            results += [
+                {"driver": driver, "contestant": name, "of": of, "value": round(calls)}
+                for of, calls in {"all": sum(counted.values()), **counted}.items()
+            ]
+    return results
 
 
 async def count(stage: Stage) -> dict[str, float]:
-    """The calls of one request, C functions included, by whose code they are in."""
-    for _ in range(WARM_UP):
-        await stage.request(WORKLOAD)
+    """The calls of one read, C functions included, by whose code they are in."""
     counted: Counter[str] = Counter()
 
     def started(code: CodeType, offset: int) -> None:
@@ -62,23 +51,22 @@ async def count(stage: Stage) -> dict[str, float]:
     monitoring.use_tool_id(tool, "unitwork benchmarks")
     monitoring.register_callback(tool, events.PY_START, started)
     monitoring.register_callback(tool, events.CALL, called)
-    monitoring.set_events(tool, events.PY_START | events.CALL)
     try:
-        for _ in range(REQUESTS):
-            await stage.request(WORKLOAD)
+        for active in (0, events.PY_START | events.CALL):  # first to warm up
+            monitoring.set_events(tool, active)
+            for _ in range(REQUESTS):
+                await stage.request(WORKLOADS["read"])
     finally:
         monitoring.set_events(tool, 0)
         monitoring.free_tool_id(tool)
-    names = [name for name, _ in OWNERS] + [OTHERS]
-    return {name: counted[name] / REQUESTS for name in names}
+    return {name: counted[name] / REQUESTS for name in OWNERS}
 
 
 @cache
 def owner(filename: str) -> str:
-    """Whose code is in the file: the last folder that is somebody's tells."""
-    parts = filename.removesuffix(".py").split("/")
-    for part in reversed(parts):
-        for name, packages in OWNERS:
+    """Whose code is in the file, by the innermost folder that is known."""
+    for part in reversed(filename.removesuffix(".py").split("/")):
+        for name, packages in OWNERS.items():
             if part in packages:
                 return name
-    return OTHERS
+    return "others"

@@ -1,29 +1,41 @@
-"""What is to be measured, how thoroughly, and on which database."""
+"""What to measure, how thoroughly, and on which database."""
 
 import contextlib
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import psycopg
 from sqlalchemy import make_url
 
-from .registry import DIALECTS
-from .schema import prepare
-from .workloads import WORKLOADS, Workload
+from .registry import BUILD, DIALECTS, ROOT
+from .workloads import Workload, prepare
 
 SERVER = "UNITWORK_TEST_POSTGRESQL"
 
 
-class Options(NamedTuple):
+@dataclass
+class Options:
     contestants: list[str]
     drivers: list[str]
     workloads: list[Workload]
-    quick: bool
+    quick: bool = False
     smallest: bool = False
-    """So little that the numbers mean nothing: to see that it runs."""
+    """So little that the numbers mean nothing: it shows that all of it runs."""
+    before: str | None = None
+    """An earlier revision of unitwork, which takes part, too."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a contestant does not take part."""
+
+    @property
+    def length(self) -> str:
+        return "smallest" if self.smallest else "quick" if self.quick else "full"
 
     def rounds(self, full: int) -> int:
         """How often to repeat what a full run repeats *full* times."""
@@ -31,17 +43,16 @@ class Options(NamedTuple):
 
     def some(self, full: int) -> int:
         """How many to make of what a full run makes *full* of."""
-        return (
-            max(full // 40, 4) if self.smallest else full // 2 if self.quick else full
-        )
+        part = {"smallest": 40, "quick": 2, "full": 1}[self.length]
+        return max(full // part, 4)
 
     def seconds(self, full: float) -> float:
         """How long to do what a full run does for *full* seconds."""
         return 0.2 if self.smallest else full / 4 if self.quick else full
 
 
-def known(names: str, among: dict[str, object], what: str) -> list[str]:
-    """The *names*, which stand between commas; all, if there are none.
+def known(names: str, among: Collection[str], what: str) -> list[str]:
+    """Split *names* at commas; all of them if there are none.
 
     Raises `SystemExit` for one that is not *among* those known.
     """
@@ -52,13 +63,30 @@ def known(names: str, among: dict[str, object], what: str) -> list[str]:
     return given
 
 
-def workloads(names: str) -> list[Workload]:
-    return [WORKLOADS[name] for name in known(names, {**WORKLOADS}, "workload")]
+@contextlib.contextmanager
+def source_of(revision: str | None) -> Iterator[str | None]:
+    """Unpack src/ of *revision* of this repository; give the folder.
+
+    Raises `SystemExit` if there is no such revision.
+    """
+    if revision is None:
+        yield None
+        return
+    archive = ["git", "archive", f"--output={BUILD}/before.tar", revision, "src"]
+    if subprocess.run(archive, cwd=ROOT, check=False).returncode:
+        raise SystemExit(f"no revision {revision!r}")
+    with tempfile.TemporaryDirectory(prefix="before-", dir=BUILD) as folder:
+        shutil.unpack_archive(BUILD / "before.tar", folder, filter="data")
+        yield f"{folder}/src"
+
+
+def say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def database(driver: str) -> Iterator[str]:
-    """A database of our own for *driver*, prepared and empty; gives the URL.
+    """Give the URL of a new database for *driver*, with tables and their rows.
 
     Raises `SystemExit` without a server.
     """

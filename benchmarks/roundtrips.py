@@ -4,83 +4,51 @@ from typing import Any
 
 from support.proxy import Proxy, RoundTrips
 
-from .asgi import Exchange
-from .contestants import Built, Setup
-from .crew import Crew, chosen
-from .options import Options, database
-from .progress import Progress
-from .registry import DIALECTS, DRIVERS
-from .worker import Stage
-from .workloads import WORKLOADS, AsyncWork, SyncWork, Workload
+from .asgi import Stage
+from .crew import Worker, crew
+from .options import Options, database, say
+from .registry import CONTESTANTS, DRIVERS, POSTGRESQL
+from .workloads import AUTOCOMMIT, WORKLOADS
 
 REQUESTS = 10
 WARM_UP = 12
 """psycopg prepares a statement once it has come five times."""
-AUTOCOMMIT = Workload("autocommit", 'one read, `isolation_level="AUTOCOMMIT"`')
-"""Only ours has it: by `@transactional(...)`."""
 
 
-async def measure(options: Options) -> dict[str, Any]:
+async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    missing: dict[str, str] = {}
-    for driver in options.drivers:
-        if not DIALECTS[driver].startswith("postgresql"):
-            continue
-        who = chosen(options.contestants, DRIVERS[driver], standards_apart=False)
-        progress = Progress(f"round trips, {driver}", len(who))
+    for driver in (driver for driver in POSTGRESQL if driver in options.drivers):
+        say(f"round trips, {driver}")
         with database(driver) as url:
-            for contestant in who:
-                progress.step(contestant.name)
-                counted = Counted(url)
-                async with (
-                    counted.proxy as proxy,
-                    Crew([contestant], driver, proxy.url) as crew,
-                ):
-                    missing |= crew.missing
-                    for name in crew.workers:
-                        found = await counted.trips(crew, name, options)
-                        results.append({"driver": driver, **found})
-        progress.end()
-    return {"results": results, "missing": missing}
+            for name in options.contestants:
+                if name == "bare" or DRIVERS[driver] not in CONTESTANTS[name].kinds:
+                    continue
+                proxy, traps = Proxy(url), [RoundTrips() for _ in range(100)]
+                proxy.for_newcomers = [*traps]
+                async with proxy, crew(options, [name], driver, proxy.url) as workers:
+                    for worker in workers.values():
+                        for load in [*options.workloads, AUTOCOMMIT]:
+                            trips = await counted(worker, load.name, traps)
+                            if trips is not None:
+                                case = {"driver": driver, "workload": load.name}
+                                results.append(
+                                    {**case, "contestant": name, "value": trips}
+                                )
+    return results
 
 
-def add_routes(built: Built, setup: Setup) -> None:
-    if built.autocommit is not None:
-        work = AsyncWork if setup.is_async else SyncWork
-        built.app.add_api_route(AUTOCOMMIT.path, built.autocommit(work.read))
+async def counted(worker: Worker, load: str, traps: list[Any]) -> float | None:
+    """The round trips of a request; `None` if there is no such route."""
+    if await worker.call(repeat, load=load, times=WARM_UP) == 404:
+        return None
+    before = sum(trap.count for trap in traps)
+    await worker.call(repeat, load=load, times=REQUESTS)
+    return float(sum(trap.count for trap in traps) - before) / REQUESTS
 
 
-class Counted:
-    """A proxy that counts on each of its lines."""
-
-    def __init__(self, url: str) -> None:
-        self.proxy = Proxy(url)
-        self._lines = [RoundTrips() for _ in range(100)]
-        self.proxy.for_newcomers = [*self._lines]
-
-    @property
-    def count(self) -> int:
-        return sum(line.count for line in self._lines)
-
-    async def trips(self, crew: Crew, name: str, options: Options) -> dict[str, Any]:
-        """The round trips of each workload."""
-        worker = crew.workers[name]
-        per_request: dict[str, float] = {}
-        for workload in [*options.workloads, AUTOCOMMIT]:
-            if workload.name in worker.contestant.without:
-                continue
-            if await worker.call(repeat, workload=workload.name, times=WARM_UP) == 404:
-                continue  # there is no such route
-            before = self.count
-            await worker.call(repeat, workload=workload.name, times=REQUESTS)
-            per_request[workload.name] = (self.count - before) / REQUESTS
-        return {"contestant": name, "round_trips": per_request}
-
-
-async def repeat(stage: Stage, workload: str, times: int) -> int:
-    """Make the same request over and over; give the status, 404 for an unknown one."""
-    asked = WORKLOADS.get(workload, AUTOCOMMIT)
-    exchange = Exchange()
+async def repeat(stage: Stage, load: str, times: int) -> int:
+    """Make the same request again and again; give 404 if there is no such route."""
+    workload = WORKLOADS.get(load, AUTOCOMMIT)
     for _ in range(times):
-        exchange = await stage.request(asked)
-    return 0 if exchange.status == asked.status else exchange.status
+        exchange = await stage.request(workload)
+    return 0 if exchange.status == workload.status else exchange.status

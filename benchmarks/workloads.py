@@ -1,154 +1,198 @@
-"""What a request does: the same statements for every contestant, sync and async."""
+"""What a request does: the same statements for every contestant, sync and async.
 
-from collections.abc import AsyncIterator, Callable
+Work is a generator that yields what a call of the session returned: an `AsyncSession`
+returns something to wait for, a `Session` the result. So each body is written once.
+"""
+
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy import Select, select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    Engine,
+    ForeignKey,
+    Select,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from .schema import Event, Item
-
+ROWS = 100
+IDLE_IN_TRANSACTION = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+"""
+Steps = Generator[Any, Any, Any]
+Work = Callable[[Any], Steps]
 Endpoint = Callable[..., Any]
-Work = Callable[[Any], Any]
-"""Takes a session, and gives what the endpoint returns."""
 Wrap = Callable[[Work], Endpoint]
-"""Makes an endpoint of work, by a contestant's own way to come by a session."""
+"""Makes an endpoint of work, by a contestant's own way to get a session."""
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Item(Base):
+    """Read, and never changed."""
+
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Event(Base):
+    """Written."""
+
+    __tablename__ = "event"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Note(Base):
+    """Breaks at COMMIT, not before, where its item does not exist."""
+
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item_id: Mapped[int] = mapped_column(
+        ForeignKey("item.id", deferrable=True, initially="DEFERRED")
+    )
 
 
 class Workload(NamedTuple):
     name: str
     title: str
+    work: Work | None = None
     method: str = "GET"
     status: int = 200
     weight: int = 1
-    """How many times more requests than others: it is over so soon."""
-    writes: int = 0
-
-    @property
-    def path(self) -> str:
-        return f"/{self.name}"
-
-
-WORKLOADS = {
-    workload.name: workload
-    for workload in (
-        Workload("nothing", "no database", weight=8),
-        Workload("read", "one read"),
-        Workload("write", "one write", "POST", writes=1),
-        Workload("mixed", "read, write, read", "POST", writes=1),
-        Workload("reads", "ten reads"),
-        Workload("missing", "a returned 404", status=404),
-        Workload("stream", "a streamed response"),
-    )
-}
-CHUNKS = [b"chunk %d\n" % number for number in range(10)]
+    """How many times more requests than others: each is so short."""
 
 
 def by_id(number: int) -> Select[Any]:
     return select(Item).where(Item.id == number)
 
 
-def named(item: Item | None) -> dict[str, str]:
-    if item is None:
-        raise LookupError("there is no such item")
+def read(session: Any, number: int = 1) -> Steps:
+    item = yield session.scalar(by_id(number))
     return {"name": item.name}
 
 
-def not_found(item: Item | None) -> JSONResponse:
-    if item is not None:
-        raise LookupError("there is such an item")
-    return JSONResponse({"detail": "no such item"}, 404)
+def write(session: Any) -> Steps:
+    session.add(Event(name="written"))
+    yield session.flush()
+    return {}
+
+
+def mixed(session: Any) -> Steps:
+    yield from read(session)
+    yield from write(session)
+    return (yield from read(session, 2))
+
+
+def reads(session: Any) -> Steps:
+    for number in range(1, 11):
+        answer = yield from read(session, number)
+    return answer
+
+
+def missing(session: Any) -> Steps:
+    item = yield session.scalar(by_id(0))
+    return JSONResponse({"detail": f"{item}"}, 404)
 
 
 async def chunks() -> AsyncIterator[bytes]:
-    for chunk in CHUNKS:
-        yield chunk
+    for number in range(10):
+        yield b"chunk %d\n" % number
 
 
-class AsyncWork:
-    """With an `AsyncSession`."""
-
-    @staticmethod
-    async def read(session: AsyncSession) -> object:
-        return named(await session.scalar(by_id(1)))
-
-    @staticmethod
-    async def write(session: AsyncSession) -> object:
-        session.add(Event(name="written"))
-        await session.flush()
-        return {}
-
-    @staticmethod
-    async def mixed(session: AsyncSession) -> object:
-        await session.scalar(by_id(1))
-        session.add(Event(name="written"))
-        await session.flush()
-        return named(await session.scalar(by_id(2)))
-
-    @staticmethod
-    async def reads(session: AsyncSession) -> object:
-        return [named(await session.scalar(by_id(n))) for n in range(1, 11)]
-
-    @staticmethod
-    async def missing(session: AsyncSession) -> object:
-        return not_found(await session.scalar(by_id(0)))
-
-    @staticmethod
-    async def stream(session: AsyncSession) -> object:
-        named(await session.scalar(by_id(1)))
-        return StreamingResponse(chunks())
+def stream(session: Any) -> Steps:
+    yield from read(session)
+    return StreamingResponse(chunks())
 
 
-class SyncWork:
-    """With a `Session`, in a thread."""
-
-    @staticmethod
-    def read(session: Session) -> object:
-        return named(session.scalar(by_id(1)))
-
-    @staticmethod
-    def write(session: Session) -> object:
-        session.add(Event(name="written"))
-        session.flush()
-        return {}
-
-    @staticmethod
-    def mixed(session: Session) -> object:
-        session.scalar(by_id(1))
-        session.add(Event(name="written"))
-        session.flush()
-        return named(session.scalar(by_id(2)))
-
-    @staticmethod
-    def reads(session: Session) -> object:
-        return [named(session.scalar(by_id(n))) for n in range(1, 11)]
-
-    @staticmethod
-    def missing(session: Session) -> object:
-        return not_found(session.scalar(by_id(0)))
-
-    @staticmethod
-    def stream(session: Session) -> object:
-        named(session.scalar(by_id(1)))
-        return StreamingResponse(chunks())
+async def play(work: Work, session: Any) -> Any:
+    """Run *work* with an `AsyncSession`."""
+    steps = work(session)
+    go_on, value = steps.send, None
+    while True:
+        try:
+            step = go_on(value)
+        except StopIteration as done:
+            return done.value
+        try:
+            go_on, value = steps.send, await step
+        except Exception as error:
+            go_on, value = steps.throw, error
 
 
-async def nothing() -> dict[str, str]:
-    return {}
+def play_in_thread(work: Work, session: Any) -> Any:
+    """Run *work* with a `Session`."""
+    steps, value = work(session), None
+    try:
+        while True:
+            value = steps.send(value)
+    except StopIteration as done:
+        return done.value
 
 
-def nothing_in_thread() -> dict[str, str]:
-    return {}
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("nothing", "no database", weight=8),
+        Workload("read", "one read", read),
+        Workload("write", "one write", write, "POST"),
+        Workload("mixed", "read, write, read", mixed, "POST"),
+        Workload("reads", "ten reads", reads),
+        Workload("missing", "a returned 404", missing, status=404),
+        Workload("stream", "a streamed response", stream),
+    )
+}
+AUTOCOMMIT = Workload("autocommit", 'one read, `isolation_level="AUTOCOMMIT"`', read)
+"""Only unitwork has it: by `@transactional(...)`."""
 
 
-def add_routes(app: FastAPI, wrap: Wrap, *, is_async: bool) -> None:
-    """Give *app* an endpoint for each workload."""
-    app.add_api_route("/nothing", nothing if is_async else nothing_in_thread)
-    works = AsyncWork if is_async else SyncWork
-    for workload in WORKLOADS.values():
-        if workload.name != "nothing":
-            work = getattr(works, workload.name)
-            app.add_api_route(workload.path, wrap(work), methods=[workload.method])
+def engine_for(url: str) -> Engine:
+    """An engine of our own on the database that a contestant reaches by *url*."""
+    parsed = make_url(url)
+    sync = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
+    return create_engine(parsed.set(drivername=sync[parsed.get_backend_name()]))
+
+
+def prepare(url: str) -> None:
+    """Make the tables, and fill them."""
+    engine = engine_for(url)
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:  # the file keeps this
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    Base.metadata.create_all(engine)
+    rows = [{"id": number, "name": f"item {number}"} for number in range(1, ROWS + 1)]
+    with engine.begin() as connection:
+        connection.execute(insert(Item), rows)
+    engine.dispose()
+
+
+def idle_in_transaction(engine: Engine) -> int:
+    """How many connections to this PostgreSQL database are idle in a transaction."""
+    with engine.connect() as connection:
+        return int(connection.scalar(text(IDLE_IN_TRANSACTION)) or 0)
+
+
+def begin_immediate(engines: type[Engine]) -> None:
+    """Let SQLite BEGIN IMMEDIATE, as SQLAlchemy's manual has it.
+
+    Without it Python's driver begins no transaction to read, and concurrent ones that
+    read and then write fail. unitwork does it by itself; we do it for all others.
+    """
+
+    @event.listens_for(engines, "connect")
+    def disable_driver_begin(connection: Any, record: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engines, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,263 @@
+"""What a contestant is built from, and those that need no other library than ours.
+
+A builder takes a `Setup`, and gives a FastAPI application and the contestant's way to
+make an endpoint of work with a session.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from fastapi import Depends, FastAPI, Request, Response
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import sessionmaker
+from starlette.middleware.base import BaseHTTPMiddleware
+
+import unitwork as ours
+from unitwork.fastapi import exception_handlers
+
+from .registry import DIALECTS, DRIVERS
+from .workloads import (
+    AUTOCOMMIT,
+    WORKLOADS,
+    Endpoint,
+    Work,
+    Wrap,
+    play,
+    play_in_thread,
+    read,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What a contestant is built for."""
+
+    driver: str
+    url: str
+    """With the driver in it."""
+    options: Mapping[str, Any]
+    """For the engine."""
+
+    @property
+    def is_async(self) -> bool:
+        return DRIVERS[self.driver] == "async"
+
+    @property
+    def engine(self) -> Any:
+        make: Callable[..., Any] = (
+            create_async_engine if self.is_async else create_engine
+        )
+        return make(self.url, **self.options)
+
+    @property
+    def factory(self) -> Any:
+        """A new sessionmaker, with an engine of its own."""
+        if self.is_async:
+            return async_sessionmaker(self.engine, expire_on_commit=False)
+        return sessionmaker(self.engine)
+
+
+class Built(NamedTuple):
+    """A contestant, ready to run."""
+
+    app: FastAPI
+    wrap: Wrap
+    autocommit: Wrap | None = None
+    """The same without a transaction, if it has such a thing."""
+
+
+Builder = Callable[[Setup], Built]
+
+
+def setup_for(driver: str, url: str, options: Mapping[str, Any]) -> Setup:
+    """Adapt *url* to *driver*."""
+    dialect = make_url(url).set(drivername=DIALECTS[driver])
+    return Setup(driver, dialect.render_as_string(hide_password=False), options)
+
+
+def build(name: str, setup: Setup) -> Built:
+    """Build *name*, with a route for each workload.
+
+    Raises `ImportError` where its package is not installed.
+    """
+    from . import peers
+
+    builder: Builder = BUILDERS.get(name) or getattr(peers, name)
+    built = builder(setup)
+    route = built.app.add_api_route
+    route("/nothing", nothing if setup.is_async else nothing_in_thread)
+    for workload in WORKLOADS.values():
+        if workload.work is not None:
+            endpoint = built.wrap(workload.work)
+            route(f"/{workload.name}", endpoint, methods=[workload.method])
+    if built.autocommit is not None:
+        route(f"/{AUTOCOMMIT.name}", built.autocommit(read))
+    return built
+
+
+async def nothing() -> dict[str, str]:
+    return {}
+
+
+def nothing_in_thread() -> dict[str, str]:
+    return {}
+
+
+def injected(setup: Setup, given: Any) -> Wrap:
+    """The framework injects the session from *given*, which is `Depends(...)`."""
+
+    def wrap(work: Work) -> Endpoint:
+        async def endpoint(session: Any = given) -> Any:
+            return await play(work, session)
+
+        def endpoint_in_thread(session: Any = given) -> Any:
+            return play_in_thread(work, session)
+
+        return endpoint if setup.is_async else endpoint_in_thread
+
+    return wrap
+
+
+def fetched(setup: Setup, fetch: Callable[[], Any]) -> Wrap:
+    """The endpoint gets the session with *fetch*."""
+
+    def wrap(work: Work) -> Endpoint:
+        async def endpoint() -> Any:
+            return await play(work, fetch())
+
+        def endpoint_in_thread() -> Any:
+            return play_in_thread(work, fetch())
+
+        return endpoint if setup.is_async else endpoint_in_thread
+
+    return wrap
+
+
+def limit(setup: Setup) -> Built:
+    """Nothing between the endpoint and SQLAlchemy."""
+    begin = setup.factory.begin
+
+    def wrap(work: Work) -> Endpoint:
+        async def endpoint() -> Any:
+            async with begin() as session:
+                return await play(work, session)
+
+        def endpoint_in_thread() -> Any:
+            with begin() as session:
+                return play_in_thread(work, session)
+
+        return endpoint if setup.is_async else endpoint_in_thread
+
+    return Built(FastAPI(), wrap)
+
+
+def plain(setup: Setup) -> Built:
+    """The same, without the tasks that `async with begin()` makes to end."""
+    factory = setup.factory
+
+    def wrap(work: Work) -> Endpoint:
+        async def endpoint() -> Any:
+            session = factory()
+            try:
+                answer = await play(work, session)
+                await session.commit()
+                return answer
+            finally:
+                await session.close()
+
+        return endpoint
+
+    return Built(FastAPI(), wrap)
+
+
+def bare(setup: Setup) -> Built:
+    """FastAPI without any database."""
+    return Built(FastAPI(), fetched(setup, nullcontext))
+
+
+def unitwork(setup: Setup, *, current: bool = False) -> Built:
+    """As its first page has it; also as it was before, where that is on the path."""
+    db: Any = (ours.AsyncDatabase if setup.is_async else ours.Database)(
+        setup.url, **setup.options
+    )
+    app = FastAPI(exception_handlers=exception_handlers)
+    app.add_middleware(ours.DBSessionMiddleware, db=db)
+    wrap = injected(setup, Depends(db.session))
+    if current:
+        wrap = fetched(setup, lambda: db.current)
+    alone = ours.transactional(isolation_level="AUTOCOMMIT")
+    return Built(app, wrap, lambda work: alone(wrap(work)))
+
+
+def depends(setup: Setup, scope: Literal["request", "function"] = "request") -> Built:
+    """The recipe of most tutorials: a dependency that yields, commits, and closes."""
+    factory = setup.factory
+
+    async def get_async_db() -> Any:
+        async with factory() as session:
+            try:
+                yield session
+                await session.commit()
+            except BaseException:
+                await session.rollback()
+                raise
+
+    def get_db() -> Any:
+        with factory() as session:
+            try:
+                yield session
+                session.commit()
+            except BaseException:
+                session.rollback()
+                raise
+
+    get = get_async_db if setup.is_async else get_db
+    return Built(FastAPI(), injected(setup, Depends(get, scope=scope)))
+
+
+def article(setup: Setup) -> Built:
+    """The middleware of the article: `BaseHTTPMiddleware` and `request.state.db`."""
+    factory = setup.factory
+
+    async def done(result: Any) -> None:
+        if setup.is_async:
+            await result
+
+    async def dispatch(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        db = request.state.db = factory()
+        try:
+            response = await call_next(request)
+            await done(db.commit())
+            return response
+        except Exception:
+            await done(db.rollback())
+            raise
+        finally:
+            await done(db.close())
+
+    async def get_db(request: Request) -> Any:
+        return request.state.db
+
+    app = FastAPI()
+    app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
+    return Built(app, injected(setup, Depends(get_db)))
+
+
+BUILDERS: dict[str, Builder] = {
+    "limit": limit,
+    "plain": plain,
+    "bare": bare,
+    "unitwork": unitwork,
+    "unitwork_current": partial(unitwork, current=True),
+    "before": unitwork,
+    "before_current": partial(unitwork, current=True),
+    "depends": depends,
+    "depends_function": partial(depends, scope="function"),
+    "article": article,
+}
