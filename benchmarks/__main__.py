@@ -8,6 +8,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,55 +23,66 @@ from . import (
     scaling,
     traffic,
 )
-from .options import Options, known, source_of
+from .options import Options, source_of
 from .registry import BEFORE, BUILD, CONTESTANTS, DRIVERS, STANDARDS
 from .workloads import WORKLOADS
 
 SECTIONS: dict[str, Callable[[Options], Awaitable[list[dict[str, Any]]]]] = {
     "guarantees": guarantees.measure,
     "roundtrips": roundtrips.measure,
-    "import": cpu.imports,
     "idle": idle.measure,
     "scaling": scaling.measure,
     "overload": traffic.overload,
     "throughput": traffic.throughput,
     "calls": calls.measure,
     "nothing": cpu.without_database,
-    "closely": cpu.closely,
     "cpu": cpu.measure,
 }
-NAMES = [name for name in CONTESTANTS if name not in BEFORE.values()]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="indicative numbers, soon")
     parser.add_argument("--smallest", action="store_true", help="only see that it runs")
-    parser.add_argument("--only", default="", help=f"some of {', '.join(SECTIONS)}")
-    parser.add_argument("--contestants", default="", help=f"some of {', '.join(NAMES)}")
-    parser.add_argument("--drivers", default="", help=f"some of {', '.join(DRIVERS)}")
-    parser.add_argument(
-        "--workloads", default="", help=f"some of {', '.join(WORKLOADS)}"
-    )
+    for name, among in (
+        ("only", [*SECTIONS]),
+        ("contestants", [name for name in CONTESTANTS if name not in BEFORE.values()]),
+        ("drivers", [*DRIVERS]),
+        ("workloads", [*WORKLOADS]),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=partial(known, among),
+            default=among,
+            help=f"some of {', '.join(among)}",
+        )
     parser.add_argument("--before", help="a revision of unitwork to compare with")
     parser.add_argument("--into", type=Path, default=BUILD, help="a folder for tables")
     return parser.parse_args()
 
 
+def known(among: list[str], names: str) -> list[str]:
+    """Split *names* at commas; refuse one that is not *among* those known."""
+    for name in names.split(","):
+        if name not in among:
+            raise argparse.ArgumentTypeError(f"no {name!r}; of {', '.join(among)}")
+    return names.split(",")
+
+
 async def main() -> int:
     given = parse()
-    names = known(given.contestants, NAMES, "contestant")
-    names = [*STANDARDS, *(name for name in names if name not in STANDARDS)]
-    if given.before:
-        names += [BEFORE[name] for name in names if name in BEFORE]
-    loads = [WORKLOADS[n] for n in known(given.workloads, WORKLOADS, "workload")]
-    drivers = known(given.drivers, DRIVERS, "driver")
-    options = Options(names, drivers, loads, given.quick, given.smallest)
+    names = [name for name in given.contestants if name not in STANDARDS]
+    names = [*STANDARDS, *names, *(BEFORE[n] for n in names if n in BEFORE)]
+    if not given.before:
+        names = [name for name in names if name not in BEFORE.values()]
+    loads = [WORKLOADS[name] for name in given.workloads]
+    length = "smallest" if given.smallest else "quick" if given.quick else "full"
+    options = Options(names, given.drivers, loads, length)
     for folder in (BUILD, given.into):
         folder.mkdir(parents=True, exist_ok=True)
     broken, file = 0, BUILD / "results.json"
     with source_of(given.before) as options.before:
-        for section in known(given.only, SECTIONS, "section"):
+        for section in given.only:
             options.missing = {}
             try:
                 results = await SECTIONS[section](options)
@@ -79,20 +91,15 @@ async def main() -> int:
                 broken += 1
                 continue
             report.store(file, section, results, options)
-            found = report.load(file)
-            for shown in (
-                section,
-                *(["before"] if given.before and section == "cpu" else []),
-            ):
-                lines = report.section_lines(given.into, shown, found[shown])
-                print("\n".join(lines), flush=True)
+            lines = report.section_lines(given.into, section, report.load(file))
+            print("\n".join(lines), flush=True)
     found = report.load(file)
-    if find_spec("matplotlib"):
+    if find_spec("matplotlib") and "cpu" in found:
         from .plot import draw
 
-        draw(given.into, found)
+        draw(given.into, found["cpu"]["results"])
     report.write(given.into, found)
-    print("\n".join(["", *report.bar_lines(found)]))
+    print("\n".join(report.bar_lines(found)))
     return broken
 
 

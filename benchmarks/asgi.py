@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import uvicorn
+from uvicorn.lifespan.on import LifespanOn
+
 from .contestants import Setup
 from .workloads import Workload
 
 Message = MutableMapping[str, Any]
-App = Callable[..., Awaitable[None]]
-State = dict[str, Any]
 REQUEST = {
     "type": "http",
     "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -44,10 +45,8 @@ class Exchange:
 
     @property
     def status(self) -> int:
-        for message in self.messages:
-            if message["type"] == "http.response.start":
-                return int(message["status"])
-        return 0
+        found = (each["status"] for each in self.messages if "status" in each)
+        return int(next(found, 0))
 
     @property
     def body(self) -> bytes:
@@ -58,8 +57,8 @@ class Stage(NamedTuple):
     """A contestant that is up."""
 
     name: str
-    app: App
-    state: State
+    app: Callable[..., Awaitable[None]]
+    state: dict[str, Any]
     setup: Setup
 
     async def request(self, workload: Workload) -> Exchange:
@@ -75,22 +74,11 @@ class Stage(NamedTuple):
 
 
 @asynccontextmanager
-async def running(name: str, app: App, setup: Setup) -> AsyncIterator[Stage]:
+async def running(name: str, app: Any, setup: Setup) -> AsyncIterator[Stage]:
     """Start *app* up, and shut it down at the end."""
-    state: State = {}
-    inbox: asyncio.Queue[Message] = asyncio.Queue()
-    outbox: asyncio.Queue[Message] = asyncio.Queue()
-    scope = {"type": "lifespan", "asgi": REQUEST["asgi"], "state": state}
-    life = asyncio.ensure_future(app(scope, inbox.get, outbox.put))
-    try:
-        for phase in ("startup", "shutdown"):
-            await inbox.put({"type": f"lifespan.{phase}"})
-            answer = asyncio.ensure_future(outbox.get())
-            await asyncio.wait([answer, life], return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done() or not answer.result()["type"].endswith("complete"):
-                raise RuntimeError(f"lifespan.{phase} failed: {answer}")
-            if phase == "startup":
-                yield Stage(name, app, state, setup)
-        await life
-    finally:
-        life.cancel()
+    lifespan = LifespanOn(uvicorn.Config(app, log_config=None))
+    await lifespan.startup()
+    if lifespan.should_exit:
+        raise RuntimeError(f"{name} does not start up")
+    yield Stage(name, app, lifespan.state, setup)
+    await lifespan.shutdown()

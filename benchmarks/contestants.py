@@ -4,7 +4,7 @@ A builder takes a `Setup`, and gives a FastAPI application and the contestant's 
 make an endpoint of work with a session.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,17 +19,9 @@ from starlette.middleware.base import BaseHTTPMiddleware
 import unitwork as ours
 from unitwork.fastapi import exception_handlers
 
+from . import workloads
 from .registry import DIALECTS, DRIVERS
-from .workloads import (
-    AUTOCOMMIT,
-    WORKLOADS,
-    Endpoint,
-    Work,
-    Wrap,
-    play,
-    play_in_thread,
-    read,
-)
+from .workloads import Endpoint, Work, Wrap, play, play_in_thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,27 +30,23 @@ class Setup:
 
     driver: str
     url: str
-    """With the driver in it."""
-    options: Mapping[str, Any]
-    """For the engine."""
+    engine_options: Mapping[str, Any]
 
     @property
     def is_async(self) -> bool:
         return DRIVERS[self.driver] == "async"
 
-    @property
     def engine(self) -> Any:
         make: Callable[..., Any] = (
             create_async_engine if self.is_async else create_engine
         )
-        return make(self.url, **self.options)
+        return make(self.url, **self.engine_options)
 
-    @property
     def factory(self) -> Any:
         """A new sessionmaker, with an engine of its own."""
         if self.is_async:
-            return async_sessionmaker(self.engine, expire_on_commit=False)
-        return sessionmaker(self.engine)
+            return async_sessionmaker(self.engine(), expire_on_commit=False)
+        return sessionmaker(self.engine())
 
 
 class Built(NamedTuple):
@@ -73,10 +61,10 @@ class Built(NamedTuple):
 Builder = Callable[[Setup], Built]
 
 
-def setup_for(driver: str, url: str, options: Mapping[str, Any]) -> Setup:
+def setup_for(driver: str, url: str, engine_options: Mapping[str, Any]) -> Setup:
     """Adapt *url* to *driver*."""
     dialect = make_url(url).set(drivername=DIALECTS[driver])
-    return Setup(driver, dialect.render_as_string(hide_password=False), options)
+    return Setup(driver, dialect.render_as_string(hide_password=False), engine_options)
 
 
 def build(name: str, setup: Setup) -> Built:
@@ -90,12 +78,11 @@ def build(name: str, setup: Setup) -> Built:
     built = builder(setup)
     route = built.app.add_api_route
     route("/nothing", nothing if setup.is_async else nothing_in_thread)
-    for workload in WORKLOADS.values():
-        if workload.work is not None:
-            endpoint = built.wrap(workload.work)
-            route(f"/{workload.name}", endpoint, methods=[workload.method])
+    for load in workloads.WORKLOADS.values():
+        if load.work is not None:
+            route(f"/{load.name}", built.wrap(load.work), methods=[load.method])
     if built.autocommit is not None:
-        route(f"/{AUTOCOMMIT.name}", built.autocommit(read))
+        route("/autocommit", built.autocommit(workloads.read))
     return built
 
 
@@ -139,7 +126,7 @@ def fetched(setup: Setup, fetch: Callable[[], Any]) -> Wrap:
 
 def limit(setup: Setup) -> Built:
     """Nothing between the endpoint and SQLAlchemy."""
-    begin = setup.factory.begin
+    begin = setup.factory().begin
 
     def wrap(work: Work) -> Endpoint:
         async def endpoint() -> Any:
@@ -157,7 +144,7 @@ def limit(setup: Setup) -> Built:
 
 def plain(setup: Setup) -> Built:
     """The same, without the tasks that `async with begin()` makes to end."""
-    factory = setup.factory
+    factory = setup.factory()
 
     def wrap(work: Work) -> Endpoint:
         async def endpoint() -> Any:
@@ -181,21 +168,19 @@ def bare(setup: Setup) -> Built:
 
 def unitwork(setup: Setup, *, current: bool = False) -> Built:
     """As its first page has it; also as it was before, where that is on the path."""
-    db: Any = (ours.AsyncDatabase if setup.is_async else ours.Database)(
-        setup.url, **setup.options
-    )
+    kind: Callable[..., Any] = ours.AsyncDatabase if setup.is_async else ours.Database
+    db = kind(setup.url, **setup.engine_options)
     app = FastAPI(exception_handlers=exception_handlers)
     app.add_middleware(ours.DBSessionMiddleware, db=db)
-    wrap = injected(setup, Depends(db.session))
-    if current:
-        wrap = fetched(setup, lambda: db.current)
+    get = fetched(setup, lambda: db.current)
+    wrap = get if current else injected(setup, Depends(db.session))
     alone = ours.transactional(isolation_level="AUTOCOMMIT")
     return Built(app, wrap, lambda work: alone(wrap(work)))
 
 
 def depends(setup: Setup, scope: Literal["request", "function"] = "request") -> Built:
     """The recipe of most tutorials: a dependency that yields, commits, and closes."""
-    factory = setup.factory
+    factory = setup.factory()
 
     async def get_async_db() -> Any:
         async with factory() as session:
@@ -221,18 +206,16 @@ def depends(setup: Setup, scope: Literal["request", "function"] = "request") -> 
 
 def article(setup: Setup) -> Built:
     """The middleware of the article: `BaseHTTPMiddleware` and `request.state.db`."""
-    factory = setup.factory
+    factory = setup.factory()
 
     async def done(result: Any) -> None:
         if setup.is_async:
             await result
 
-    async def dispatch(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
+    async def dispatch(request: Request, call_next: Any) -> Response:
         db = request.state.db = factory()
         try:
-            response = await call_next(request)
+            response: Response = await call_next(request)
             await done(db.commit())
             return response
         except Exception:
@@ -250,14 +233,8 @@ def article(setup: Setup) -> Built:
 
 
 BUILDERS: dict[str, Builder] = {
-    "limit": limit,
-    "plain": plain,
-    "bare": bare,
-    "unitwork": unitwork,
-    "unitwork_current": partial(unitwork, current=True),
-    "before": unitwork,
-    "before_current": partial(unitwork, current=True),
-    "depends": depends,
-    "depends_function": partial(depends, scope="function"),
-    "article": article,
+    **{"limit": limit, "plain": plain, "bare": bare, "article": article},
+    **{"depends": depends, "depends_function": partial(depends, scope="function")},
+    **{"unitwork": unitwork, "unitwork_current": partial(unitwork, current=True)},
+    **{"before": unitwork, "before_current": partial(unitwork, current=True)},
 }

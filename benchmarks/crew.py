@@ -8,19 +8,10 @@ import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from .options import Options, database, say
-from .registry import (
-    BUILD,
-    CONTESTANTS,
-    DRIVERS,
-    ROOT,
-    STANDARDS,
-    home,
-    why_missing,
-)
+from .registry import CONTESTANTS, DRIVERS, ROOT, STANDARDS, home
 from .worker import check, ready
 from .workloads import Workload
 
@@ -28,79 +19,63 @@ Workers = dict[str, "Worker"]
 
 
 class WorkerError(Exception):
-    """What went wrong in a worker."""
+    """What went wrong in a worker: the last line of the traceback."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]).strip().splitlines()[-1]
+    def __init__(self, traceback: str) -> None:
+        super().__init__(traceback.strip().splitlines()[-1])
 
 
 class Worker:
     """A process in which one contestant is up: see `worker.py`."""
 
-    def __init__(self, name: str, process: Process, log: Path) -> None:
-        self.name, self._process, self._log = name, process, log
+    def __init__(self, process: Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin, self._stdout = process.stdin, process.stdout
 
     async def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
         """Run *function* in the worker; raises `WorkerError` if it fails there."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
         call = json.dumps([function.__module__, function.__name__, arguments])
-        stdin.write(call.encode() + b"\n")
-        answer = json.loads(await stdout.readline() or "{}")
-        if "value" not in answer:
-            raise WorkerError(
-                answer.get("error") or self._log.read_text() or "it ended"
-            )
+        self._stdin.write(call.encode() + b"\n")
+        answer = json.loads(await self._stdout.readline() or '{"error": "it ended"}')
+        if "error" in answer:
+            raise WorkerError(answer["error"])
         return answer["value"]
 
     async def stop(self) -> None:
         """Let it shut down; end it if that takes too long."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._stdin.close()
         try:
-            async with asyncio.timeout(10):
-                await self._process.wait()
+            await asyncio.wait_for(self._process.wait(), 10)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
 
 
-async def start(
-    options: Options, name: str, driver: str, url: str, engine: dict[str, Any]
-) -> Worker:
-    """Start a worker; raises `WorkerError` if that contestant cannot run."""
-    contestant, _, package = name.partition("@")
-    apart = CONTESTANTS[contestant]
-    if package:
-        apart = apart._replace(package=package, apart=package)
-    python = home(apart) / "bin" / "python" if apart.apart else Path(sys.executable)
-    if reason := why_missing(apart):
-        raise WorkerError(reason)
-    if not python.exists():
-        raise WorkerError(f"there is no {home(apart).name}; make bench makes it")
+async def start(options: Options, name: str, *arguments: str) -> Worker:
+    """Start a worker; raises `WorkerError` if that contestant cannot run.
+
+    *name* is that of a contestant, with "@" and a package if it runs in its venv.
+    """
+    name, _, package = name.partition("@")
+    apart = package or (CONTESTANTS[name].package if CONTESTANTS[name].apart else "")
+    python = f"{home(apart)}/bin/python" if apart else sys.executable
     path = os.environ.get("PYTHONPATH", "")
-    before = options.before if contestant.startswith("before") else None
-    if before:
-        path = os.pathsep.join([before, path])
-    log = BUILD / "logs" / f"{name}-{driver}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as stderr:
-        process = await create_subprocess_exec(
-            *(str(python), "-m", "benchmarks.worker"),
-            *(contestant, driver, url, json.dumps(engine)),
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=stderr,
-            limit=2**24,
-        )
-    worker = Worker(name, process, log)
+    before = options.before if name.startswith("before") else None
+    process = await create_subprocess_exec(
+        *(python, "-m", "benchmarks.worker", name, *arguments),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{before}:{path}" if before else path},
+        stdin=PIPE,
+        stdout=PIPE,
+        limit=2**24,
+    )
+    worker = Worker(process)
     try:
         used = await worker.call(ready)
         if before and not used.startswith(before):
-            raise WorkerError(f"it has {used} in place of {before}")
+            raise WorkerError(f"it uses {used} in place of {before}")
     except WorkerError:
         await worker.stop()
         raise
@@ -116,8 +91,10 @@ async def crew(
     try:
         for name in names:
             try:
-                workers[name] = await start(options, name, driver, url, engine)
-            except WorkerError as error:
+                workers[name] = await start(
+                    options, name, driver, url, json.dumps(engine)
+                )
+            except (OSError, WorkerError) as error:
                 options.missing[name] = str(error)
         yield workers
     finally:
@@ -128,7 +105,7 @@ async def crews(
     options: Options,
     drivers: Iterable[str] = DRIVERS,
     *,
-    leave_out: Sequence[str] = ("bare",),
+    without: Sequence[str] = ("bare",),
     apart: bool = False,
     alone: bool = False,
     times: int = 1,
@@ -138,14 +115,9 @@ async def crews(
 
     With *apart*, contestants that need another FastAPI get standards that have it, too.
     """
-    for driver in drivers:
-        if driver not in options.drivers:
-            continue
-        names = [
-            name
-            for name in options.contestants
-            if DRIVERS[driver] in CONTESTANTS[name].kinds and name not in leave_out
-        ]
+    for driver in (driver for driver in drivers if driver in options.drivers):
+        known = {n for n, each in CONTESTANTS.items() if DRIVERS[driver] in each.kinds}
+        names = [n for n in options.contestants if n in known and n not in without]
         if apart:
             packages = [CONTESTANTS[n].package for n in names if CONTESTANTS[n].apart]
             names += [f"{each}@{package}" for each in STANDARDS for package in packages]
@@ -158,7 +130,7 @@ async def crews(
 
 async def in_turns(
     workers: Workers,
-    names: Sequence[str],
+    names: Iterable[str],
     rounds: int,
     function: Callable[..., Any],
     **arguments: Any,
@@ -169,7 +141,7 @@ async def in_turns(
     """
     results: dict[str, list[Any]] = {name: [] for name in names}
     for _ in range(rounds + 1):
-        for name in random.sample(names, len(names)):
+        for name in random.sample([*results], len(results)):
             results[name].append(await workers[name].call(function, **arguments))
     return {name: found[1:] for name, found in results.items()}
 
@@ -196,5 +168,5 @@ async def correct(options: Options, workers: Workers, load: Workload) -> list[st
 def standard_of(name: str, load: str) -> str:
     """The worker to measure *name* against: it has the same FastAPI."""
     standard = "bare" if load == "nothing" else "limit"
-    package = CONTESTANTS[name].package if CONTESTANTS[name].apart else ""
-    return f"{standard}@{package}" if package else standard
+    contestant = CONTESTANTS[name]
+    return f"{standard}@{contestant.package}" if contestant.apart else standard

@@ -58,7 +58,7 @@ def add_routes(built: Built, setup: Setup) -> None:
 
 async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    counts = COUNTS[: {"smallest": 2, "quick": 4, "full": 5}[options.length]]
+    counts = COUNTS[: {"smallest": 2, "quick": 4}.get(options.length)]
     async for _, workers in crews(
         options, ["asyncpg"], alone=True, pool_size=5, max_overflow=0, pool_timeout=1
     ):

@@ -1,26 +1,26 @@
 """Medians, their spread, and how fast a cost grows."""
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 
 Spread = dict[str, float]
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """The median, and the quartiles around it."""
+def spread(
+    values: Sequence[float],
+    standard: Sequence[float] | None = None,
+    to: Callable[[float, float], float] = operator.truediv,
+) -> Spread:
+    """The median, and the quartiles around it; of ratios to a *standard*, if given.
+
+    Each value is compared with the *standard* of the same round.
+    """
+    if standard is not None:
+        values = [to(*pair) for pair in zip(values, standard, strict=True)]
     low, _, high = quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
     return {"median": median(values), "low": low, "high": high}
-
-
-def ratio(values: Sequence[float], standard: Sequence[float]) -> Spread:
-    """How many times the *standard* of the same round each of *values* is."""
-    return spread([one / other for one, other in zip(values, standard, strict=True)])
-
-
-def over(values: Sequence[float], standard: Sequence[float]) -> Spread:
-    """How much more than the *standard* of the same round each of *values* is."""
-    return spread([one - other for one, other in zip(values, standard, strict=True)])
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:

@@ -7,9 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
@@ -25,42 +24,32 @@ class Options:
     contestants: list[str]
     drivers: list[str]
     workloads: list[Workload]
-    quick: bool = False
-    smallest: bool = False
-    """So little that the numbers mean nothing: it shows that all of it runs."""
+    length: str
+    """`full`, `quick`, or `smallest`, which only shows that all of it runs."""
     before: str | None = None
-    """An earlier revision of unitwork, which takes part, too."""
+    """The folder with an earlier unitwork, which takes part, too."""
     missing: dict[str, str] = field(default_factory=dict)
     """Why a contestant does not take part."""
 
-    @property
-    def length(self) -> str:
-        return "smallest" if self.smallest else "quick" if self.quick else "full"
-
     def rounds(self, full: int) -> int:
         """How often to repeat what a full run repeats *full* times."""
-        return 1 if self.smallest else max(full // 4, 3) if self.quick else full
+        return {"full": full, "quick": max(full // 4, 3), "smallest": 1}[self.length]
+
+    def crews(self, full: int) -> int:
+        """How often to start the processes anew, and measure again."""
+        return 1 if self.length == "smallest" else full
 
     def some(self, full: int) -> int:
         """How many to make of what a full run makes *full* of."""
-        part = {"smallest": 40, "quick": 2, "full": 1}[self.length]
-        return max(full // part, 4)
+        return max(full // {"full": 1, "quick": 2, "smallest": 40}[self.length], 4)
 
     def seconds(self, full: float) -> float:
         """How long to do what a full run does for *full* seconds."""
-        return 0.2 if self.smallest else full / 4 if self.quick else full
+        return {"full": full, "quick": full / 4, "smallest": 0.2}[self.length]
 
 
-def known(names: str, among: Collection[str], what: str) -> list[str]:
-    """Split *names* at commas; all of them if there are none.
-
-    Raises `SystemExit` for one that is not *among* those known.
-    """
-    given = [name for name in names.split(",") if name] or list(among)
-    for name in given:
-        if name not in among:
-            raise SystemExit(f"no {what} {name!r}; there are {', '.join(among)}")
-    return given
+def say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -80,10 +69,6 @@ def source_of(revision: str | None) -> Iterator[str | None]:
         yield f"{folder}/src"
 
 
-def say(what: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
 def database(driver: str) -> Iterator[str]:
     """Give the URL of a new database for *driver*, with tables and their rows.
@@ -92,14 +77,13 @@ def database(driver: str) -> Iterator[str]:
     """
     if DIALECTS[driver].startswith("sqlite"):
         with tempfile.TemporaryDirectory(prefix="unitwork-bench-") as folder:
-            url = f"sqlite:///{Path(folder, 'bench.db')}"
+            url = f"sqlite:///{folder}/bench.db"
             prepare(url)
             yield url
         return
-    server = os.environ.get(SERVER)
+    server, name = os.environ.get(SERVER), f"unitwork_bench_{os.getpid()}"
     if server is None:
         raise SystemExit(f"no PostgreSQL: run `make bench`, or set {SERVER}")
-    name = f"unitwork_bench_{os.getpid()}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         try:

@@ -18,7 +18,7 @@ def fastapi_sqlalchemy(setup: Setup) -> Built:
 
     app = FastAPI()
     app.add_middleware(
-        DBSessionMiddleware, custom_engine=setup.engine, commit_on_exit=True
+        DBSessionMiddleware, custom_engine=setup.engine(), commit_on_exit=True
     )
     return Built(app, fetched(setup, lambda: db.session))
 
@@ -27,7 +27,7 @@ def fastapi_async_sqlalchemy(setup: Setup) -> Built:
     from fastapi_async_sqlalchemy import SQLAlchemyMiddleware, db
 
     app = FastAPI()
-    options = {"engine_args": {**setup.options}, "commit_on_exit": True}
+    options = {"engine_args": {**setup.engine_options}, "commit_on_exit": True}
     app.add_middleware(SQLAlchemyMiddleware, db_url=setup.url, **options)
     return Built(app, fetched(setup, lambda: db.session))
 
@@ -37,7 +37,7 @@ def fastapi_sqla(setup: Setup) -> Built:
 
     quieten_structlog()
     os.environ["sqlalchemy_url"] = setup.url  # noqa: SIM112  # its own spelling
-    for name, value in setup.options.items():
+    for name, value in setup.engine_options.items():
         os.environ[f"sqlalchemy_{name}"] = str(value)
 
     @asynccontextmanager
@@ -55,7 +55,7 @@ def fastsqla(setup: Setup) -> Built:
     import fastsqla as peer
 
     quieten_structlog()
-    app = FastAPI(lifespan=peer.new_lifespan(setup.url, **setup.options))
+    app = FastAPI(lifespan=peer.new_lifespan(setup.url, **setup.engine_options))
     return Built(app, injected(setup, get_args(peer.Session)[1]))
 
 
@@ -65,13 +65,13 @@ def advanced_alchemy(setup: Setup) -> Built:
     config: Any
     if setup.is_async:
         config = peer.SQLAlchemyAsyncConfig(
-            engine_instance=setup.engine,
+            engine_instance=setup.engine(),
             session_config=peer.AsyncSessionConfig(expire_on_commit=False),
             commit_mode="autocommit",
         )
     else:
         config = peer.SQLAlchemySyncConfig(
-            engine_instance=setup.engine, commit_mode="autocommit"
+            engine_instance=setup.engine(), commit_mode="autocommit"
         )
     app = FastAPI()
     alchemy = peer.AdvancedAlchemy(config=config, app=app)
@@ -85,7 +85,7 @@ def context(setup: Setup, add: Callable[[FastAPI], object] | None = None) -> Bui
     )
 
     connect = DBConnect(
-        engine_creator=lambda host: create_async_engine(host, **setup.options),
+        engine_creator=lambda host: create_async_engine(host, **setup.engine_options),
         session_maker_creator=lambda engine: async_sessionmaker(
             engine, expire_on_commit=False
         ),
@@ -113,7 +113,7 @@ def context_asgi(setup: Setup) -> Built:
 def fastapi_toolsets(setup: Setup) -> Built:
     from fastapi_toolsets.db import Database
 
-    db = Database(engine=setup.engine)
+    db = Database(engine=setup.engine())
     app = FastAPI()
     db.install(app)
     return Built(app, injected(setup, Depends(db)))

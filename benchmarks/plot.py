@@ -1,39 +1,30 @@
-"""Pictures of the CPU and of the throughput, for the manual. Needs matplotlib."""
+"""A picture of the CPU of all contestants, for the manual. Needs matplotlib."""
 
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from .registry import CONTESTANTS, POPULAR
-from .report import where
-from .workloads import WORKLOADS
-
-SECTIONS = {"cpu": "CPU, times the limit", "throughput": "speed, times the limit"}
+from .report import case, named, where
 
 
-def draw(folder: Path, found: dict[str, Any]) -> None:
+def draw(folder: Path, results: list[dict[str, Any]]) -> None:
     """A point for each contestant, with the quartiles around it."""
-    mpl.rcParams.update({"svg.hashsalt": "unitwork", "svg.fonttype": "none"})
-    for section, label in SECTIONS.items():
-        results = found.get(section, {}).get("results", [])
-        drivers = [each for each in POPULAR if where(results, driver=each)]
-        figure = Figure(figsize=(10, 3.6 * len(drivers)), layout="constrained")
-        cells = [(driver, load) for driver in drivers for load in ("read", "write")]
-        for number, (driver, load) in enumerate(cells):
-            axes = figure.add_subplot(len(drivers), 2, number + 1)
-            these = where(results, driver=driver, workload=load)
-            these = [each for each in reversed(these) if each.get("at_once", 1) == 1]
-            for row, each in enumerate(these):
-                ours = each["contestant"].startswith("unitwork")
-                spread, color = each["ratio"], "#c2410c" if ours else "#64748b"
-                axes.hlines(row, spread["low"], spread["high"], color=color)
-                axes.plot(spread["median"], row, "o", color=color)
-            names = [CONTESTANTS[each["contestant"]].title for each in these]
-            axes.set_yticks(range(len(names)), names)
-            axes.axvline(1.0, color="#0f172a", linewidth=0.7, linestyle=":")
-            axes.set_xlabel(label)
-            axes.set_title(f"{WORKLOADS[load].title}, {driver}")
-        if cells:
-            figure.savefig(folder / f"{section}.svg", metadata={"Date": None})
+    shown = [r for r in where(results, **{"at once": 1}) if r["workload"] != "nothing"]
+    cases = list(dict.fromkeys(map(case, shown)))[:8]
+    figure = Figure(figsize=(10, 1 + 1.6 * len(cases)), layout="constrained")
+    for number, title in enumerate(cases, 1):
+        axes = figure.add_subplot((len(cases) + 1) // 2, 2, number)
+        these = [each for each in reversed(shown) if case(each) == title]
+        for row, each in enumerate(these):
+            ours, ratio = each["contestant"].startswith("unitwork"), each["ratio"]
+            color = "#c2410c" if ours else "#64748b"
+            axes.hlines(row, ratio["low"], ratio["high"], color=color)
+            axes.plot(ratio["median"], row, "o", color=color)
+        axes.set_yticks(
+            range(len(these)), [named(each["contestant"]) for each in these]
+        )
+        axes.set_title(f"{title}: CPU, times the limit")
+    with rc_context({"svg.hashsalt": "unitwork", "svg.fonttype": "none"}):
+        figure.savefig(folder / "cpu.svg", metadata={"Date": None})

@@ -11,7 +11,7 @@ from typing import Any
 
 from .guarantees import PROBES
 from .options import Options
-from .registry import CONTESTANTS
+from .registry import CONTESTANTS, DRIVERS
 from .workloads import AUTOCOMMIT, WORKLOADS
 
 Result = dict[str, Any]
@@ -23,9 +23,7 @@ def number(value: Any) -> str:
     """A cell: a median with its quartiles, a number, a text."""
     if isinstance(value, dict):
         digits = 3 if value["median"] < 3 else 1 if value["median"] < 1000 else 0
-        low, median, high = (
-            f"{value[k]:,.{digits}f}" for k in ("low", "median", "high")
-        )
+        median, low, high = (f"{each:,.{digits}f}" for each in value.values())
         return f"{median} ({low} to {high})"
     if isinstance(value, float):
         return f"{value:,.2f}" if value < 30 else f"{value:,.0f}"
@@ -35,7 +33,9 @@ def number(value: Any) -> str:
 def cpu(result: Result) -> str:
     if result["failed"]:
         return f"{result['failed']:.0f} failed"
-    return number(result["over_us" if result["workload"] == "nothing" else "ratio"])
+    key = "over_us" if result["workload"] == "nothing" else "ratio"
+    before = result.get("before")
+    return number(result[key]) + (f"; now/before {number(before)}" if before else "")
 
 
 def throughput(result: Result) -> str:
@@ -65,17 +65,9 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...], str, Show]] = {
         "A request that leaves the database alone, in FastAPI",
         *("us of CPU over no middleware", (), "case", value),
     ),
-    "closely": (
-        "CPU for each request, side by side in one process",
-        *(CPU, ("driver", "at once"), "workload", cpu),
-    ),
     "cpu": (
         "CPU for each request, with all contestants",
         *(CPU, ("driver", "at once"), "workload", cpu),
-    ),
-    "before": (
-        "CPU for each request, against the earlier revision",
-        *("CPU, now / before", ("driver", "at once"), "workload", value),
     ),
     "calls": ("Function calls of one read", "", ("driver",), "of", value),
     "throughput": (
@@ -86,10 +78,9 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...], str, Show]] = {
     "roundtrips": ("Round trips to the database", "", ("driver",), "workload", value),
     "idle": ("Idle connections", "", ("kind",), "count", idle),
     "scaling": ("What grows", "us of CPU", ("series",), "size", value),
-    "import": ("Import time", "", (), "what", value),
 }
-"""For each section: its title, the corner of its tables, a table for each what, a column
-for each what, and what is in a cell."""
+"""By section: the title, the corner of a table, what each table is of, what each column
+is of, and how a cell is shown."""
 
 
 def load(file: Path) -> Results:
@@ -108,24 +99,20 @@ def store(file: Path, section: str, results: list[Result], options: Options) -> 
         + ".*"
     )
     found = {"about": about, "results": results, "missing": options.missing}
-    kept = {**load(file), section: found}
-    if before := [each for each in results if "now_before" in each]:
-        results = [{**each, "value": each["now_before"]} for each in before]
-        kept["before"] = {"about": about, "results": results, "missing": {}}
-    file.write_text(json.dumps(kept, indent=1) + "\n")
+    file.write_text(json.dumps({**load(file), section: found}, indent=1) + "\n")
 
 
 def write(folder: Path, results: Results) -> None:
     """Write the tables of all sections that were measured into *folder*."""
     lines = ["## The bars", "", *bar_lines(results)]
     for section in (section for section in TABLES if section in results):
-        lines += ["", *section_lines(folder, section, results[section])]
+        lines += ["", *section_lines(folder, section, results)]
     (folder / "tables.txt").write_text("\n".join(lines) + "\n")
 
 
-def section_lines(folder: Path, section: str, measured: Results) -> Iterator[str]:
+def section_lines(folder: Path, section: str, found: Results) -> Iterator[str]:
     title, corner, parts, columns, show = TABLES[section]
-    results = measured["results"]
+    measured, results = found[section], found[section]["results"]
     yield from (f"## {title}", "", measured["about"], "")
     if (folder / f"{section}.svg").exists():
         yield from (f"![{title}]({folder.name}/{section}.svg)", "")
@@ -177,16 +164,17 @@ def bars(results: Results) -> Iterator[tuple[str, float, float]]:
     of = {section: measured["results"] for section, measured in results.items()}
     for each in where(of.get("nothing", []), contestant="unitwork"):
         yield f"us without a database, {each['case']}", each["value"]["median"], 2.0
-    closely = of.get("closely", [])
-    for each in where(closely, contestant="unitwork_current"):
-        key, most = ("to_plain", 1.05) if "to_plain" in each else ("ratio", 1.15)
-        against = "plain" if "to_plain" in each else "the limit"
-        yield f"{case(each)}: db.current / {against}", each[key]["median"], most
-    for each in where(closely, contestant="unitwork"):
+    cpu = [r for r in of.get("cpu", []) if r["workload"] in ("read", "write")]
+    for each in where(cpu, contestant="unitwork_current"):
+        if "plain" in each:
+            yield f"{case(each)}: db.current / plain", each["plain"]["median"], 1.05
+        elif DRIVERS[each["driver"]] == "sync":
+            yield f"{case(each)}: db.current / limit", each["ratio"]["median"], 1.15
+    for each in where(cpu, contestant="unitwork"):
         same = {key: each[key] for key in ("driver", "workload", "at once")}
-        (theirs,) = where(closely, contestant="depends", **same)
-        what = f"{case(each)}: Depends(db.session), and Depends(get_db)"
-        yield what, each["ratio"]["median"], theirs["ratio"]["median"]
+        for theirs in where(cpu, contestant="depends", **same):
+            what = f"{case(each)}: Depends(db.session), not above Depends(get_db)"
+            yield what, each["ratio"]["median"], theirs["ratio"]["median"]
     for each in where(of.get("roundtrips", []), contestant="unitwork"):
         same = {key: each[key] for key in ("driver", "workload")}
         limit = where(of["roundtrips"], contestant="limit", **same)
@@ -194,8 +182,6 @@ def bars(results: Results) -> Iterator[tuple[str, float, float]]:
         yield f"round trips, {case(each)}", each["value"], most
     for each in where(of.get("scaling", []), contestant="unitwork", size="power"):
         yield f"{each['series']}: grows with the power", each["value"], 1.15
-    for each in where(of.get("import", []), contestant="import unitwork", what="ratio"):
-        yield "`import unitwork` / what it needs", each["value"]["median"], 1.15
 
 
 def case(result: Result) -> str:

@@ -2,10 +2,9 @@
 
 from contextlib import AsyncExitStack
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
-from fastapi.concurrency import run_in_threadpool
 
 import unitwork
 
@@ -23,28 +22,24 @@ SERIES = {
     "requests at a time": (1, 8, 64, 512),
     "databases that one unit writes to": (1, 2, 3, 4),
     "on_commit hooks": (0, 1, 10, 100, 1_000),
-    "on_commit hooks that are no coroutines": (0, 1, 10, 100, 1_000),
     "savepoints, one in the other": (1, 5, 10, 25, 50),
-    "joined blocks, one in the other": (1, 5, 10, 25, 50),
 }
-AT_ONCE, DATABASES, HOOKS, THREADS, SAVEPOINTS, JOINED = SERIES
+AT_ONCE, DATABASES, HOOKS, SAVEPOINTS = SERIES
 
 
 async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     others = [name for name in CONTESTANTS if name not in MEASURED]
     rounds = options.rounds(12)
-    async for _, workers in crews(
-        options, ["asyncpg"], leave_out=others, pool_size=POOL
-    ):
-        for series, sizes in SERIES.items():
-            sizes = sizes[:3] if options.smallest else sizes
+    async for _, workers in crews(options, ["asyncpg"], without=others, pool_size=POOL):
+        for series, all_sizes in SERIES.items():
+            sizes = all_sizes[:3] if options.length == "smallest" else all_sizes
             costs: dict[str, list[float]] = {name: [] for name in workers}
             for size in sizes:
                 requests = options.some(max(512 // max(size // 8, 1), 16))
                 case = {"series": series, "size": size}
                 measured = await in_turns(
-                    workers, [*workers], rounds, grow, requests=requests, **case
+                    workers, workers, rounds, grow, requests=requests, **case
                 )
                 for name, found in measured.items():
                     if any(each["failed"] for each in found):
@@ -52,13 +47,9 @@ async def measure(options: Options) -> list[dict[str, Any]]:
                     cost = spread([each["cpu"] for each in found])["median"]
                     costs[name].append(cost)
                     results.append({**case, "contestant": name, "value": cost})
-            results += [
-                {
-                    **{"series": series, "size": "power", "contestant": name},
-                    "value": exponent(sizes, found),
-                }
-                for name, found in costs.items()
-            ]
+            for name, found in costs.items():
+                row = {"series": series, "size": "power", "contestant": name}
+                results.append({**row, "value": exponent(sizes, found)})
     return results
 
 
@@ -66,20 +57,19 @@ async def grow(stage: Stage, series: str, size: int, requests: int) -> dict[str,
     """Make *requests* of the series, one at a time; what `burst` gives."""
     if series == AT_ONCE:
         return await burst(stage, "read", max(requests, size), size)
-    made = app_of(stage.name, stage.setup, series, size)
-    return await burst(stage._replace(app=made), "read", requests)
+    app = app_of(stage.name, stage.setup, series, size)
+    return await burst(stage._replace(app=app), "read", requests)
 
 
 @cache
 def app_of(name: str, setup: Setup, series: str, size: int) -> FastAPI:
     """An application whose one endpoint does the thing *size* times."""
-    app = FastAPI()
-    count = size if series == DATABASES else 1
+    app, count = FastAPI(), size if series == DATABASES else 1
     if name == "limit":
         app.add_api_route("/read", by_hand(setup, series, size, count))
     else:
-        numbers = range(count)
-        dbs = [unitwork.AsyncDatabase(setup.engine, name=f"db{n}") for n in numbers]
+        engines = [setup.engine() for _ in range(count)]
+        dbs = [unitwork.AsyncDatabase(e, name=f"db{n}") for n, e in enumerate(engines)]
         app.add_middleware(unitwork.DBSessionMiddleware, db=dbs)
         app.add_api_route("/read", by_unitwork(dbs, series, size))
     return app
@@ -89,26 +79,17 @@ async def hook() -> None:
     pass
 
 
-def hook_in_thread() -> None:
-    pass
-
-
 def by_unitwork(dbs: list[unitwork.AsyncDatabase], series: str, size: int) -> Endpoint:
-    nested: Literal["savepoint", "join"] = (
-        "savepoint" if series == SAVEPOINTS else "join"
-    )
-
     async def endpoint() -> object:
         if series == DATABASES:
             return [await play(write, db.current) for db in dbs]
-        if series in (HOOKS, THREADS):
-            unit = unitwork.current_unit()
+        if series == HOOKS:
             for _ in range(size):
-                unit.on_commit(hook if series == HOOKS else hook_in_thread)
+                unitwork.current_unit().on_commit(hook)
             return await play(read, dbs[0].current)
         async with AsyncExitStack() as stack:
             for _ in range(size):
-                block = dbs[0].transaction(nested=nested)
+                block = dbs[0].transaction(nested="savepoint")
                 session = await stack.enter_async_context(block)
             return await play(read, session)
 
@@ -116,7 +97,7 @@ def by_unitwork(dbs: list[unitwork.AsyncDatabase], series: str, size: int) -> En
 
 
 def by_hand(setup: Setup, series: str, size: int, count: int) -> Endpoint:
-    factories = [setup.factory for _ in range(count)]
+    factories = [setup.factory() for _ in range(count)]
     work = write if series == DATABASES else read
 
     async def endpoint() -> object:
@@ -126,8 +107,8 @@ def by_hand(setup: Setup, series: str, size: int, count: int) -> Endpoint:
                 for _ in range(size if series == SAVEPOINTS else 0):
                     await stack.enter_async_context(session.begin_nested())
                 answer = await play(work, session)
-        for _ in range(size if series in (HOOKS, THREADS) else 0):
-            await (hook() if series == HOOKS else run_in_threadpool(hook_in_thread))
+        for _ in range(size if series == HOOKS else 0):
+            await hook()
         return answer
 
     return endpoint

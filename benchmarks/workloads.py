@@ -7,18 +7,8 @@ returns something to wait for, a `Session` the result. So each body is written o
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, NamedTuple
 
+import sqlalchemy as sa
 from fastapi.responses import JSONResponse, StreamingResponse
-from sqlalchemy import (
-    Engine,
-    ForeignKey,
-    Select,
-    create_engine,
-    event,
-    insert,
-    make_url,
-    select,
-    text,
-)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ROWS = 100
@@ -34,14 +24,13 @@ Wrap = Callable[[Work], Endpoint]
 
 
 class Base(DeclarativeBase):
-    pass
+    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Item(Base):
     """Read, and never changed."""
 
     __tablename__ = "item"
-    id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
 
 
@@ -49,7 +38,6 @@ class Event(Base):
     """Written."""
 
     __tablename__ = "event"
-    id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
 
 
@@ -57,29 +45,14 @@ class Note(Base):
     """Breaks at COMMIT, not before, where its item does not exist."""
 
     __tablename__ = "note"
-    id: Mapped[int] = mapped_column(primary_key=True)
     item_id: Mapped[int] = mapped_column(
-        ForeignKey("item.id", deferrable=True, initially="DEFERRED")
+        sa.ForeignKey("item.id", deferrable=True, initially="DEFERRED")
     )
 
 
-class Workload(NamedTuple):
-    name: str
-    title: str
-    work: Work | None = None
-    method: str = "GET"
-    status: int = 200
-    weight: int = 1
-    """How many times more requests than others: each is so short."""
-
-
-def by_id(number: int) -> Select[Any]:
-    return select(Item).where(Item.id == number)
-
-
 def read(session: Any, number: int = 1) -> Steps:
-    item = yield session.scalar(by_id(number))
-    return {"name": item.name}
+    item = yield session.scalar(sa.select(Item).where(Item.id == number))
+    return {"name": item.name} if item else JSONResponse({"detail": "no item"}, 404)
 
 
 def write(session: Any) -> Steps:
@@ -101,16 +74,14 @@ def reads(session: Any) -> Steps:
 
 
 def missing(session: Any) -> Steps:
-    item = yield session.scalar(by_id(0))
-    return JSONResponse({"detail": f"{item}"}, 404)
-
-
-async def chunks() -> AsyncIterator[bytes]:
-    for number in range(10):
-        yield b"chunk %d\n" % number
+    return (yield from read(session, 0))
 
 
 def stream(session: Any) -> Steps:
+    async def chunks() -> AsyncIterator[bytes]:
+        for number in range(10):
+            yield b"chunk %d\n" % number
+
     yield from read(session)
     return StreamingResponse(chunks())
 
@@ -140,6 +111,18 @@ def play_in_thread(work: Work, session: Any) -> Any:
         return done.value
 
 
+class Workload(NamedTuple):
+    name: str
+    title: str
+    work: Work | None = None
+    method: str = "GET"
+    status: int = 200
+    weight: int = 1
+    """How many times more requests than others: each is so short."""
+
+
+AUTOCOMMIT = Workload("autocommit", 'one read, `isolation_level="AUTOCOMMIT"`', read)
+"""Only unitwork has it: by `@transactional(...)`."""
 WORKLOADS = {
     workload.name: workload
     for workload in (
@@ -152,15 +135,13 @@ WORKLOADS = {
         Workload("stream", "a streamed response", stream),
     )
 }
-AUTOCOMMIT = Workload("autocommit", 'one read, `isolation_level="AUTOCOMMIT"`', read)
-"""Only unitwork has it: by `@transactional(...)`."""
 
 
-def engine_for(url: str) -> Engine:
+def engine_for(url: str) -> sa.Engine:
     """An engine of our own on the database that a contestant reaches by *url*."""
-    parsed = make_url(url)
-    sync = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
-    return create_engine(parsed.set(drivername=sync[parsed.get_backend_name()]))
+    backend = sa.make_url(url).get_backend_name()
+    driver = "sqlite" if backend == "sqlite" else "postgresql+psycopg"
+    return sa.create_engine(sa.make_url(url).set(drivername=driver))
 
 
 def prepare(url: str) -> None:
@@ -169,30 +150,30 @@ def prepare(url: str) -> None:
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:  # the file keeps this
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    Base.metadata.create_all(engine)
     rows = [{"id": number, "name": f"item {number}"} for number in range(1, ROWS + 1)]
     with engine.begin() as connection:
-        connection.execute(insert(Item), rows)
+        Base.metadata.create_all(connection)
+        connection.execute(sa.insert(Item), rows)
     engine.dispose()
 
 
-def idle_in_transaction(engine: Engine) -> int:
+def idle_in_transaction(engine: sa.Engine) -> int:
     """How many connections to this PostgreSQL database are idle in a transaction."""
     with engine.connect() as connection:
-        return int(connection.scalar(text(IDLE_IN_TRANSACTION)) or 0)
+        return int(connection.scalar(sa.text(IDLE_IN_TRANSACTION)) or 0)
 
 
-def begin_immediate(engines: type[Engine]) -> None:
+def begin_immediate(engines: type[sa.Engine]) -> None:
     """Let SQLite BEGIN IMMEDIATE, as SQLAlchemy's manual has it.
 
     Without it Python's driver begins no transaction to read, and concurrent ones that
     read and then write fail. unitwork does it by itself; we do it for all others.
     """
 
-    @event.listens_for(engines, "connect")
+    @sa.event.listens_for(engines, "connect")
     def disable_driver_begin(connection: Any, record: object) -> None:
         connection.isolation_level = None
 
-    @event.listens_for(engines, "begin")
+    @sa.event.listens_for(engines, "begin")
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
