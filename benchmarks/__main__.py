@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from . import (
-    calls,
+    counts,
     cpu,
     guarantees,
     idle,
     report,
-    roundtrips,
     scaling,
     traffic,
 )
@@ -29,14 +28,22 @@ from .workloads import WORKLOADS
 
 SECTIONS: dict[str, Callable[[Options], Awaitable[list[dict[str, Any]]]]] = {
     "guarantees": guarantees.measure,
-    "roundtrips": roundtrips.measure,
+    "roundtrips": counts.round_trips,
     "idle": idle.measure,
     "scaling": scaling.measure,
     "overload": traffic.overload,
     "throughput": traffic.throughput,
-    "calls": calls.measure,
+    "calls": counts.calls,
     "nothing": cpu.without_database,
     "cpu": cpu.measure,
+}
+
+
+SOME = {
+    "only": [*SECTIONS],
+    "contestants": [name for name in CONTESTANTS if name not in BEFORE.values()],
+    "drivers": [*DRIVERS],
+    "workloads": [*WORKLOADS],
 }
 
 
@@ -44,18 +51,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="indicative numbers, soon")
     parser.add_argument("--smallest", action="store_true", help="only see that it runs")
-    for name, among in (
-        ("only", [*SECTIONS]),
-        ("contestants", [name for name in CONTESTANTS if name not in BEFORE.values()]),
-        ("drivers", [*DRIVERS]),
-        ("workloads", [*WORKLOADS]),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            type=partial(known, among),
-            default=among,
-            help=f"some of {', '.join(among)}",
-        )
+    for name, among in SOME.items():
+        some, kind = f"some of {', '.join(among)}", partial(known, among)
+        parser.add_argument(f"--{name}", type=kind, default=among, help=some)
     parser.add_argument("--before", help="a revision of unitwork to compare with")
     parser.add_argument("--into", type=Path, default=BUILD, help="a folder for tables")
     return parser.parse_args()
@@ -72,9 +70,9 @@ def known(among: list[str], names: str) -> list[str]:
 async def main() -> int:
     given = parse()
     names = [name for name in given.contestants if name not in STANDARDS]
-    names = [*STANDARDS, *names, *(BEFORE[n] for n in names if n in BEFORE)]
-    if not given.before:
-        names = [name for name in names if name not in BEFORE.values()]
+    names = [*STANDARDS, *names]
+    if given.before:
+        names += [BEFORE[name] for name in names if name in BEFORE]
     loads = [WORKLOADS[name] for name in given.workloads]
     length = "smallest" if given.smallest else "quick" if given.quick else "full"
     options = Options(names, given.drivers, loads, length)
@@ -94,10 +92,8 @@ async def main() -> int:
             lines = report.section_lines(given.into, section, report.load(file))
             print("\n".join(lines), flush=True)
     found = report.load(file)
-    if find_spec("matplotlib") and "cpu" in found:
-        from .plot import draw
-
-        draw(given.into, found["cpu"]["results"])
+    if "cpu" in found and find_spec("matplotlib"):
+        report.draw(given.into, found["cpu"]["results"])
     report.write(given.into, found)
     print("\n".join(report.bar_lines(found)))
     return broken

@@ -13,12 +13,12 @@ from fastapi import FastAPI
 
 import unitwork
 
-from .asgi import Stage
 from .contestants import nothing
 from .crew import correct, crew, crews, in_turns, standard_of
 from .numbers import spread
 from .options import Options, database, say
 from .registry import BEFORE, CONTESTANTS
+from .worker import Stage
 from .workloads import WORKLOADS
 
 POOL = 32

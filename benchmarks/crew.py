@@ -7,8 +7,10 @@ import random
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+
+from support.proxy import Proxy
 
 from .options import Options, database, say
 from .registry import CONTESTANTS, DRIVERS, ROOT, STANDARDS, home
@@ -109,11 +111,13 @@ async def crews(
     apart: bool = False,
     alone: bool = False,
     times: int = 1,
+    traps: Sequence[Any] | None = None,
     **engine: Any,
 ) -> AsyncIterator[tuple[str, Workers]]:
     """Give a driver, and the workers for it: all together, or each *alone*.
 
     With *apart*, contestants that need another FastAPI get standards that have it, too.
+    With *traps*, they reach the database through a proxy, which shows them what passes.
     """
     for driver in (driver for driver in drivers if driver in options.drivers):
         known = {n for n, each in CONTESTANTS.items() if DRIVERS[driver] in each.kinds}
@@ -124,8 +128,12 @@ async def crews(
         for some in [[name] for name in names] if alone else [names] * times:
             say(f"{driver}: {', '.join(some)}")
             with database(driver) as url:
-                async with crew(options, some, driver, url, **engine) as workers:
-                    yield driver, workers
+                async with AsyncExitStack() as stack:
+                    if traps is not None:
+                        proxy = await stack.enter_async_context(Proxy(url))
+                        proxy.for_newcomers, url = [*traps], proxy.url
+                    up = crew(options, some, driver, url, **engine)
+                    yield driver, await stack.enter_async_context(up)
 
 
 async def in_turns(

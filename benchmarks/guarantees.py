@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
@@ -11,21 +11,13 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.background import BackgroundTask
 
-from .asgi import Exchange, Message, Stage
+from . import workloads
 from .contestants import Built, Setup
 from .crew import crews
 from .options import Options
 from .registry import POSTGRESQL
-from .workloads import (
-    Event,
-    Note,
-    Steps,
-    engine_for,
-    idle_in_transaction,
-    play,
-    play_in_thread,
-    write,
-)
+from .worker import Exchange, Message, Stage
+from .workloads import Event, Note, Steps, write
 
 PROBES = {
     "early": "answers before COMMIT",
@@ -39,6 +31,8 @@ PROBES = {
 }
 """What is found out, as the table says it."""
 HANDLED = 418
+Attempt = tuple[int, int, int, bool]
+"""Its status, what others see of it when it starts and ends, and whether it raised."""
 
 
 async def measure(options: Options) -> list[dict[str, Any]]:
@@ -78,7 +72,9 @@ ROUTES = (*(work.__name__ for work in WORKS), "late")
 
 
 def add_routes(built: Built, setup: Setup) -> None:
-    run: Callable[..., Any] = play if setup.is_async else play_in_thread
+    run: Callable[..., Any] = workloads.play_in_thread
+    if setup.is_async:
+        run = workloads.play
 
     def late(session: Any) -> Steps:
         yield from ()
@@ -94,19 +90,19 @@ def add_routes(built: Built, setup: Setup) -> None:
 
 async def probe(stage: Stage) -> list[str]:
     """Try everything; give the names of those `PROBES` that turn out true."""
-    engine = engine_for(stage.setup.url)
+    engine = workloads.engine_for(stage.setup.url)
     gc.disable()  # it would hide for a moment what is left behind
     try:
         made = {name: await attempt(stage, engine, name) for name in ROUTES}
         found = {
-            "early": made["write"].stored_at_start != 1,
-            "raised": made["raises"].stored > 0,
-            "returned": made["returns"].stored > 0,
-            "failed": made["breaks"].status < 400,
-            "unhandled": made["breaks"].status != HANDLED,
-            "swallowed": made["swallows"].status < 400,
-            "late": made["late"].stored == 0 and not made["late"].raised,
-            "leaked": idle_in_transaction(engine) > 0,
+            "early": made["write"][1] != 1,
+            "raised": made["raises"][2] > 0,
+            "returned": made["returns"][2] > 0,
+            "failed": made["breaks"][0] < 400,
+            "unhandled": made["breaks"][0] != HANDLED,
+            "swallowed": made["swallows"][0] < 400,
+            "late": made["late"][2:] == (0, False),
+            "leaked": workloads.idle_in_transaction(engine) > 0,
         }
     finally:
         gc.enable()
@@ -114,17 +110,9 @@ async def probe(stage: Stage) -> list[str]:
     return [name for name in PROBES if found[name]]
 
 
-class Attempt(NamedTuple):
-    status: int
-    stored_at_start: int
-    """Rows that other connections see when the response starts."""
-    stored: int
-    raised: bool
-
-
 async def attempt(stage: Stage, engine: Engine, name: str) -> Attempt:
     """Make the request; its status is 500 if the application raises."""
-    exchange, raised, before = Exchange(), False, events(engine)
+    exchange, before, raised = Exchange(), events(engine), False
     at_start: list[int] = []
 
     async def send(message: Message) -> None:
@@ -136,8 +124,7 @@ async def attempt(stage: Stage, engine: Engine, name: str) -> Attempt:
         await stage.app(stage.scope("POST", f"/probe/{name}"), exchange.receive, send)
     except Exception:
         raised = True
-    status, stored = exchange.status or 500, events(engine) - before
-    return Attempt(status, sum(at_start), stored, raised)
+    return exchange.status or 500, sum(at_start), events(engine) - before, raised
 
 
 def events(engine: Engine) -> int:

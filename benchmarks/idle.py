@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import WebSocket
 from fastapi.responses import StreamingResponse
 
-from .asgi import Exchange, Message, Stage
 from .contestants import Built, Setup
 from .crew import WorkerError, crews
 from .options import Options
+from .worker import Exchange, Message, Stage
 from .workloads import WORKLOADS, Steps, engine_for, idle_in_transaction, read
 
 KINDS = ("sse", "socket")
@@ -64,16 +64,12 @@ async def measure(options: Options) -> list[dict[str, Any]]:
     ):
         for name, worker in workers.items():
             for kind, count in product(KINDS, counts):
-                found: dict[str, Any] = {
-                    "contestant": name,
-                    "kind": kind,
-                    "count": count,
-                }
+                case: dict[str, Any] = {"kind": kind, "count": count}
                 try:
-                    found |= await worker.call(hold, kind=kind, count=count)
+                    found = await worker.call(hold, **case)
                 except WorkerError as error:
-                    found["error"] = str(error)
-                results.append(found)
+                    found = {"error": str(error)}
+                results.append({"contestant": name, **case, **found})
     return results
 
 
@@ -82,17 +78,15 @@ class Held(Exchange):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self._kind = "http" if kind == "sse" else "websocket"
+        self._socket = kind == "socket"
         self.ready = asyncio.Event()
 
     async def receive(self) -> Message:
         if not self._body_read:
             self._body_read = True
-            return {
-                "type": "http.request" if self._kind == "http" else "websocket.connect"
-            }
+            return {"type": "websocket.connect" if self._socket else "http.request"}
         await _leave.wait()
-        return {"type": f"{self._kind}.disconnect", "code": 1000}
+        return {"type": f"{'websocket' if self._socket else 'http'}.disconnect"}
 
     async def send(self, message: Message) -> None:
         await super().send(message)

@@ -1,4 +1,4 @@
-"""The results, written down: the bars, and a table or more for each section."""
+"""The results, written down: the bars, a table or more for each section, a picture."""
 
 import json
 import os
@@ -57,25 +57,23 @@ def value(result: Result) -> str:
     return number(result["value"])
 
 
-Show = Callable[[Result], str]
-CPU = "CPU against the limit"
-TABLES: dict[str, tuple[str, str, tuple[str, ...], str, Show]] = {
+EACH = ("driver",)
+CASE = ("driver", "at once")
+NOTHING = "A request that leaves the database alone, in FastAPI"
+TABLES: dict[str, tuple[str, str, tuple[str, ...], str, Callable[[Result], str]]] = {
     "guarantees": ("What each leaves out", "", (), "driver", value),
-    "nothing": (
-        "A request that leaves the database alone, in FastAPI",
-        *("us of CPU over no middleware", (), "case", value),
-    ),
-    "cpu": (
-        "CPU for each request, with all contestants",
-        *(CPU, ("driver", "at once"), "workload", cpu),
-    ),
-    "calls": ("Function calls of one read", "", ("driver",), "of", value),
+    "nothing": (NOTHING, "us of CPU over no middleware", (), "case", value),
+    "cpu": ("CPU for each request", "CPU against the limit", CASE, "workload", cpu),
+    "calls": ("Function calls of one read", "", EACH, "of", value),
     "throughput": (
-        "Throughput and tail latency",
-        *("requests a second, p99", ("driver",), "workload", throughput),
+        "Throughput",
+        "requests a second, p99",
+        EACH,
+        "workload",
+        throughput,
     ),
-    "overload": ("Overload", "", ("driver",), "what", value),
-    "roundtrips": ("Round trips to the database", "", ("driver",), "workload", value),
+    "overload": ("Overload", "", EACH, "what", value),
+    "roundtrips": ("Round trips to the database", "", EACH, "workload", value),
     "idle": ("Idle connections", "", ("kind",), "count", idle),
     "scaling": ("What grows", "us of CPU", ("series",), "size", value),
 }
@@ -187,3 +185,27 @@ def bars(results: Results) -> Iterator[tuple[str, float, float]]:
 def case(result: Result) -> str:
     at_once = f" x{result['at once']}" if "at once" in result else ""
     return f"{named(result['workload'])}{at_once}, {result['driver']}"
+
+
+def draw(folder: Path, results: list[dict[str, Any]]) -> None:
+    """A point for each contestant, with the quartiles around it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    shown = [r for r in where(results, **{"at once": 1}) if r["workload"] != "nothing"]
+    cases = list(dict.fromkeys(map(case, shown)))[:8]
+    figure = Figure(figsize=(10, 1 + 1.6 * len(cases)), layout="constrained")
+    for number, title in enumerate(cases, 1):
+        axes = figure.add_subplot((len(cases) + 1) // 2, 2, number)
+        these = [each for each in reversed(shown) if case(each) == title]
+        for row, each in enumerate(these):
+            ours, ratio = each["contestant"].startswith("unitwork"), each["ratio"]
+            color = "#c2410c" if ours else "#64748b"
+            axes.hlines(row, ratio["low"], ratio["high"], color=color)
+            axes.plot(ratio["median"], row, "o", color=color)
+        axes.set_yticks(
+            range(len(these)), [named(each["contestant"]) for each in these]
+        )
+        axes.set_title(f"{title}: CPU, times the limit")
+    with rc_context({"svg.hashsalt": "unitwork", "svg.fonttype": "none"}):
+        figure.savefig(folder / "cpu.svg", metadata={"Date": None})

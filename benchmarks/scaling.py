@@ -8,13 +8,13 @@ from fastapi import FastAPI
 
 import unitwork
 
-from .asgi import Stage
 from .contestants import Setup
 from .cpu import POOL, burst
 from .crew import crews, in_turns
 from .numbers import exponent, spread
 from .options import Options
 from .registry import CONTESTANTS
+from .worker import Stage
 from .workloads import Endpoint, play, read, write
 
 MEASURED = ("limit", "unitwork", "before")

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import uvicorn
 from sqlalchemy import text
 
-from .asgi import Stage
 from .contestants import Built, Setup
 from .crew import correct, crews, standard_of
 from .numbers import spread
 from .options import Options
 from .registry import POPULAR
+from .worker import Stage
 from .workloads import Steps
 
 CLIENTS, POOL, PATIENCE, NO_ANSWER = 32, 5, 10.0, 0
@@ -37,7 +37,10 @@ def add_routes(built: Built, setup: Setup) -> None:
 
 async def serve(stage: Stage) -> int:
     """Serve from now on; give the port."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    # asyncio sets TCP_NODELAY only where the protocol is named.
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(2048)
     # The worker has started the application up, and will shut it down.
     config = uvicorn.Config(
         stage.app, log_config=None, access_log=False, lifespan="off"

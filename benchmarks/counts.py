@@ -1,4 +1,4 @@
-"""Function calls of a request, by whose code makes them: exact, where times are not."""
+"""What can be counted, where times are not exact: function calls, and round trips."""
 
 import sys
 from collections import Counter
@@ -6,10 +6,13 @@ from functools import cache
 from types import CodeType, MethodType
 from typing import Any
 
-from .asgi import Stage
+from support.proxy import RoundTrips
+
 from .crew import crews
 from .options import Options
-from .workloads import WORKLOADS
+from .registry import POSTGRESQL
+from .worker import Stage
+from .workloads import AUTOCOMMIT, WORKLOADS
 
 REQUESTS = 20
 OWNERS = {
@@ -23,7 +26,7 @@ AVAILABLE = sys.version_info >= (3, 12)
 """Whether Python can count in all threads: by `sys.monitoring`."""
 
 
-async def measure(options: Options) -> list[dict[str, Any]]:
+async def calls(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     async for driver, workers in crews(options):
         for name, worker in workers.items() if AVAILABLE else ():
@@ -70,3 +73,31 @@ def owner(filename: str) -> str:
             if part in packages:
                 return name
     return "others"
+
+
+WARM_UP = 12
+"""psycopg prepares a statement once it has come five times."""
+
+
+async def round_trips(options: Options) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+    traps = [RoundTrips() for _ in range(1_000)]
+    async for driver, workers in crews(options, POSTGRESQL, alone=True, traps=traps):
+        for name, worker in workers.items():
+            for load in [*options.workloads, AUTOCOMMIT]:
+                if await worker.call(repeat, load=load.name, times=WARM_UP) == 404:
+                    continue  # there is no such route
+                before = sum(trap.count for trap in traps)
+                await worker.call(repeat, load=load.name, times=REQUESTS)
+                trips = (sum(trap.count for trap in traps) - before) / REQUESTS
+                case = {"driver": driver, "workload": load.name, "contestant": name}
+                results.append({**case, "value": trips})
+    return results
+
+
+async def repeat(stage: Stage, load: str, times: int) -> int:
+    """Make the same request again and again; give 404 if there is no such route."""
+    workload = WORKLOADS.get(load, AUTOCOMMIT)
+    for _ in range(times):
+        exchange = await stage.request(workload)
+    return 0 if exchange.status == workload.status else exchange.status
