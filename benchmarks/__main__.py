@@ -56,6 +56,7 @@ def parse() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=kind, default=among, help=some)
     parser.add_argument("--before", help="a revision of unitwork to compare with")
     parser.add_argument("--into", type=Path, default=BUILD, help="a folder for tables")
+    parser.add_argument("--raw", type=Path, default=BUILD, help="one for results.json")
     return parser.parse_args()
 
 
@@ -76,9 +77,9 @@ async def main() -> int:
     loads = [WORKLOADS[name] for name in given.workloads]
     length = "smallest" if given.smallest else "quick" if given.quick else "full"
     options = Options(names, given.drivers, loads, length)
-    for folder in (BUILD, given.into):
+    for folder in (BUILD, given.raw, given.into):
         folder.mkdir(parents=True, exist_ok=True)
-    broken, file = 0, BUILD / "results.json"
+    broken, file = 0, given.raw / "results.json"
     with source_of(given.before) as options.before:
         for section in given.only:
             options.missing = {}
@@ -95,7 +96,6 @@ async def main() -> int:
     if "cpu" in found and find_spec("matplotlib"):
         report.draw(given.into, found["cpu"]["results"])
     report.write(given.into, found)
-    print("\n".join(report.bar_lines(found)))
     return broken
 
 

@@ -4,7 +4,6 @@ A builder takes a `Setup`, and gives a FastAPI application and the contestant's 
 make an endpoint of work with a session. Libraries are used as their README has it.
 """
 
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -44,16 +43,15 @@ class Setup:
         )
         return make(self.url, **self.engine_options)
 
-    def factory(self) -> Any:
-        """A new sessionmaker, with an engine of its own."""
+    def factory(self, engine: Any = None) -> Any:
+        """A new sessionmaker, by default with an engine of its own."""
+        engine = engine or self.engine()
         if self.is_async:
-            return async_sessionmaker(self.engine(), expire_on_commit=False)
-        return sessionmaker(self.engine())
+            return async_sessionmaker(engine, expire_on_commit=False)
+        return sessionmaker(engine)
 
 
 class Built(NamedTuple):
-    """A contestant, ready to run."""
-
     app: FastAPI
     wrap: Wrap
     autocommit: Wrap | None = None
@@ -80,7 +78,7 @@ def build(name: str, setup: Setup) -> Built:
     for load in workloads.WORKLOADS.values():
         if load.work is not None:
             route(f"/{load.name}", built.wrap(load.work), methods=[load.method])
-    if built.autocommit is not None:
+    if built.autocommit:
         route("/autocommit", built.autocommit(workloads.read))
     return built
 
@@ -151,9 +149,9 @@ def plain(setup: Setup) -> Built:
             try:
                 answer = await play(work, session)
                 await session.commit()
-                return answer
             finally:
                 await session.close()
+            return answer
 
         return endpoint
 
@@ -234,10 +232,8 @@ def article(setup: Setup) -> Built:
 def fastapi_sqlalchemy(setup: Setup) -> Built:
     from fastapi_sqlalchemy import DBSessionMiddleware, db
 
-    app = FastAPI()
-    app.add_middleware(
-        DBSessionMiddleware, custom_engine=setup.engine(), commit_on_exit=True
-    )
+    app, options = FastAPI(), {"commit_on_exit": True}
+    app.add_middleware(DBSessionMiddleware, custom_engine=setup.engine(), **options)
     return Built(app, fetched(setup, lambda: db.session))
 
 
@@ -280,33 +276,22 @@ def fastsqla(setup: Setup) -> Built:
 def advanced_alchemy(setup: Setup) -> Built:
     from advanced_alchemy.extensions import fastapi as peer
 
-    config: Any
+    given = {"engine_instance": setup.engine(), "commit_mode": "autocommit"}
+    kind = peer.SQLAlchemySyncConfig
     if setup.is_async:
-        config = peer.SQLAlchemyAsyncConfig(
-            engine_instance=setup.engine(),
-            session_config=peer.AsyncSessionConfig(expire_on_commit=False),
-            commit_mode="autocommit",
-        )
-    else:
-        config = peer.SQLAlchemySyncConfig(
-            engine_instance=setup.engine(), commit_mode="autocommit"
-        )
+        kind = peer.SQLAlchemyAsyncConfig
+        given["session_config"] = peer.AsyncSessionConfig(expire_on_commit=False)
     app = FastAPI()
-    alchemy = peer.AdvancedAlchemy(config=config, app=app)
+    alchemy = peer.AdvancedAlchemy(config=kind(**given), app=app)
     return Built(app, injected(setup, Depends(alchemy.provide_session())))
 
 
 def context(setup: Setup, add: Callable[[FastAPI], object] | None = None) -> Built:
-    from context_async_sqlalchemy import DBConnect, db_session
-    from context_async_sqlalchemy.fastapi_utils import (
-        add_fastapi_http_db_session_middleware,
-    )
+    from context_async_sqlalchemy import DBConnect, db_session, fastapi_utils
 
     connect = DBConnect(
-        engine_creator=lambda host: create_async_engine(host, **setup.engine_options),
-        session_maker_creator=lambda engine: async_sessionmaker(
-            engine, expire_on_commit=False
-        ),
+        engine_creator=lambda host: setup.engine(),
+        session_maker_creator=lambda engine: setup.factory(engine),
         host=setup.url,
     )
 
@@ -317,7 +302,7 @@ def context(setup: Setup, add: Callable[[FastAPI], object] | None = None) -> Bui
         return endpoint
 
     app = FastAPI()
-    (add or add_fastapi_http_db_session_middleware)(app)
+    (add or fastapi_utils.add_fastapi_http_db_session_middleware)(app)
     return Built(app, wrap)
 
 
@@ -341,8 +326,7 @@ def quieten_structlog() -> None:
     """Log only warnings, as in production: we do not measure logging."""
     import structlog
 
-    warnings = structlog.make_filtering_bound_logger(logging.WARNING)
-    structlog.configure(wrapper_class=warnings)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
 
 
 BUILDERS: dict[str, Builder] = {

@@ -53,7 +53,7 @@ async def measure(options: Options) -> list[dict[str, Any]]:
     found: dict[tuple[str, str, int], Samples] = defaultdict(lambda: defaultdict(list))
     rounds = options.rounds(16)
     async for driver, workers in crews(
-        options, without=(), apart=True, times=options.crews(CREWS), pool_size=POOL
+        options, without=(), apart=True, times=options.rounds(CREWS), pool_size=POOL
     ):
         for load in options.workloads:
             names = await correct(options, workers, load)
@@ -89,7 +89,7 @@ async def without_database(options: Options) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, bool], list[float]] = defaultdict(list)
     names = [n for n in ("unitwork", "before") if n in options.contestants]
-    crews, rounds = range(options.crews(CREWS)), options.rounds(200)
+    crews, rounds = range(options.rounds(CREWS)), options.rounds(200)
     with database("aiosqlite") as url:
         for _, name, retries in product(crews, names, (False, True)):
             say(f"without a database: {name}{', retries' * retries}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.background import BackgroundTask
 
@@ -17,7 +17,7 @@ from .crew import crews
 from .options import Options
 from .registry import POSTGRESQL
 from .worker import Exchange, Message, Stage
-from .workloads import Event, Note, Steps, write
+from .workloads import Note, Steps, write
 
 PROBES = {
     "early": "answers before COMMIT",
@@ -31,6 +31,7 @@ PROBES = {
 }
 """What is found out, as the table says it."""
 HANDLED = 418
+EVENTS = "SELECT count(*) FROM event"
 Attempt = tuple[int, int, int, bool]
 """Its status, what others see of it when it starts and ends, and whether it raised."""
 
@@ -102,7 +103,7 @@ async def probe(stage: Stage) -> list[str]:
             "unhandled": made["breaks"][0] != HANDLED,
             "swallowed": made["swallows"][0] < 400,
             "late": made["late"][2:] == (0, False),
-            "leaked": workloads.idle_in_transaction(engine) > 0,
+            "leaked": workloads.scalar(engine, workloads.IDLE_IN_TRANSACTION) > 0,
         }
     finally:
         gc.enable()
@@ -112,22 +113,21 @@ async def probe(stage: Stage) -> list[str]:
 
 async def attempt(stage: Stage, engine: Engine, name: str) -> Attempt:
     """Make the request; its status is 500 if the application raises."""
-    exchange, before, raised = Exchange(), events(engine), False
+    exchange, before, raised = Exchange(), workloads.scalar(engine, EVENTS), False
     at_start: list[int] = []
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            at_start.append(events(engine) - before)
+            at_start.append(workloads.scalar(engine, EVENTS) - before)
         await exchange.send(message)
 
     try:
         await stage.app(stage.scope("POST", f"/probe/{name}"), exchange.receive, send)
     except Exception:
         raised = True
-    return exchange.status or 500, sum(at_start), events(engine) - before, raised
-
-
-def events(engine: Engine) -> int:
-    """How many rows other connections see."""
-    with engine.connect() as connection:
-        return connection.scalar(select(func.count()).select_from(Event)) or 0
+    return (
+        exchange.status or 500,
+        sum(at_start),
+        workloads.scalar(engine, EVENTS) - before,
+        raised,
+    )

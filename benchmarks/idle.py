@@ -13,7 +13,7 @@ from .contestants import Built, Setup
 from .crew import WorkerError, crews
 from .options import Options
 from .worker import Exchange, Message, Stage
-from .workloads import WORKLOADS, Steps, engine_for, idle_in_transaction, read
+from .workloads import IDLE_IN_TRANSACTION, WORKLOADS, Steps, engine_for, read, scalar
 
 KINDS = ("sse", "socket")
 COUNTS = (1, 10, 100, 1_000, 10_000)
@@ -105,7 +105,7 @@ async def hold(stage: Stage, kind: str, count: int) -> dict[str, Any]:
         if not any(each.ready.is_set() for each in wave):
             break  # the others would not be served either
     engine = engine_for(stage.setup.url)
-    pinned = idle_in_transaction(engine)
+    pinned = scalar(engine, IDLE_IN_TRANSACTION)
     engine.dispose()
     try:
         status = (await stage.request(WORKLOADS["read"])).status

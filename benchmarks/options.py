@@ -35,10 +35,6 @@ class Options:
         """How often to repeat what a full run repeats *full* times."""
         return {"full": full, "quick": max(full // 4, 3), "smallest": 1}[self.length]
 
-    def crews(self, full: int) -> int:
-        """How often to start the processes anew, and measure again."""
-        return 1 if self.length == "smallest" else full
-
     def some(self, full: int) -> int:
         """How many to make of what a full run makes *full* of."""
         return max(full // {"full": 1, "quick": 2, "smallest": 40}[self.length], 4)

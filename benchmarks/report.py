@@ -82,20 +82,16 @@ is of, and how a cell is shown."""
 
 
 def load(file: Path) -> Results:
-    found: Results = json.loads(file.read_text()) if file.exists() else {}
-    return found
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def store(file: Path, section: str, results: list[Result], options: Options) -> None:
     """Put the *results* into the file; other sections stay as they are."""
     versions = {each.name.lower(): each.version for each in distributions()}
-    about = (
-        f"*{time.strftime('%Y-%m-%d %H:%M %Z')}, a {options.length} run,"
-        f" Python {platform.python_version()}, {platform.system()}"
-        f" {platform.machine()}, {os.cpu_count()} cores; "
-        + ", ".join(f"{name} {versions.get(name)}" for name in VERSIONS)
-        + ".*"
-    )
+    about = f"*{time.strftime('%Y-%m-%d %H:%M %Z')}, a {options.length} run, Python"
+    about += f" {platform.python_version()}, {platform.system()} {platform.machine()}, "
+    known = (f"{name} {versions.get(name)}" for name in VERSIONS)
+    about += f"{os.cpu_count()} cores; {', '.join(known)}.*"
     found = {"about": about, "results": results, "missing": options.missing}
     file.write_text(json.dumps({**load(file), section: found}, indent=1) + "\n")
 
@@ -106,6 +102,7 @@ def write(folder: Path, results: Results) -> None:
     for section in (section for section in TABLES if section in results):
         lines += ["", *section_lines(folder, section, results)]
     (folder / "tables.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(bar_lines(results)))
 
 
 def section_lines(folder: Path, section: str, found: Results) -> Iterator[str]:

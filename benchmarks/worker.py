@@ -25,15 +25,10 @@ from .contestants import Setup, build, setup_for
 from .workloads import WORKLOADS, Workload, begin_immediate
 
 Message = MutableMapping[str, Any]
-REQUEST = {
-    "type": "http",
-    "asgi": {"version": "3.0", "spec_version": "2.3"},
-    "http_version": "1.1",
-    "scheme": "http",
-    "query_string": b"",
-    "root_path": "",
-    "headers": [(b"host", b"test")],
-    "client": ("127.0.0.1", 1),
+REQUEST: dict[str, Any] = {
+    **{"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}},
+    **{"http_version": "1.1", "scheme": "http", "query_string": b"", "root_path": ""},
+    **{"headers": [(b"host", b"test")], "client": ("127.0.0.1", 1)},
     "server": ("127.0.0.1", 80),
 }
 

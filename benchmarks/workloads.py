@@ -5,13 +5,13 @@ returns something to wait for, a `Session` the result. So each body is written o
 """
 
 from collections.abc import AsyncIterator, Callable, Generator
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-ROWS = 100
 IDLE_IN_TRANSACTION = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND state LIKE 'idle in transaction%'
@@ -73,10 +73,6 @@ def reads(session: Any) -> Steps:
     return answer
 
 
-def missing(session: Any) -> Steps:
-    return (yield from read(session, 0))
-
-
 def stream(session: Any) -> Steps:
     async def chunks() -> AsyncIterator[bytes]:
         for number in range(10):
@@ -131,7 +127,7 @@ WORKLOADS = {
         Workload("write", "one write", write, "POST"),
         Workload("mixed", "read, write, read", mixed, "POST"),
         Workload("reads", "ten reads", reads),
-        Workload("missing", "a returned 404", missing, status=404),
+        Workload("missing", "a returned 404", partial(read, number=0), status=404),
         Workload("stream", "a streamed response", stream),
     )
 }
@@ -150,17 +146,16 @@ def prepare(url: str) -> None:
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:  # the file keeps this
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    rows = [{"id": number, "name": f"item {number}"} for number in range(1, ROWS + 1)]
+    rows = [{"id": number, "name": f"item {number}"} for number in range(1, 101)]
     with engine.begin() as connection:
         Base.metadata.create_all(connection)
         connection.execute(sa.insert(Item), rows)
     engine.dispose()
 
 
-def idle_in_transaction(engine: sa.Engine) -> int:
-    """How many connections to this PostgreSQL database are idle in a transaction."""
+def scalar(engine: sa.Engine, statement: str) -> int:
     with engine.connect() as connection:
-        return int(connection.scalar(sa.text(IDLE_IN_TRANSACTION)) or 0)
+        return int(connection.scalar(sa.text(statement)) or 0)
 
 
 def begin_immediate(engines: type[sa.Engine]) -> None:
