@@ -66,19 +66,24 @@ async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     for (driver, workload, at_once), samples_of in found.items():
         cpu = {name: [s["cpu"] for s in each] for name, each in samples_of.items()}
+        case = {"driver": driver, "workload": workload, "at once": at_once}
         for name in (name for name in CONTESTANTS if name in cpu):
             limit = cpu[standard_of(name, workload)]
             result = {
-                **{"driver": driver, "workload": workload, "at once": at_once},
+                **case,
                 **{"contestant": name, "cpu_us": spread(cpu[name])},
                 "ratio": spread(cpu[name], limit),
                 "over_us": spread(cpu[name], limit, sub),
                 "failed": sum(each["failed"] for each in samples_of[name]),
             }
-            for key, other in (("before", BEFORE.get(name)), ("plain", "plain")):
-                if other in cpu:
-                    result[key] = spread(cpu[name], cpu[other])
+            if "plain" in cpu:
+                result["plain"] = spread(cpu[name], cpu["plain"])
             results.append(result)
+        for now, before in BEFORE.items():
+            if before in cpu and now in cpu:
+                title = f"now / before: {CONTESTANTS[now].title}"
+                ratio = spread(cpu[now], cpu[before])
+                results.append({**case, "contestant": title, "now / before": ratio})
     return results
 
 
@@ -87,25 +92,29 @@ async def without_database(options: Options) -> list[dict[str, Any]]:
 
     Once alone, and once in a process where another route asks for retries.
     """
-    found: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
     names = [n for n in ("unitwork", "before") if n in options.contestants]
-    crews, rounds = range(options.rounds(CREWS)), options.rounds(200)
+    crews, rounds = range(options.rounds(CREWS)), options.rounds(600)
     with database("aiosqlite") as url:
         for _, name, retries in product(crews, names, (False, True)):
             say(f"without a database: {name}{', retries' * retries}")
             async with crew(options, [name], "aiosqlite", url) as workers:
-                found[name, retries] += await workers[name].call(
+                bare, over = await workers[name].call(
                     middleware_alone, retries=retries, rounds=rounds
                 )
-    cases = {False: "alone", True: "beside a route with attempts=3"}
+            case = "beside a route with attempts=3" if retries else "alone"
+            found["bare", case] += bare
+            found[name, case] += over
     return [
-        {"contestant": name, "case": cases[retries], "value": spread(values)}
-        for (name, retries), values in found.items()
+        {"contestant": name, "case": case, "value": spread(values)}
+        for (name, case), values in found.items()
     ]
 
 
-async def middleware_alone(stage: Stage, retries: bool, rounds: int) -> list[float]:
-    """Measure one endpoint with and without the middleware; give the differences.
+async def middleware_alone(
+    stage: Stage, retries: bool, rounds: int
+) -> tuple[list[float], list[float]]:
+    """Give what one endpoint takes in each round, and what the middleware adds to it.
 
     Both are in one process, and take turns of some milliseconds.
     """
@@ -117,9 +126,10 @@ async def middleware_alone(stage: Stage, retries: bool, rounds: int) -> list[flo
     if retries:
         ours.add_api_route("/retried", unitwork.transactional(attempts=3)(nothing))
     cpu: dict[FastAPI, list[float]] = {bare: [], ours: []}
-    for number in range(rounds + 1):
+    gc.freeze()
+    for number in range(-10, rounds):
         for app in random.sample(apps, 2):
-            found = await burst(stage._replace(app=app, state={}), "nothing", 160)
-            cpu[app] += [found["cpu"]] * bool(number)  # the first is to warm up
-        gc.collect()
-    return [one - other for one, other in zip(cpu[ours], cpu[bare], strict=True)]
+            found = await burst(stage._replace(app=app, state={}), "nothing", 40)
+            cpu[app] += [found["cpu"]] * (number >= 0)  # those before are to warm up
+    pairs = zip(cpu[ours], cpu[bare], strict=True)
+    return cpu[bare], [one - other for one, other in pairs]

@@ -31,11 +31,10 @@ def number(value: Any) -> str:
 
 
 def cpu(result: Result) -> str:
-    if result["failed"]:
+    if result.get("failed"):
         return f"{result['failed']:.0f} failed"
     key = "over_us" if result["workload"] == "nothing" else "ratio"
-    before = result.get("before")
-    return number(result[key]) + (f"; now/before {number(before)}" if before else "")
+    return number(result.get("now / before") or result[key])
 
 
 def throughput(result: Result) -> str:
@@ -62,7 +61,7 @@ CASE = ("driver", "at once")
 NOTHING = "A request that leaves the database alone, in FastAPI"
 TABLES: dict[str, tuple[str, str, tuple[str, ...], str, Callable[[Result], str]]] = {
     "guarantees": ("What each leaves out", "", (), "driver", value),
-    "nothing": (NOTHING, "us of CPU over no middleware", (), "case", value),
+    "nothing": (NOTHING, "us of CPU; over no middleware", (), "case", value),
     "cpu": ("CPU for each request", "CPU against the limit", CASE, "workload", cpu),
     "calls": ("Function calls of one read", "", EACH, "of", value),
     "throughput": (
@@ -189,7 +188,8 @@ def draw(folder: Path, results: list[dict[str, Any]]) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    shown = [r for r in where(results, **{"at once": 1}) if r["workload"] != "nothing"]
+    shown = [r for r in results if r["at once"] == 1 and "now / before" not in r]
+    shown = [result for result in shown if result["workload"] != "nothing"]
     cases = list(dict.fromkeys(map(case, shown)))[:8]
     figure = Figure(figsize=(10, 1 + 1.6 * len(cases)), layout="constrained")
     for number, title in enumerate(cases, 1):
