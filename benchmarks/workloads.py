@@ -164,11 +164,6 @@ def begin_immediate(engines: type[sa.Engine]) -> None:
     Without it Python's driver begins no transaction to read, and concurrent ones that
     read and then write fail. unitwork does it by itself; we do it for all others.
     """
-
-    @sa.event.listens_for(engines, "connect")
-    def disable_driver_begin(connection: Any, record: object) -> None:
-        connection.isolation_level = None
-
-    @sa.event.listens_for(engines, "begin")
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    event = sa.event.listen
+    event(engines, "connect", lambda it, record: setattr(it, "isolation_level", None))
+    event(engines, "begin", lambda it: it.exec_driver_sql("BEGIN IMMEDIATE"))
