@@ -16,7 +16,7 @@ from .workloads import AUTOCOMMIT, WORKLOADS
 
 REQUESTS = 20
 OWNERS = {
-    "unitwork": ("unitwork",),
+    "unitwork itself": ("unitwork",),
     "SQLAlchemy": ("sqlalchemy",),
     "FastAPI, Starlette": ("fastapi", "starlette"),
     "asyncio, anyio, threads": ("asyncio", "anyio", "threading", "concurrent"),

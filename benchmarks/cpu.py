@@ -51,14 +51,14 @@ async def burst(
 async def measure(options: Options) -> list[dict[str, Any]]:
     """All contestants, each in a process of its own, in turns."""
     found: dict[tuple[str, str, int], Samples] = defaultdict(lambda: defaultdict(list))
-    rounds = options.rounds(16)
+    rounds, times = options.rounds(24), min(options.rounds(CREWS), CREWS)
     async for driver, workers in crews(
-        options, without=(), apart=True, times=options.rounds(CREWS), pool_size=POOL
+        options, without=(), apart=True, times=times, pool_size=POOL
     ):
         for load in options.workloads:
             names = await correct(options, workers, load)
-            requests = options.some(40) * load.weight
             for at_once in (1, 8, 32):
+                requests = max(options.some(20) * load.weight, 2 * at_once)
                 case = {"load": load.name, "requests": requests, "at_once": at_once}
                 measured = await in_turns(workers, names, rounds, burst, **case)
                 for name, samples in measured.items():
@@ -94,7 +94,7 @@ async def without_database(options: Options) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     names = [n for n in ("unitwork", "before") if n in options.contestants]
-    crews, rounds = range(options.rounds(CREWS)), options.rounds(600)
+    crews, rounds = range(min(options.rounds(CREWS), CREWS)), options.rounds(600)
     with database("aiosqlite") as url:
         for _, name, retries in product(crews, names, (False, True)):
             say(f"without a database: {name}{', retries' * retries}")

@@ -33,7 +33,7 @@ class Options:
 
     def rounds(self, full: int) -> int:
         """How often to repeat what a full run repeats *full* times."""
-        return {"full": full, "quick": max(full // 4, 3), "smallest": 1}[self.length]
+        return {"full": full, "quick": max(full // 3, 4), "smallest": 1}[self.length]
 
     def some(self, full: int) -> int:
         """How many to make of what a full run makes *full* of."""
@@ -57,11 +57,11 @@ def source_of(revision: str | None) -> Iterator[str | None]:
     if revision is None:
         yield None
         return
-    archive = ["git", "archive", f"--output={BUILD}/before.tar", revision, "src"]
-    if subprocess.run(archive, cwd=ROOT, check=False).returncode:
-        raise SystemExit(f"no revision {revision!r}")
     with tempfile.TemporaryDirectory(prefix="before-", dir=BUILD) as folder:
-        shutil.unpack_archive(BUILD / "before.tar", folder, filter="data")
+        archive = ["git", "archive", f"--output={folder}/src.tar", revision, "src"]
+        if subprocess.run(archive, cwd=ROOT, check=False).returncode:
+            raise SystemExit(f"no revision {revision!r}")
+        shutil.unpack_archive(f"{folder}/src.tar", folder, filter="data")
         yield f"{folder}/src"
 
 
