@@ -46,7 +46,7 @@ soak: venv  ## put N requests by each of DRIVERS under faults (SEED); print a ta
 		$(BIN)/python -m faults --requests $(N) --drivers "$(DRIVERS)" \
 		$(if $(SEED),--seed $(SEED))
 
-bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu")
+bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu --before main")
 	.venv-bench/bin/python tools/postgres.py --max_connections=1000 -- \
 		env PYTHONPATH=tests .venv-bench/bin/python -m benchmarks $(ARGS)
 .venv-bench/.installed: pyproject.toml constraints.txt $(wildcard benchmarks/*.txt) \

@@ -1,128 +1,135 @@
-"""CPU time of a request, in one process and without a network: bursts, in turns."""
+"""CPU time of a request, in one process and without a network."""
 
 import asyncio
+import gc
+import random
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from itertools import product
+from operator import sub
 from typing import Any
 
-from .crew import Crew, WorkerError, chosen, standard_of
-from .numbers import against, column, over, spread
-from .options import Options, database
-from .progress import Progress
-from .registry import CONTESTANTS, DRIVERS
-from .worker import Stage, check
-from .workloads import WORKLOADS, Workload
+from fastapi import FastAPI
 
-REQUESTS = 120
+import unitwork
+
+from .contestants import nothing
+from .crew import correct, crew, crews, in_turns, standard_of
+from .numbers import spread
+from .options import Options, database, say
+from .registry import BEFORE, CONTESTANTS
+from .worker import Stage
+from .workloads import WORKLOADS
+
 POOL = 32
-CONCURRENCY = (1, 32)
-
-
-async def measure(options: Options) -> dict[str, Any]:
-    """Measure all drivers, workloads and concurrencies that are asked for."""
-    results: list[dict[str, Any]] = []
-    missing: dict[str, str] = {}
-    for driver in options.drivers:
-        with database(driver) as url:
-            contestants = chosen(options.contestants, DRIVERS[driver])
-            async with Crew(contestants, driver, url, pool_size=POOL) as crew:
-                results += await of_driver(crew, driver, options)
-                missing |= crew.missing
-    return {"results": results, "missing": missing}
-
-
-async def of_driver(crew: Crew, driver: str, options: Options) -> list[dict[str, Any]]:
-    rounds = options.rounds(12)
-    plan = [
-        (workload, concurrency, who)
-        for workload in options.workloads
-        for concurrency in CONCURRENCY
-        if (who := [name for name in crew.workers if takes_part(name, workload)])
-    ]
-    steps = sum(len(who) for _, _, who in plan) * (rounds + 1)
-    progress = Progress(f"cpu, {driver}", steps)
-    results: list[dict[str, Any]] = []
-    for workload, concurrency, who in plan:
-        who = await right(crew, who, workload)
-        asked = {
-            "workload": workload.name,
-            "requests": options.some(REQUESTS) * workload.weight,
-            "concurrency": concurrency,
-        }
-        await crew.in_turns(who, 1, burst, progress, **asked)  # to warm up
-        measured = await crew.in_turns(who, rounds, burst, progress, **asked)
-        results += compared(driver, workload, concurrency, measured)
-    progress.end()
-    return results
-
-
-def takes_part(name: str, workload: Workload) -> bool:
-    return workload.name not in CONTESTANTS[name.partition("@")[0]].without
-
-
-async def right(crew: Crew, who: list[str], workload: Workload) -> list[str]:
-    """Those who give the answer that the workload has; the others are missing."""
-    found: list[str] = []
-    wanted: Any = None
-    for name in who:  # the limit is the first
-        try:
-            answer = await crew.workers[name].call(check, workload=workload.name)
-        except WorkerError as error:
-            answer = {"status": str(error).strip().splitlines()[-1]}
-        wanted = wanted or answer
-        if answer == wanted and answer["status"] == workload.status:
-            found.append(name)
-        else:
-            crew.missing[f"{name} at {workload.name}"] = f"it answered {answer}"
-    return found
-
-
-def compared(
-    driver: str,
-    workload: Workload,
-    concurrency: int,
-    measured: dict[str, list[dict[str, float]]],
-) -> Iterator[dict[str, Any]]:
-    """The results of one workload, against the limit (without a database: bare)."""
-    standard = "bare" if workload.name == "nothing" else "limit"
-    for name in CONTESTANTS:
-        if (results := measured.get(name)) is None:
-            continue
-        limit = measured[standard_of(name, standard)]
-        cpu, wall = column(results, "cpu"), column(results, "wall")
-        yield {
-            "driver": driver,
-            "workload": workload.name,
-            "concurrency": concurrency,
-            "contestant": name,
-            "cpu_us": spread(cpu),
-            "wall_us": spread(wall),
-            "cpu_ratio": against(cpu, column(limit, "cpu")),
-            "wall_ratio": against(wall, column(limit, "wall")),
-            "cpu_over_us": over(cpu, column(limit, "cpu")),
-            "failed": sum(column(results, "failed")),
-        }
+CREWS = 3
+"""How often the processes are started anew: one process differs from the next."""
+Samples = dict[str, list[dict[str, float]]]
 
 
 async def burst(
-    stage: Stage, workload: str, requests: int, concurrency: int
+    stage: Stage, load: str, requests: int, at_once: int = 1
 ) -> dict[str, float]:
-    """Make *requests*; give microseconds of each, CPU and wall, and how many failed."""
-    asked = WORKLOADS[workload]
-    failed = 0
-    left = iter(range(requests))
+    """Make *requests*; give the microseconds of CPU for each, and how many failed."""
+    workload, failed, left = WORKLOADS[load], 0, iter(range(requests))
 
     async def client() -> None:
         nonlocal failed
         for _ in left:
             try:
-                exchange = await stage.request(asked)
-                failed += exchange.status != asked.status
+                exchange = await stage.request(workload)
+                failed += exchange.status != workload.status
             except Exception:
                 failed += 1
 
-    wall, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(client() for _ in range(concurrency)))
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    each = 1e6 / requests
-    return {"cpu": cpu * each, "wall": wall * each, "failed": failed}
+    start = time.process_time()
+    await asyncio.gather(*(client() for _ in range(at_once)))
+    cpu = time.process_time() - start
+    return {"cpu": cpu * 1e6 / requests, "failed": failed}
+
+
+async def measure(options: Options) -> list[dict[str, Any]]:
+    """All contestants, each in a process of its own, in turns."""
+    found: dict[tuple[str, str, int], Samples] = defaultdict(lambda: defaultdict(list))
+    rounds, times = options.rounds(24), min(options.rounds(CREWS), CREWS)
+    async for driver, workers in crews(
+        options, without=(), apart=True, times=times, pool_size=POOL
+    ):
+        for load in options.workloads:
+            names = await correct(options, workers, load)
+            for at_once in (1, 8, 32):
+                requests = max(options.some(20) * load.weight, 2 * at_once)
+                case = {"load": load.name, "requests": requests, "at_once": at_once}
+                measured = await in_turns(workers, names, rounds, burst, **case)
+                for name, samples in measured.items():
+                    found[driver, load.name, at_once][name] += samples
+    results: list[dict[str, Any]] = []
+    for (driver, workload, at_once), samples_of in found.items():
+        cpu = {name: [s["cpu"] for s in each] for name, each in samples_of.items()}
+        case = {"driver": driver, "workload": workload, "at once": at_once}
+        for name in (name for name in CONTESTANTS if name in cpu):
+            limit = cpu[standard_of(name, workload)]
+            result = {
+                **case,
+                **{"contestant": name, "cpu_us": spread(cpu[name])},
+                "ratio": spread(cpu[name], limit),
+                "over_us": spread(cpu[name], limit, sub),
+                "failed": sum(each["failed"] for each in samples_of[name]),
+            }
+            if "plain" in cpu:
+                result["plain"] = spread(cpu[name], cpu["plain"])
+            results.append(result)
+        for now, before in BEFORE.items():
+            if before in cpu and now in cpu:
+                title = f"now / before: {CONTESTANTS[now].title}"
+                ratio = spread(cpu[now], cpu[before])
+                results.append({**case, "contestant": title, "now / before": ratio})
+    return results
+
+
+async def without_database(options: Options) -> list[dict[str, Any]]:
+    """What the middleware adds to a request that does not use it, in FastAPI.
+
+    Once alone, and once in a process where another route asks for retries.
+    """
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    names = [n for n in ("unitwork", "before") if n in options.contestants]
+    crews, rounds = range(min(options.rounds(CREWS), CREWS)), options.rounds(600)
+    with database("aiosqlite") as url:
+        for _, name, retries in product(crews, names, (False, True)):
+            say(f"without a database: {name}{', retries' * retries}")
+            async with crew(options, [name], "aiosqlite", url) as workers:
+                bare, over = await workers[name].call(
+                    middleware_alone, retries=retries, rounds=rounds
+                )
+            case = "beside a route with attempts=3" if retries else "alone"
+            found["bare", case] += bare
+            found[name, case] += over
+    return [
+        {"contestant": name, "case": case, "value": spread(values)}
+        for (name, case), values in found.items()
+    ]
+
+
+async def middleware_alone(
+    stage: Stage, retries: bool, rounds: int
+) -> tuple[list[float], list[float]]:
+    """Give what one endpoint takes in each round, and what the middleware adds to it.
+
+    Both are in one process, and take turns of some milliseconds.
+    """
+    bare, ours = apps = FastAPI(), FastAPI()
+    for app in apps:
+        app.add_api_route("/nothing", nothing)
+    db = unitwork.AsyncDatabase(stage.setup.url)
+    ours.add_middleware(unitwork.DBSessionMiddleware, db=db)
+    if retries:
+        ours.add_api_route("/retried", unitwork.transactional(attempts=3)(nothing))
+    cpu: dict[FastAPI, list[float]] = {bare: [], ours: []}
+    gc.freeze()
+    for number in range(-10, rounds):
+        for app in random.sample(apps, 2):
+            found = await burst(stage._replace(app=app, state={}), "nothing", 40)
+            cpu[app] += [found["cpu"]] * (number >= 0)  # those before are to warm up
+    pairs = zip(cpu[ours], cpu[bare], strict=True)
+    return cpu[bare], [one - other for one, other in pairs]

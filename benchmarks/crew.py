@@ -1,186 +1,180 @@
-"""The driver's side: workers, asked one after the other, in turns."""
+"""The driver's side of the workers: a process for each contestant, called in turns."""
 
 import asyncio
 import json
+import os
 import random
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
-from .progress import Progress
-from .registry import (
-    CONTESTANTS,
-    ROOT,
-    STANDARDS,
-    Contestant,
-    home,
-    why_missing,
-)
+from support.proxy import Proxy
 
-LOGS = ROOT / "build" / "benchmarks" / "logs"
+from .options import Options, database, say
+from .registry import CONTESTANTS, DRIVERS, ROOT, STANDARDS, home
+from .worker import check, ready
+from .workloads import Workload
+
+Workers = dict[str, "Worker"]
 
 
 class WorkerError(Exception):
-    """What went wrong in a worker, in its own words."""
+    """What went wrong in a worker: the last line of the traceback."""
+
+    def __init__(self, traceback: str) -> None:
+        super().__init__(traceback.strip().splitlines()[-1])
 
 
 class Worker:
     """A process in which one contestant is up: see `worker.py`."""
 
-    def __init__(
-        self, contestant: Contestant, driver: str, url: str, options: dict[str, Any]
-    ) -> None:
-        self.name = key(contestant)
-        self.contestant = contestant
-        self._arguments = (contestant.name, driver, url, json.dumps(options))
-        self._log = LOGS / f"{self.name}-{driver}.log"
-        self._process: Process | None = None
-
-    async def start(self) -> None:
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("w") as log:
-            self._process = await create_subprocess_exec(
-                *(str(python_of(self.contestant)), "-m", "benchmarks.worker"),
-                *self._arguments,
-                cwd=ROOT,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=log,
-                limit=2**24,
-            )
+    def __init__(self, process: Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process = process
+        self._stdin, self._stdout = process.stdin, process.stdout
 
     async def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
         """Run *function* in the worker; raises `WorkerError` if it fails there."""
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        module = function.__module__.rpartition(".")[2]
-        name = f"{module}.{function.__name__}"
-        call = json.dumps({"function": name, "arguments": arguments})
-        process.stdin.write(call.encode() + b"\n")
-        await process.stdin.drain()
-        line = await process.stdout.readline()
-        if not line:
-            lines = self._log.read_text().strip().splitlines()
-            raise WorkerError(lines[-1] if lines else "it ended without a word")
-        answer = json.loads(line)
+        call = json.dumps([function.__module__, function.__name__, arguments])
+        self._stdin.write(call.encode() + b"\n")
+        answer = json.loads(await self._stdout.readline() or '{"error": "it ended"}')
         if "error" in answer:
             raise WorkerError(answer["error"])
         return answer["value"]
 
     async def stop(self) -> None:
         """Let it shut down; end it if that takes too long."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
+        self._stdin.close()
         try:
-            async with asyncio.timeout(10):
-                await process.wait()
+            await asyncio.wait_for(self._process.wait(), 10)
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            self._process.kill()
+            await self._process.wait()
 
 
-class Crew:
-    """`async with Crew(...) as crew:` has a worker for each contestant that can run."""
+async def start(options: Options, name: str, *arguments: str) -> Worker:
+    """Start a worker; raises `WorkerError` if that contestant cannot run.
 
-    def __init__(
-        self,
-        contestants: Iterable[Contestant],
-        driver: str,
-        url: str,
-        **options: Any,
-    ) -> None:
-        self._all = [Worker(each, driver, url, options) for each in contestants]
-        self.workers: dict[str, Worker] = {}
-        self.missing: dict[str, str] = {}
-        """Why a contestant does not take part."""
+    *name* is that of a contestant, with "@" and a package if it runs in its venv.
+    """
+    name, _, package = name.partition("@")
+    apart = package or (CONTESTANTS[name].package if CONTESTANTS[name].apart else "")
+    python = f"{home(apart)}/bin/python" if apart else sys.executable
+    path = os.environ.get("PYTHONPATH", "")
+    before = options.before if name.startswith("before") else None
+    process = await create_subprocess_exec(
+        *(python, "-m", "benchmarks.worker", name, *arguments),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{before}:{path}" if before else path},
+        stdin=PIPE,
+        stdout=PIPE,
+        limit=2**24,
+    )
+    worker = Worker(process)
+    try:
+        used = await worker.call(ready)
+        if before and not used.startswith(before):
+            raise WorkerError(f"it uses {used} in place of {before}")
+    except WorkerError:
+        await worker.stop()
+        raise
+    return worker
 
-    async def __aenter__(self) -> Self:
-        for worker in self._all:
-            name = worker.name
-            if (reason := absent(worker.contestant)) is not None:
-                self.missing[name] = reason
-                continue
+
+@asynccontextmanager
+async def crew(
+    options: Options, names: Iterable[str], driver: str, url: str, **engine: Any
+) -> AsyncIterator[Workers]:
+    """Give a worker for each of *names* that can run; say why others are missing."""
+    workers: Workers = {}
+    try:
+        for name in names:
             try:
-                await worker.start()
-                await worker.call(ready)
-                self.workers[name] = worker
-            except WorkerError as error:
-                self.missing[name] = str(error).strip().splitlines()[-1]
-                await worker.stop()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await asyncio.gather(*(worker.stop() for worker in self._all))
-
-    async def in_turns(
-        self,
-        names: Sequence[str],
-        rounds: int,
-        function: Callable[..., Any],
-        progress: Progress,
-        **arguments: Any,
-    ) -> dict[str, list[Any]]:
-        """Call *function* in each worker, *rounds* times; give the results by name.
-
-        The order is another one in each round. What drifts, drifts for everybody.
-        """
-        results: dict[str, list[Any]] = {name: [] for name in names}
-        for _ in range(rounds):
-            for name in random.sample(names, len(names)):
-                progress.step(name)
-                result = await self.workers[name].call(function, **arguments)
-                results[name].append(result)
-        return results
+                workers[name] = await start(
+                    options, name, driver, url, json.dumps(engine)
+                )
+            except (OSError, WorkerError) as error:
+                options.missing[name] = str(error)
+        yield workers
+    finally:
+        await asyncio.gather(*(worker.stop() for worker in workers.values()))
 
 
-def key(contestant: Contestant) -> str:
-    """The name of its worker. A standard may have several, in several venvs."""
-    if contestant.apart and contestant.name in STANDARDS:
-        return f"{contestant.name}@{contestant.package}"
-    return contestant.name
+async def crews(
+    options: Options,
+    drivers: Iterable[str] = DRIVERS,
+    *,
+    without: Sequence[str] = ("bare",),
+    apart: bool = False,
+    alone: bool = False,
+    times: int = 1,
+    traps: Sequence[Any] | None = None,
+    **engine: Any,
+) -> AsyncIterator[tuple[str, Workers]]:
+    """Give a driver, and the workers for it: all together, or each *alone*.
+
+    With *apart*, contestants that need another FastAPI get standards that have it, too.
+    With *traps*, they reach the database through a proxy, which shows them what passes.
+    """
+    for driver in (driver for driver in drivers if driver in options.drivers):
+        known = {n for n, each in CONTESTANTS.items() if DRIVERS[driver] in each.kinds}
+        names = [n for n in options.contestants if n in known and n not in without]
+        if apart:
+            packages = [CONTESTANTS[n].package for n in names if CONTESTANTS[n].apart]
+            names += [f"{each}@{package}" for each in STANDARDS for package in packages]
+        for some in [[name] for name in names] if alone else [names] * times:
+            say(f"{driver}: {', '.join(some)}")
+            with database(driver) as url:
+                async with AsyncExitStack() as stack:
+                    if traps is not None:
+                        proxy = await stack.enter_async_context(Proxy(url))
+                        proxy.for_newcomers, url = [*traps], proxy.url
+                    up = crew(options, some, driver, url, **engine)
+                    yield driver, await stack.enter_async_context(up)
 
 
-def standard_of(name: str, standard: str) -> str:
-    """The worker of *standard* in the venv of *name*."""
+async def in_turns(
+    workers: Workers,
+    names: Iterable[str],
+    rounds: int,
+    function: Callable[..., Any],
+    **arguments: Any,
+) -> dict[str, list[Any]]:
+    """Call *function* in each worker, once to warm up and then in each of *rounds*.
+
+    The order is another one in each round: a drift affects all of them alike.
+    """
+    results: dict[str, list[Any]] = {name: [] for name in names}
+    for _ in range(rounds + 1):
+        for name in random.sample([*results], len(results)):
+            results[name].append(await workers[name].call(function, **arguments))
+    return {name: found[1:] for name, found in results.items()}
+
+
+async def correct(options: Options, workers: Workers, load: Workload) -> list[str]:
+    """Those whose answer is the limit's; the others are missing."""
+    found: list[str] = []
+    wanted: Any = None
+    for name, worker in workers.items():  # the limit is the first
+        if load.work is not None and name.startswith("bare"):
+            continue
+        try:
+            answer = await worker.call(check, load=load.name)
+        except WorkerError as error:
+            answer = [0, str(error)]
+        wanted = wanted or answer
+        if answer == wanted and answer[0] == load.status:
+            found.append(name)
+        else:
+            options.missing[f"{name} at {load.name}"] = f"it answered {answer}"
+    return found
+
+
+def standard_of(name: str, load: str) -> str:
+    """The worker to measure *name* against: it has the same FastAPI."""
+    standard = "bare" if load == "nothing" else "limit"
     contestant = CONTESTANTS[name]
     return f"{standard}@{contestant.package}" if contestant.apart else standard
-
-
-async def ready(stage: object) -> bool:
-    """Answer as soon as the contestant is up."""
-    return True
-
-
-def python_of(contestant: Contestant) -> Path:
-    if contestant.apart:
-        return home(contestant) / "bin" / "python"
-    return Path(sys.executable)
-
-
-def absent(contestant: Contestant) -> str | None:
-    """Why *contestant* has no Python to run in; `None` if it has."""
-    if (reason := why_missing(contestant)) or python_of(contestant).exists():
-        return reason
-    return f"there is no {home(contestant).name}; make bench makes it"
-
-
-def chosen(
-    names: Iterable[str], kind: str, *, standards_apart: bool = True
-) -> list[Contestant]:
-    """Those of *names* that know sessions of this *kind*.
-
-    Whoever has another FastAPI is measured by standards that have it, too.
-    """
-    found = [CONTESTANTS[name] for name in names if kind in CONTESTANTS[name].kinds]
-    for one in [one for one in found if one.apart and standards_apart]:
-        for name in STANDARDS:
-            standard = CONTESTANTS[name]
-            found.append(standard._replace(package=one.package, apart=one.apart))
-    return found

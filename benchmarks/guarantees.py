@@ -1,25 +1,23 @@
-"""What each contestant promises, found out by trying: a fast lie is no rival."""
+"""What each contestant promises, found out by trying: speed alone says little."""
 
 import gc
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 
-from .asgi import Exchange, Message, http
+from . import workloads
 from .contestants import Built, Setup
-from .crew import Crew, chosen
-from .options import Options, database
-from .progress import Progress
-from .registry import DIALECTS, DRIVERS
-from .schema import Event, Note, from_outside, idle_in_transaction
-from .worker import Stage
+from .crew import crews
+from .options import Options
+from .registry import POSTGRESQL
+from .worker import Exchange, Message, Stage
+from .workloads import Note, Steps, write
 
 PROBES = {
     "early": "answers before COMMIT",
@@ -31,204 +29,105 @@ PROBES = {
     "late": "loses in silence what a background task writes",
     "leaked": "leaves connections idle in transaction",
 }
-"""What is found out, in the words of the table."""
+"""What is found out, as the table says it."""
 HANDLED = 418
+EVENTS = "SELECT count(*) FROM event"
+Attempt = tuple[int, int, int, bool]
+"""Its status, what others see of it when it starts and ends, and whether it raised."""
 
 
-async def measure(options: Options) -> dict[str, Any]:
+async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    missing: dict[str, str] = {}
-    for driver in options.drivers:
-        if not DIALECTS[driver].startswith("postgresql"):
-            continue
-        who = chosen(options.contestants, DRIVERS[driver], standards_apart=False)
-        who = [one for one in who if one.name != "bare"]
-        with database(driver) as url:
-            async with Crew(who, driver, url) as crew:
-                missing |= crew.missing
-                progress = Progress(f"guarantees, {driver}", len(crew.workers))
-                for name, worker in crew.workers.items():
-                    progress.step(name)
-                    found = {"driver": driver, "contestant": name}
-                    results.append({**found, "faults": await worker.call(probe)})
-                    await worker.stop()  # what it has leaked is not the next one's
-                progress.end()
-    return {"results": results, "missing": missing}
+    async for driver, workers in crews(options, POSTGRESQL, alone=True):
+        for name, worker in workers.items():
+            faults = ", ".join(await worker.call(probe)) or "nothing"
+            results.append({"driver": driver, "contestant": name, "value": faults})
+    return results
 
 
-class AsyncProbes:
-    """With an `AsyncSession`."""
-
-    @staticmethod
-    async def write(session: Any) -> object:
-        session.add(Event(name="probe"))
-        await session.flush()
-        return {}
-
-    @staticmethod
-    async def raises(session: Any) -> object:
-        await AsyncProbes.write(session)
-        raise HTTPException(400)
-
-    @staticmethod
-    async def refuses(session: Any) -> object:
-        await AsyncProbes.write(session)
-        return JSONResponse({}, 409)
-
-    @staticmethod
-    async def breaks(session: Any) -> object:
-        session.add(Note(item_id=0))
-        await session.flush()
-        return {}
-
-    @staticmethod
-    async def swallows(session: Any) -> object:
-        await AsyncProbes.write(session)
-        with suppress(DBAPIError):
-            await session.execute(text("SELECT 1 / 0"))
-        return {}
-
-    @staticmethod
-    async def goes_on(session: Any) -> object:
-        return JSONResponse({}, background=BackgroundTask(AsyncProbes.write, session))
+def raises(session: Any) -> Steps:
+    yield from write(session)
+    raise HTTPException(400)
 
 
-class SyncProbes:
-    """With a `Session`, in a thread."""
-
-    @staticmethod
-    def write(session: Session) -> object:
-        session.add(Event(name="probe"))
-        session.flush()
-        return {}
-
-    @staticmethod
-    def raises(session: Session) -> object:
-        SyncProbes.write(session)
-        raise HTTPException(400)
-
-    @staticmethod
-    def refuses(session: Session) -> object:
-        SyncProbes.write(session)
-        return JSONResponse({}, 409)
-
-    @staticmethod
-    def breaks(session: Session) -> object:
-        session.add(Note(item_id=0))
-        session.flush()
-        return {}
-
-    @staticmethod
-    def swallows(session: Session) -> object:
-        SyncProbes.write(session)
-        with suppress(DBAPIError):
-            session.execute(text("SELECT 1 / 0"))
-        return {}
-
-    @staticmethod
-    def goes_on(session: Session) -> object:
-        return JSONResponse({}, background=BackgroundTask(SyncProbes.write, session))
+def returns(session: Any) -> Steps:
+    yield from write(session)
+    return JSONResponse({}, 409)
 
 
-ROUTES = ("write", "raises", "refuses", "breaks", "swallows", "goes_on")
+def breaks(session: Any) -> Steps:
+    session.add(Note(item_id=0))
+    yield session.flush()
+    return {}
+
+
+def swallows(session: Any) -> Steps:
+    yield from write(session)
+    with suppress(DBAPIError):
+        yield session.execute(text("SELECT 1 / 0"))
+    return {}
+
+
+WORKS = (write, raises, returns, swallows, breaks)
+ROUTES = (*(work.__name__ for work in WORKS), "late")
 
 
 def add_routes(built: Built, setup: Setup) -> None:
-    probes = AsyncProbes if setup.is_async else SyncProbes
-    for name in ROUTES:
-        endpoint = built.wrap(getattr(probes, name))
-        built.app.add_api_route(f"/probe/{name}", endpoint, methods=["POST"])
-    handle(built.app)
+    run: Callable[..., Any] = workloads.play_in_thread
+    if setup.is_async:
+        run = workloads.play
 
+    def late(session: Any) -> Steps:
+        yield from ()
+        return JSONResponse({}, background=BackgroundTask(run, write, session))
 
-def handle(app: FastAPI) -> None:
-    """Let the application have a handler of its own for what COMMIT raises."""
-
-    async def answer(request: Request, error: Exception) -> JSONResponse:
+    async def handle(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": "handled"}, HANDLED)
 
-    app.add_exception_handler(IntegrityError, answer)
-
-
-def events(engine: Engine) -> int:
-    """How many there are, as others see it."""
-    with engine.connect() as connection:
-        return connection.scalar(select(func.count()).select_from(Event)) or 0
+    for name, work in zip(ROUTES, (*WORKS, late), strict=True):
+        built.app.add_api_route(f"/probe/{name}", built.wrap(work), methods=["POST"])
+    built.app.add_exception_handler(IntegrityError, handle)
 
 
 async def probe(stage: Stage) -> list[str]:
     """Try everything; give the names of those `PROBES` that turn out true."""
-    outside = from_outside(stage.setup.url)
+    engine = workloads.engine_for(stage.setup.url)
     gc.disable()  # it would hide for a moment what is left behind
     try:
+        made = {name: await attempt(stage, engine, name) for name in ROUTES}
         found = {
-            "early": await answers_early(stage, outside),
-            "raised": await stores(stage, outside, "raises"),
-            "returned": await stores(stage, outside, "refuses"),
-            "swallowed": await attempt(stage, "swallows") < 400,
-            "late": await loses(stage, outside),
+            "early": made["write"][1] != 1,
+            "raised": made["raises"][2] > 0,
+            "returned": made["returns"][2] > 0,
+            "failed": made["breaks"][0] < 400,
+            "unhandled": made["breaks"][0] != HANDLED,
+            "swallowed": made["swallows"][0] < 400,
+            "late": made["late"][2:] == (0, False),
+            "leaked": workloads.scalar(engine, workloads.IDLE_IN_TRANSACTION) > 0,
         }
-        status = await attempt(stage, "breaks")
-        found["failed"] = status < 400
-        found["unhandled"] = status != HANDLED
-        found["leaked"] = idle_in_transaction(outside) > 0
     finally:
         gc.enable()
-        outside.dispose()
+        engine.dispose()
     return [name for name in PROBES if found[name]]
 
 
-async def attempt(
-    stage: Stage, name: str, see: Callable[[Message], None] | None = None
-) -> int:
-    """Make the request; give its status, 500 if the application raises."""
-    exchange = Seen(see)
-    scope = http("POST", f"/probe/{name}", stage.state)
-    try:
-        await stage.app(scope, exchange.receive, exchange.send)
-    except Exception:
-        return exchange.status or 500
-    return exchange.status
+async def attempt(stage: Stage, engine: Engine, name: str) -> Attempt:
+    """Make the request; its status is 500 if the application raises."""
+    exchange, before, raised = Exchange(), workloads.scalar(engine, EVENTS), False
+    at_start: list[int] = []
 
-
-class Seen(Exchange):
-    """Shows each message as it comes."""
-
-    def __init__(self, see: Callable[[Message], None] | None) -> None:
-        super().__init__()
-        self._see = see
-
-    async def send(self, message: Message) -> None:
-        if self._see is not None:
-            self._see(message)
-        await super().send(message)
-
-
-async def answers_early(stage: Stage, outside: Engine) -> bool:
-    before = events(outside)
-    seen: list[int] = []
-
-    def look(message: Message) -> None:
+    async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            seen.append(events(outside))
+            at_start.append(workloads.scalar(engine, EVENTS) - before)
+        await exchange.send(message)
 
-    await attempt(stage, "write", look)
-    return seen != [before + 1]
-
-
-async def stores(stage: Stage, outside: Engine, name: str) -> bool:
-    before = events(outside)
-    await attempt(stage, name)
-    return events(outside) > before
-
-
-async def loses(stage: Stage, outside: Engine) -> bool:
-    """Whether a background task could write, and nothing came of it."""
-    before = events(outside)
-    scope = http("POST", "/probe/goes_on", stage.state)
-    exchange = Exchange()
     try:
-        await stage.app(scope, exchange.receive, exchange.send)
+        await stage.app(stage.scope("POST", f"/probe/{name}"), exchange.receive, send)
     except Exception:
-        return False  # that was no silence
-    return events(outside) == before
+        raised = True
+    return (
+        exchange.status or 500,
+        sum(at_start),
+        workloads.scalar(engine, EVENTS) - before,
+        raised,
+    )

@@ -25,6 +25,8 @@ from support.flavours import (
 from support.models import create_tables
 from support.proxy import Line, Proxy
 from unitwork import DBSessionMiddleware, UnitOfWork, current_unit
+from unitwork._twophase.order import CommitOrder
+from unitwork._unit.database_base import core_of
 
 PREPARE = (b"PREPARE TRANSACTION", b"XA PREPARE")
 COMMIT = (b"COMMIT PREPARED", b"XA COMMIT")
@@ -176,7 +178,11 @@ class Pair:
         return self.first.observer.names(), self.second.observer.names()
 
     def prepared(self) -> list[str]:
-        return sorted({name for side in self.sides for name in side.prepared()})
+        """Those of this pair: MariaDB lists them for the whole server."""
+        order = CommitOrder([core_of(database) for database in self.databases])
+        ours = f"unitwork-{order.fingerprint}-"
+        names = {name for side in self.sides for name in side.prepared()}
+        return sorted(name for name in names if name.startswith(ours))
 
     def app(self, *bodies: Callable[[Session], Any] | None, **options: Any) -> FastAPI:
         """Serve an endpoint that does *bodies*, one in each database."""
