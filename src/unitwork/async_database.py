@@ -15,6 +15,7 @@ from ._unit.context import unit_of, unit_of_request
 from ._unit.database_base import (
     DatabaseBase,
     awaitable,
+    core_of,
     injectable,
     options_given,
     tries_for,
@@ -93,7 +94,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         settings: DatabaseSettings | None = None,
         **engine_options: object,
     ) -> None:
-        self._core = DatabaseCore(
+        core = DatabaseCore(
             source,
             is_async=True,
             name=name,
@@ -102,11 +103,12 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
             settings=settings,
             engine_options=engine_options,
         )
+        super().__init__(core)
 
     @property
     def engine(self) -> AsyncEngine:
         """The engine, for what is not a unit of work: `create_all()`, inspection."""
-        return self._core.async_engine
+        return core_of(self).async_engine
 
     @property
     def current(self) -> AsyncS:
@@ -114,7 +116,8 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
 
         Raises `MissingSessionError` outside a unit, `SessionEndedError` after its end.
         """
-        return unit_of(self._core).session_of(self._core).session  # type: ignore[return-value]  # the factory's class
+        core = core_of(self)
+        return unit_of(core).session_of(core).session  # type: ignore[return-value]  # the factory's class
 
     @injectable
     async def session(self, request: object = None) -> AsyncS:
@@ -123,8 +126,9 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         In plain Starlette `await db.session(request)`. Doesn't connect: the first
         statement does. Raises as `current` does.
         """
-        unit = unit_of_request(self._core, request)
-        return unit.session_of(self._core).session  # type: ignore[return-value]  # the factory's class
+        core = core_of(self)
+        unit = unit_of_request(core, request)
+        return unit.session_of(core).session  # type: ignore[return-value]  # the factory's class
 
     def transaction(
         self, *, nested: Nested = "own", **options: Unpack[BeginOptions]
@@ -141,7 +145,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         `UnexpectedRollbackError` if an error was swallowed that had cost the work;
         `UsageError` if the unit around has begun without the *options*.
         """
-        return AsyncTransaction(self._core, nested, options_given(options))
+        return AsyncTransaction(core_of(self), nested, options_given(options))
 
     async def run(
         self,
@@ -163,13 +167,13 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         given = options_given(options, tries.attempts)
         while True:
             block = AsyncTransaction[AsyncS](
-                self._core, options=given, attempt=tries.attempt
+                core_of(self), options=given, attempt=tries.attempt
             )
             try:
                 async with block as session:
                     return await awaitable(work(session, *args), work)
             except Exception as error:
-                if not block.may_follow(error, tries):
+                if not block.allows_retry(error, tries):
                     raise
                 wait = tries.announce(error)
             await asyncio.sleep(wait)
@@ -180,7 +184,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
 
         Units commit it and roll it back, but leave it open.
         """
-        with self._core.overridden(session):
+        with core_of(self).overridden(session):
             yield
 
     async def dispose(self) -> None:

@@ -15,6 +15,7 @@ from ._unit.block import Nested, Transaction
 from ._unit.context import unit_of, unit_of_request
 from ._unit.database_base import (
     DatabaseBase,
+    core_of,
     finished,
     injectable,
     options_given,
@@ -89,7 +90,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         settings: DatabaseSettings | None = None,
         **engine_options: object,
     ) -> None:
-        self._core = DatabaseCore(
+        core = DatabaseCore(
             source,
             is_async=False,
             name=name,
@@ -98,11 +99,12 @@ class Database(DatabaseBase, Generic[SyncS]):
             settings=settings,
             engine_options=engine_options,
         )
+        super().__init__(core)
 
     @property
     def engine(self) -> Engine:
         """The engine, for what is not a unit of work: `create_all()`, inspection."""
-        return self._core.factory.engine
+        return core_of(self).factory.engine
 
     @property
     def current(self) -> SyncS:
@@ -110,7 +112,8 @@ class Database(DatabaseBase, Generic[SyncS]):
 
         Raises `MissingSessionError` outside a unit, `SessionEndedError` after its end.
         """
-        return unit_of(self._core).session_of(self._core).session  # type: ignore[return-value]  # the factory's class
+        core = core_of(self)
+        return unit_of(core).session_of(core).session  # type: ignore[return-value]  # the factory's class
 
     @injectable
     async def session(self, request: object = None) -> SyncS:
@@ -119,8 +122,9 @@ class Database(DatabaseBase, Generic[SyncS]):
         Waits on the event loop till a connection is to be had, but doesn't connect yet.
         Raises as `current` does, and `PoolTimeoutError`.
         """
-        unit = unit_of_request(self._core, request)
-        session = unit.session_of(self._core)
+        core = core_of(self)
+        unit = unit_of_request(core, request)
+        session = unit.session_of(core)
         await session.acquire_permit()
         return session.session  # type: ignore[return-value]  # the factory's class
 
@@ -139,7 +143,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         `UnexpectedRollbackError` if an error was swallowed that had cost the work;
         `UsageError` if the unit around has begun without the *options*.
         """
-        return Transaction(self._core, nested, options_given(options))
+        return Transaction(core_of(self), nested, options_given(options))
 
     def run(
         self,
@@ -160,12 +164,14 @@ class Database(DatabaseBase, Generic[SyncS]):
         tries = tries_for(attempts, retry)
         given = options_given(options, tries.attempts)
         while True:
-            block = Transaction[SyncS](self._core, options=given, attempt=tries.attempt)
+            block = Transaction[SyncS](
+                core_of(self), options=given, attempt=tries.attempt
+            )
             try:
                 with block as session:
                     return finished(work(session, *args), work)
             except Exception as error:
-                if not block.may_follow(error, tries):
+                if not block.allows_retry(error, tries):
                     raise
                 wait = tries.announce(error)
             time.sleep(wait)
@@ -176,7 +182,7 @@ class Database(DatabaseBase, Generic[SyncS]):
 
         Units commit it and roll it back, but leave it open.
         """
-        with self._core.overridden(session):
+        with core_of(self).overridden(session):
             yield
 
     def dispose(self) -> None:

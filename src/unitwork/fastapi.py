@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ._classify.classification import Kind, classify
-from ._unit.begin_options import ask_for
+from ._unit.begin_options import add_options
 from ._unit.context import current_unit, innermost
 from ._unit.unit_of_work import UnitOfWork
 from .errors import DeadlineExceededError, PoolTimeoutError
@@ -44,14 +44,14 @@ def transaction_options(
 
     .. versionadded:: 0.1
     """
-    asked = TransactionOptions(**options)
+    given = TransactionOptions(**options)
 
     async def apply() -> None:
         unit = innermost()
         if unit is None:
             current_unit()  # raises, and says what to do
         else:
-            ask_for(unit, asked)
+            add_options(unit, given)
 
     return apply
 

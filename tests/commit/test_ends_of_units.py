@@ -26,10 +26,10 @@ from unitwork._unit.endings import (
 from unitwork._unit.owner import UnitOwner
 from unitwork._unit.state import UnitState
 from unitwork._unit.unit import Unit
-from unitwork._unit.unit_of_work import face_of
+from unitwork._unit.unit_of_work import facade_of
 from unitwork.outcome import Verdict
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("face")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("facade")]
 
 FAILURES = [LookupError, KeyboardInterrupt, asyncio.CancelledError]
 
@@ -57,12 +57,12 @@ def unit(play: Play) -> Unit:
 
 
 @pytest.fixture
-def face(play: Play, unit: Unit) -> UnitOfWork:
+def facade(play: Play, unit: Unit) -> UnitOfWork:
     """What the application sees of it; with a hook of each kind."""
-    face = face_of(unit)
+    facade = facade_of(unit)
     for kind in ("before_commit", "on_commit", "on_rollback"):
-        getattr(face, kind)(play.steps.append, kind)
-    return face
+        getattr(facade, kind)(play.steps.append, kind)
+    return facade
 
 
 COMMITTED = ["before_commit", "commit a", "on_commit"]
@@ -90,9 +90,9 @@ def test_a_block_that_raised_rolls_back_and_closes(play: Play, unit: Unit) -> No
 
 
 def test_a_block_that_asked_for_a_rollback_is_rolled_back_and_closed(
-    play: Play, unit: Unit, face: UnitOfWork
+    play: Play, unit: Unit, facade: UnitOfWork
 ) -> None:
-    face.rollback_only("dry run")
+    facade.rollback_only("dry run")
 
     assert play.run(end_block(unit, None)) is None
     assert play.steps == ROLLED_BACK + DROPPED
@@ -114,11 +114,11 @@ def test_a_block_with_a_swallowed_error_rolls_back_closes_and_says_so(
 
 
 def test_an_error_that_a_hook_swallowed_counts_too(
-    play: Play, unit: Unit, face: UnitOfWork
+    play: Play, unit: Unit, facade: UnitOfWork
 ) -> None:
     swallowed = LookupError()
-    face.before_commit(unit.lose, swallowed)
-    face.before_commit(play.steps.append, "next")
+    facade.before_commit(unit.lose, swallowed)
+    facade.before_commit(play.steps.append, "next")
     plan = end_block(unit, None)
     for _ in range(2):
         call_hook(next(plan))
@@ -203,10 +203,10 @@ def test_a_block_that_can_not_be_rolled_back_is_closed_all_the_same(
     assert unit.outcome is Outcome.ROLLED_BACK
 
 
-def test_hooks_already_see_the_outcome(unit: Unit, face: UnitOfWork) -> None:
+def test_hooks_already_see_the_outcome(unit: Unit, facade: UnitOfWork) -> None:
     seen: list[object] = []
-    face.before_commit(lambda: seen.append(face.outcome))
-    face.on_commit(lambda: seen.append(face.outcome))
+    facade.before_commit(lambda: seen.append(facade.outcome))
+    facade.on_commit(lambda: seen.append(facade.outcome))
 
     run(without_sessions(end_block(unit, None)))
 
@@ -234,9 +234,9 @@ def flush_does(play: Play, act: Callable[[], object]) -> None:
 
 
 def test_a_hook_that_the_flush_registers_is_called_before_commit(
-    play: Play, unit: Unit, face: UnitOfWork
+    play: Play, unit: Unit, facade: UnitOfWork
 ) -> None:
-    flush_does(play, lambda: face.before_commit(play.steps.append, "late"))
+    flush_does(play, lambda: facade.before_commit(play.steps.append, "late"))
 
     assert play.run(end_block(unit, None)) is None
 
@@ -246,9 +246,9 @@ def test_a_hook_that_the_flush_registers_is_called_before_commit(
 
 
 def test_a_rollback_that_the_flush_asks_for_is_obeyed(
-    play: Play, unit: Unit, face: UnitOfWork
+    play: Play, unit: Unit, facade: UnitOfWork
 ) -> None:
-    flush_does(play, lambda: face.rollback_only("not this"))
+    flush_does(play, lambda: facade.rollback_only("not this"))
 
     assert play.run(end_block(unit, None)) is None
 
@@ -280,7 +280,7 @@ def handle_message(unit: Unit, error: Exception | None = None) -> Plan[None]:
 
 @pytest.mark.parametrize("error", [None, LookupError()])
 def test_a_message_is_ended_but_its_unit_is_not(
-    play: Play, unit: Unit, face: UnitOfWork, error: Exception | None
+    play: Play, unit: Unit, facade: UnitOfWork, error: Exception | None
 ) -> None:
     assert play.run(handle_message(unit, error)) is None
     assert play.steps == (ROLLED_BACK if error else COMMITTED)
@@ -288,7 +288,7 @@ def test_a_message_is_ended_but_its_unit_is_not(
     play.steps.clear()
     play.sessions[0].check()
     play.sessions[0].play_session.begin()
-    face.on_commit(play.steps.append, "next")
+    facade.on_commit(play.steps.append, "next")
     assert play.run(handle_message(unit)) is None
     assert play.steps == ["commit a", "next"]
     assert unit.state is UnitState.OPEN
@@ -296,12 +296,12 @@ def test_a_message_is_ended_but_its_unit_is_not(
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_what_rolls_one_message_back_leaves_the_next_alone(
-    play: Play, unit: Unit, face: UnitOfWork, lost: bool
+    play: Play, unit: Unit, facade: UnitOfWork, lost: bool
 ) -> None:
     if lost:
         unit.lose(LookupError())
     else:
-        face.rollback_only()
+        facade.rollback_only()
     error = play.run(handle_message(unit))
     assert isinstance(error, UnexpectedRollbackError) is lost
     assert play.steps == ROLLED_BACK
@@ -444,10 +444,10 @@ def test_a_block_that_has_waited_long_enough_for_the_shutdown_says_so(
 
 
 def test_a_rollback_that_is_asked_for_afterwards_excuses_no_lost_work(
-    play: Play, unit: Unit, face: UnitOfWork
+    play: Play, unit: Unit, facade: UnitOfWork
 ) -> None:
     unit.lose(LookupError())
-    face.on_rollback(face.rollback_only)
+    facade.on_rollback(facade.rollback_only)
     plan = end_block(unit, None)
     play.make(next(plan))
     for _ in range(2):

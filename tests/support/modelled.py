@@ -22,12 +22,12 @@ from unitwork import (
     UnexpectedRollbackError,
 )
 from unitwork._execution.plan import Plan
-from unitwork._session.unit_session import Access
+from unitwork._session.state import Access
 from unitwork._unit import endings
 from unitwork._unit.owner import UnitOwner
 from unitwork._unit.state import Intent, UnitState
 from unitwork._unit.unit import Unit
-from unitwork._unit.unit_of_work import face_of
+from unitwork._unit.unit_of_work import facade_of
 from unitwork.outcome import Verdict
 
 COMMIT, ROLL_BACK = Verdict(True, "it went well"), Verdict(False, "it did not")
@@ -190,11 +190,11 @@ class World:
 
     def hook(self, *, before: bool) -> None:
         with suppress(SessionEndedError):
-            face, number = face_of(self.unit), next(self.numbers)
+            facade, number = facade_of(self.unit), next(self.numbers)
             for kind in KINDS.values():
-                getattr(face, kind)(self.call_hook, number, kind)
+                getattr(facade, kind)(self.call_hook, number, kind)
             if before:
-                face.before_commit(self.call_hook, number, "before_commit")
+                facade.before_commit(self.call_hook, number, "before_commit")
             if self.unit.state is UnitState.SETTLED:
                 self.to_call.append((number, self.kind))
             else:

@@ -20,7 +20,7 @@ from support.waiting_session import FAIL, LOST, OK, STORED
 from unitwork import DeadlineExceededError
 from unitwork._execution.plan import Plan
 from unitwork._unit import endings
-from unitwork._unit.unit_of_work import face_of
+from unitwork._unit.unit_of_work import facade_of
 from unitwork.outcome import Verdict
 
 
@@ -65,8 +65,8 @@ ACTIONS: dict[str, Callable[[World], object]] = {
     "hook": lambda w: w.hook(before=False),
     "before_commit": lambda w: w.hook(before=True),
     "swallow": lambda w: w.unit.lose(LookupError("swallowed")),
-    "rollback_only": lambda w: w.unit.is_open and face_of(w.unit).rollback_only(),
-    "commit_anyway": lambda w: w.unit.is_open and face_of(w.unit).commit_anyway(),
+    "rollback_only": lambda w: w.unit.is_open and facade_of(w.unit).rollback_only(),
+    "commit_anyway": lambda w: w.unit.is_open and facade_of(w.unit).commit_anyway(),
     "start": lambda w: start(w, COMMIT),
     "start an error": lambda w: start(w, ROLL_BACK, error=True),
     "start an error, commit": lambda w: start(w, COMMIT, error=True),

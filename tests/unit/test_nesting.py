@@ -299,7 +299,7 @@ async def test_a_block_that_is_refused_is_not_the_unit_from_then_on(
     async with pool_of(flavour, 1) as one, one.block() as session:
         await one.do(session, add_item)
         unit = current_unit()
-        with pytest.raises(UsageError, match="lets in one unit at a time"):
+        with pytest.raises(UsageError, match="admits one unit at a time"):
             await one.block(nested="own").__aenter__()
         assert current_unit() is unit
         assert one.db.current is session

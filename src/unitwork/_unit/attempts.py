@@ -1,4 +1,4 @@
-"""Which attempt at its work a unit is, and why there must not be another one."""
+"""The number of an attempt at a unit's work, and what forbids another attempt."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class Attempt:
         self.not_repeatable_because: str | None = None
 
     def forbid_another(self, reason: str) -> None:
-        """Something was done that must not be done twice. Keeps the first *reason*."""
+        """Forbid another attempt, and record why; the first *reason* stays."""
         if self.not_repeatable_because is None:
             self.not_repeatable_because = reason

@@ -1,4 +1,4 @@
-"""Options that are asked for inside a unit, and whether that is in time."""
+"""Options that are set inside a unit: refused once its transaction has begun."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from ..errors import UsageError
 from ..options import NO_OPTIONS, TransactionOptions
 from .unit import Unit
 
-__all__ = ["ask_for", "check_in_time", "join"]
+__all__ = ["add_options", "check_in_time", "join"]
 
 _DEFAULTS = TransactionCharacteristics()
 
 
-def ask_for(unit: Unit, options: TransactionOptions) -> None:
-    """Apply *options* to all that *unit* is yet to begin."""
+def add_options(unit: Unit, options: TransactionOptions) -> None:
+    """Apply *options* to the transactions that *unit* has yet to begin."""
     unit.check_open()
     before = unit.own_options
     unit.own_options = before | options
@@ -25,7 +25,7 @@ def ask_for(unit: Unit, options: TransactionOptions) -> None:
 
 
 def join(unit: Unit, options: TransactionOptions) -> None:
-    """Let a block inside *unit* ask for *options*, unless they contradict its own."""
+    """Add the *options* of a block inside *unit*, unless they contradict its own."""
     if options is NO_OPTIONS:
         return
     ours, theirs = unit.options.characteristics, options.characteristics
@@ -33,11 +33,11 @@ def join(unit: Unit, options: TransactionOptions) -> None:
         given = getattr(options, key, None)
         if given is not None and getattr(unit.options, key) not in (None, given):
             raise UsageError(
-                f"this block asks for {key}={theirs_is!r}, and the unit around it, "
-                f"in whose transaction it is, for {key}={getattr(ours, key)!r}; "
-                'say the same, or open a block of its own: nested="own"'
+                f"this block sets {key}={theirs_is!r}, and the enclosing unit, whose "
+                f"transaction it joins, {key}={getattr(ours, key)!r}; give the same, "
+                'or open a transaction of its own: nested="own"'
             )
-    ask_for(unit, options)
+    add_options(unit, options)
 
 
 def check_in_time(unit: Unit) -> None:
@@ -62,5 +62,5 @@ def _too_late(
     ]
     return (
         f"{', '.join(changed)} comes too late: the transaction in database {name!r} "
-        "has begun without it. Say so before the first statement, or of the unit around"
+        "has begun without it; set it before the first statement, or on the outer unit"
     )

@@ -37,7 +37,7 @@ _OWNER = UnitOwner()
 
 
 class _Block(Generic[S]):
-    """What both flavours know: the unit, and whether it is the block's own."""
+    """What both flavours share: the unit, and whether it is the block's own."""
 
     __slots__ = (
         "_attempt",
@@ -70,9 +70,11 @@ class _Block(Generic[S]):
         self._savepoint: Any = None
 
     def _open(self) -> S:
-        """Enter the unit around, or one of its own; give its session."""
+        """Join the enclosing unit, or open a new one; return its session."""
         if self._unit is not None:
-            raise UsageError("a transaction() block can't be entered twice; call again")
+            raise UsageError(
+                "a transaction() block can't be entered twice; call transaction() again"
+            )
         around = self._around() if self._nested != "own" else None
         if around is None:
             self._unit = unit = Unit(
@@ -98,8 +100,8 @@ class _Block(Generic[S]):
             return None
         return unit if unit.is_open else None
 
-    def may_follow(self, error: Exception, tries: Tries) -> bool:
-        """Whether another block may try what this one, which is over, has not done."""
+    def allows_retry(self, error: Exception, tries: Tries) -> bool:
+        """Whether the work of this block, which has ended, may be tried again."""
         unit = self._unit
         if unit is None or not unit.may_be_retried:
             tries.note(error)
@@ -111,28 +113,28 @@ class _Block(Generic[S]):
         return False
 
     def _end(self, unit: Unit, error: BaseException | None) -> Plan[None]:
-        """End the unit of its own; name the cause if the pool had nothing for it."""
+        """End the block's own unit; explain the timeout of a second connection."""
         try:
             yield from end_block(unit, error)
-        except _POOL_TIMEOUTS as failure:  # a flush had to connect
+        except _POOL_TIMEOUTS as failure:  # the flush connected first
             self._check_room(unit, failure)
             raise
         if isinstance(error, _POOL_TIMEOUTS):
             self._check_room(unit, error)
 
     def _check_room(self, unit: Unit, error: Exception) -> None:
-        """Raise `PoolTimeoutError` if it was a second connection that was not there."""
+        """Raise `PoolTimeoutError` if no second connection became free."""
         if self._session is None or not self._session.awaiting_connection:
             return
         around = sessions_around(unit, self._database)
         if any(session.holds_connection for _, session in around):
             raise PoolTimeoutError(
                 "this block needs a second connection of database "
-                f"{self._database.name!r} while the unit around it holds one, and all "
-                f"{self._database.pool_status().size} of the pool are in use. Let the "
-                "pool have at least one more than the units that run at once "
-                '(pool_size), use transaction(nested="join") or nested="savepoint", '
-                "or open the block after the unit around it"
+                f"{self._database.name!r} while the enclosing unit holds one, and all "
+                f"{self._database.pool_status().size} of the pool are in use. Make the "
+                "pool larger than the number of units that run at once (pool_size), "
+                'use transaction(nested="join") or nested="savepoint", or open the '
+                "block after the enclosing unit"
             ) from error
 
     def _leave(self) -> None:

@@ -1,4 +1,4 @@
-"""Which unit of work is current: the one around the caller, or that of a request."""
+"""The current unit of work: the innermost one around the caller, or a request's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 from .._session.database_core import DatabaseCore
 from ..errors import MissingSessionError, UsageError
 from .unit import Unit
-from .unit_of_work import UnitOfWork, face_of
+from .unit_of_work import UnitOfWork, facade_of
 
 __all__ = [
     "UnitProvider",
@@ -22,13 +22,13 @@ __all__ = [
 
 
 class UnitProvider(Protocol):
-    """A unit, or a connection that makes its unit when it is asked for it."""
+    """A unit, or a connection that makes its unit on first use."""
 
     def open_unit(self) -> Unit: ...
 
 
 current: ContextVar[UnitProvider | None] = ContextVar("unitwork", default=None)
-"""Set before the application is called, and never read back from what it set."""
+"""Set before the application is called; what the application sets is not read."""
 
 
 def innermost() -> Unit | None:
@@ -53,11 +53,11 @@ def current_unit() -> UnitOfWork:
             "application, or open one: `async with db.transaction() as session:`"
         )
     unit.check_open()
-    return face_of(unit)
+    return facade_of(unit)
 
 
 def unit_of(database: DatabaseCore) -> Unit:
-    """The innermost unit around the caller that has to do with *database*."""
+    """The innermost unit around the caller that covers *database*."""
     unit = _covering(innermost(), database)
     if unit is None:
         raise MissingSessionError(
@@ -85,7 +85,7 @@ def unit_of_request(database: DatabaseCore, request: object = None) -> Unit:
 
 
 def _covering(unit: Unit | None, database: DatabaseCore) -> Unit | None:
-    """The innermost of *unit* and those around it that has to do with *database*."""
+    """The innermost of *unit* and those around it that covers *database*."""
     while unit is not None and not unit.covers(database):
         unit = unit.parent
     return unit

@@ -1,4 +1,4 @@
-"""What `Database` and `AsyncDatabase` share, as far as users see it."""
+"""The members that `Database` and `AsyncDatabase` share."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ M = TypeVar("M", bound=Callable[..., object])
 
 
 class DatabaseBase:
-    """What has no flavour."""
+    """The members that are neither sync nor async."""
 
-    _core: DatabaseCore
+    def __init__(self, core: DatabaseCore) -> None:
+        self._core = core
 
     @property
     def name(self) -> str:
-        """The name by which messages and `request.state` know this database."""
+        """The name of this database, in messages and on `request.state`."""
         return self._core.name
 
     @property
@@ -43,7 +44,7 @@ class DatabaseBase:
         return self._core.settings
 
     def pool_status(self) -> PoolStatus:
-        """Look at the connections: how many are in use, idle, waited for. No I/O."""
+        """Return how many connections are in use, idle and waited for. No I/O."""
         return self._core.pool_status()
 
     def __repr__(self) -> str:
@@ -51,7 +52,7 @@ class DatabaseBase:
 
 
 def core_of(database: DatabaseBase) -> DatabaseCore:
-    return database._core
+    return database._core  # pyright: ignore[reportPrivateUsage]  # of this module
 
 
 def injectable(method: M) -> M:
@@ -76,7 +77,7 @@ def options_given(
 
 
 def tries_for(attempts: int, policy: RetryPolicy | None) -> Tries:
-    """Count the attempts: one, inside a unit that is itself run again."""
+    """Count the attempts: only one inside a unit that is itself retried."""
     around = innermost()
     if around is not None and around.is_in_a_retry:
         attempts = 1
@@ -84,7 +85,7 @@ def tries_for(attempts: int, policy: RetryPolicy | None) -> Tries:
 
 
 def awaitable(result: Awaitable[T], work: object) -> Awaitable[T]:
-    """Give what *work* of `AsyncDatabase.run()` has given, if it can be awaited."""
+    """Return the *result* of *work*, of `AsyncDatabase.run()`, if it is awaitable."""
     if not inspect.isawaitable(result):
         raise UsageError(
             f"{work!r} is no coroutine function, and AsyncDatabase.run() awaits it; "
@@ -94,7 +95,7 @@ def awaitable(result: Awaitable[T], work: object) -> Awaitable[T]:
 
 
 def finished(result: T, work: object) -> T:
-    """Give what *work* of `Database.run()` has given, if it is not yet to be done."""
+    """Return the *result* of *work*, of `Database.run()`, unless it is awaitable."""
     if not inspect.isawaitable(result):
         return result
     if inspect.iscoroutine(result):

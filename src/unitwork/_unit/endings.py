@@ -1,6 +1,6 @@
 """How each kind of unit ends: a block, a message, a response, a shutdown.
 
-Each is a plan. Whoever ends a unit takes its turn: there is one ending at a time.
+Each is a plan. A unit has one ending at a time: later ones wait for their turn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .._commit.finish import finish
 from .._concurrency.shield import uninterrupted
 from .._execution.async_runner import arun
 from .._execution.plan import Plan, Wait
-from .._session.unit_session import CommitState
+from .._session.state import CommitState
 from ..errors import UnexpectedRollbackError
 from ..outcome import CommitWhen, Ending, Verdict, judge
 from .context import current
@@ -56,7 +56,7 @@ def run_ending(unit: Unit, plan: Plan[T]) -> Coroutine[Any, Any, T]:
 
 
 def _is_interruptible(unit: Unit) -> bool:
-    """Whether a cancellation may reach what is done now: COMMIT is not sent yet."""
+    """Whether a cancellation may interrupt the ending: COMMIT is not sent yet."""
     if unit.state is not UnitState.ENDING:
         return False
     return all(session.is_async for session in unit.sessions)
@@ -69,7 +69,7 @@ def end(
     keep_streams_open: bool = False,
     error_response: bool = False,
 ) -> Plan[None]:
-    """Wait for the turn, *decide*, commit or roll back.
+    """Wait for the turn, *decide*, then commit or roll back.
 
     The unit is open again afterwards, but its sessions refuse work: the caller reopens
     them or closes it. Does nothing to a unit that was closed meanwhile. Raises what
@@ -121,7 +121,7 @@ def raised(error: BaseException) -> str:
 
 
 def end_block(unit: Unit, error: BaseException | None) -> Plan[None]:
-    """End the unit of a block, for good."""
+    """End the unit of a block, and close it."""
     reason = "the block ended" if error is None else raised(error)
     note_commits(unit, error)
     yield from end_for_good(unit, lambda: Verdict(error is None, reason))
@@ -138,7 +138,7 @@ def end_for_good(
 
 
 def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
-    """End what one WebSocket message has begun; the next one starts afresh."""
+    """End what one WebSocket message has begun; reset the unit for the next one."""
 
     def decide_anew() -> Verdict:
         unit.outcome, unit.reason = None, ""
@@ -153,7 +153,7 @@ def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
 def end_before_body(
     unit: Unit, verdict: Verdict, *, error_response: bool
 ) -> Plan[None]:
-    """End all but streams before the response starts; its body may begin anew."""
+    """End all but streams before the response starts; its body may begin again."""
     yield from end(
         unit, lambda: verdict, keep_streams_open=True, error_response=error_response
     )
@@ -166,12 +166,12 @@ def roll_back(unit: Unit, reason: str) -> Plan[None]:
 
 
 def abandon(unit: Unit, reason: str) -> Plan[None]:
-    """Roll back what is open, and close: nothing will come of this unit any more."""
+    """Roll back what is open, and close the unit."""
     yield from end_for_good(unit, lambda: Verdict(False, reason))
 
 
 async def close(unit: Unit, reason: str) -> None:
-    """Refuse more work at once, roll back what is open, if anything is, and close."""
+    """Refuse more work at once, roll back what is open, and close the unit."""
     if unit.state is UnitState.OPEN:
         if not unit.needs_ending:
             unit.close()
@@ -185,8 +185,8 @@ async def close(unit: Unit, reason: str) -> None:
 def shut_down(unit: Unit) -> Plan[None]:
     """Roll back what is open, and refuse more: the application shuts down.
 
-    An ending that is under way gets some time; then its connections are broken off,
-    and it settles what became of it by itself.
+    An ending that is under way gets `end_timeout`; then its connections are aborted,
+    and it determines its outcome by itself.
     """
     until = time.monotonic() + _patience(unit)
     while not unit.begin_ending():
@@ -207,7 +207,7 @@ def shut_down(unit: Unit) -> Plan[None]:
 
 
 def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdict:
-    """Decide: what the unit itself asked for comes before the policy."""
+    """Decide: the intent of the unit comes before the policy."""
     if unit.rollback_requested is not None:
         return Verdict(False, unit.rollback_requested)
     if unit.intent is Intent.COMMIT_ANYWAY:
@@ -216,7 +216,7 @@ def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdi
 
 
 def note_commits(unit: Unit, error: BaseException | None) -> None:
-    """Forbid a retry if something is, or may be, stored before the unit commits.
+    """Forbid a retry if something is, or may be, stored already.
 
     *error* may be that of the application's own `session.commit()`.
     """
@@ -227,6 +227,6 @@ def note_commits(unit: Unit, error: BaseException | None) -> None:
             and error is not None
             and classify(error, phase=Phase.COMMIT).unknown
         ):
-            unit.forbid_retry("what became of session.commit() is not known")
+            unit.forbid_retry("the outcome of session.commit() is unknown")
         if session.has_autocommitted:
-            unit.forbid_retry("each statement has committed itself")
+            unit.forbid_retry("each statement was committed at once")

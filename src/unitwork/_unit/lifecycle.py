@@ -51,14 +51,14 @@ class Lifecycle:
         self.intent = Intent.UNDECIDED
         self.intent_reason = ""
         self.failure: BaseException | None = None
-        """The error that has cost the work: with `Intent.LOST`."""
+        """The error that lost the work, with `Intent.LOST`."""
         self.cut_off_by: UnexpectedRollbackError | DeadlineExceededError | None = None
         """Why all further work is refused: the deadline, or the shutdown."""
         self.rollback_requested: str | None = None
-        """The reason that the application has given for a rollback."""
+        """The reason that the application gave for a rollback."""
         self.rollback_was_requested = False
         self.verdict: Verdict | None = None
-        """What was decided of the ending that is under way."""
+        """The decision of the ending that is under way."""
         self.outcome: Outcome | None = None
         self.reason = ""
         self.committed_by_user = False
@@ -70,7 +70,7 @@ class Lifecycle:
 
     @property
     def is_ending(self) -> bool:
-        """Whether its end is under way: only what began it moves it on."""
+        """Whether an ending is under way: only that ending moves the state."""
         return self.state not in (UnitState.OPEN, UnitState.CLOSED)
 
     def check_open(self) -> None:
@@ -94,7 +94,7 @@ class Lifecycle:
         self.state = state
 
     def begin_ending(self) -> bool:
-        """Become the only one to end it; `False` if another is ending it, or has."""
+        """Take the turn to end it; `False` if another ending has it, or it is over."""
         with _moving:
             if self.state is not UnitState.OPEN:
                 return False
@@ -102,7 +102,7 @@ class Lifecycle:
         return True
 
     def begin_commit(self) -> bool:
-        """COMMIT is about to be sent, unless the unit has to be rolled back by now."""
+        """Move to COMMITTING before COMMIT is sent; `False` if it must roll back."""
         if self.state is UnitState.COMMITTING:
             return True  # of several sessions the first has moved it
         with _moving:
@@ -112,7 +112,7 @@ class Lifecycle:
         return True
 
     def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
-        """Let it be rolled back, whatever else is wanted, unless it is too late."""
+        """Force a rollback; return `False` if it is too late for that."""
         with _moving:
             if self.state not in (UnitState.OPEN, UnitState.ENDING):
                 return False
@@ -121,7 +121,7 @@ class Lifecycle:
         return True
 
     def next_turn(self) -> Future[None]:
-        """What has its result once the ending that is under way is over."""
+        """Return a future that completes when the ending that is under way is over."""
         turn: Future[None] = Future()
         with _moving:
             if self.state in (UnitState.OPEN, UnitState.CLOSED):
@@ -132,7 +132,7 @@ class Lifecycle:
         return turn
 
     def end_turn(self, state: UnitState) -> bool:
-        """The ending is over; say `False` if the unit was closed before."""
+        """Finish the ending; return `False` if the unit was closed before."""
         with _moving:
             if self.state is UnitState.CLOSED:
                 return False
@@ -150,24 +150,24 @@ class Lifecycle:
         return self.intent >= Intent.ROLLBACK_ONLY
 
     def raise_intent(self, intent: Intent, reason: str) -> bool:
-        """Raise it to *intent*; say whether it was below that."""
+        """Raise it to *intent*; return whether it was lower."""
         if intent <= self.intent:
             return False
         self.intent, self.intent_reason = intent, reason
         return True
 
     def request_rollback(self, reason: str) -> None:
-        """The application wants a rollback: it is not to be surprised by one."""
+        """Record that the application wants a rollback: it is not unexpected then."""
         self.rollback_requested = reason
         self.raise_intent(Intent.ROLLBACK_ONLY, reason)
 
     def lose(self, error: BaseException) -> None:
-        """*error* has cost the work, and is not raised any further than here."""
+        """Record that *error*, which is not raised any further, lost the work."""
         if self.raise_intent(Intent.LOST, "an error was swallowed"):
             self.failure = error
 
     def forget_intent(self) -> None:
-        """Let another round of the unit decide for itself."""
+        """Reset the intent, before the next message."""
         self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
         self.rollback_requested = None
 
@@ -184,7 +184,7 @@ class Lifecycle:
     # Outcome
 
     def record(self, outcome: Outcome, error: BaseException | None) -> None:
-        """Record the outcome once: what a response has reported can't be changed."""
+        """Record the outcome once: the response has already reported it."""
         if self.outcome not in (None, Outcome.EMPTY):
             return
         if outcome is Outcome.EMPTY and error is None:
@@ -200,7 +200,7 @@ class Lifecycle:
             self.reason = self.rollback_requested or self.intent_reason
 
     def record_without_ending(self) -> None:
-        """Nothing was open; the application may have committed it."""
+        """Record that nothing was open: empty, or committed by the application."""
         by_user = self.committed_by_user
         self.outcome = Outcome.COMMITTED if by_user else Outcome.EMPTY
         self.reason = _BY_USER if by_user else _NOT_BEGUN

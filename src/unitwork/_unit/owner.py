@@ -1,4 +1,4 @@
-"""What a unit needs of whatever opened it."""
+"""The interface of a unit to the request, WebSocket or block that opened it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["UnitOwner"]
 
 
 class UnitOwner:
-    """Whatever opened a unit, and ends it. As it is, for a `transaction()` block."""
+    """Opens and ends a unit. This base class is the owner of a block's unit."""
 
     __slots__ = ()
 
     def options_of(self, unit: Unit) -> TransactionOptions:
-        """The unit's own options, together with those that apply from further out."""
+        """The unit's own options, merged over those of its route and application."""
         return unit.own_options
 
     def may_write(self, options: TransactionOptions) -> bool:
@@ -30,7 +30,7 @@ class UnitOwner:
         return True
 
     def session_requested(self, unit: Unit) -> None:
-        """A session of *unit* is asked for."""
+        """Called when a session of *unit* is requested."""
 
     def retry_forbidden(self) -> None:
-        """Something was done that must not be done twice."""
+        """Called when the unit must not be retried any more."""

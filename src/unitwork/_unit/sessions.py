@@ -9,13 +9,14 @@ from typing import Protocol
 from .._engine.create import capacity
 from .._session.database_core import DatabaseCore
 from .._session.owner import SessionOwner
-from .._session.unit_session import Access, UnitSession
+from .._session.state import Access
+from .._session.unit_session import UnitSession
 from ..errors import UsageError
 
 __all__ = ["Sessions", "check_not_blocked", "sessions_around"]
 
 _opening = RLock()
-"""Reentrant: a database may call the application to learn its engine."""
+"""Reentrant: a database may call the application to get its engine."""
 
 
 class Sessions:
@@ -36,7 +37,7 @@ class Sessions:
     def find(self, database: DatabaseCore) -> UnitSession | None:
         return self._by_database.get(database)
 
-    def open(self, database: DatabaseCore, owner: SessionOwner) -> UnitSession:
+    def open(self, database: DatabaseCore, owner: SessionOwner[UnitSession]) -> UnitSession:
         with _opening:  # two threads of one unit need one session
             session = self._by_database.get(database)
             if session is None:
@@ -59,7 +60,7 @@ class Sessions:
     def to_end(
         self, order: Sequence[DatabaseCore], *, streaming: bool
     ) -> list[UnitSession]:
-        """Those in a transaction, in *order*; the ones that are *streaming*, or not."""
+        """Those in a transaction, in *order*; with or without *streaming* ones."""
         by_database = self._by_database
         if len(by_database) > 1:
             by_database = {
@@ -83,18 +84,18 @@ class Sessions:
 
     def release_unused_permits(self) -> None:
         for session in self._by_database.values():
-            session.release_unused_permits()
+            session.release_unused_permit()
 
     def abort_connections(self) -> None:
         for session in self.snapshot():
             session.abort_connections()
 
     def snapshot(self) -> list[UnitSession]:
-        """Those that there are now: another thread may add one meanwhile."""
+        """A copy of the list: another thread may add a session meanwhile."""
         return list(self._by_database.values())
 
-    def close(self, owner: SessionOwner) -> None:
-        """Close all for good, and let go of them."""
+    def close(self, owner: SessionOwner[UnitSession]) -> None:
+        """Close all sessions, and drop them."""
         closing, self._by_database = self._by_database, {}
         for database, session in closing.items():
             session.close()
@@ -102,7 +103,7 @@ class Sessions:
 
 
 class _Nested(Protocol):
-    """A unit, as far as it matters which other units it is inside of."""
+    """What a unit is to the units that it encloses."""
 
     sessions: Sessions
 
@@ -119,7 +120,7 @@ class _Nested(Protocol):
 def sessions_around(
     unit: _Nested, database: DatabaseCore
 ) -> Iterator[tuple[_Nested, UnitSession]]:
-    """The units around *unit* that have a session of *database*, and that session."""
+    """Yield the enclosing units with a session of *database*, and that session."""
     outer = unit.parent
     while outer is not None and outer.is_open:
         session = outer.sessions.find(database)
@@ -129,13 +130,13 @@ def sessions_around(
 
 
 def check_not_blocked(unit: _Nested, database: DatabaseCore) -> None:
-    """Raise `UsageError` if *unit* could only wait for one around it, for ever."""
+    """Raise `UsageError` if *unit* would wait for an enclosing one for ever."""
     for outer, session in sessions_around(unit, database):
         if _is_blocked(unit, outer, session, database):
             raise UsageError(
-                f"database {database.name!r} lets in one unit at a time, and the one "
-                "around this block is inside: this block would wait for it for ever. "
-                'Use `transaction(nested="join")` or `nested="savepoint"`'
+                f"database {database.name!r} admits one unit at a time, and the "
+                "enclosing unit is it: this block would wait for it for ever. Use "
+                '`transaction(nested="join")` or `nested="savepoint"`'
             )
 
 
@@ -148,7 +149,7 @@ def _is_blocked(
     factory = database.factory
     connected = session.in_transaction and bool(session.connections)
     if capacity(factory.engine) == 1:
-        return connected or bool(session.permits)
+        return connected or session.holds_permit
     wrote = any(state.wrote for state in session.connection_states)
     both_write = (outer.may_write or wrote) and unit.may_write
     return factory.takes_write_lock and connected and both_write

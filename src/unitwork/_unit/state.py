@@ -8,25 +8,25 @@ __all__ = ["IllegalMove", "Intent", "UnitState", "check_move"]
 
 
 class IllegalMove(RuntimeError):
-    """A defect of unitwork: a state was to follow another that it can't follow."""
+    """A defect of unitwork: a state can't follow the current one."""
 
 
 class UnitState(Enum):
-    """Where a unit is in its life.
+    """The state of a unit of work.
 
     ```text
     OPEN ──> ENDING ──> COMMITTING ──> SETTLED ──> CLOSED
      │ ^        │           │           ^   │
      │ │        v           v           │   │
-     │ │     ROLLING_BACK <─┘ ──────────┘   │
+     │ │        └─> ROLLING_BACK ───────┘   │
      │ └────────────────────────────────────┘ for a response's body, the next message
-     └──> ROLLING_BACK, or CLOSED where nothing is open
+     └──> CLOSED where nothing is open
     ```
     """
 
     OPEN = "open"
     ENDING = "ending"
-    """Flushes and `before_commit` hooks: the sessions work, cancelling rolls back."""
+    """Flushes and `before_commit` hooks: sessions work, a cancellation rolls back."""
     COMMITTING = "committing"
     """COMMIT has been sent: nothing interrupts it."""
     ROLLING_BACK = "rolling back"
@@ -36,13 +36,13 @@ class UnitState(Enum):
 
 
 class Intent(IntEnum):
-    """What is to become of a unit, as far as its own code has said so. Only rises."""
+    """What the code of a unit has decided about its end. It only rises."""
 
     UNDECIDED = 0
     COMMIT_ANYWAY = 1
     ROLLBACK_ONLY = 2
     LOST = 3
-    """An error has cost the work, and was not raised any further."""
+    """An error lost the work, and was not raised any further."""
 
 
 _NEXT = {

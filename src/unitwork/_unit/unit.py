@@ -25,8 +25,6 @@ from .state import UnitState
 if TYPE_CHECKING:
     from weakref import ReferenceType
 
-    from .unit_of_work import UnitOfWork
-
 __all__ = ["Unit"]
 
 _DEFAULTS = TransactionCharacteristics()
@@ -37,16 +35,16 @@ _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)
 class Unit(Lifecycle):
     """The sessions, hooks and decision of one piece of work.
 
-    Belongs to its *owner*, a request, a WebSocket or a block, and has to do with
-    *databases*, by the names under which they are known there. Used by the tasks and
-    threads of its owner, one at a time.
+    Belongs to its *owner*, a request, a WebSocket or a block, and covers *databases*,
+    by the names that its owner gives them. Used by the tasks and threads of its owner,
+    one at a time.
     """
 
     __slots__ = (
         "__weakref__",
         "attempt",
         "databases",
-        "face",
+        "facade",
         "hooks",
         "is_sync",
         "keeps_streams_open",
@@ -80,15 +78,15 @@ class Unit(Lifecycle):
         self.hooks: Hooks | None = None
         self.keeps_streams_open = False
         """Whether this ending leaves a session that is streaming alone."""
-        self.face: ReferenceType[UnitOfWork] | None = None
+        self.facade: ReferenceType[object] | None = None
 
-    # Those around it
+    # Enclosing units
 
     def open_unit(self) -> Unit:
         return self
 
     def outwards(self) -> Iterator[Unit]:
-        """Yield this unit and those around it."""
+        """Yield this unit and those that enclose it."""
         unit: Unit | None = self
         while unit is not None:
             yield unit
@@ -100,7 +98,7 @@ class Unit(Lifecycle):
     # Sessions
 
     def session_of(self, database: DatabaseCore) -> UnitSession:
-        """The session of *database*, made when it is first asked for."""
+        """The session of *database*, made on first use."""
         self.check_open()
         self.owner.session_requested(self)
         session = self.sessions.find(database)
@@ -112,7 +110,7 @@ class Unit(Lifecycle):
 
     @property
     def needs_ending(self) -> bool:
-        """Whether to end it means more than to close its sessions."""
+        """Whether an ending does more than close the sessions."""
         return (
             self.sessions.in_transaction
             or bool(self.hooks)
@@ -127,7 +125,7 @@ class Unit(Lifecycle):
 
     @property
     def options(self) -> TransactionOptions:
-        """All options that apply: its own, its route's, its application's."""
+        """The options in force: its own, its route's, its application's."""
         return self.owner.options_of(self)
 
     @property
@@ -136,7 +134,7 @@ class Unit(Lifecycle):
 
     @property
     def may_be_retried(self) -> bool:
-        """Whether a failure that a retry can mend would lead to one."""
+        """Whether a retryable failure would lead to a retry."""
         limit = self.options.attempts or 1
         return self.attempt.number < limit and self.is_repeatable
 
@@ -149,7 +147,7 @@ class Unit(Lifecycle):
 
     @property
     def is_in_a_retry(self) -> bool:
-        """Whether it, or a unit around it, has attempts: what is inside has none."""
+        """Whether it, or an enclosing unit, is retried: nested work alone is not."""
         for unit in self.outwards():
             several = (unit.options.attempts or 1) > 1
             if several and unit.is_open and unit.is_repeatable:
@@ -157,22 +155,22 @@ class Unit(Lifecycle):
         return False
 
     def forbid_retry(self, reason: str, *, itself: bool = True) -> None:
-        """Run neither the work of the units around it again, nor *itself*."""
+        """Forbid to retry the enclosing units, and *itself*."""
         for unit in self.outwards():
-            # What a hook of its rollback does is no part of a unit.
+            # What its on_rollback hooks do is no part of an enclosing unit.
             if (unit is self and itself) or (unit is not self and unit.is_at_work):
                 unit.attempt.forbid_another(reason)
                 unit.owner.retry_forbidden()
 
     @property
     def is_at_work(self) -> bool:
-        """Whether what is done in it is a part of it: its outcome is not known yet."""
+        """Whether work done now is a part of it: its outcome is not known yet."""
         return self.state in (UnitState.OPEN, UnitState.ENDING, UnitState.COMMITTING)
 
     # State
 
     def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
-        """Let it be rolled back, and refuse more work; `False` if it is too late."""
+        """Force a rollback, and refuse more work; `False` if it is too late."""
         if not super().cut_off(error):
             return False
         if self.state is UnitState.OPEN:  # else the ending may still flush
@@ -202,18 +200,18 @@ class Unit(Lifecycle):
             self.forbid_retry(reason, itself=False)
 
     def reopen_sessions(self) -> None:
-        """Go on after an ending: with the body of a response, or the next message."""
+        """Let the sessions work again: in a response's body, for the next message."""
         if self.is_open and self.cut_off_by is None:
             self.sessions.reopen()
 
     def start_afresh(self) -> None:
-        """Go on with another message, which decides for itself."""
+        """Reset the intent and reopen the sessions, for the next message."""
         if self.cut_off_by is None:
             self.forget_intent()
         self.reopen_sessions()
 
     def close(self) -> None:
-        """Close the sessions for good, and let go of everything.
+        """Close the sessions, and drop every reference.
 
         An asyncio transport keeps the context in which it was created, and with it this
         unit, for as long as the pooled connection lives.
@@ -229,7 +227,7 @@ class Unit(Lifecycle):
 
     @property
     def _hooks_wait(self) -> bool:
-        """Whether hooks are called later, when what is streaming ends as well."""
+        """Whether hooks are called later, at the end of a streaming transaction."""
         if not self.keeps_streams_open:
             return False
         return any(s.in_transaction and s.is_streaming for s in self.sessions)
@@ -237,7 +235,7 @@ class Unit(Lifecycle):
     def hooks_to_call(self) -> Hooks | None:
         return None if self.hooks and self._hooks_wait else self.hooks
 
-    # What its sessions ask and report: see `SessionOwner`
+    # `SessionOwner`, for its sessions
 
     def characteristics(
         self, session: UnitSession
@@ -272,7 +270,7 @@ class Unit(Lifecycle):
             self.hooks.outcome_known(Outcome.COMMITTED)
 
     def user_commit_failed(self) -> None:
-        self.forbid_retry("after a session.commit() that failed it went on")
+        self.forbid_retry("work went on after a session.commit() that failed")
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         if self.hooks is not None:

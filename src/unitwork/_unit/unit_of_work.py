@@ -1,4 +1,4 @@
-"""`UnitOfWork`: what an application can do with its unit."""
+"""`UnitOfWork`: the public interface of a unit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..outcome import Outcome
 from .state import Intent
 from .unit import Unit
 
-__all__ = ["UnitOfWork", "face_of"]
+__all__ = ["UnitOfWork", "facade_of"]
 
 P = ParamSpec("P")
 
@@ -22,9 +22,10 @@ P = ParamSpec("P")
 class UnitOfWork:
     """The sessions, hooks and decision of one piece of work.
 
-    Made by the middleware for each request and by `transaction()` for each block, never
-    by hand: `current_unit()` gives it. Belongs to one request: its methods may be
-    called from the tasks and threads of that request, but not by two of them at once.
+    The middleware opens a unit for each request, and `transaction()` for each block.
+    `current_unit()` returns this object; an application does not construct it.
+    Belongs to one request or block: its methods may be called from the tasks and
+    threads of that, but not by two of them at once.
 
     .. versionadded:: 0.1
     """
@@ -36,17 +37,17 @@ class UnitOfWork:
 
     @property
     def attempt(self) -> int:
-        """Which attempt at its work this is: 1, and more if it is tried again."""
+        """The number of this attempt at the work: 1, and more after a retry."""
         return self._unit.attempt.number
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether it will not be tried again, whatever happens."""
+        """Whether it will not be retried, whatever happens."""
         return not self._unit.may_be_retried
 
     @property
     def outcome(self) -> Outcome | None:
-        """What became of the unit; `None` while it is under way."""
+        """The outcome of the unit; `None` while it is under way."""
         return self._unit.outcome
 
     @property
@@ -79,7 +80,7 @@ class UnitOfWork:
         Hooks run in the order given, after the connection has gone back to the pool. A
         hook that raises is logged; the commit stands and the others still run. Dropped
         if the unit, or the savepoint in which it was registered, is rolled back.
-        The unit's own sessions refuse: for more work open a `db.transaction()` block.
+        The unit's own sessions refuse work: open a `db.transaction()` block for that.
         Sync and async hooks: as in `before_commit`.
 
         .. versionadded:: 0.1
@@ -102,7 +103,7 @@ class UnitOfWork:
     ) -> None:
         """Call *hook* if it is unknown whether the unit was committed, or a part was.
 
-        The client learns of it, too: `CommitUnknownError`, or `PartialCommitError` if
+        The request fails as well: with `CommitUnknownError`, or `PartialCommitError` if
         one database has committed and another one has not. A hook that raises is
         logged.
 
@@ -111,7 +112,7 @@ class UnitOfWork:
         self._hooks_for(hook).on_unknown.append(self._hook(hook, *args, **kwargs))
 
     def rollback_only(self, reason: str = "rollback_only()") -> None:
-        """Keep the response, drop the work: the unit will be rolled back. Sticky.
+        """Keep the response, and roll the unit back. This can't be undone.
 
         .. versionadded:: 0.1
         """
@@ -119,7 +120,7 @@ class UnitOfWork:
         self._unit.request_rollback(reason)
 
     def commit_anyway(self) -> None:
-        """Commit although the response is an error: the failed log-in must be counted.
+        """Commit although the response is an error: to count failed log-ins, say.
 
         `rollback_only()` still wins, and so does a transaction that can't be committed.
 
@@ -129,9 +130,9 @@ class UnitOfWork:
         self._unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
 
     def side_effect_done(self, what: str = "side_effect_done()") -> None:
-        """Say that something was done that must not be done twice: a card is charged.
+        """Record *what* must not be done twice, such as charging a card.
 
-        From now on neither the request nor a `db.run()` around is tried again.
+        From now on neither the request nor an enclosing `db.run()` is retried.
 
         .. versionadded:: 0.1
         """
@@ -160,10 +161,10 @@ class UnitOfWork:
         return Hook(partial(hook, *args, **kwargs), within)
 
 
-def face_of(unit: Unit) -> UnitOfWork:
+def facade_of(unit: Unit) -> UnitOfWork:
     """The one `UnitOfWork` of *unit*, for as long as the application keeps it."""
-    face = unit.face() if unit.face is not None else None
-    if face is None:
-        face = UnitOfWork(unit)
-        unit.face = ref(face)
-    return face
+    facade = unit.facade() if unit.facade is not None else None
+    if not isinstance(facade, UnitOfWork):
+        facade = UnitOfWork(unit)
+        unit.facade = ref(facade)
+    return facade
