@@ -27,7 +27,7 @@ log = logging.getLogger("unitwork")
 
 
 class EndingUnit(Protocol):
-    """A unit whose end has begun, as far as `finish()` has to know it."""
+    """A unit whose end has begun, as `finish()` uses it."""
 
     @property
     def two_phase(self) -> TwoPhaseCommit | None: ...
@@ -43,21 +43,21 @@ class EndingUnit(Protocol):
     def hooks_to_call(self) -> Hooks | None: ...
 
     def begin_commit(self) -> bool:
-        """Say whether COMMIT may be sent; from then on it can't be interrupted."""
+        """Return whether COMMIT may be sent; from then on nothing interrupts it."""
         ...
 
     def roll_back(self) -> None:
-        """The unit will be rolled back: its sessions refuse work from now on."""
+        """Start to roll back: the sessions refuse work from now on."""
 
     def settle(self, outcome: Outcome, error: BaseException | None) -> None:
-        """The *outcome* is known; *error* is that which made COMMIT fail."""
+        """Record the *outcome*; *error* is what made COMMIT fail."""
 
 
 def finish(unit: EndingUnit, *, commit: bool) -> Plan[bool]:
     """Commit or roll back what *unit* has open, then call its hooks.
 
-    Says whether it was committed: a `before_commit` hook, or the flush of COMMIT, may
-    have asked for a rollback. Raises what COMMIT raises, after a rollback.
+    Returns whether it was committed: a `before_commit` hook, or the flush of COMMIT,
+    may have requested a rollback. Raises what COMMIT raises, after a rollback.
     Connections are back in the pool, and the unit is settled, before the first
     `on_commit` hook runs: one that opens a session of its own must find a connection.
     """
@@ -73,7 +73,7 @@ class _Finish:
         self._unit = unit
         self._pending: Sequence[UnitSession] = ()
         self._committed: list[UnitSession] = []
-        """Those that have been, while others have not."""
+        """The sessions that have been committed, while others have not."""
 
     def run(self, *, commit: bool) -> Plan[bool]:
         unit = self._unit
@@ -93,10 +93,10 @@ class _Finish:
         return committed
 
     def _outcome_of(self, error: BaseException) -> Outcome:
-        """The outcome of an ending that *error* has broken off.
+        """The outcome of an ending that *error* has interrupted.
 
-        `_commit_one()` has classified what COMMIT raised; only a cancellation, which it
-        can't ask about, is left to tell here.
+        `_commit_one()` has classified what COMMIT raised; only a cancellation, after
+        which it can't ask the database, is left to classify here.
         """
         if self._committed:
             return Outcome.PARTIAL
@@ -109,13 +109,13 @@ class _Finish:
     # COMMIT
 
     def _commit(self) -> Plan[bool]:
-        """Commit, unless the unit must be rolled back; say which of the two."""
+        """Commit unless the unit must be rolled back; return whether it did."""
         unit = self._unit
         while self._may_commit():
             yield from self._call_before_commit()
             if not self._may_commit():
                 break
-            # The hooks may have begun more.
+            # The hooks may have begun transactions.
             self._pending = pending = unit.sessions_to_end()
             if len(pending) == 1:
                 sent = yield from self._commit_one(pending[0])
@@ -143,7 +143,7 @@ class _Finish:
             yield Step(operations.flush, session)
         hooks = self._unit.hooks_to_call()
         if not self._may_commit() or (hooks is not None and hooks.before_commit):
-            return False  # said or registered by the flush
+            return False  # requested or registered by the flush
         if self._unit.two_phase is None:
             return (yield from self._commit_in_order(pending))
         alone, participants = yield from split(pending, self._unit.two_phase)
@@ -155,7 +155,7 @@ class _Finish:
                 return False
             yield from commit_together(participants, self._committed)
         for session in pending:
-            session.commit_settled()
+            session.commit_ended()
         return True
 
     def _commit_in_order(self, pending: Sequence[UnitSession]) -> Plan[bool]:
@@ -178,7 +178,7 @@ class _Finish:
         return True
 
     def _commit_one(self, session: UnitSession) -> Plan[bool]:
-        """Commit one session; if the answer to COMMIT is lost, ask the database."""
+        """Commit one session; if COMMIT is not acknowledged, ask the database."""
         limit = session.settings.commit_timeout
         try:
             sent: bool = yield Step(operations.commit, session, limit)
@@ -189,9 +189,9 @@ class _Finish:
             if committed is None:
                 raise CommitUnknownError(
                     "the connection was lost while COMMIT was under way: the work may "
-                    "be stored or not; look before trying again"
+                    "be stored or not; check that before trying again"
                 ) from error
-            session.commit_settled()
+            session.commit_ended()
             if not committed:
                 raise
             log.warning("COMMIT failed, but the database has committed", exc_info=error)
@@ -204,7 +204,7 @@ class _Finish:
     def _roll_back(
         self, outcome: Outcome | None = None, error: BaseException | None = None
     ) -> Plan[None]:
-        """Roll back what is open; without an *outcome* that tells it, too."""
+        """Roll back what is open; *outcome* is known, or follows from that."""
         unit = self._unit
         unit.roll_back()
         sessions = unit.sessions_to_end()
@@ -214,7 +214,7 @@ class _Finish:
                 yield from _roll_back(session)
         finally:
             for session in self._pending:
-                session.commit_settled()
+                session.commit_ended()
             unit.settle(outcome, error)
 
     # Hooks
@@ -239,7 +239,7 @@ def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
 
 
 def _ask_the_database(session: UnitSession) -> Plan[bool | None]:
-    """Ask what became of a COMMIT; `None` if that can't be found out in time."""
+    """Verify the outcome of COMMIT; `None` if that can't be done in time."""
     pending = session.verifications
     if not pending:
         return None
@@ -255,7 +255,7 @@ def _roll_back(session: UnitSession) -> Plan[None]:
         _warn(session, "a connection could not be rolled back", error)
         session.abort_connections()
         try:
-            yield rollback  # its connection is broken off; now for the session itself
+            yield rollback  # its connection is aborted; now for the session itself
         except Exception as again:
             _warn(session, "a session could not be closed", again)
 

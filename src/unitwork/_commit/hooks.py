@@ -1,4 +1,4 @@
-"""The hooks of a unit: in which order they are called, and which a savepoint drops."""
+"""The hooks of a unit: their order, and which of them a savepoint drops."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Hooks:
         self.on_rollback: deque[Hook] = deque()
         self.on_unknown: deque[Hook] = deque()
         self._due: deque[Hook] = deque()
-        """To be called when the unit ends, by an outcome that came before its end."""
+        """Hooks whose outcome is known already, to be called when the unit ends."""
 
     def __bool__(self) -> bool:
         return bool(
@@ -63,7 +63,7 @@ class Hooks:
             setattr(self, name, deque(h for h in queue if transaction not in h.within))
 
     def outcome_known(self, outcome: Outcome) -> None:
-        """Keep the hooks for *outcome*, to be called later whatever comes then."""
+        """Keep the hooks for *outcome*, to be called when the unit ends."""
         self._due.extend(self._waiting_for(outcome))
         for queue in (self.on_commit, self.on_rollback, self.on_unknown):
             queue.clear()
@@ -78,7 +78,7 @@ class Hooks:
             yield self.before_commit.popleft()
 
     def take(self, outcome: Outcome) -> Iterator[Hook]:
-        """Give the hooks to call after *outcome*, one by one till none is left."""
+        """Yield the hooks to call after *outcome*, also those registered meanwhile."""
         self.before_commit.clear()
         waiting = self._waiting_for(outcome)
         while self._due or waiting:

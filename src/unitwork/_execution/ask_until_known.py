@@ -1,4 +1,4 @@
-"""A question that a database in doubt may not be able to answer yet."""
+"""Repeats a question that a database may not be able to answer yet."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def ask_until_known(
     question: Callable[[float], bool | None],
     until: float | None = None,
 ) -> Plan[bool | None]:
-    """Ask again and again, with growing pauses; `None` if the time is over.
+    """Ask repeatedly, with growing pauses; return `None` once the time is over.
 
     *question* gets the seconds that it may take. The time is the `verify_timeout` of
-    the session's database, or shorter, *until* a moment of `time.monotonic()`.
+    the session's database, and ends at *until*, by `time.monotonic()`, at the latest.
     """
     limit = session.settings.verify_timeout
     end = time.monotonic() + limit

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 async def arun(plan: Plan[T]) -> T:
-    """Make each step of *plan* where it belongs, and await it."""
+    """Make each step of *plan* in its greenlet or thread, and await it."""
     result: Any = None
     error: BaseException | None = None
     while True:
@@ -78,10 +78,10 @@ async def _make_other(step: Call | Pause | Wait) -> Any:
 
 
 class _AbortAfter(Watchdog):
-    """Breaks the connections off, too, in the event loop; if in vain, cancels the task.
+    """Aborts connections in the event loop; if that does not help, cancels the task.
 
-    That is the last resort: a driver may take its time to ask the server to stop, and a
-    thread would not notice.
+    That is the last resort: a driver may take long to cancel a statement on the server,
+    and a thread would not notice.
     """
 
     __slots__ = ("_cancellation", "_loop", "_over", "_session", "_timer")
@@ -116,7 +116,7 @@ class _AbortAfter(Watchdog):
 
 
 def _in_place(call: Callable[..., Any], session: UnitSession) -> Awaitable[Any]:
-    """Call where the driver of the session needs to be called.
+    """Call in the context that the driver of the session needs.
 
     In a greenlet, as `AsyncSession.run_sync()` does, or in a thread of our own: the
     framework's threads may all be waiting for this connection.

@@ -1,4 +1,4 @@
-"""How long an ending waits for others that still use a session."""
+"""How long an ending waits for tasks or threads that still use a session."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..errors import UsageError
 
 __all__ = ["POLL_INTERVAL", "Patience"]
 
-POLL_INTERVAL = 0.005  # seconds between two looks at a session that is in use
+POLL_INTERVAL = 0.005  # seconds between two checks of a session that is in use
 
 
 class Patience:
-    """With other tasks or threads that still use a session which is to end."""
+    """Limits the wait for other tasks or threads that use a session."""
 
     __slots__ = ("_session", "_until")
 
@@ -22,7 +22,7 @@ class Patience:
         self._until = time.monotonic() + session.settings.end_timeout
 
     def check(self) -> None:
-        """Once it has run out, break off what the others are doing, and raise."""
+        """Once the time is over, abort the connections, and raise `UsageError`."""
         if time.monotonic() > self._until:
             self._session.abort_connections()
             raise UsageError(

@@ -1,7 +1,7 @@
 """A plan: an order of calls, written once for sync and async, as a generator of steps.
 
-It knows neither threads nor awaits. `sync_runner` makes each step where it stands,
-`async_runner` in the session's greenlet or in a worker thread.
+It knows neither threads nor awaits. `sync_runner` makes each step in the calling
+thread, `async_runner` in the session's greenlet or in a worker thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Step(NamedTuple):
     """One call with the SQLAlchemy session of *session*; of a hook, if that is `None`.
 
-    *limit*, in seconds, bounds the call: its connection is broken off then.
+    *limit*, in seconds, bounds the call: its connection is aborted then.
     """
 
     call: Callable[..., Any]
@@ -29,20 +29,20 @@ class Step(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call without a session that waits for a database: an engine says where."""
+    """One call without a session: in a greenlet if *is_async*, else in a thread."""
 
     call: Callable[[], Any]
     is_async: bool
 
 
 class Pause(NamedTuple):
-    """Some time in which nothing is done."""
+    """A pause of some seconds."""
 
     seconds: float
 
 
 class Wait(NamedTuple):
-    """Wait till *future* has its result; says `False` after *limit* seconds without."""
+    """Wait until *future* has its result; gives `False` after *limit* seconds."""
 
     future: Future[None]
     limit: float | None = None

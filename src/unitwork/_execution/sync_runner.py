@@ -65,7 +65,7 @@ def _make_step(step: Step) -> Any:
 
 
 class _AbortAfter(Watchdog):
-    """Breaks the connections of a session off when the time is over."""
+    """Aborts the connections of a session when the time is over."""
 
     __slots__ = ("_session",)
 

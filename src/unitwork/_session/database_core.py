@@ -1,4 +1,4 @@
-"""What `Database` and `AsyncDatabase` have in common: all but the awaits."""
+"""The core of `Database` and `AsyncDatabase`: everything that needs no await."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PoolStatus(NamedTuple):
     """The connections of a database at one moment.
 
     *size*: how many the pool may hold, overflow included, `None` without a limit;
-    *checked_out*: how many are in use; *idle*: how many lie in the pool;
+    *checked_out*: how many are in use; *idle*: how many are not;
     *waiting*: how many units wait at the admission gate of a sync database.
 
     .. versionadded:: 0.1
@@ -67,7 +67,7 @@ class DatabaseCore:
         self.is_async = is_async
         self.settings = settings or DatabaseSettings()
         self.override: Session | AsyncSession | None = None
-        """The session that a test gives to every unit."""
+        """The session that every unit gets during a test."""
         self.owns_engine = isinstance(given, str | URL)
         self.open_units: set[SessionOwner] = set()
         self._session_class = session_class
@@ -77,7 +77,7 @@ class DatabaseCore:
         self._given = given = self._opened(given, engine_options)
         is_maker = hasattr(given, "kw")
         self._late = callable(given) and not is_maker
-        self._steady = not self._late and not is_maker
+        self._is_fixed = not self._late and not is_maker
         # A sessionmaker may be given its engine later, by configure().
         if not self._late and not (is_maker and not engines_of(given)):
             self._adopt(given)
@@ -93,8 +93,8 @@ class DatabaseCore:
             )
         if engine_options:
             raise UsageError(
-                f"{', '.join(sorted(engine_options))}: options of the engine go with a "
-                "URL; an engine that is made already has its own"
+                f"{', '.join(sorted(engine_options))}: options of the engine need a "
+                "URL; an existing engine has its own"
             )
         return given
 
@@ -105,9 +105,9 @@ class DatabaseCore:
 
     @property
     def factory(self) -> SessionFactory:
-        """The factory in force; a callable is called each time for its engine."""
+        """The factory in force; a source that is a callable is called each time."""
         factory = self._factory
-        if self._steady and factory is not None:
+        if self._is_fixed and factory is not None:
             return factory
         given: Any = self._given
         if self._late:
@@ -175,13 +175,13 @@ class DatabaseCore:
         return self._on_idle is not None
 
     def session_closed(self, owner: SessionOwner) -> None:
-        """*owner* does not need its session any more."""
+        """Forget *owner*, whose session has been closed."""
         self.open_units.discard(owner)
         if self._on_idle is not None and not self.open_units:
             self._on_idle()
 
     async def drain(self) -> Sequence[SessionOwner]:
-        """Wait `drain_timeout` for the open units to end; give those that have not."""
+        """Wait `drain_timeout` for the open units to end; return those still open."""
         loop = asyncio.get_running_loop()
         empty = asyncio.Event()
         self._on_idle = lambda: loop.call_soon_threadsafe(empty.set)

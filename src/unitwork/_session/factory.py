@@ -28,8 +28,8 @@ __all__ = ["SessionFactory", "engines_of"]
 class SessionFactory:
     """Makes the sessions of one engine, or of one sessionmaker.
 
-    Lives as long as its database has that engine. *sets_begin*: whether the engine is
-    unitwork's, so that its BEGIN may depend on what a unit is going to do.
+    Lives as long as its database has that engine. *sets_begin*: whether unitwork made
+    the engine, and so chooses its BEGIN by what a unit may do.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class SessionFactory:
             and not reads_only(engine.url)
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        """That in which the last session was made."""
-        # A sessionmaker is read anew each time: configure() may have changed it.
+        """The event loop in which the last session was made."""
+        # A sessionmaker is read each time: configure() may have changed it.
         self._recipe = self._recipe_of(None) if maker is None else None
         self.binds = BindCache(defers_write_lock=self.takes_write_lock)
 

@@ -1,4 +1,4 @@
-"""The fence: what a session class needs so that its sessions know their unit.
+"""The fence: makes the sessions of a class refuse work after the end of their unit.
 
 It is written once, for the sync `Session`; an `AsyncSession` gets it through its
 `sync_session_class`.
@@ -34,20 +34,20 @@ class _Fenced(Session):
         return unit_session.bind(bind, begun=self._transaction is not None)
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
-        # SQLAlchemy would complain of a session that is being rolled back as well.
+        # SQLAlchemy would report a session that is being rolled back as well.
         if self._unit_session is not None:
             self._unit_session.check()
         super().flush(*args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
-        # Its objects have left it: SQLAlchemy would complain of them, not of the end.
+        # Its objects are detached: SQLAlchemy would report that, not the end.
         if self._unit_session is not None:
             self._unit_session.check()
         super().refresh(*args, **kwargs)
 
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         # Private to SQLAlchemy, the same in 2.0 and 2.1. Without it `add()` after the
-        # end would still be refused (`close_resets_only=False`), in other words.
+        # end would still be refused (`close_resets_only=False`), with another error.
         unit_session = self._unit_session
         if unit_session is not None and self._transaction is None:
             unit_session.check()
@@ -57,7 +57,7 @@ class _Fenced(Session):
 
 @cache
 def fenced(session_class: type[Session]) -> type[Session]:
-    """Derive from *session_class* the class of sessions that know their unit."""
+    """Derive from *session_class* the class of the sessions of units."""
     made: type[Session] = type(session_class.__name__, (_Fenced, session_class), {})
     event.listen(made, "after_begin", _after_begin)
     event.listen(made, "before_commit", _before_commit)
@@ -117,7 +117,7 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
     if transaction.nested:
         unit_session.savepoint_rolled_back()
     elif unit_session.commit is CommitState.SENT_BY_UNIT:
-        return  # the unit itself decides what becomes of its hooks
+        return  # the unit itself calls or drops its hooks
     unit_session.owner.rolled_back(transaction)
 
 

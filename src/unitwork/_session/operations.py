@@ -1,4 +1,4 @@
-"""What a plan does with a session: each is one call, in its greenlet or thread."""
+"""A plan's operations on a session: each is one call, in its greenlet or thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("unitwork")
 
 
 def check_not_lost(session: Session) -> None:
-    """Raise `UnexpectedRollbackError` if the answer to COMMIT would be ROLLBACK."""
+    """Raise `UnexpectedRollbackError` if the server would answer with ROLLBACK."""
     unit_session = unit_session_of(session)
     if unit_session is None:
         return
@@ -48,9 +48,9 @@ def flush(session: Session) -> None:
 
 
 def commit(session: Session) -> bool:
-    """Flush and commit; say whether COMMIT was sent, or what the flush did forbids it.
+    """Flush and commit; return whether COMMIT was sent.
 
-    The flush may have registered a hook, or asked for a rollback.
+    It is not if the flush has registered a hook, or requested a rollback.
     """
     flush(session)
     unit_session = unit_session_of(session)
@@ -62,7 +62,7 @@ def commit(session: Session) -> bool:
     unit_session.commit_sent()
     unit_session.prepare_verification()
     session.commit()
-    unit_session.commit_settled()
+    unit_session.commit_ended()
     return True
 
 
@@ -71,17 +71,17 @@ def accept_commit(session: Session) -> None:
     unit_session = unit_session_of(session)
     if unit_session is None:
         return
-    session.expunge_all()  # its objects keep what they have: a rollback would expire it
+    session.expunge_all()  # its objects keep their state: a rollback would expire it
     for connection in unit_session.connections:
         with suppress(InvalidRequestError):  # closed meanwhile
             connection.invalidate()
     unit_session.commit_sent()  # so that the rollback is not reported as one
     rollback(session)
-    unit_session.commit_settled()
+    unit_session.commit_ended()
 
 
 def rollback(session: Session) -> None:
-    """Roll back; throw away a connection that can't be. Raises only if cancelled."""
+    """Roll back; discard a connection that can't be. Raises only if cancelled."""
     try:
         session.rollback()
     except IllegalStateChangeError:
@@ -90,4 +90,4 @@ def rollback(session: Session) -> None:
         session.invalidate()
         if not isinstance(error, Exception):
             raise
-        log.warning("rollback failed; its connection is thrown away", exc_info=error)
+        log.warning("rollback failed; its connection is discarded", exc_info=error)

@@ -1,4 +1,4 @@
-"""What a session needs of the unit of work that it belongs to."""
+"""The interface of a session to the unit of work that it belongs to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["SessionOwner"]
 
 
 class SessionOwner(Protocol):
-    """Decides what a session's transactions begin with, and learns how they end.
+    """Gives a session's transactions their characteristics; is notified of their end.
 
     The methods are called wherever the session is used: in a greenlet of SQLAlchemy's
     or in a worker thread. None of them does I/O, but for `connection_begun()`.
@@ -25,26 +25,26 @@ class SessionOwner(Protocol):
     def characteristics(
         self, session: UnitSession
     ) -> TransactionCharacteristics | None:
-        """What the next transaction begins with; `None`: the engine's defaults."""
+        """Those of the next transaction; `None`: the engine's defaults."""
 
     def check_bind(self, session: UnitSession, bind: Engine | Connection) -> None:
         """Raise `UsageError` if the session must not connect to *bind*."""
 
     def connection_begun(self, session: UnitSession, connection: Connection) -> None:
-        """A transaction has begun on *connection*: the first statement is to come."""
+        """Called when a transaction has begun, before its first statement."""
 
     def begin_commit(self) -> bool:
-        """Say whether COMMIT may be sent; from then on it can't be interrupted."""
+        """Return whether COMMIT may be sent; from then on nothing interrupts it."""
         ...
 
     def user_committed(self) -> None:
-        """The application has called `session.commit()`, and it has succeeded."""
+        """Called when the application's `session.commit()` has succeeded."""
 
     def user_commit_failed(self) -> None:
-        """The application goes on after a `session.commit()` that has failed."""
+        """Called when the session is used after a `session.commit()` that failed."""
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
-        """A transaction or savepoint was rolled back, other than by the unit's end."""
+        """Called when a transaction or savepoint is rolled back by the application."""
 
     def describe_end(self) -> str:
         """How the unit has ended and why, for the message of `SessionEndedError`."""

@@ -35,7 +35,7 @@ __all__ = ["Access", "CommitState", "UnitSession", "unit_session_of"]
 _REMEDY = (
     "this session's unit of work has ended ({ended}). For work after the response (a "
     "background task, a task of your own) or in a hook, open a unit of its own: "
-    "`{word} db.transaction() as session:`"
+    "`{keyword} db.transaction() as session:`"
 )
 
 
@@ -46,11 +46,11 @@ class Access(Enum):
     REFUSED = "refused"
     """The unit is ending, or has ended and may be reopened."""
     CLOSED = "closed"
-    """For good."""
+    """The unit is over."""
 
 
 class CommitState(Enum):
-    """Whether COMMIT is under way, and who has asked for it."""
+    """Whether COMMIT is under way, and whether the application sent it."""
 
     NOT_SENT = "not sent"
     SENT_BY_APPLICATION = "sent by the application"
@@ -59,7 +59,7 @@ class CommitState(Enum):
 
 
 class UnitSession:
-    """One session, for as long as its unit lasts; what becomes of it `owner` decides.
+    """One session, for as long as its unit lasts; its `owner` decides how it ends.
 
     Used by one task or thread at a time, as SQLAlchemy's own sessions are. Only
     `release_permits()` and `abort_connections()` may be called at any time.
@@ -113,11 +113,11 @@ class UnitSession:
         self.connections: list[Connection] = []
         self.connection_states: list[ConnectionState] = []
         self.verifications: list[PendingVerification] = []
-        """How to learn what became of the COMMIT that was sent."""
+        """The verifications to make if COMMIT is not acknowledged."""
         self.begun_with: TransactionCharacteristics | None = None
         """The characteristics that the transaction began with."""
         self.kept_for_stream = False
-        """Whether its transaction is to last as long as the response."""
+        """Whether its transaction lasts as long as the response."""
         self.awaiting_connection = False
         self.permits: list[None] = []
         """Permits held of the admission gate; popping one is atomic between threads."""
@@ -127,7 +127,7 @@ class UnitSession:
         self._acquiring: Lock | None = None
         sync._unit_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
-    # What is known of its transaction
+    # The state of its transaction
 
     @property
     def in_transaction(self) -> bool:
@@ -157,14 +157,14 @@ class UnitSession:
 
     @property
     def has_autocommitted(self) -> bool:
-        """Whether it has written, and each statement has committed itself."""
+        """Whether it has written, and each statement was committed at once."""
         if not any(state.wrote for state in self.connection_states):
             return False
         return any(is_autocommit(each) for each in self.connections)
 
     @property
     def in_statement(self) -> bool:
-        """Whether another task or thread has sent a statement that is under way."""
+        """Whether a statement of another task or thread is under way."""
         for state in self.connection_states:
             if state.statements_in_flight:
                 return True
@@ -179,7 +179,7 @@ class UnitSession:
 
     @property
     def may_be_lost(self) -> bool:
-        """Whether an error may have cost the work: reason enough to ask the server."""
+        """Whether an error may have lost the work: then the server is asked."""
         for state in self.connection_states:
             if state.failure is not None:
                 return True
@@ -188,17 +188,17 @@ class UnitSession:
                 return True
         return not self.sync_session.is_active
 
-    # Its life
+    # From its opening to its end
 
     def check(self) -> None:
         """Raise `SessionEndedError` unless the session may be used."""
         if self.access is not Access.OPEN:
-            word = "async with" if self.is_async else "with"
+            keyword = "async with" if self.is_async else "with"
             ended = self.owner.describe_end()
-            raise SessionEndedError(_REMEDY.format(ended=ended, word=word))
+            raise SessionEndedError(_REMEDY.format(ended=ended, keyword=keyword))
 
     def refuse(self) -> None:
-        """Refuse work from now on, and let the next in line have the connection."""
+        """Refuse work from now on, and release a permit that is not in use."""
         self._move(Access.REFUSED)
 
     def reopen(self) -> None:
@@ -210,7 +210,7 @@ class UnitSession:
             self.release_unused_permits()
 
     def close(self) -> None:
-        """Refuse work for good. No I/O: nothing is open by now, or it is discarded."""
+        """Refuse all further work. No I/O: nothing is open, or it is discarded."""
         self.access = Access.CLOSED
         if self.owned and not self.in_transaction:
             self.sync_session.close()
@@ -224,7 +224,7 @@ class UnitSession:
         del self.session, self.sync_session
 
     def begin(self) -> None:
-        """A transaction begins, in the thread of whatever uses the session."""
+        """Reset the state of the transaction, and acquire a permit for it."""
         if self.commit is CommitState.SENT_BY_APPLICATION:
             self.owner.user_commit_failed()
         self.connections.clear()
@@ -243,7 +243,7 @@ class UnitSession:
         self.awaiting_connection = before
 
     def bind(self, bind: Engine | Connection, *, begun: bool) -> Engine | Connection:
-        """Give the engine that begins with the unit's characteristics, for *bind*."""
+        """Return *bind*, or its engine that begins with the unit's characteristics."""
         if not begun or not self.connections:
             self.awaiting_connection = True
             self.begun_with = self.owner.characteristics(self)
@@ -255,7 +255,7 @@ class UnitSession:
         return self._binds.find(bind, self.begun_with)[0]
 
     def connected(self, connection: Connection) -> None:
-        """The transaction has its connection, and has begun there."""
+        """Record the *connection* of the transaction, and apply its characteristics."""
         if self.access is not Access.OPEN:  # it connected while its unit ended
             connection.invalidate()
             connection.close()
@@ -273,11 +273,11 @@ class UnitSession:
         self.owner.connection_begun(self, connection)
 
     def commit_sent(self) -> None:
-        """The unit commits, not the application."""
+        """Record that the unit sends COMMIT, not the application."""
         self.commit = CommitState.SENT_BY_UNIT
 
     def prepare_verification(self) -> None:
-        """Note, last before COMMIT, how to learn what becomes of it."""
+        """Prepare, last before COMMIT, the verification of its outcome."""
         wanted = self.settings.verify_commit if self.owned else False
         for connection in self.connections if wanted else ():
             state = state_of(connection)
@@ -289,8 +289,8 @@ class UnitSession:
                 pending = PendingVerification(connection.engine, verifier, mark)
                 self.verifications.append(pending)
 
-    def commit_settled(self) -> None:
-        """What became of the unit's COMMIT is known."""
+    def commit_ended(self) -> None:
+        """Record that the outcome of the unit's COMMIT is known."""
         self.commit = CommitState.NOT_SENT
         self.verifications = []
 
@@ -301,7 +301,7 @@ class UnitSession:
                 state.failure = None
 
     def abort_connections(self) -> None:
-        """Break the connections off: what waits for them fails. No I/O."""
+        """Abort the connections: a statement under way on them fails. No I/O."""
         for connection in self.connections:
             with suppress(InvalidRequestError):  # closed by its thread meanwhile
                 if (state := state_of(connection)) is not None:
@@ -332,7 +332,7 @@ class UnitSession:
             self.release_permits()
 
     def release_permits(self) -> None:
-        """Give the permit back; of two threads that do so at once, one does."""
+        """Release the permit once, even if two threads do so at the same time."""
         if not self.permits or self._gate is None:
             return
         with suppress(IndexError):

@@ -104,7 +104,7 @@ def _prepare(parts: Sequence[Participant], until: float) -> Plan[None]:
         sure = yield from _take_back(ready, doubtful)
         if sure:
             for part in parts:
-                part.session.commit_settled()
+                part.session.commit_ended()
         if sure or not isinstance(error, Exception):
             raise
         raise unknown_commit([each.session.name for each in parts]) from error
