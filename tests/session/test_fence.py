@@ -17,7 +17,8 @@ from unitwork._engine import pool_events
 from unitwork._engine.begin import TransactionCharacteristics
 from unitwork._session import operations
 from unitwork._session.fence import fenced
-from unitwork._session.unit_session import CommitState, UnitSession
+from unitwork._session.state import CommitState
+from unitwork._session.unit_session import UnitSession
 
 
 @dataclass
@@ -264,7 +265,7 @@ def test_a_session_that_was_closed_for_good_can_not_be_used_without_its_unit(
     unit_session: UnitSession, session: Session
 ) -> None:
     unit_session.close()
-    session._unit_session = None  # type: ignore[attr-defined]  # as of a test's own
+    session.unitwork_session = None  # type: ignore[attr-defined]  # as of a test's own
 
     with pytest.raises(InvalidRequestError, match="closed"):
         session.execute(text("SELECT 1"))

@@ -13,7 +13,8 @@ from .._engine.commit_status import verify
 from .._execution.ask_until_known import ask_until_known
 from .._execution.plan import Plan, Step
 from .._session import operations
-from .._session.unit_session import Access, CommitState, UnitSession
+from .._session.state import Access, CommitState
+from .._session.unit_session import UnitSession
 from .._twophase.coordinator import commit_together, split
 from .._twophase.failure import partial_commit
 from .._twophase.participants import TwoPhaseCommit
@@ -35,6 +36,7 @@ class EndingUnit(Protocol):
     @property
     def must_roll_back(self) -> bool:
         """Whether a hook, the application or a failure forbids COMMIT."""
+        ...
 
     def sessions_to_end(self) -> list[UnitSession]:
         """Those with an open transaction, in the order of their commits."""

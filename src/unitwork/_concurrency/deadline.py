@@ -1,4 +1,4 @@
-"""The time by which a request has to be done, all its attempts included."""
+"""The deadline of a request, all its attempts included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .cancellation import TaskCancellation
 
 __all__ = ["Deadline"]
 
-_POLL_INTERVAL = 0.005  # seconds, while a COMMIT of the user is on its way
+_POLL_INTERVAL = 0.005  # seconds, while a session.commit() is under way
 
 
 class Deadline:
@@ -47,7 +47,7 @@ class Deadline:
         def start() -> None:
             self._timer = loop.call_later(self.until - time.monotonic(), due)
 
-        if asyncio._get_running_loop() is loop:
+        if _running_loop() is loop:
             start()
         else:  # in a thread of the framework
             loop.call_soon_threadsafe(start)
@@ -57,3 +57,10 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
         return self._cancellation is not None and self._cancellation.release()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -8,7 +8,7 @@ acquires a permit here, without a thread; there are as many as the pool has conn
 from __future__ import annotations
 
 import asyncio
-import sys
+import inspect
 import warnings
 from collections import deque
 from concurrent.futures import Future
@@ -79,10 +79,9 @@ class AdmissionGate:
     def acquire_in_thread(self) -> bool:
         """Wait for a permit in a thread, but not in that of the event loop.
 
-        A thread of the framework lends its place among them while it waits, or the
-        units that hold permits might wait for a thread as long as it waits for them.
-        In any other thread this does not wait, which the pool will do, and returns
-        `False` if no permit is free.
+        While a thread of the framework waits, their limit is one higher: otherwise
+        units that hold permits might wait for this thread while it waits for them. In
+        any other thread this returns `False` if no permit is free: the pool will wait.
         """
         if self.try_acquire():
             return True
@@ -95,7 +94,7 @@ class AdmissionGate:
             from_thread.check_cancelled()
         except RuntimeError:
             return False
-        from_thread.run(self._acquire_lending)
+        from_thread.run(self._acquire_with_extra_thread)
         return True
 
     def warn_on_event_loop(self) -> None:
@@ -111,7 +110,7 @@ class AdmissionGate:
             stacklevel=_level_of_the_caller(),
         )
 
-    async def _acquire_lending(self) -> None:
+    async def _acquire_with_extra_thread(self) -> None:
         limiter = to_thread.current_default_thread_limiter()
         limiter.total_tokens += 1
         try:
@@ -150,8 +149,8 @@ class AdmissionGate:
 
 def _level_of_the_caller() -> int:
     """The `stacklevel` of the first frame outside unitwork and SQLAlchemy."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _is_machinery(frame.f_globals["__name__"]):
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and _is_machinery(frame.f_globals["__name__"]):
         level, frame = level + 1, frame.f_back
     return level
 

@@ -1,4 +1,4 @@
-"""Transaction characteristics and time limits, as each database sets them.
+"""Transaction characteristics and time limits, and how each database sets them.
 
 All of them end with the transaction, so they are safe behind a connection pooler.
 
@@ -26,7 +26,6 @@ __all__ = [
     "BindCache",
     "TransactionCharacteristics",
     "apply",
-    "is_autocommit",
 ]
 
 AUTOCOMMIT = "AUTOCOMMIT"
@@ -184,8 +183,8 @@ def _reject(dialect: Dialect, wanted: TransactionCharacteristics, *names: str) -
     for name in names:
         if (value := getattr(wanted, name)) and value != math.inf:
             raise UsageError(
-                f"{dialect.name} knows no {name} of a transaction, and {name}="
-                f"{value!r} was asked for; leave it out"
+                f"{dialect.name} has no {name} of a transaction, and {name}="
+                f"{value!r} is set; leave it out"
             )
 
 
@@ -201,17 +200,11 @@ def apply(
     dialect = connection.dialect
     if directives.statement_prefix and not getattr(dialect, "is_mariadb", False):
         raise UsageError(
-            "MySQL knows no time limits of a transaction, and timeout or "
-            "lock_timeout was asked for; leave it out"
+            "MySQL has no time limits of a transaction, and timeout or "
+            "lock_timeout is set; leave it out"
         )
     state.read_only = directives.read_only
     state.client_side_read_only = directives.client_side_read_only
     if directives.first_statement:
         connection.exec_driver_sql(directives.first_statement)
     state.statement_prefix = directives.statement_prefix
-
-
-def is_autocommit(connection: Connection) -> bool:
-    """Whether *connection* commits each statement: its driver is in AUTOCOMMIT mode."""
-    autocommit: bool = connection._is_autocommit_isolation()  # private to SQLAlchemy
-    return autocommit

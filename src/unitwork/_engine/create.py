@@ -11,6 +11,7 @@ from sqlalchemy.pool import QueuePool
 
 from ..errors import UsageError
 from . import sqlite
+from .sqlalchemy_internals import max_overflow
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
@@ -57,7 +58,7 @@ def capacity(engine: Engine) -> int | None:
     pool = engine.pool
     if not isinstance(pool, QueuePool):
         return None
-    overflow: int = pool._max_overflow  # private to SQLAlchemy
+    overflow = max_overflow(pool)
     return None if overflow < 0 else pool.size() + overflow
 
 

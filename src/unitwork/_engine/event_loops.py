@@ -1,6 +1,6 @@
 """Connections of an async engine that is used by one event loop after another.
 
-Private parts of asyncio and of SQLAlchemy's queue are used here only.
+A private part of asyncio is used here only: what its transports call when they close.
 """
 
 from __future__ import annotations
@@ -12,26 +12,9 @@ from typing import TYPE_CHECKING, Any
 from .driver_connection import terminate_function, transport_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["adopt_event_loop", "close_in_its_loop", "hang_up"]
-
-
-def adopt_event_loop(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
-    """Let tasks of *loop* wait for connections, though those of another loop have.
-
-    The queue of SQLAlchemy's pool belongs to the event loop of the first task that had
-    to wait for it. The connections in it stay: checkout discards those of other loops.
-    """
-    queue: Any = getattr(engine.pool, "_pool", None)
-    old: Any = getattr(queue, "__dict__", {}).get("_queue")
-    if getattr(old, "_loop", None) in (None, loop):
-        return
-    new = type(old)(old.maxsize)
-    while not old.empty():
-        new.put_nowait(old.get_nowait())
-    queue._queue = new
+__all__ = ["close_in_its_loop", "hang_up"]
 
 
 def close_in_its_loop(

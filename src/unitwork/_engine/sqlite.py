@@ -16,9 +16,9 @@ from weakref import finalize
 from sqlalchemy import event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
-from .begin import is_autocommit
 from .connection_state import INFO_KEY, ConnectionState, state_of
 from .driver_connection import start_aiosqlite_call
+from .sqlalchemy_internals import is_autocommit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -1,4 +1,4 @@
-"""Statement events: which are in flight, whether one has written or failed.
+"""Statement events: records which are in flight, have written, or have failed.
 
 Without I/O, except after an error that may have ended a transaction of MySQL.
 """
@@ -18,10 +18,10 @@ from .._classify.classification import (
     only_follows,
 )
 from ..errors import ReadOnlyError
-from .begin import is_autocommit
 from .connection_state import INFO_KEY, ConnectionState, state_of
 from .driver_connection import in_transaction
 from .lost_work import unexpected_rollback
+from .sqlalchemy_internals import is_autocommit
 from .write_detection import statement_writes
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _refusal(found: Classification) -> ReadOnlyError | None:
         return None
     return ReadOnlyError(
         "this transaction only reads (read_only=True), and the database has refused to "
-        f"write: {found.error}. Say read_only=False where something is written"
+        f"write: {found.error}. Set read_only=False where something is written"
     )
 
 

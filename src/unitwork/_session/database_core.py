@@ -69,7 +69,7 @@ class DatabaseCore:
         self.override: Session | AsyncSession | None = None
         """The session that every unit gets during a test."""
         self.owns_engine = isinstance(given, str | URL)
-        self.open_units: set[SessionOwner] = set()
+        self.open_units: set[SessionOwner[UnitSession]] = set()
         self._session_class = session_class
         self._session_options = session_options or {}
         self._on_idle: Callable[[], object] | None = None
@@ -153,7 +153,7 @@ class DatabaseCore:
         finally:
             self.override = before
 
-    def open_session(self, owner: SessionOwner) -> UnitSession:
+    def open_session(self, owner: SessionOwner[UnitSession]) -> UnitSession:
         """Make a session for *owner*; it does not connect yet."""
         session, gate, binds = self.override, None, None
         if owned := session is None:
@@ -174,13 +174,13 @@ class DatabaseCore:
     def is_draining(self) -> bool:
         return self._on_idle is not None
 
-    def session_closed(self, owner: SessionOwner) -> None:
+    def session_closed(self, owner: SessionOwner[UnitSession]) -> None:
         """Forget *owner*, whose session has been closed."""
         self.open_units.discard(owner)
         if self._on_idle is not None and not self.open_units:
             self._on_idle()
 
-    async def drain(self) -> Sequence[SessionOwner]:
+    async def drain(self) -> Sequence[SessionOwner[UnitSession]]:
         """Wait `drain_timeout` for the open units to end; return those still open."""
         loop = asyncio.get_running_loop()
         empty = asyncio.Event()

@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool
 from .._engine.admission import AdmissionGate
 from .._engine.begin import BindCache
 from .._engine.create import capacity
-from .._engine.event_loops import adopt_event_loop
+from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
 from ..errors import UsageError
 from .fence import fenced
@@ -96,13 +96,19 @@ class SessionFactory:
     def make_session(self) -> Session | AsyncSession:
         session_class, options = self._recipe or self._recipe_of(self._maker)
         if self._is_async:
-            loop = asyncio._get_running_loop()
-            if loop is not self._loop and loop is not None:
-                self._loop = loop
-                for engine in self.engines:
-                    adopt_event_loop(engine, loop)
+            self._adopt_running_loop()
         session: Session | AsyncSession = session_class(**options)
         return session
+
+    def _adopt_running_loop(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # in a thread; it connects in the event loop's
+            return
+        if loop is not self._loop:
+            self._loop = loop
+            for engine in self.engines:
+                adopt_event_loop(engine, loop)
 
     def _recipe_of(self, maker: Any) -> tuple[Any, dict[str, Any]]:
         """The class of the sessions, and its arguments, as of now."""

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from .operations import check_not_lost
-from .unit_session import CommitState, UnitSession, unit_session_of
+from .state import CommitState
+from .unit_session import UnitSession, unit_session_of
 
 __all__ = ["fenced", "reporting"]
 
@@ -23,33 +24,34 @@ __all__ = ["fenced", "reporting"]
 class _Fenced(Session):
     """Added to a session class: refuses work once the unit of the session has ended."""
 
-    _unit_session: UnitSession | None = None
+    unitwork_session: UnitSession | None = None
+    """Not private, as other modules read it, and named so that no subclass has it."""
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
-        unit_session = self._unit_session
+        unit_session = self.unitwork_session
         if unit_session is None:
             return super().get_bind(*args, **kwargs)
         unit_session.check()
         bind = super().get_bind(*args, **kwargs)
-        return unit_session.bind(bind, begun=self._transaction is not None)
+        return unit_session.bind(bind, begun=self.in_transaction())
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
         # SQLAlchemy would report a session that is being rolled back as well.
-        if self._unit_session is not None:
-            self._unit_session.check()
+        if self.unitwork_session is not None:
+            self.unitwork_session.check()
         super().flush(*args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         # Its objects are detached: SQLAlchemy would report that, not the end.
-        if self._unit_session is not None:
-            self._unit_session.check()
+        if self.unitwork_session is not None:
+            self.unitwork_session.check()
         super().refresh(*args, **kwargs)
 
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         # Private to SQLAlchemy, the same in 2.0 and 2.1. Without it `add()` after the
         # end would still be refused (`close_resets_only=False`), with another error.
-        unit_session = self._unit_session
-        if unit_session is not None and self._transaction is None:
+        unit_session = self.unitwork_session
+        if unit_session is not None and not self.in_transaction():
             unit_session.check()
             unit_session.begin()
         return super()._autobegin_t(begin)
@@ -84,12 +86,12 @@ def reporting(session: Session) -> Iterator[None]:
 def _after_begin(
     session: _Fenced, transaction: SessionTransaction, connection: Connection
 ) -> None:
-    if session._unit_session is not None and not transaction.nested:
-        session._unit_session.connected(connection)
+    if session.unitwork_session is not None and not transaction.nested:
+        session.unitwork_session.connected(connection)
 
 
 def _before_commit(session: _Fenced) -> None:
-    unit_session = session._unit_session
+    unit_session = session.unitwork_session
     if unit_session is None or session.in_nested_transaction():
         return
     if unit_session.commit is CommitState.SENT_BY_UNIT:

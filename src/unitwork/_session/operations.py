@@ -8,10 +8,11 @@ from contextlib import suppress
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session
 
+from .._engine.commit_status import PendingVerification, verifier_for
 from .._engine.connection_state import state_of
 from .._engine.driver_connection import is_aborted
 from .._engine.lost_work import unexpected_rollback
-from .unit_session import unit_session_of
+from .unit_session import UnitSession, unit_session_of
 
 __all__ = ["accept_commit", "check_not_lost", "commit", "flush", "rollback"]
 
@@ -60,10 +61,24 @@ def commit(session: Session) -> bool:
     if not unit_session.owner.begin_commit():
         return False
     unit_session.commit_sent()
-    unit_session.prepare_verification()
+    _prepare_verification(unit_session)
     session.commit()
     unit_session.commit_ended()
     return True
+
+
+def _prepare_verification(unit_session: UnitSession) -> None:
+    """Prepare, last before COMMIT, the verification of its outcome."""
+    wanted = unit_session.settings.verify_commit if unit_session.owned else False
+    for connection in unit_session.connections if wanted else ():
+        state = state_of(connection)
+        verifier = verifier_for(connection, wanted)
+        if state is None or not state.wrote or verifier is None:
+            continue
+        mark = verifier.before_commit(connection)
+        if mark is not None:
+            pending = PendingVerification(connection.engine, verifier, mark)
+            unit_session.verifications.append(pending)
 
 
 def accept_commit(session: Session) -> None:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
 from .._engine.begin import TransactionCharacteristics
 
-if TYPE_CHECKING:
-    from .unit_session import UnitSession
-
 __all__ = ["SessionOwner"]
 
+SessionT = TypeVar("SessionT", contravariant=True)
+"""The session of a unit, which imports this module and not the other way round."""
 
-class SessionOwner(Protocol):
+
+class SessionOwner(Protocol[SessionT]):
     """Gives a session's transactions their characteristics; is notified of their end.
 
     The methods are called wherever the session is used: in a greenlet of SQLAlchemy's
     or in a worker thread. None of them does I/O, but for `connection_begun()`.
     """
 
-    def characteristics(
-        self, session: UnitSession
-    ) -> TransactionCharacteristics | None:
+    def characteristics(self, session: SessionT) -> TransactionCharacteristics | None:
         """Those of the next transaction; `None`: the engine's defaults."""
 
-    def check_bind(self, session: UnitSession, bind: Engine | Connection) -> None:
+    def check_bind(self, session: SessionT, bind: Engine | Connection) -> None:
         """Raise `UsageError` if the session must not connect to *bind*."""
 
-    def connection_begun(self, session: UnitSession, connection: Connection) -> None:
+    def connection_begun(self, session: SessionT, connection: Connection) -> None:
         """Called when a transaction has begun, before its first statement."""
 
     def begin_commit(self) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Lock
 from contextlib import suppress
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
@@ -16,11 +14,14 @@ from .._engine.begin import (
     BindCache,
     TransactionCharacteristics,
     apply,
-    is_autocommit,
 )
-from .._engine.commit_status import PendingVerification, verifier_for
+from .._engine.commit_status import PendingVerification
 from .._engine.connection_state import ConnectionState, state_of
+from .._engine.sqlalchemy_internals import is_autocommit
 from ..errors import SessionEndedError
+from .owner import SessionOwner
+from .permit import Permit
+from .state import Access, CommitState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
     from .._engine.admission import AdmissionGate
     from ..settings import DatabaseSettings
-    from .owner import SessionOwner
 
-__all__ = ["Access", "CommitState", "UnitSession", "unit_session_of"]
+__all__ = ["UnitSession", "unit_session_of"]
 
 _REMEDY = (
     "this session's unit of work has ended ({ended}). For work after the response (a "
@@ -39,36 +39,15 @@ _REMEDY = (
 )
 
 
-class Access(Enum):
-    """Whether a session may be used. Identity is compared: this is on the hot path."""
-
-    OPEN = "open"
-    REFUSED = "refused"
-    """The unit is ending, or has ended and may be reopened."""
-    CLOSED = "closed"
-    """The unit is over."""
-
-
-class CommitState(Enum):
-    """Whether COMMIT is under way, and whether the application sent it."""
-
-    NOT_SENT = "not sent"
-    SENT_BY_APPLICATION = "sent by the application"
-    """By `session.commit()`, which has not succeeded yet."""
-    SENT_BY_UNIT = "sent by the unit"
-
-
 class UnitSession:
     """One session, for as long as its unit lasts; its `owner` decides how it ends.
 
     Used by one task or thread at a time, as SQLAlchemy's own sessions are. Only
-    `release_permits()` and `abort_connections()` may be called at any time.
+    `release_permit()` and `abort_connections()` may be called at any time.
     """
 
     __slots__ = (
-        "_acquiring",
         "_binds",
-        "_gate",
         "access",
         "awaiting_connection",
         "begun_with",
@@ -81,7 +60,7 @@ class UnitSession:
         "name",
         "owned",
         "owner",
-        "permits",
+        "permit",
         "session",
         "settings",
         "sync_session",
@@ -92,7 +71,7 @@ class UnitSession:
         self,
         session: Session | AsyncSession,
         *,
-        owner: SessionOwner,
+        owner: SessionOwner[UnitSession],
         name: str,
         settings: DatabaseSettings,
         gate: AdmissionGate | None = None,
@@ -119,25 +98,27 @@ class UnitSession:
         self.kept_for_stream = False
         """Whether its transaction lasts as long as the response."""
         self.awaiting_connection = False
-        self.permits: list[None] = []
-        """Permits held of the admission gate; popping one is atomic between threads."""
+        self.permit = None if gate is None else Permit(gate)
         self.defers_write_lock = binds is not None and binds.defers_write_lock
         self._binds = binds
-        self._gate = gate
-        self._acquiring: Lock | None = None
-        sync._unit_session = self  # type: ignore[attr-defined]  # a test's own has it as well
+        sync.unitwork_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     # The state of its transaction
 
     @property
     def in_transaction(self) -> bool:
         """Whether there is something to commit or roll back."""
-        return self.sync_session._transaction is not None
+        return self.sync_session.in_transaction()
 
     @property
     def holds_connection(self) -> bool:
         """Whether it keeps a connection from others, or the permit for one."""
-        return bool(self.permits) or (self.in_transaction and bool(self.connections))
+        connected = self.in_transaction and bool(self.connections)
+        return connected or self.holds_permit
+
+    @property
+    def holds_permit(self) -> bool:
+        return self.permit is not None and self.permit.is_held
 
     @property
     def is_streaming(self) -> bool:
@@ -207,18 +188,18 @@ class UnitSession:
     def _move(self, access: Access) -> None:
         if self.access is not Access.CLOSED:
             self.access = access
-            self.release_unused_permits()
+            self.release_unused_permit()
 
     def close(self) -> None:
         """Refuse all further work. No I/O: nothing is open, or it is discarded."""
         self.access = Access.CLOSED
         if self.owned and not self.in_transaction:
             self.sync_session.close()
-        self.release_permits()
+        self.release_permit()
         self.connections.clear()
         self.connection_states.clear()
         if not self.owned:
-            self.sync_session._unit_session = None  # type: ignore[attr-defined]  # see above
+            self.sync_session.unitwork_session = None  # type: ignore[attr-defined]  # see above
         # The session keeps a reference to this object. Without one in the opposite
         # direction both are freed at once, not by the garbage collector.
         del self.session, self.sync_session
@@ -232,14 +213,11 @@ class UnitSession:
         self.verifications = []
         self.commit = CommitState.NOT_SENT
         self.kept_for_stream = False
-        if self._gate is None:
-            return
-        self._gate.warn_on_event_loop()
-        if self.permits:
+        if self.permit is None:
             return
         before, self.awaiting_connection = self.awaiting_connection, True
-        if self._gate.acquire_in_thread():
-            self._permit_acquired()
+        if self.permit.acquire_in_thread():
+            self._check_permit()
         self.awaiting_connection = before
 
     def bind(self, bind: Engine | Connection, *, begun: bool) -> Engine | Connection:
@@ -276,19 +254,6 @@ class UnitSession:
         """Record that the unit sends COMMIT, not the application."""
         self.commit = CommitState.SENT_BY_UNIT
 
-    def prepare_verification(self) -> None:
-        """Prepare, last before COMMIT, the verification of its outcome."""
-        wanted = self.settings.verify_commit if self.owned else False
-        for connection in self.connections if wanted else ():
-            state = state_of(connection)
-            verifier = verifier_for(connection, wanted)
-            if state is None or not state.wrote or verifier is None:
-                continue
-            mark = verifier.before_commit(connection)
-            if mark is not None:
-                pending = PendingVerification(connection.engine, verifier, mark)
-                self.verifications.append(pending)
-
     def commit_ended(self) -> None:
         """Record that the outcome of the unit's COMMIT is known."""
         self.commit = CommitState.NOT_SENT
@@ -312,36 +277,24 @@ class UnitSession:
 
     async def acquire_permit(self) -> None:
         """Wait on the event loop for the permit to use a connection."""
-        if self._gate is None or self.permits:
-            return
-        if self._acquiring is None:
-            self._acquiring = Lock()
-        async with self._acquiring:  # two tasks of one unit need one permit
-            if not self.permits:
-                await self._gate.acquire()
-                self._permit_acquired()
+        if self.permit is not None and await self.permit.acquire():
+            self._check_permit()
 
-    def _permit_acquired(self) -> None:
-        self.permits.append(None)
+    def _check_permit(self) -> None:
         if self.access is not Access.OPEN:  # the unit ended while this thread waited
-            self.release_permits()
+            self.release_permit()
             self.check()
 
-    def release_unused_permits(self) -> None:
-        if self.permits and not self.in_transaction:
-            self.release_permits()
+    def release_unused_permit(self) -> None:
+        if self.permit is not None and not self.in_transaction:
+            self.permit.release()
 
-    def release_permits(self) -> None:
-        """Release the permit once, even if two threads do so at the same time."""
-        if not self.permits or self._gate is None:
-            return
-        with suppress(IndexError):
-            while self.permits:
-                self.permits.pop()
-                self._gate.release()
+    def release_permit(self) -> None:
+        if self.permit is not None:
+            self.permit.release()
 
 
 def unit_session_of(session: Any) -> UnitSession | None:
     """The unit session of a SQLAlchemy `Session`; `None` if it belongs to no unit."""
-    found: UnitSession | None = getattr(session, "_unit_session", None)
+    found: UnitSession | None = getattr(session, "unitwork_session", None)
     return found

@@ -1,4 +1,4 @@
-"""The sessions of one unit that commit together, and what is done with each."""
+"""The sessions of one unit that commit together, and the steps of each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from .._engine import sqlalchemy_internals
 from .._engine.commit_status import ask_within, fresh_connection
 from .._session import operations
 from .._session.unit_session import UnitSession
@@ -20,7 +21,7 @@ __all__ = ["Participant", "TwoPhaseCommit"]
 
 
 class TwoPhaseCommit:
-    """What the sessions of one unit have in common, from one ending to the next."""
+    """The two-phase commit of one unit, from one ending to the next."""
 
     __slots__ = ("_order", "_unit")
 
@@ -29,22 +30,22 @@ class TwoPhaseCommit:
         self.renew()
 
     def renew(self) -> None:
-        """Take another name, for what begins from now on."""
+        """Take a new name, for the transactions that begin from now on."""
         self._unit = uuid4().hex
 
     def check(self, session: UnitSession, bind: Engine | Connection) -> None:
-        """Raise `UsageError` if the session can't take part; before it connects."""
+        """Raise `UsageError`, before it connects, if the session can't take part."""
         if session.owned:
             self._order.dialect(session.name, bind.engine)
 
     def begin(self, session: UnitSession, connection: Connection) -> None:
-        """Name the transaction that has just begun, if its dialect does that here."""
+        """Name the transaction that has just begun, if its dialect needs that."""
         if not session.owned:
             return
         if len(session.connections) > 1:
             raise UsageError(
-                f"database {session.name!r} has several engines, and such a one can't "
-                "take part in a commit in two phases; make it several databases"
+                f"database {session.name!r} has several engines, and can't take part "
+                "in a two-phase commit; make it several databases"
             )
         dialect = self._order.dialect(session.name, connection.engine)
         state = session.connection_states[-1]
@@ -52,14 +53,14 @@ class TwoPhaseCommit:
             dialect.begin(connection, str(self._xid(session, 1)))
 
     def _xid(self, session: UnitSession, witness: int) -> Xid:
-        place = self._order.place(session.name)
-        return Xid(self._order.fingerprint, self._unit, witness, place)
+        position = self._order.position(session.name)
+        return Xid(self._order.fingerprint, self._unit, witness, position)
 
     def participant(
         self, session: UnitSession, mark: Any, witness: UnitSession
     ) -> Participant:
         dialect = self._order.dialect(session.name, session.connections[0].engine)
-        name = str(self._xid(session, self._order.place(witness.name)))
+        name = str(self._xid(session, self._order.position(witness.name)))
         begun_as = session.connection_states[0].xid
         if dialect.names_at_begin and begun_as != name:
             raise UsageError(
@@ -93,8 +94,7 @@ class Participant:
     def prepare(self, session: Session) -> None:
         if self.session.may_be_lost:
             operations.check_not_lost(session)
-        # What `Session.prepare()` does before it calls SQLAlchemy's own transactions.
-        session._transaction._prepare_impl()  # type: ignore[union-attr]  # it is open
+        sqlalchemy_internals.prepare(session)
         self._dialect.prepare(self._connection, self._name)
 
     def commit(self, session: Session) -> None:
@@ -113,8 +113,8 @@ class Participant:
                 try:
                     self._dialect.end(connection, self._name, commit=commit)
                 except NoSuchPreparedTransaction:
-                    return self._dialect.fate(
-                        connection, self._name, self._mark, asked=commit
+                    return self._dialect.find_outcome(
+                        connection, self._name, self._mark, requested=commit
                     )
                 return commit
 

@@ -33,7 +33,7 @@ S = TypeVar("S")
 
 _POOL_TIMEOUTS = (PoolTimeoutError, exc.TimeoutError)
 """Raised when no connection became free, by the admission gate or by the pool."""
-_OWNER = UnitOwner()
+_OWNER = UnitOwner[Unit]()
 
 
 class _Block(Generic[S]):

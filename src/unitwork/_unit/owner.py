@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Generic, Protocol
+
+from typing_extensions import TypeVar
 
 from ..options import TransactionOptions
-
-if TYPE_CHECKING:
-    from .unit import Unit
 
 __all__ = ["UnitOwner"]
 
 
-class UnitOwner:
+class OwnedUnit(Protocol):
+    """What the default methods of an owner use of its unit."""
+
+    own_options: TransactionOptions
+
+
+UnitT = TypeVar("UnitT", bound=OwnedUnit, default=Any)
+"""The class of the unit, which imports this module and not the other way round."""
+
+
+class UnitOwner(Generic[UnitT]):
     """Opens and ends a unit. This base class is the owner of a block's unit."""
 
     __slots__ = ()
 
-    def options_of(self, unit: Unit) -> TransactionOptions:
+    def options_of(self, unit: UnitT) -> TransactionOptions:
         """The unit's own options, merged over those of its route and application."""
         return unit.own_options
 
@@ -25,11 +34,11 @@ class UnitOwner:
         """Whether its sessions are expected to write."""
         return not options.read_only
 
-    def allows_another_attempt(self, unit: Unit) -> bool:
+    def allows_another_attempt(self, unit: UnitT) -> bool:
         """Whether the work could be done once more from its beginning."""
         return True
 
-    def session_requested(self, unit: Unit) -> None:
+    def session_requested(self, unit: UnitT) -> None:
         """Called when a session of *unit* is requested."""
 
     def retry_forbidden(self) -> None:

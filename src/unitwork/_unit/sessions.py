@@ -37,7 +37,9 @@ class Sessions:
     def find(self, database: DatabaseCore) -> UnitSession | None:
         return self._by_database.get(database)
 
-    def open(self, database: DatabaseCore, owner: SessionOwner[UnitSession]) -> UnitSession:
+    def open(
+        self, database: DatabaseCore, owner: SessionOwner[UnitSession]
+    ) -> UnitSession:
         with _opening:  # two threads of one unit need one session
             session = self._by_database.get(database)
             if session is None:

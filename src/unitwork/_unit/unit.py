@@ -58,7 +58,7 @@ class Unit(Lifecycle):
     def __init__(
         self,
         databases: Mapping[str, DatabaseCore],
-        owner: UnitOwner,
+        owner: UnitOwner[Unit],
         parent: Unit | None = None,
         *,
         is_sync: bool = False,

@@ -1,0 +1,48 @@
+"""What unitwork uses of SQLAlchemy that is private there, but for `_session.fence`.
+
+All of it is the same in SQLAlchemy 2.0 and 2.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
+__all__ = ["adopt_event_loop", "is_autocommit", "max_overflow", "prepare"]
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Whether *connection* commits each statement: its driver is in AUTOCOMMIT mode."""
+    autocommit: bool = connection._is_autocommit_isolation()  # pyright: ignore[reportPrivateUsage]  # see above
+    return autocommit
+
+
+def max_overflow(pool: QueuePool) -> int:
+    """How many connections *pool* may open above its size; negative: no limit."""
+    overflow: int = pool._max_overflow  # pyright: ignore[reportPrivateUsage]  # see above
+    return overflow
+
+
+def prepare(session: Session) -> None:
+    """Do what `Session.prepare()` does before it calls SQLAlchemy's transactions."""
+    session._transaction._prepare_impl()  # type: ignore[union-attr]  # pyright: ignore  # it is open
+
+
+def adopt_event_loop(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    """Let tasks of *loop* wait for connections, though those of another loop have.
+
+    The queue of SQLAlchemy's pool belongs to the event loop of the first task that had
+    to wait for it. The connections in it stay: checkout discards those of other loops.
+    """
+    queue: Any = getattr(engine.pool, "_pool", None)
+    old: Any = getattr(queue, "__dict__", {}).get("_queue")
+    if getattr(old, "_loop", None) in (None, loop):
+        return
+    new = type(old)(old.maxsize)
+    while not old.empty():
+        new.put_nowait(old.get_nowait())
+    queue._queue = new
