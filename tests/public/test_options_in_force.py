@@ -253,13 +253,13 @@ async def test_on_each_engine_of_a_session_that_has_several(flavour: Flavour) ->
 async def test_an_engine_that_lacks_an_option_says_so(
     flavour: Flavour, option: str, value: Any
 ) -> None:
-    with pytest.raises(UsageError, match=f"sqlite knows no {option}"):
+    with pytest.raises(UsageError, match=f"sqlite has no {option}"):
         await flavour.work(names, **{option: value})
 
 
 @only(*MARIADB)
 async def test_mariadb_knows_nothing_of_deferrable(flavour: Flavour) -> None:
-    with pytest.raises(UsageError, match=r"(mysql|mariadb) knows no deferrable"):
+    with pytest.raises(UsageError, match=r"(mysql|mariadb) has no deferrable"):
         await flavour.work(names, deferrable=True)
 
 

@@ -29,7 +29,7 @@ from unitwork.fastapi import exception_handlers
 pytestmark = pytest.mark.anyio
 
 READ_ONLY = {"read_only": True}
-"""SQLite lets in one unit that writes, and any number of these."""
+"""SQLite admits one unit that writes, and any number of these."""
 IN_VAIN = (PoolTimeoutError, exc.TimeoutError)
 SECOND = r"a second connection of database 'default'.*all 2 of the pool.*pool_size"
 
@@ -113,7 +113,7 @@ async def test_the_message_names_the_ways_out(two: Flavour) -> None:
     reply, _ = await post_two(serve(two, connect))
 
     message = str(reply.error)
-    for way in ('nested="join"', 'nested="savepoint"', "at least one more"):
+    for way in ('nested="join"', 'nested="savepoint"', "pool larger"):
         assert way in message
 
 

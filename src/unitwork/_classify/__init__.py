@@ -1,1 +1,1 @@
-"""Says what a database error means for its transaction; pure, the tables are data."""
+"""Classifies database errors by their effect on the transaction; pure."""

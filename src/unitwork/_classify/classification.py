@@ -1,6 +1,6 @@
 """What an error means for its transaction: by phase, connection and code.
 
-The class alone does not tell: asyncpg's serialization failures are plain `DBAPIError`s,
+The class alone is not enough: asyncpg's serialization failures are plain `DBAPIError`s,
 and COMMIT on a broken connection raises the same as any other statement.
 """
 
@@ -169,12 +169,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_symptom(found: Classification) -> bool:
-    """Whether an earlier error, if there is one, says more."""
+    """Whether an earlier error, if there is one, is the cause."""
     return found.kind is Kind.DOOMED and (found.family, found.code) in SYMPTOMS
 
 
 def only_follows(error: BaseException) -> bool:
-    """Whether *error* only says that an earlier one has aborted the transaction."""
+    """Whether *error* only reports that an earlier one aborted the transaction."""
     links = (_classify_link(link, Phase.STATEMENT) for link in _chain(error))
     found = next((each for each in links if each is not None), None)
     return found is not None and _is_symptom(found)
@@ -218,7 +218,7 @@ def _classify_link(error: BaseException, phase: Phase) -> Classification | None:
 
 
 def _in_doubt(error: CommitUnknownError) -> Classification:
-    """Classify an error that says so itself, with the code of its cause."""
+    """Classify an error that means that itself, with the code of its cause."""
     cause = error.__cause__
     found = _classify_link(cause, Phase.COMMIT) if cause is not None else None
     if found is not None and found.unknown:

@@ -1,4 +1,4 @@
-"""What a driver's exception says: the kind of database, the code, a lost connection.
+"""Reads a driver's exception: the kind of database, the code, a lost connection.
 
 No driver is imported: each is known by the module of its exceptions.
 """
@@ -22,7 +22,7 @@ _FATAL = {"FATAL", "PANIC"}
 
 
 class Reading(NamedTuple):
-    """What an exception of a driver says; *error* is that exception."""
+    """The contents of *error*, an exception of a driver."""
 
     error: BaseException
     family: str | None = None

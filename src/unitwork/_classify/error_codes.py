@@ -101,7 +101,7 @@ _POSTGRESQL: _Table = {
     "57014": _TIMED_OUT,  # statement_timeout, pg_cancel_backend()
     "25P02": _ABORTED,
     "25P03": Row(
-        Kind.RECONNECT, "the transaction lay idle for too long", disconnects=True
+        Kind.RECONNECT, "the transaction was idle for too long", disconnects=True
     ),
     "25P04": _TIMED_OUT._replace(disconnects=True),  # transaction_timeout
     "25006": _READ_ONLY,
@@ -111,7 +111,7 @@ _POSTGRESQL: _Table = {
         Kind.RECONNECT, "the server is starting or stopping", disconnects=True
     ),
     "57P04": Row(Kind.NEVER, "the database was dropped", disconnects=True),
-    "57P05": Row(Kind.RECONNECT, "the session lay idle for too long", disconnects=True),
+    "57P05": Row(Kind.RECONNECT, "the session was idle for too long", disconnects=True),
     "26000": _PREPARED,
     "42P05": _PREPARED,
     "3D000": _ACCESS,
@@ -217,7 +217,7 @@ SQLITE_MESSAGES = {
 """For errors without their code, such as those pickled in another process."""
 
 SYMPTOMS = {("postgresql", "25P02"), ("mysql", 1305), (None, None)}
-"""Consequences of an earlier error, which says more if it is still available."""
+"""Consequences of an earlier error, which is reported instead if it is known."""
 
 
 def meaning(family: str | None, code: str | int | None, text: str = "") -> Row | None:

@@ -1,4 +1,4 @@
-"""A cancellation of our own, told apart from those of other callers."""
+"""A cancellation of our own, distinguished from those of other callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a COMMIT that was not acknowledged has been committed: asks the database.
+"""Finds out from the database whether a COMMIT without acknowledgement took effect.
 
 PostgreSQL records the commit status of each transaction for this purpose; see
 `txid_status()` in "Transaction ID and Snapshot Information Functions" of its manual.
@@ -40,7 +40,7 @@ class CommitVerifier(Protocol):
     """
 
     def before_commit(self, connection: Connection) -> object | None:
-        """Return what identifies a transaction that has written; it may write that.
+        """Return what identifies a transaction that has written; it may write it, too.
 
         Called last before COMMIT; an exception makes the commit fail. `None` means that
         this transaction can't be identified: its outcome will be unknown.
@@ -85,7 +85,7 @@ class TransactionStatus:
 
 
 class _Mark(NamedTuple):
-    """A transaction id, and where it is valid."""
+    """A transaction id, and the server on which it is valid."""
 
     txid: int
     timeline: str | None

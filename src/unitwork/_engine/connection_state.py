@@ -1,4 +1,4 @@
-"""What is known of one pooled connection, beyond what its driver says."""
+"""The state of one pooled connection that its driver does not keep."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ConnectionState:
         self.driver_connection = driver_connection
         self.returned_at: float | None = None
         self.aborted_by_client = False
-        """Whether we have aborted it: its user may not have noticed that."""
+        """Whether unitwork has aborted it: its user may not have noticed that."""
         self.statements_in_flight = 0
         self.server_side_cursor: ReferenceType[Any] | None = None
         """The execution context of the last statement with one."""

@@ -1,4 +1,4 @@
-"""What a driver's connection knows of its transaction, and how to abort it.
+"""Reads the transaction status of a driver's connection, and aborts connections.
 
 No driver is imported: each is recognized by the attributes of its connections. Their
 private attributes are used here only.

@@ -1,4 +1,4 @@
-"""The error for a transaction that the database has rolled back unnoticed."""
+"""The error for a transaction that has been rolled back unnoticed."""
 
 from __future__ import annotations
 

@@ -1,22 +1,22 @@
 """Several databases committed as one: prepare all, then commit all.
 
 The first that takes part is the witness. It is prepared first, commits first and is
-rolled back last, so that a look at the prepared transactions of a unit tells what was
-decided about it, without a log: if the witness is still prepared, none has committed;
-if it is gone and another one is left, it has committed (see `recovery`).
+rolled back last, so that the prepared transactions of a unit show what was decided
+about it, without a log: while the witness is prepared, none has committed; if another
+one is prepared and the witness is not, the witness has committed (see `recovery`).
 
 1. Prepare the witness, then the others. A failure is a decision to roll back, in the
-   opposite order. If PREPARE was not answered, its outcome is found out first: the
-   witness may not go while another one could still become prepared.
+   opposite order. If PREPARE was not acknowledged, its outcome is found out first: the
+   witness must not be rolled back while another one could still become prepared.
 2. Commit the witness: that is the decision. It is sent within `DECIDED_WITHIN` seconds
    of the first PREPARE, or never; after longer than that `recover()` may have decided.
 3. Commit the others. Whatever happens now, they will be committed: on a connection of
    its own if theirs is broken, or by `recover()`.
 
 MariaDB forgets a prepared transaction that has changed no row when its server restarts.
-A witness that is gone for this reason has nothing to lose, but tells that it committed.
-This is true enough for one other database, which was prepared after it, so that all
-were. Of three the last might not have been: so MariaDB may be one of two only.
+A witness that is missing for this reason has no work to lose, but looks committed. With
+one other database that is harmless: it was prepared after the witness, so all were. Of
+three the last might not have been prepared: so MariaDB may be one of two only.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _LEAST = 0.005  # seconds that a step gets however late it is
 def split(
     sessions: Sequence[UnitSession], two_phase: TwoPhaseCommit
 ) -> Plan[tuple[Sequence[UnitSession], list[Participant]]]:
-    """Tell those that have something to store from the others.
+    """Separate those that have something to store from the others.
 
-    One alone needs no two phases, and comes last of those that are simply committed.
+    A single one needs no two phases, and is committed in one phase, after the others.
     """
     if not all(session.owned for session in sessions):
         return sessions, []  # a test's own
@@ -113,11 +113,11 @@ def _prepare(parts: Sequence[Participant], until: float) -> Plan[None]:
 def _take_back(
     ready: Sequence[Participant], doubtful: Participant | None
 ) -> Plan[bool]:
-    """Roll back what is prepared, the witness last; say whether nothing can commit."""
+    """Roll back what is prepared, the witness last; return whether none can commit."""
     sure = True
     if doubtful is not None:
-        fate = yield from _end_elsewhere(doubtful, commit=False)
-        sure = fate is False or not ready
+        committed = yield from _end_elsewhere(doubtful, commit=False)
+        sure = committed is False or not ready
     for part in reversed(ready):
         witness = part is ready[0]
         if witness and not sure:
@@ -125,14 +125,14 @@ def _take_back(
         try:
             yield Step(part.roll_back, part.session, part.session.settings.end_timeout)
         except Exception as error:
-            fate = yield from _end_elsewhere(part, commit=False)
-            if fate is None:
+            committed = yield from _end_elsewhere(part, commit=False)
+            if committed is None:
                 log.warning(
                     "a prepared transaction of database %r is left to recover()",
                     part.session.name,
                     exc_info=error,
                 )
-            sure = fate is False or witness
+            sure = committed is False or witness
     return sure
 
 
@@ -156,10 +156,10 @@ def _follow(parts: Sequence[Participant], done: list[UnitSession]) -> Plan[None]
         try:
             yield Step(part.commit, session, session.settings.commit_timeout)
         except Exception as error:
-            fate = yield from _end_elsewhere(part, commit=True)
-            if fate is not True:
+            committed = yield from _end_elsewhere(part, commit=True)
+            if committed is not True:
                 first = first or error
-                lost[fate].append(session.name)
+                lost[committed].append(session.name)
                 continue
             yield Step(operations.accept_commit, session)
         done.append(session)
@@ -175,7 +175,7 @@ def _follow(parts: Sequence[Participant], done: list[UnitSession]) -> Plan[None]
 def _end_elsewhere(
     part: Participant, *, commit: bool, until: float | None = None
 ) -> Plan[bool | None]:
-    """End it on other connections, till one has, or the time is over."""
+    """End it on another connection; try again until the time is over."""
     part.session.abort_connections()
     end = partial(part.end_elsewhere, commit=commit)
     return (yield from ask_until_known(part.session, end, until))

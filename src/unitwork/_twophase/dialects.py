@@ -3,7 +3,7 @@
 Sources: PostgreSQL, "PREPARE TRANSACTION" and `pg_prepared_xacts`; MariaDB, "XA
 Transactions". What MariaDB 10.11 does beyond its manual was tried: a prepared branch
 belongs to the connection that has prepared it until that ends, and for all others is
-"unknown" (1397), though XA RECOVER lists it.
+"unknown" (1397), although XA RECOVER lists it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["NoSuchPreparedTransaction", "TwoPhaseDialect", "dialect_for"]
 
 
 class NoSuchPreparedTransaction(Exception):
-    """There is no prepared transaction of this name, as far as the server says."""
+    """The server reports no prepared transaction of this name."""
 
 
 class TwoPhaseDialect(Protocol):
@@ -51,13 +51,13 @@ class TwoPhaseDialect(Protocol):
         Raises `NoSuchPreparedTransaction` if the server does not know it (any more).
         """
 
-    def fate(
-        self, connection: Connection, name: str, mark: Any, *, asked: bool
+    def find_outcome(
+        self, connection: Connection, name: str, mark: Any, *, requested: bool
     ) -> bool | None:
         """Whether one that the server does not know was committed; `None`: ask again.
 
-        Ends the backend that might still be at work on it. Where the server keeps no
-        record, it is what was *asked* for.
+        Terminates the backend that may still process it. Where the server keeps no
+        record, it is what was *requested*.
         """
 
     def prepared(self, connection: Connection) -> Iterator[str]:
@@ -83,9 +83,9 @@ class _PostgreSQL:
         except DBAPIError as error:
             if _code(error) == "55000":
                 raise UsageError(
-                    "this PostgreSQL prepares no transactions, which twophase=True "
-                    f"needs: {error.orig}. Set max_prepared_transactions to at least "
-                    "max_connections, and restart it"
+                    "this PostgreSQL server does not prepare transactions, which "
+                    f"twophase=True needs: {error.orig}. Set max_prepared_transactions "
+                    "to at least max_connections, and restart the server"
                 ) from error
             raise
 
@@ -99,8 +99,8 @@ class _PostgreSQL:
                 raise NoSuchPreparedTransaction(name) from error
             raise
 
-    def fate(
-        self, connection: Connection, name: str, mark: Any, *, asked: bool
+    def find_outcome(
+        self, connection: Connection, name: str, mark: Any, *, requested: bool
     ) -> bool | None:
         if name in self.prepared(connection):
             return None
@@ -116,16 +116,16 @@ _STATUS = TransactionStatus()
 
 @contextmanager
 def _outside_transactions(connection: Connection) -> Iterator[Any]:
-    """A cursor that begins no transaction: PREPARE has ended the one there was."""
+    """A cursor that begins no transaction: PREPARE has ended the last one."""
     dbapi_connection: Any = connection.connection.dbapi_connection
-    dbapi_connection.rollback()  # or asyncpg would go on to think that it is in one
+    dbapi_connection.rollback()  # or asyncpg would still assume that it is in one
     dbapi_connection.autocommit = True
     try:
         cursor = dbapi_connection.cursor()
         yield cursor
         cursor.close()
     finally:
-        # If the connection is broken, the first error is the one that counts.
+        # If the connection is broken, the first error is raised.
         with suppress(connection.dialect.loaded_dbapi.Error):
             dbapi_connection.autocommit = False
 
@@ -164,15 +164,15 @@ class _MariaDB:
                 raise NoSuchPreparedTransaction(name) from error
             raise
 
-    def fate(
-        self, connection: Connection, name: str, mark: int, *, asked: bool
+    def find_outcome(
+        self, connection: Connection, name: str, mark: int, *, requested: bool
     ) -> bool | None:
         owner = connection.execute(text(_OWNER), {"thread": mark}).scalar()
         if owner is not None:
             with suppress(DBAPIError):  # it has ended meanwhile
                 connection.exec_driver_sql(f"KILL {mark}")
             return None
-        return None if name in self.prepared(connection) else asked
+        return None if name in self.prepared(connection) else requested
 
     def prepared(self, connection: Connection) -> Iterator[str]:
         for row in connection.exec_driver_sql("XA RECOVER").all():
@@ -202,8 +202,8 @@ def dialect_for(name: str, engine: Engine) -> TwoPhaseDialect:
     dialect = _DIALECTS.get(engine.dialect.name)
     if dialect is None:
         raise UsageError(
-            f"database {name!r} can't take part in a commit in two phases: "
-            f"{engine.dialect.name} knows none. Leave twophase=True out, or give "
+            f"database {name!r} can't take part in a two-phase commit: "
+            f"{engine.dialect.name} has none. Leave twophase=True out, or give "
             "PostgreSQL and MariaDB databases only"
         )
     if dialect.names_at_begin:

@@ -1,4 +1,4 @@
-"""The errors of a commit of several databases, of which not all went well."""
+"""The errors of a commit of several databases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def unknown_commit(names: Sequence[str]) -> CommitUnknownError:
     return CommitUnknownError(
         f"the commit of {', '.join(map(repr, names))} was not acknowledged in time: "
         "all of them will be committed or none, and recover() will end what is still "
-        "prepared; look before trying again"
+        "prepared; check that before trying again"
     )
 
 
@@ -22,9 +22,9 @@ def partial_commit(
     *,
     rolled_back: Sequence[str] = (),
     unknown: Sequence[str] = (),
-    advice: str = "look, before trying again",
+    advice: str = "check that before trying again",
 ) -> PartialCommitError:
-    """Say of each database what became of its part."""
+    """Make the error; its message lists the outcome of each database."""
     outcomes = {
         "committed": committed,
         "rolled back": rolled_back,

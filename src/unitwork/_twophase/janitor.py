@@ -1,4 +1,4 @@
-"""Recovers, again and again, for as long as an application runs."""
+"""Recovers at regular intervals, as long as an application runs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class Janitor:
         while True:
             try:
                 await arun(recovery(self._order, MIN_AGE))
-            except Exception as error:  # of the engine's source, or a driver
+            except Exception as error:  # of an engine's callable, or a driver
                 log.error("recovery failed, and is tried again later", exc_info=error)
             await asyncio.sleep(MIN_AGE)

@@ -22,7 +22,7 @@ class CommitOrder:
 
     def __init__(self, databases: Sequence[DatabaseCore]) -> None:
         self.databases = tuple(databases)
-        self._places = {each.name: n for n, each in enumerate(self.databases, 1)}
+        self._positions = {each.name: n for n, each in enumerate(self.databases, 1)}
         self._fingerprint = ""
         if len(self.databases) < 2:
             raise UsageError(
@@ -39,15 +39,15 @@ class CommitOrder:
             self._fingerprint = fingerprint(named)
         return self._fingerprint
 
-    def place(self, name: str) -> int:
-        return self._places[name]
+    def position(self, name: str) -> int:
+        return self._positions[name]
 
     def dialect(self, name: str, engine: Engine) -> TwoPhaseDialect:
         dialect = dialect_for(name, engine)
         if dialect.names_at_begin and len(self.databases) > 2:
             raise UsageError(
-                f"database {name!r} is MariaDB, which may be one of two databases that "
-                f"commit in two phases, and not of {len(self.databases)}: it forgets a "
+                f"database {name!r} is MariaDB, which may be one of two databases with "
+                f"a two-phase commit, and not of {len(self.databases)}: it forgets a "
                 "prepared transaction that has changed nothing"
             )
         return dialect

@@ -1,4 +1,4 @@
-"""What a crash has left of commits in two phases: found, and brought to its end."""
+"""Finds the prepared transactions that a crash has left, and ends them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ log = logging.getLogger("unitwork")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """A prepared transaction that was left behind, and what has been done with it.
+    """A prepared transaction that was left behind, and the action taken.
 
-    *database* is the name of its database, *transaction* its own. What could not be
-    told for sure, or not be done, was `"left"`; *reason* says why.
+    *database* is the name of its database, *transaction* its own. *action* is `"left"`
+    if the outcome could not be determined, or not be brought about; *reason* is why.
 
     .. versionadded:: 0.1
     """
@@ -38,47 +38,47 @@ class Recovered:
     reason: str
 
 
-class _Look(NamedTuple):
-    """What all databases have said: the xids, and the places of the silent ones."""
+class _Survey(NamedTuple):
+    """The prepared transactions, and the positions of databases without an answer."""
 
     xids: frozenset[Xid]
-    silent: frozenset[int]
+    unanswered: frozenset[int]
 
 
 def recovery(order: CommitOrder, min_age: float) -> Plan[list[Recovered]]:
-    """Look, wait, look again, and end what was there both times.
+    """Survey all databases twice, and end what was prepared both times.
 
     Why that is right. Of one unit let W be the witness and K any other xid.
 
-    - W is prepared before K, commits before K and is rolled back after K, by whoever
-      does it. So K without W means that W has committed, and K is committed. As the
-      witness is asked after all others, it can't be that W was prepared only later.
-    - W still there means that nobody has committed. A process that is just about to
-      would do so within `DECIDED_WITHIN` of the first PREPARE; W was there *min_age*
-      ago, which is more. So nobody will, and nobody was told that it had: all are
-      rolled back, W last, and only if every other one was: should this process end
-      here as well, the next one finds W and goes on.
-    - If a database is silent there may be a K in it, so W stays. K may be committed
-      all the same, once W's own database has said that W is gone.
-    - Two that recover at once see the same W, or none, and do the same. What the other
-      one was faster with is `NoSuchPreparedTransaction`, which is what was wanted.
+    - Every process prepares W before K, commits W before K and rolls W back after K. So
+      K without W means that W has committed, and K is committed. The database of W is
+      asked after all others, so W can't have been prepared only later.
+    - While W is prepared, none has committed. A process that is about to commit does so
+      within `DECIDED_WITHIN` of the first PREPARE; W was prepared *min_age* ago, which
+      is more. So no process will commit, and none has reported a commit: all are rolled
+      back, W last, and only if every other one was. If this process ends here as well,
+      the next one finds W and goes on.
+    - A database without an answer may have a K, so W stays. K is committed all the
+      same once the database of W has answered that W is not prepared.
+    - Two processes that recover at once find the same W, or none, and do the same. For
+      the slower one that is `NoSuchPreparedTransaction`, which is as good.
     """
-    before = yield from _look(order)
+    before = yield from _survey(order)
     if not before.xids:
         return []
     if min_age:
         yield Pause(min_age)
-    now = yield from _look(order)
+    now = yield from _survey(order)
     done: list[Recovered] = []
     for unit in sorted({(b.unit, b.witness) for b in now.xids & before.xids}):
         xids = sorted(
             (b for b in now.xids if (b.unit, b.witness) == unit),
-            key=lambda xid: xid.place,
+            key=lambda xid: xid.position,
         )
         done += yield from _end_unit(order, xids, before, now)
     for each in done:
         log.warning(
-            "a prepared transaction of database %r was left behind: %s, as %s (%s)",
+            "database %r had a prepared transaction left behind: %s, because %s (%s)",
             each.database,
             each.action,
             each.reason,
@@ -87,28 +87,28 @@ def recovery(order: CommitOrder, min_age: float) -> Plan[list[Recovered]]:
     return done
 
 
-def _look(order: CommitOrder) -> Plan[_Look]:
-    """Ask all databases for what is prepared, the witnesses last."""
+def _survey(order: CommitOrder) -> Plan[_Survey]:
+    """Ask all databases for their prepared transactions, the witnesses last."""
     xids: set[Xid] = set()
-    silent: set[int] = set()
-    for place, database in reversed(list(enumerate(order.databases, 1))):
+    unanswered: set[int] = set()
+    for position, database in reversed(list(enumerate(order.databases, 1))):
         ask = partial(_prepared, order, database.name)
         try:
             names: Sequence[str] = yield _call(database, ask)
         except Exception as error:
             log.warning(
-                "database %r can't be asked what is prepared",
+                "database %r can't be asked for its prepared transactions",
                 database.name,
                 exc_info=error,
             )
-            silent.add(place)
+            unanswered.add(position)
             continue
         for name in names:
             xid = Xid.read(name)
-            if xid is not None and xid.place == place:
+            if xid is not None and xid.position == position:
                 xids.add(xid)
     ours = {b for b in xids if b.databases == order.fingerprint}
-    return _Look(frozenset(ours), frozenset(silent))
+    return _Survey(frozenset(ours), frozenset(unanswered))
 
 
 def _prepared(order: CommitOrder, name: str, connection: Connection) -> list[str]:
@@ -118,21 +118,21 @@ def _prepared(order: CommitOrder, name: str, connection: Connection) -> list[str
 
 
 def _end_unit(
-    order: CommitOrder, xids: Sequence[Xid], before: _Look, now: _Look
+    order: CommitOrder, xids: Sequence[Xid], before: _Survey, now: _Survey
 ) -> Plan[list[Recovered]]:
-    witness = xids[0]._replace(place=xids[0].witness)
-    if witness.place in now.silent:
-        return _left(order, xids, "the database that knows is silent")
+    witness = xids[0]._replace(position=xids[0].witness)
+    if witness.position in now.unanswered:
+        return _left(order, xids, "the database of the witness does not answer")
     done: list[Recovered] = []
     if witness not in xids:
         for xid in xids:
             if xid in before.xids:
                 done += yield from _end(order, xid, commit=True)
         return done
-    if now.silent:
-        return _left(order, xids, "a database is silent that may hold more of it")
+    if now.unanswered:
+        return _left(order, xids, "a database that may have more of it does not answer")
     if witness not in before.xids:
-        return _left(order, xids, "it is too young")
+        return _left(order, xids, "it was prepared only now")
     for xid in reversed(xids):
         done += yield from _end(order, xid, commit=False)
         if done and done[-1].action == "left":
@@ -141,16 +141,16 @@ def _end_unit(
 
 
 def _end(order: CommitOrder, xid: Xid, *, commit: bool) -> Plan[list[Recovered]]:
-    database = order.databases[xid.place - 1]
+    database = order.databases[xid.position - 1]
     call = partial(_end_on, order, database.name, xid, commit)
     try:
         ended = yield _call(database, call)
     except Exception as error:
         return _left(order, [xid], f"it could not be ended: {error}")
     if ended is None:
-        return []  # another recovery was faster
+        return []  # another process was faster
     if not ended:
-        return _left(order, [xid], "the connection that has prepared it still lives")
+        return _left(order, [xid], "the connection that has prepared it is still open")
     action: Literal["committed", "rolled back"]
     action = "committed" if commit else "rolled back"
     reason = "the first has committed" if commit else "none has committed"
@@ -160,7 +160,7 @@ def _end(order: CommitOrder, xid: Xid, *, commit: bool) -> Plan[list[Recovered]]
 def _end_on(
     order: CommitOrder, name: str, xid: Xid, commit: bool, connection: Connection
 ) -> bool | None:
-    """End a xid: `None` if there is none any more, `False` if it is in use."""
+    """End a xid; return `None` if there is none any more, `False` if it is in use."""
     dialect = order.dialect(name, connection.engine)
     dialect.open(connection)
     try:
@@ -172,7 +172,8 @@ def _end_on(
 
 def _left(order: CommitOrder, xids: Sequence[Xid], reason: str) -> list[Recovered]:
     return [
-        _recovered(order.databases[xid.place - 1], xid, "left", reason) for xid in xids
+        _recovered(order.databases[xid.position - 1], xid, "left", reason)
+        for xid in xids
     ]
 
 

@@ -1,4 +1,4 @@
-"""The names of prepared transactions: xids, as psycopg and the XA standard say."""
+"""The names of prepared transactions: xids, as in psycopg and the XA standard."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _OURS = "unitwork"
 
 
 class Xid(NamedTuple):
-    """The name of a prepared transaction: `unitwork-<set>-<unit>-<witness>-<place>`.
+    """The name of a prepared transaction: `unitwork-<set>-<unit>-<witness>-<position>`.
 
-    *databases* tells the set of databases apart from those of other applications,
-    *unit* the units; *witness* and *place* count the databases in their order, from 1:
-    that which is prepared first and commits first, and the branch's own.
+    *databases* identifies the set of databases of an application, *unit* the unit.
+    *witness* and *position* number the databases in their order, from 1: the one that
+    is prepared and committed first, and that of this transaction.
     """
 
     databases: str
     unit: str
     witness: int
-    place: int
+    position: int
 
     def __str__(self) -> str:
         return "-".join(map(str, (_OURS, *self)))
 
     @classmethod
     def read(cls, name: str) -> Xid | None:
-        """Read what `str()` has made; `None` if it is somebody else's."""
+        """Parse what `str()` has made; `None` if the name is not of unitwork."""
         ours, *parts = name.split("-")
         if ours != _OURS or len(parts) != 4 or not all(p.isdigit() for p in parts[2:]):
             return None
@@ -39,6 +39,6 @@ class Xid(NamedTuple):
 
 
 def fingerprint(databases: Sequence[tuple[str, Engine]]) -> str:
-    """What two applications on one server differ in, unless they are the same one."""
-    told = [f"{name}={engine.url.database}" for name, engine in databases]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
+    """A hash of the database names: it differs between applications on one server."""
+    named = [f"{name}={engine.url.database}" for name, engine in databases]
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:8]
