@@ -39,9 +39,9 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
     """A database for `AsyncSession`; lives as long as the application.
 
     *source* is a URL, an `AsyncEngine`, an `async_sessionmaker`, or a callable that
-    gives one of the latter two and is asked anew each time (late binding).
-    *name* tells databases of one application apart. *session_class* and
-    *session_options* go into each session, *settings* into unitwork, and other keywords
+    returns one of the latter two and is called each time (late binding).
+    *name* identifies the database in the application. *session_class* and
+    *session_options* apply to each session, *settings* to unitwork, and other keywords
     to `create_async_engine()`: they need a URL.
 
     Does not connect. An engine that was opened by its URL is disposed of when the
@@ -121,7 +121,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
 
     @injectable
     async def session(self, request: object = None) -> AsyncS:
-        """Give the session of the request: `Depends(db.session)`.
+        """Return the session of the request: `Depends(db.session)`.
 
         In plain Starlette `await db.session(request)`. Doesn't connect: the first
         statement does. Raises as `current` does.
@@ -135,15 +135,15 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
     ) -> AsyncTransaction[AsyncS]:
         """Open a unit of work: committed when the block ends, rolled back if it raises.
 
-        Inside another unit *nested* says what it is to that: `"own"`, a transaction and
-        connection of its own; `"join"`, the same session, committed by the unit around,
-        which can't be committed any more if this block raises; `"savepoint"`, a
-        savepoint in the same session. Where there is no unit around all three are one.
-        *options* are those of `TransactionOptions` that a transaction begins with.
+        *nested* matters inside another unit: `"own"`, a transaction and connection of
+        its own; `"join"`, the same session, committed by the enclosing unit, which can
+        only be rolled back if this block raises; `"savepoint"`, a savepoint in the same
+        session. Without an enclosing unit all three are the same. *options* are those
+        of `TransactionOptions` that a transaction begins with.
 
         Give each task its own block. Raises what COMMIT raises;
-        `UnexpectedRollbackError` if an error was swallowed that had cost the work;
-        `UsageError` if the unit around has begun without the *options*.
+        `UnexpectedRollbackError` if an error that lost the work was swallowed;
+        `UsageError` if the enclosing unit has begun without the *options*.
         """
         return AsyncTransaction(core_of(self), nested, options_given(options))
 
@@ -155,13 +155,13 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         retry: RetryPolicy | None = None,
         **options: Unpack[BeginOptions],
     ) -> T:
-        """Call *work* with a session and *args* in a unit of its own; give its result.
+        """Call *work* with a session and *args* in its own unit; return its result.
 
-        The unit is committed once *work* returns. If the database could not serialize
-        it, or it came into a deadlock, all of that is done again, with a fresh session:
-        *attempts* times at most, as *retry* says. Not if the outcome is unknown, nor
-        after `side_effect_done()`; and inside a unit that is itself run again, only
-        once. Raises what the last attempt raised, with a note of their number.
+        The unit is committed once *work* returns. After a serialization failure or a
+        deadlock all of that is done again, with a fresh session: *attempts* times at
+        most, as *retry* defines. Not if the outcome is unknown, nor after
+        `side_effect_done()`; and inside a unit that is itself retried, only once.
+        Raises what the last attempt raised, with a note of their number.
         """
         tries = tries_for(attempts, retry)
         given = options_given(options, tries.attempts)

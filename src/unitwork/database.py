@@ -42,7 +42,7 @@ class Database(DatabaseBase, Generic[SyncS]):
 
     As `AsyncDatabase`, for a sync driver, an `Engine`, a `sessionmaker`.
     Use it in `def` endpoints: on the event loop's own thread a sync session works, but
-    blocks every other request, and `BlockingSessionWarning` says so once.
+    blocks every other request: `BlockingSessionWarning`, once.
     Units wait for a connection on the event loop, first come, first served, and never
     in a framework's thread; `PoolTimeoutError` after the pool's `pool_timeout`.
 
@@ -117,9 +117,9 @@ class Database(DatabaseBase, Generic[SyncS]):
 
     @injectable
     async def session(self, request: object = None) -> SyncS:
-        """Give the session of the request: `Depends(db.session)`, for `def` endpoints.
+        """Return the session of the request: `Depends(db.session)`, in `def` endpoints.
 
-        Waits on the event loop till a connection is to be had, but doesn't connect yet.
+        Waits on the event loop until a connection is free, but doesn't connect yet.
         Raises as `current` does, and `PoolTimeoutError`.
         """
         core = core_of(self)
@@ -133,15 +133,15 @@ class Database(DatabaseBase, Generic[SyncS]):
     ) -> Transaction[SyncS]:
         """Open a unit of work: committed when the block ends, rolled back if it raises.
 
-        Inside another unit *nested* says what it is to that: `"own"`, a transaction and
-        connection of its own; `"join"`, the same session, committed by the unit around,
-        which can't be committed any more if this block raises; `"savepoint"`, a
-        savepoint in the same session. Where there is no unit around all three are one.
-        *options* are those of `TransactionOptions` that a transaction begins with.
+        *nested* matters inside another unit: `"own"`, a transaction and connection of
+        its own; `"join"`, the same session, committed by the enclosing unit, which can
+        only be rolled back if this block raises; `"savepoint"`, a savepoint in the same
+        session. Without an enclosing unit all three are the same. *options* are those
+        of `TransactionOptions` that a transaction begins with.
 
         Give each thread its own block. Raises what COMMIT raises;
-        `UnexpectedRollbackError` if an error was swallowed that had cost the work;
-        `UsageError` if the unit around has begun without the *options*.
+        `UnexpectedRollbackError` if an error that lost the work was swallowed;
+        `UsageError` if the enclosing unit has begun without the *options*.
         """
         return Transaction(core_of(self), nested, options_given(options))
 
@@ -153,13 +153,13 @@ class Database(DatabaseBase, Generic[SyncS]):
         retry: RetryPolicy | None = None,
         **options: Unpack[BeginOptions],
     ) -> T:
-        """Call *work* with a session and *args* in a unit of its own; give its result.
+        """Call *work* with a session and *args* in its own unit; return its result.
 
-        The unit is committed once *work* returns. If the database could not serialize
-        it, or it came into a deadlock, all of that is done again, with a fresh session:
-        *attempts* times at most, as *retry* says. Not if the outcome is unknown, nor
-        after `side_effect_done()`; and inside a unit that is itself run again, only
-        once. Raises what the last attempt raised, with a note of their number.
+        The unit is committed once *work* returns. After a serialization failure or a
+        deadlock all of that is done again, with a fresh session: *attempts* times at
+        most, as *retry* defines. Not if the outcome is unknown, nor after
+        `side_effect_done()`; and inside a unit that is itself retried, only once.
+        Raises what the last attempt raised, with a note of their number.
         """
         tries = tries_for(attempts, retry)
         given = options_given(options, tries.attempts)
