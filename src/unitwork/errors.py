@@ -5,8 +5,8 @@ UnitworkError
 ├── UsageError (RuntimeError)          the program is wrong
 │   ├── MissingSessionError            no unit of work here
 │   ├── SessionEndedError              the unit of work is over
-│   └── ReadOnlyError                  something was written where it only reads
-├── UnexpectedRollbackError            the work was lost, and nobody had said so
+│   └── ReadOnlyError                  a read-only unit has tried to write
+├── UnexpectedRollbackError            the work was lost without a request for that
 ├── CommitUnknownError                 the connection broke while COMMIT was under way
 ├── PartialCommitError                 one database has committed, another one has not
 ├── DeadlineExceededError (TimeoutError)  the request took too long
@@ -47,12 +47,12 @@ class SessionEndedError(UsageError):
     """The unit of work to which this session belongs is over.
 
     Its transaction has been committed or rolled back, and the client has the answer.
-    Whatever was written now could only be lost, so it is refused.
+    Later writes could only be lost, so they are refused.
     """
 
 
 class ReadOnlyError(UsageError):
-    """A unit that only reads has tried to write, and the database has refused.
+    """A read-only unit has tried to write, and the database has refused.
 
     `__cause__` is the database's error; there is none where unitwork itself refused,
     because of `isolation_level="AUTOCOMMIT"`.
@@ -60,18 +60,18 @@ class ReadOnlyError(UsageError):
 
 
 class UnexpectedRollbackError(UnitworkError):
-    """The work of this unit was lost although nobody asked for that.
+    """The work of this unit was lost without a request for that.
 
-    Raised in place of a success that would have been a lie. `__cause__` is the error
-    that doomed the work and was swallowed on its way up, if there was one: a shutdown
-    rolls back, too, what does not end in time.
+    Raised in place of a success that would be false. `__cause__` is the error that lost
+    the work and was swallowed, if there was one: a shutdown also rolls back units that
+    do not end in time.
     """
 
 
 class CommitUnknownError(UnitworkError):
-    """The connection was lost while COMMIT was under way: committed or not, who knows.
+    """The connection was lost while COMMIT was under way: the outcome is unknown.
 
-    `__cause__` is the driver's error. Don't try again blindly: the work may be stored.
+    `__cause__` is the driver's error. Check before trying again: it may be stored.
     """
 
 

@@ -1,4 +1,4 @@
-"""For FastAPI: the unit as a dependency, and exception handlers ready to install."""
+"""For FastAPI: the unit as a dependency, and exception handlers to install."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 def transaction_options(
     **options: Unpack[RouteOptions],
 ) -> Callable[[], Awaitable[None]]:
-    """Give a dependency that sets the options of the transactions of a router.
+    """Return a dependency that sets the options of the transactions of a router.
 
     `APIRouter(dependencies=[Depends(transaction_options(read_only=True))])`, also for a
     route or for the whole application; an endpoint's own `@transactional` comes first.
@@ -49,7 +49,7 @@ def transaction_options(
     async def apply() -> None:
         unit = innermost()
         if unit is None:
-            current_unit()  # raises, and says what to do
+            current_unit()  # raises
         else:
             add_options(unit, given)
 
@@ -60,7 +60,7 @@ _BUSY = {Kind.RETRY, Kind.RETRY_WITH_CARE, Kind.UNAVAILABLE}
 
 
 async def unit_of_work() -> UnitOfWork:
-    """Give the unit of work of the request. Raises as `current_unit()` does.
+    """Return the unit of work of the request. Raises as `current_unit()` does.
 
     .. versionadded:: 0.1
     """
@@ -75,7 +75,7 @@ UnitDep = Annotated[UnitOfWork, Depends(unit_of_work)]
 
 
 async def answer_conflict(request: Request, error: Exception) -> Response:
-    """Answer an `IntegrityError` with 409, whether a flush met it or COMMIT did.
+    """Answer an `IntegrityError` with 409, of a flush or of COMMIT.
 
     .. versionadded:: 0.1
     """
@@ -103,10 +103,10 @@ async def answer_timeout(request: Request, error: Exception) -> Response:
 
 
 async def answer_read_only(request: Request, error: Exception) -> Response:
-    """Answer 405 if a GET or HEAD has tried to write where it only reads.
+    """Answer 405 if a read-only GET or HEAD has tried to write.
 
-    Raises the error on for other methods. Not among the `exception_handlers`: a GET
-    that writes is a mistake of the application, which this blames on the client.
+    Raises the error again for other methods. Not among the `exception_handlers`: a GET
+    that writes is a mistake of the application, and a 405 blames the client.
 
     .. versionadded:: 0.1
     """
@@ -122,7 +122,7 @@ async def answer_read_only(request: Request, error: Exception) -> Response:
 async def answer_database_error(request: Request, error: Exception) -> Response:
     """Answer 503 if the database is out of reach, busy or locked, 504 if too slow.
 
-    That is what `classify()` says of the error; others are raised on.
+    By the `classify()` of the error; other errors are raised again.
 
     .. versionadded:: 0.1
     """
@@ -158,7 +158,7 @@ def _unavailable(detail: str, *, retry_after: float) -> Response:
 
 
 def _problem(status: HTTPStatus, detail: str) -> Response:
-    """Describe a problem as RFC 9457 says."""
+    """A problem in the format of RFC 9457."""
     return JSONResponse(
         {
             "type": "about:blank",

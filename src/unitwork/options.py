@@ -66,16 +66,16 @@ class TransactionOptions:
     in which nothing can fail.
     *timeout*: how long each statement may take, and *lock_timeout*, how long it may
     wait for a lock; then the database cancels it.
-    *deadline*: how long the request may take, with all its attempts, once it has
-    asked for a session: then it is rolled back, with a `DeadlineExceededError`. What is
-    being committed is left to it.
-    *attempts*: how often at most the request is run, if the database could not
-    serialize it, or it came into a deadlock. 1, the default, means: no second time.
+    *deadline*: how long the request may take, with all its attempts, once it uses a
+    session: then it is rolled back, with a `DeadlineExceededError`. A COMMIT that has
+    been sent is not interrupted.
+    *attempts*: how often at most the request is run, after serialization failures and
+    deadlocks. 1, the default, means: no retry.
     *commit_when*: whether to commit, as in `DBSessionMiddleware`.
-    *stream*: keep the transaction open till the last chunk of the response, which then
+    *stream*: keep the transaction open until the last chunk of the response, which then
     reads from one snapshot; it must not have written.
 
-    Raises `UsageError` for what can't be, alone or together.
+    Raises `UsageError` for values that are impossible, alone or together.
 
     .. versionadded:: 0.1
     """
@@ -123,7 +123,7 @@ class TransactionOptions:
             )
 
     def __or__(self, inner: TransactionOptions) -> TransactionOptions:
-        """These options where *inner*, which are nearer, leave them open."""
+        """Merge: *inner* options, which are nearer, come first."""
         if inner is NO_OPTIONS:
             return self
         if self is NO_OPTIONS:
@@ -155,8 +155,8 @@ def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
     """Set the options of the transaction of an endpoint: see `TransactionOptions`.
 
     For a function, an `HTTPEndpoint` class or one of its methods. Leaves it as it is:
-    called in any other way than by a request it does what it always did. Goes below
-    the decorator that makes it a route. Raises `UsageError` as `TransactionOptions`
+    called by anything else than a request it does what it did before. Goes below the
+    decorator that makes it a route. Raises `UsageError` as `TransactionOptions`
     does.
 
     .. versionadded:: 0.1

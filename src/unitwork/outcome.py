@@ -1,4 +1,4 @@
-"""How a unit of work ends: what it is judged by, and with which outcome. Pure."""
+"""How a unit of work ends: the policy, and the outcome. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CommitWhen", "Ending", "Outcome", "Verdict", "judge", "succeeded"]
 
 
 class Outcome(Enum):
-    """What became of a unit of work.
+    """The outcome of a unit of work.
 
     .. versionadded:: 0.1
     """
@@ -28,11 +28,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What the unit of a request is judged by, at the moment its response starts.
+    """What decides about the unit of a request, when its response starts.
 
     *status* is the response's; *exception* is the one that a handler of the application
-    is just turning into that response, or `None`; *method* and *path* are the
-    request's.
+    is turning into that response, or `None`; *method* and *path* are the request's.
 
     .. versionadded:: 0.1
     """

@@ -1,4 +1,4 @@
-"""What a crash has left of commits in two phases: found, and brought to its end.
+"""Ends the prepared transactions that a crash has left of two-phase commits.
 
 `DBSessionMiddleware(twophase=True)` does that while the application runs.
 """
@@ -25,12 +25,12 @@ def recover(*databases: Database[Any], min_age: float = MIN_AGE) -> list[Recover
     """Commit or roll back the prepared transactions that a crash has left behind.
 
     Give the *databases* of the middleware, in the same order: others are not touched,
-    and neither are those that have not been seen prepared for *min_age* seconds. It
+    and neither are those that have been prepared for less than *min_age* seconds. It
     waits for that long if it finds any. Give 0 only while no application runs: else
-    what is just being committed would be taken for left behind.
+    a commit that is under way would be taken for left behind.
 
-    It may run in several places at once. Raises `UsageError` for a *min_age* that is
-    not 0 and shorter than a commit may take; a database that can't be asked is logged,
+    Several processes may run it at once. Raises `UsageError` for a *min_age* that is
+    not 0 and shorter than a commit may take; a database that does not answer is logged,
     and what depends on its answer is left.
 
     .. versionadded:: 0.1

@@ -1,4 +1,4 @@
-"""Trying again: how often, how long between, and what is never tried again."""
+"""Retries: how many, how long the waits are, and which errors are retryable."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How work is tried again whose `attempts` are more than one. Times in seconds.
+    """How work with more than one of `attempts` is retried. Times in seconds.
 
     *first_wait* and *longest_wait*: the n-th wait lasts, at random, up to
     `first_wait * 2 ** (n - 1)`, but never longer than `longest_wait`.
     *give_up_after*: no attempt begins later than that after the first failure.
     *body_limit*, in bytes: a request with a larger body is not run a second time; the
     body is kept in memory until the response starts.
-    *rules* are asked what an error means before unitwork is: see `classify()`.
+    *rules* classify an error before unitwork does: see `classify()`.
     *before_retry* is called with a `Retry` before each wait, for logs and metrics; in
-    the thread or event loop of the work, so it must not block. What it raises is
-    raised on.
+    the thread or event loop of the work, so it must not block. What it raises
+    propagates.
 
     Raises `UsageError` for a time or size that is negative, and for a coroutine
     function.
@@ -85,7 +85,7 @@ class RetryPolicy:
         return random.uniform(0.0, longest)  # no secret
 
     def retryable(self, *errors: BaseException | None) -> Exception | None:
-        """The first of *errors* that is nobody's fault and has stored nothing."""
+        """The first of *errors* that may be retried: it has stored nothing."""
         for error in errors:
             if not isinstance(error, Exception):
                 continue
@@ -119,7 +119,7 @@ class Tries:
         self.attempt = 1
 
     def next(self) -> bool:
-        """Count one more, if there may be one."""
+        """Count another attempt; return `False` if there must be none."""
         now = time.monotonic()
         if self._until is None:
             self._until = min(now + self.policy.give_up_after, self._deadline)
@@ -130,7 +130,7 @@ class Tries:
         return True
 
     def announce(self, error: BaseException, path: str = "") -> float:
-        """Tell whoever wants to know; give the seconds to wait until it begins."""
+        """Call `before_retry`; return the delay in seconds."""
         if self.policy.before_retry is not None:
             failed = self.attempt - 1
             self.policy.before_retry(
@@ -145,7 +145,7 @@ class Tries:
         return self._wait
 
     def note(self, error: BaseException) -> None:
-        """Say in *error*, with which it ends, how often it was tried."""
+        """Add to *error*, which ends the attempts, a note of their number."""
         if self.attempt > 1:
             error.add_note(
                 f"unitwork: this was attempt {self.attempt} of {self.attempts}"

@@ -15,17 +15,17 @@ _TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings:
-    """How unitwork looks after one database. Times are in seconds.
+    """How unitwork uses one database. Times are in seconds.
 
-    *ping_after_idle*: a pooled connection that lay idle for longer is asked whether it
-    still lives before it is handed out; `None` never asks.
+    *ping_after_idle*: a pooled connection that was idle for longer is pinged when it is
+    checked out; `None`: never.
     *end_timeout*: how long a rollback, or a stray task that still uses the session, may
-    keep a unit from ending; afterwards the connection is thrown away.
-    *commit_timeout*: how long COMMIT may take; afterwards its connection is broken off
-    and the outcome is in doubt. `None`: as long as it likes.
-    *verify_commit*: ask the database what became of a COMMIT that is in doubt. `True`
-    for PostgreSQL, where it costs one round trip in each unit that writes; for others
-    give a `CommitVerifier`. Without one the outcome is unknown: `CommitUnknownError`.
+    keep a unit from ending; afterwards the connection is discarded.
+    *commit_timeout*: how long COMMIT may take; afterwards its connection is aborted and
+    the outcome is in doubt. `None`: no limit.
+    *verify_commit*: ask the database for the outcome of a COMMIT in doubt. `True` for
+    PostgreSQL, where it costs one round trip in each unit that writes; for others give
+    a `CommitVerifier`. Without one the outcome is unknown: `CommitUnknownError`.
     *verify_timeout*: how long to go on asking; then the outcome is unknown.
     *drain_timeout*: how long the shutdown waits for units that are still open; then
     they are rolled back.

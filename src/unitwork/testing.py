@@ -21,7 +21,7 @@ __all__ = ["CommitFault", "check_idle", "commit_faults", "no_waits"]
 
 @contextmanager
 def no_waits() -> Iterator[None]:
-    """Let nobody wait between two attempts. Holds for all tasks and threads.
+    """Retry without waiting between two attempts, in all tasks and threads.
 
     .. versionadded:: 0.1
     """
@@ -33,7 +33,7 @@ def no_waits() -> Iterator[None]:
 
 
 class CommitFault(Enum):
-    """How a COMMIT fails: in both ways the client can't tell which it was.
+    """How a COMMIT fails; the client can't distinguish the two.
 
     .. versionadded:: 0.1
     """

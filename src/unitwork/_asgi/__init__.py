@@ -1,1 +1,1 @@
-"""One connection of ASGI each: HTTP exchange, WebSocket, lifespan."""
+"""ASGI: the HTTP exchange, the WebSocket and the lifespan."""

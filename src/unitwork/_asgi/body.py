@@ -1,4 +1,4 @@
-"""The body of a request, kept while it is read: it may have to be read again."""
+"""The body of a request, recorded while it is read: it may be read again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Recording", "is_kept", "record", "replayed"]
 
 
 class Recording(list[Message]):
-    """Two messages or more of one body, in order, as far as they have been read."""
+    """The messages of one body that have been read, in order: two or more."""
 
     size = 0
 
@@ -19,9 +19,9 @@ class Recording(list[Message]):
 def record(
     body: Message | Recording | None, message: Message, limit: int
 ) -> Message | Recording:
-    """Add *message* to what was kept of a *body*: mostly it is all that there is.
+    """Add *message* to the recorded *body*: mostly it is the only one.
 
-    Of one with more than *limit* bytes nothing is kept.
+    Of a body with more than *limit* bytes nothing is kept.
     """
     if body is None:
         return message
@@ -45,7 +45,7 @@ def is_kept(body: Message | Recording | None, limit: int) -> bool:
 
 
 def replayed(body: Message | Recording | None, receive: Receive, limit: int) -> Receive:
-    """Give what was kept of a *body*, and after that what *receive* gives."""
+    """A `receive` that gives the recorded *body* first, and then goes on."""
     recorded = Recording()
     if isinstance(body, Recording):
         recorded = body

@@ -1,4 +1,4 @@
-"""An error after the application has answered: given to its own exception handlers."""
+"""Gives an error to the exception handlers of the application, after its response."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ async def answer(error: Exception, scope: Scope, receive: Receive, send: Send) -
     async def fail(scope: Scope, receive: Receive, send: Send) -> None:
         raise error
 
-    # Private to Starlette, but FastAPI uses it as well: the look-up is theirs.
+    # Private to Starlette, but FastAPI uses it as well.
     app = wrap_app_handling_exceptions(fail, Request(scope, receive, send))
     await app(scope, receive, send)

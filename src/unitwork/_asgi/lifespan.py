@@ -39,16 +39,17 @@ async def live(
     send: Send,
     janitor: Janitor | None = None,
 ) -> None:
-    """Run *app* for its life: the databases are there before it, and go after it.
+    """Run the lifespan of *app*; check databases before it, dispose of them after it.
 
-    One that knows no lifespan (it raises at once, or returns) is given one.
+    For an application without a lifespan (it raises at once, or returns) it is handled
+    here.
     """
     life = _Life(databases, receive, send, janitor)
     with contextlib.suppress(_CanNotStart):
         try:
             await app(scope, life.receive, life.send)
         except Exception as error:
-            if life.heard:
+            if life.app_has_lifespan:
                 await life.end()
                 raise
             log.info("the application has no lifespan of its own: %r", error)
@@ -56,7 +57,7 @@ async def live(
 
 
 class _Life:
-    """What a server and an application say to each other, and the databases in it."""
+    """The lifespan messages between a server and an application, and the databases."""
 
     def __init__(
         self,
@@ -71,11 +72,11 @@ class _Life:
         self._send = send
         self._seen: set[str] = set()
         self._over = False
-        self.heard = False
-        """Whether the application has asked what to do."""
+        self.app_has_lifespan = False
+        """Whether the application has received a message."""
 
     async def receive(self) -> Message:
-        self.heard = True
+        self.app_has_lifespan = True
         message = await self._receive()
         self._seen.add(message["type"])
         if message["type"] == "lifespan.startup":
@@ -101,7 +102,7 @@ class _Life:
             await drain_and_dispose(self._databases)
 
     async def go_on(self) -> None:
-        """Say what the application has left unsaid."""
+        """Send the messages that the application has not sent."""
         for moment in ("lifespan.startup", "lifespan.shutdown"):
             if self._over or f"{moment}.complete" in self._seen:
                 continue
@@ -136,11 +137,11 @@ def _check(database: DatabaseCore) -> None:
 
 
 async def drain_and_dispose(databases: Sequence[DatabaseCore]) -> None:
-    """Wait for open units, each database within its limit; close what is ours."""
+    """Wait for open units, with each database's limit; dispose of our own engines."""
     await asyncio.gather(*map(_drain, databases))
     for database in databases:
         if not database.owns_engine or database.override is not None:
-            continue  # somebody else's, or in the hands of a test
+            continue  # the application's, or a test's
         if database.is_async:
             await database.async_engine.dispose()
         else:
@@ -150,7 +151,7 @@ async def drain_and_dispose(databases: Sequence[DatabaseCore]) -> None:
 
 
 async def _drain(database: DatabaseCore) -> None:
-    """Let the open units end by themselves, and then roll back those that have not."""
+    """Let the open units end by themselves; then roll back those that have not."""
     left = [
         unit
         for unit in await database.drain()

@@ -47,7 +47,7 @@ class RouteOptions:
         self._own = self._found = NO_OPTIONS
 
     def find(self, own: TransactionOptions) -> TransactionOptions:
-        """The endpoint's before *own* (those of its routers), before the defaults.
+        """Merge the endpoint's, before *own* (its routers'), before the defaults.
 
         Frameworks leave the endpoint in the scope once they have found it.
         """
@@ -64,7 +64,7 @@ class RouteOptions:
 
 
 def defaults_of(given: Defaults | None) -> Callable[[Scope], TransactionOptions] | None:
-    """The options of a request by its scope, in whatever form they were *given*."""
+    """A function from a scope to the options of a request, from what was *given*."""
     if given is None:
         return None
     if isinstance(given, TransactionOptions):

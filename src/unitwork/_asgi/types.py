@@ -1,4 +1,4 @@
-"""What ASGI calls its parts."""
+"""The types of ASGI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One WebSocket: the unit is ended before each message that goes out or is awaited."""
+"""One WebSocket: its unit ends before each message that is sent or received."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _inside: ContextVar[object] = ContextVar("unitwork_ending", default=None)
 
 
 class WebSocket(Connection):
-    """One WebSocket. Of several tasks that send at once, one ends the unit."""
+    """One WebSocket. Of several tasks that send at once, only one ends the unit."""
 
     __slots__ = (
         "_accepted",
@@ -115,7 +115,7 @@ class WebSocket(Connection):
         """End what has begun since the last message.
 
         Of several tasks one does it. The others wait, and their messages are not sent
-        if it fails: what they say may depend on what was to be committed.
+        if it fails: they may depend on the work that was to be committed.
         """
         unit = self.unit
         if unit is None or self._may_pass(unit):
@@ -166,7 +166,7 @@ class WebSocket(Connection):
         ending = Ending(status=self._status, exception=error, method="GET", path=path)
         return judge_response(unit, ending, self.config.commit_when)
 
-    # What its unit asks: see `UnitOwner`
+    # `UnitOwner`, for its unit
 
     @property
     def is_over(self) -> bool:
