@@ -8,8 +8,8 @@ from threading import Event
 
 import pytest
 
-from unitwork._concurrency import watchdog as _alarm
-from unitwork._concurrency.watchdog import Watchdog, _Scheduler
+from unitwork._concurrency import watchdog
+from unitwork._concurrency.watchdog import Scheduler, Watchdog
 
 PATIENCE = 30.0  # seconds
 
@@ -41,9 +41,9 @@ def test_is_forgotten_when_its_block_is_over() -> None:
     bell = Bell(PATIENCE)
 
     with bell:
-        assert bell in _alarm._scheduler.due
+        assert bell in watchdog.scheduler.due
 
-    assert bell not in _alarm._scheduler.due
+    assert bell not in watchdog.scheduler.due
     assert not bell.rung.is_set()
 
 
@@ -67,15 +67,15 @@ def test_one_that_fails_is_logged_and_the_next_one_rings(
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Scheduler:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
     """A clock of the test's own, which has no thread yet."""
-    clock = _Scheduler()
-    monkeypatch.setattr(_alarm, "_scheduler", clock)
+    clock = Scheduler()
+    monkeypatch.setattr(watchdog, "scheduler", clock)
     return clock
 
 
 def test_one_that_finds_no_thread_does_not_stop_the_clock_for_good(
-    clock: _Scheduler, monkeypatch: pytest.MonkeyPatch
+    clock: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -84,7 +84,7 @@ def test_one_that_finds_no_thread_does_not_stop_the_clock_for_good(
     with pytest.raises(RuntimeError), Bell(PATIENCE):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr(_alarm, "_scheduler", clock)
+    monkeypatch.setattr(watchdog, "scheduler", clock)
     bell = Bell(0.001)
 
     with bell:
@@ -93,7 +93,7 @@ def test_one_that_finds_no_thread_does_not_stop_the_clock_for_good(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_clock_whose_thread_has_died_gets_another(clock: _Scheduler) -> None:
+def test_a_clock_whose_thread_has_died_gets_another(clock: Scheduler) -> None:
     class Deadly(Bell):
         def expired(self) -> None:
             super().expired()
@@ -101,7 +101,7 @@ def test_a_clock_whose_thread_has_died_gets_another(clock: _Scheduler) -> None:
 
     deadly, next_one = Deadly(0.001), Bell(0.001)
     with deadly:
-        thread = clock._thread
+        thread = clock.thread
         assert thread is not None
         thread.join(PATIENCE)
 
@@ -110,13 +110,13 @@ def test_a_clock_whose_thread_has_died_gets_another(clock: _Scheduler) -> None:
 
 
 def test_may_be_set_where_the_clock_is_held_by_the_same_thread(
-    clock: _Scheduler,
+    clock: Scheduler,
 ) -> None:
     with clock.lock, Bell(PATIENCE) as _:
         assert len(clock.due) == 1
 
 
-def test_one_without_an_end_never_rings(clock: _Scheduler) -> None:
+def test_one_without_an_end_never_rings(clock: Scheduler) -> None:
     endless, bell = Bell(1e300), Bell(0.001)
 
     with endless, bell:

@@ -15,7 +15,7 @@ from weakref import ReferenceType, ref
 import pytest
 
 from unitwork._concurrency import worker_threads
-from unitwork._concurrency.worker_threads import _idle
+from unitwork._concurrency.worker_threads import idle_workers
 from unitwork._concurrency.worker_threads import run_in_worker_thread as in_thread
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +88,7 @@ async def test_what_finds_no_thread_is_never_called(
 
     called: list[int] = []
     held = threading.Event()
-    busy = [in_thread(held.wait, 30) for _ in range(len(_idle) + 1)]
+    busy = [in_thread(held.wait, 30) for _ in range(len(idle_workers) + 1)]
     monkeypatch.setattr(threading.Thread, "start", refuse)
     await add_one()
     monkeypatch.undo()
@@ -102,7 +102,7 @@ async def test_what_finds_no_thread_is_never_called(
 async def test_a_thread_that_has_nothing_to_do_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_threads, "_IDLE_TIMEOUT", 0.001)
+    monkeypatch.setattr(worker_threads, "IDLE_TIMEOUT", 0.001)
     thread = await in_thread(threading.current_thread)
 
     await asyncio.to_thread(thread.join, 30)

@@ -180,7 +180,7 @@ async def test_threads_and_tasks_never_are_more_than_it_has_places() -> None:
 
     assert len(most) == 100
     assert max(most) == 3
-    assert gate._free == 3
+    assert gate.in_use == 0
 
 
 async def test_one_gate_serves_two_event_loops() -> None:
@@ -225,7 +225,7 @@ async def test_one_who_is_cancelled_at_any_moment_takes_no_place_along(
 
     gate.try_acquire()
     async for _ in at_each_suspension(wait_and_pass, kind):
-        await eventually(lambda: gate._free == 1)
+        await eventually(lambda: gate.in_use == 0)
         gate.try_acquire()
     assert inside
 
@@ -243,7 +243,7 @@ async def test_one_who_is_cancelled_just_when_let_in_passes_the_place_on() -> No
 
     await second
     assert first.cancelled()
-    assert gate._free == 0
+    assert gate.in_use == 1
 
 
 @pytest.mark.parametrize("size", [2, None])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from threading import TIMEOUT_MAX, Condition, RLock, Thread
 
-__all__ = ["Watchdog"]
+__all__ = ["Scheduler", "Watchdog", "scheduler"]
 
 log = logging.getLogger("unitwork")
 
@@ -33,17 +33,17 @@ class Watchdog:
 
     def __enter__(self) -> None:
         self.at = at = time.monotonic() + self.seconds
-        with _scheduler.lock:
-            if at < _scheduler.wakes_at:
-                _scheduler.wake()
-            _scheduler.due.add(self)
+        with scheduler.lock:
+            if at < scheduler.wakes_at:
+                scheduler.wake()
+            scheduler.due.add(self)
 
     def __exit__(self, *exc_info: object) -> None:
-        with _scheduler.lock:
-            _scheduler.due.discard(self)
+        with scheduler.lock:
+            scheduler.due.discard(self)
 
 
-class _Scheduler:
+class Scheduler:
     """Expires what is due, in a thread that is started by the first watchdog."""
 
     def __init__(self) -> None:
@@ -52,15 +52,15 @@ class _Scheduler:
         self.due: set[Watchdog] = set()
         self.wakes_at = float("inf")
         self._woken = Condition(self.lock)
-        self._thread: Thread | None = None
+        self.thread: Thread | None = None
 
     def wake(self) -> None:
         """Let the thread find the next one to expire. The caller holds the lock."""
         self._woken.notify()
-        if self._thread is None:
+        if self.thread is None:
             thread = Thread(target=self._run, name="unitwork-watchdog", daemon=True)
             thread.start()
-            self._thread = thread
+            self.thread = thread
 
     def _run(self) -> None:
         try:
@@ -70,7 +70,7 @@ class _Scheduler:
                     del watchdog  # or it would be kept until the next one expires
         finally:  # however it has ended, the next watchdog starts another
             with self.lock:
-                self._thread, self.wakes_at = None, float("inf")
+                self.thread, self.wakes_at = None, float("inf")
 
     def _expire(self, watchdog: Watchdog) -> None:
         try:
@@ -93,6 +93,6 @@ class _Scheduler:
             yield due.pop(0)
 
 
-_scheduler = _Scheduler()
+scheduler = Scheduler()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_scheduler.__init__)  # type: ignore[misc]  # a new lock: the thread that held it does not exist in the child
+    os.register_at_fork(after_in_child=scheduler.__init__)  # type: ignore[misc]  # a new lock: the thread that held it does not exist in the child

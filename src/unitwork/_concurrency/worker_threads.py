@@ -19,13 +19,13 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["run_in_worker_thread"]
+__all__ = ["IDLE_TIMEOUT", "idle_workers", "run_in_worker_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_IDLE_TIMEOUT = 10.0  # seconds for which a thread waits for its next call
-_idle: deque[_Worker] = deque()
+IDLE_TIMEOUT = 10.0  # seconds for which a thread waits for its next call
+idle_workers: deque[_Worker] = deque()
 
 
 class _Worker:
@@ -40,10 +40,10 @@ class _Worker:
     def _run(self) -> None:
         while True:
             try:
-                call = self.calls.get(timeout=_IDLE_TIMEOUT)
+                call = self.calls.get(timeout=IDLE_TIMEOUT)
             except Empty:
                 with suppress(ValueError):  # another call has just taken it
-                    _idle.remove(self)
+                    idle_workers.remove(self)
                     return
             else:
                 call.make(self)
@@ -74,7 +74,7 @@ class _Call:
             failure.__cause__ = error
         except BaseException as error:
             failure = error
-        _idle.append(worker)
+        idle_workers.append(worker)
         with suppress(RuntimeError):  # the loop is closed: no task waits for it
             self._loop.call_soon_threadsafe(self._complete, result, failure)
         del self, result, failure  # its traceback refers to this frame
@@ -89,7 +89,7 @@ class _Call:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # a fork has none of these threads
+    os.register_at_fork(after_in_child=idle_workers.clear)  # they are not in a fork
 
 
 def run_in_worker_thread(
@@ -102,7 +102,7 @@ def run_in_worker_thread(
     """
     made = _Call(partial(copy_context().run, call, *args, **kwargs))
     try:
-        worker = _idle.pop()
+        worker = idle_workers.pop()
     except IndexError:
         worker = _Worker()
     worker.calls.put(made)
