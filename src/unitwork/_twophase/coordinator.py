@@ -132,7 +132,7 @@ def _take_back(
                     part.session.name,
                     exc_info=error,
                 )
-            sure = committed is False or witness
+            sure = sure and (committed is False or witness)
     return sure
 
 

@@ -79,7 +79,7 @@ class _PostgreSQL:
 
     def prepare(self, connection: Connection, name: str) -> None:
         try:
-            connection.exec_driver_sql(f"PREPARE TRANSACTION '{name}'")
+            connection.exec_driver_sql(f"{_PREPARE} '{name}'")
         except DBAPIError as error:
             if _code(error) == "55000":
                 raise UsageError(
@@ -104,13 +104,22 @@ class _PostgreSQL:
     ) -> bool | None:
         if name in self.prepared(connection):
             return None
-        return _STATUS.committed(connection, mark)
+        committed = _STATUS.committed(connection, mark)
+        if committed is None:  # PREPARE may wait for a lock, and must not succeed later
+            connection.execute(text(_TERMINATE), {"sql": f"{_PREPARE} '{name}'"})
+        return committed
 
     def prepared(self, connection: Connection) -> Iterator[str]:
         return iter(connection.scalars(text(_PREPARED)).all())
 
 
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+_PREPARE = "PREPARE TRANSACTION"
+_TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE state = 'active' AND pid <> pg_backend_pid()
+AND position(CAST(:sql AS text) IN query) > 0
+"""
 _STATUS = TransactionStatus()
 
 
