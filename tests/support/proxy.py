@@ -63,6 +63,10 @@ class Proxy:
         port = self._target.port or _PORTS[self._target.get_backend_name()]
         return self._target.host or "127.0.0.1", port
 
+    def lead_to(self, url: str) -> None:
+        """Send new connections to another server."""
+        self._target = make_url(url)
+
     @property
     def holding(self) -> bool:
         """Whether something is held that has still to go through."""
