@@ -1,4 +1,4 @@
-"""Blocks inside a unit: the second connection that a block of its own needs."""
+"""Nested transactions: the second connection that a block of its own needs."""
 
 from __future__ import annotations
 

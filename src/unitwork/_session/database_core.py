@@ -93,7 +93,7 @@ class DatabaseCore:
             )
         if engine_options:
             raise UsageError(
-                f"{', '.join(sorted(engine_options))}: options of the engine need a "
+                f"{', '.join(sorted(engine_options))}: options of the engine go with a "
                 "URL; an existing engine has its own"
             )
         return given
