@@ -26,8 +26,8 @@ MYSQL = "mysql+pymysql://nobody@localhost/none"
     ("urls", "message"),
     [
         ([POSTGRESQL], "twophase=True is for several databases, and db is one"),
-        ([POSTGRESQL, "sqlite://"], "database 'd1' can't take part .* sqlite knows"),
-        (["sqlite://", POSTGRESQL], "database 'd0' can't take part .* sqlite knows"),
+        ([POSTGRESQL, "sqlite://"], "database 'd1' can't take part .* sqlite has none"),
+        (["sqlite://", POSTGRESQL], "database 'd0' can't take part .* sqlite has none"),
         ([POSTGRESQL, POSTGRESQL, MYSQL], "'d2' is MariaDB, which may be one of two"),
     ],
 )
