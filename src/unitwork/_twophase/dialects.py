@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event, text
@@ -153,11 +153,10 @@ class _MariaDB:
         connection.exec_driver_sql(f"XA START '{name}'")
         _name(connection, name)
 
-    def mark(self, connection: Connection) -> int | None:
+    def mark(self, connection: Connection) -> _Mark | None:
         if not _name(connection):
             return None
-        thread: int = _driver(connection).thread_id()
-        return thread
+        return _Mark(_driver(connection).thread_id(), _server(connection))
 
     def prepare(self, connection: Connection, name: str) -> None:
         _without_prefix(connection)
@@ -174,12 +173,14 @@ class _MariaDB:
             raise
 
     def find_outcome(
-        self, connection: Connection, name: str, mark: int, *, requested: bool
+        self, connection: Connection, name: str, mark: _Mark, *, requested: bool
     ) -> bool | None:
-        owner = connection.execute(text(_OWNER), {"thread": mark}).scalar()
+        if mark.server != _server(connection):
+            return None  # after a failover: it may never have been prepared here
+        owner = connection.execute(text(_OWNER), {"thread": mark.thread}).scalar()
         if owner is not None:
             with suppress(DBAPIError):  # it has ended meanwhile
-                connection.exec_driver_sql(f"KILL {mark}")
+                connection.exec_driver_sql(f"KILL {mark.thread}")
             return None
         return None if name in self.prepared(connection) else requested
 
@@ -191,6 +192,25 @@ class _MariaDB:
                 yield name[:length].decode("utf-8", "replace")
 
 
+class _Mark(NamedTuple):
+    """The thread of a connection, and the server that it is on."""
+
+    thread: int
+    server: tuple[object, ...]
+
+
+def _server(connection: Connection) -> tuple[object, ...]:
+    """What identifies the server; fixed for a connection."""
+    known: tuple[object, ...] | None = connection.info.get(_SERVER)
+    if known is None:
+        cursor = connection.connection.cursor()
+        cursor.execute(_SERVER)
+        known = connection.info[_SERVER] = tuple(cursor.fetchone() or ())
+        cursor.close()
+    return known
+
+
+_SERVER = "SELECT @@hostname, @@port, @@server_id"
 _UNKNOWN_XID = 1397
 _NOTHING_STORED = 1402  # "branch was rolled back": it has changed no row
 _OWNER = """
