@@ -7,8 +7,8 @@ from typing import Any
 
 from ._asgi.connection import Connection, uncovered
 from ._asgi.exchange import HTTPExchange
-from ._asgi.lifespan import live
-from ._asgi.retry import run_again
+from ._asgi.lifespan import run_lifespan
+from ._asgi.rerun import run_again
 from ._asgi.route_options import Defaults, MiddlewareConfig, defaults_of
 from ._asgi.state import State
 from ._asgi.types import ASGIApp, Receive, Scope, Send
@@ -34,15 +34,15 @@ class DBSessionMiddleware:
     response starts, whether to commit; by default if there was no exception and the
     status is below 400. *options* are the `TransactionOptions` of all requests, or of
     those of one method (a mapping), or a function from the ASGI scope to them; routes
-    may say otherwise. *retry* says how those are run again that have `attempts`.
-    Of several databases each is committed in its turn, in the order in which they are
-    given; with *twophase* all are committed or none, which PostgreSQL and MariaDB can.
-    The session is also at `request.state.<state_attribute>`; of
-    several databases the first is there, and each at `request.state.<its name>`.
+    override them. *retry* is the policy of requests that have `attempts`.
+    Of several databases one is committed after the other, in the order given; with
+    *twophase* all are committed or none, which PostgreSQL and MariaDB can do.
+    The session is also at `request.state.<state_attribute>`; of several databases the
+    first is there, and each at `request.state.<its name>`.
 
     A COMMIT that fails is answered by the application's own exception handlers; the
     response that the endpoint made is dropped, and its background tasks do not run.
-    Does nothing for a request that does not ask for a session.
+    Does nothing for a request that uses no session.
 
     .. versionadded:: 0.1
     """
@@ -96,7 +96,7 @@ class DBSessionMiddleware:
         elif kind == "lifespan":
             order = self._config.order
             janitor = Janitor(order) if order is not None else None
-            await live(self._app, self._own, scope, receive, send, janitor)
+            await run_lifespan(self._app, self._own, scope, receive, send, janitor)
         else:
             await self._app(scope, receive, send)
 

@@ -65,7 +65,7 @@ async def test_a_commit_by_hand_under_way_stands_and_is_told_of(
 
     assert (came_back, observer.names()) == ([True], ["one"])
     assert isinstance(reply.error, DeadlineExceededError)
-    assert "what it had not committed by hand was rolled back" in str(reply.error)
+    assert "what session.commit() had not committed was rolled back" in str(reply.error)
 
 
 @only("psycopg-async", "asyncpg")

@@ -15,9 +15,9 @@ from unitwork._execution.plan import Plan, Step, Wait
 from unitwork._execution.sync_runner import run
 from unitwork._unit.endings import (
     abandon,
+    end_and_close,
     end_before_body,
     end_block,
-    end_for_good,
     end_message,
     raised,
     roll_back,
@@ -323,7 +323,7 @@ def test_the_body_of_a_response_may_begin_more(play: Play, unit: Unit) -> None:
     play.steps.clear()
     play.sessions[0].check()
     play.sessions[0].play_session.begin()
-    assert play.run(end_for_good(unit, lambda: verdict)) is None
+    assert play.run(end_and_close(unit, lambda: verdict)) is None
     assert play.steps == ["commit a", *CLOSED]
 
 
@@ -335,7 +335,7 @@ def test_what_streams_is_committed_with_the_end_of_the_body(
     assert play.run(end_before_body(unit, verdict, error_response=False)) is None
     assert play.steps == []
 
-    assert play.run(end_for_good(unit, lambda: verdict)) is None
+    assert play.run(end_and_close(unit, lambda: verdict)) is None
     assert play.steps == COMMITTED + CLOSED
 
 
@@ -399,7 +399,7 @@ def first(play: Play, unit: Unit) -> Iterator[Plan[None]]:
 def test_an_ending_that_is_cancelled_while_it_waits_disturbs_no_other(
     play: Play, unit: Unit, first: Plan[None]
 ) -> None:
-    second = end_for_good(unit, lambda: Verdict(True, "status 200"))
+    second = end_and_close(unit, lambda: Verdict(True, "status 200"))
     assert isinstance(next(second), Wait)
     with suppress(asyncio.CancelledError):
         second.throw(asyncio.CancelledError())  # it may wait on

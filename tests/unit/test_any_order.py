@@ -47,7 +47,7 @@ def start(world: World, verdict: Verdict, *, error: bool = False) -> None:
 
 def last_chunk(world: World, verdict: Verdict) -> None:
     def ending() -> Plan[None]:
-        return endings.end_for_good(world.unit, lambda: verdict)
+        return endings.end_and_close(world.unit, lambda: verdict)
 
     world.act("last chunk", ending, closes=True, promises=verdict.commit)
 

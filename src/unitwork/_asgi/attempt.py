@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
+from typing import Any, NoReturn
 
 from .._concurrency.deadline import Deadline
 from .._unit.endings import note_commits
@@ -14,15 +16,19 @@ from ..outcome import Outcome
 from .body import Recording, is_kept, replayed
 from .connection import Connection
 from .exception_handlers import answer
-from .replay import Snapshot
+from .replay import SessionCopy, Snapshot
 from .retry import Retries
-from .state import NEXT_STATES, ResponseState
+from .state import NEXT_STATES, NO_STATE, ResponseState
 from .types import Message, Receive, Scope, Send
 
-__all__ = ["RequestAttempt", "nothing_more"]
+__all__ = ["RequestAttempt", "Unwind"]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _UNDONE = (None, Outcome.ROLLED_BACK, Outcome.EMPTY)
+
+
+class Unwind(BaseException):
+    """Unwinds the application: a silenced one would still run its background tasks."""
 
 
 class RequestAttempt(Connection):
@@ -31,14 +37,17 @@ class RequestAttempt(Connection):
     __slots__ = (
         "body",
         "client_has_left",
+        "context_before",
         "deadline",
         "exception_at_start",
         "exception_before",
         "failure",
+        "headers_before",
         "receive_from_server",
         "response",
         "retries",
-        "snapshot",
+        "scope_before",
+        "session_before",
         "task",
     )
 
@@ -53,12 +62,20 @@ class RequestAttempt(Connection):
     response: ResponseState
     retries: Retries | None
     """Set once the request has been run again, or is going to be."""
-    snapshot: Snapshot
+    scope_before: Scope
+    """The scope, its headers, its session and the context variables, for a retry.
+
+    Copied for each request, as little as can be: its route is not known yet, and so
+    whether it may be run again.
+    """
+    headers_before: list[Any]
+    session_before: SessionCopy | None
+    context_before: Context
     task: asyncio.Task[object] | None
     """The one that runs the application."""
 
     def move(self, state: ResponseState) -> None:
-        if state not in NEXT_STATES[self.response]:
+        if not NEXT_STATES[self.response] & 1 << state:
             raise IllegalMove(
                 f"a response that is {self.response.name} can't be {state.name}"
             )
@@ -93,13 +110,39 @@ class RequestAttempt(Connection):
         self.failure = self.body = None
         return error, replayed(body, receive, self.config.retry.body_limit)
 
+    def is_replaced_after(self, error: BaseException) -> bool:
+        """Whether the client gets another error in place of *error*, which escapes.
+
+        Decided before the rollback, after which nothing of the transaction is known.
+        """
+        ours = self.stop_deadline()
+        if self.response < ResponseState.REPLACED:
+            if isinstance(error, Exception) and self.is_retried(error):
+                return True
+            self.note_attempts(error)
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            return ours
+        # Otherwise the process was asked to exit while the application was unwound.
+        return isinstance(error, Exception | Unwind | BaseExceptionGroup)
+
+    def replace_response(self, error: Exception) -> NoReturn:
+        if self.response >= ResponseState.REPLACED:
+            raise Unwind from error  # the deadline was first
+        if not self.is_retried(error):
+            self.note_attempts(error)
+            self.failure = error
+            started = self.response.has_started
+            self.move(ResponseState.CUT_SHORT if started else ResponseState.REPLACED)
+        raise Unwind from error
+
     # Retries
 
     def is_retried(self, error: BaseException | None) -> bool:
         """Decide whether the request is run again, before it is rolled back.
 
-        Because of *error*, or of what the application made something else of: a
-        response, an exception of its own.
+        Because of *error*, or of an error that the application has replaced by a
+        response or by another exception.
         """
         unit = self.unit
         if unit is None:
@@ -118,7 +161,12 @@ class RequestAttempt(Connection):
             self.retries = Retries(
                 policy,
                 unit.options.attempts or 1,
-                snapshot=self.snapshot,
+                snapshot=Snapshot(
+                    self.scope_before,
+                    self.headers_before,
+                    self.session_before,
+                    self.context_before,
+                ),
                 receive=self.receive_from_server,
                 client_has_left=self.client_has_left,
                 deadline=self.deadline,
@@ -133,7 +181,7 @@ class RequestAttempt(Connection):
         if self.retries is not None:
             self.retries.tries.note(error)
 
-    # What its unit asks: see `UnitOwner`
+    # `UnitOwner`, for its unit
 
     @property
     def attempt(self) -> int:
@@ -141,8 +189,7 @@ class RequestAttempt(Connection):
 
     @property
     def is_over(self) -> bool:
-        left = self.receive_from_server is nothing_more
-        return left or self.response is ResponseState.COMPLETE
+        return self.scope is NO_STATE or self.response is ResponseState.COMPLETE
 
     def may_write(self, options: TransactionOptions) -> bool:
         if options.read_only is None:
@@ -190,7 +237,11 @@ class RequestAttempt(Connection):
         if any(session.user_commit_pending for session in sessions):
             return None
         assert self.deadline is not None
-        undone = "what it had not committed by hand" if unit.committed_by_user else "it"
+        undone = (
+            "what session.commit() had not committed"
+            if unit.committed_by_user
+            else "it"
+        )
         error = DeadlineExceededError(
             f"the request was not done within {self.deadline.limit:g} seconds, its "
             f"deadline; {undone} was rolled back"
@@ -203,8 +254,3 @@ class RequestAttempt(Connection):
             if not session.is_async and session.in_statement:
                 session.abort_connections()  # nothing else could stop its thread
         return True
-
-
-async def nothing_more() -> Message:
-    """Stand in for `receive` once the exchange is over."""
-    return {"type": "http.disconnect"}

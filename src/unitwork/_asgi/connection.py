@@ -1,4 +1,4 @@
-"""What an HTTP exchange and a WebSocket have in common: a unit, made on demand."""
+"""What an HTTP exchange and a WebSocket have in common: a unit, made on first use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _opening = RLock()
 """Reentrant: a unit opens the one around it."""
 
 
-class Connection(UnitOwner):
+class Connection(UnitOwner[Unit]):
     """One connection of ASGI; it makes its unit when it is first asked for it.
 
     *databases* are those that no connection of a middleware further out (*outer*) has.
@@ -71,7 +71,7 @@ class Connection(UnitOwner):
         raise NotImplementedError
 
     def forget_scope(self) -> None:
-        """Let go of the scope, whose state leads back to here."""
+        """Drop the scope: its state refers to this object."""
         self.scope = {}
         self.route_options = None
 
@@ -87,7 +87,7 @@ class Connection(UnitOwner):
 def uncovered(
     databases: Mapping[str, DatabaseCore], outer: Connection
 ) -> dict[str, DatabaseCore]:
-    """Those of *databases* that no middleware further out looks after."""
+    """Those of *databases* that no outer middleware covers."""
     covered: set[DatabaseCore] = set()
     connection: Connection | None = outer
     while connection is not None:

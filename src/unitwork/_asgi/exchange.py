@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Mapping, MutableMapping
-from typing import Any, NoReturn
+from contextvars import copy_context
+from typing import Any
 
 from .._concurrency.shield import uninterrupted
 from .._execution.plan import Plan
@@ -17,13 +18,14 @@ from .._unit.unit import Unit
 from ..errors import UsageError
 from ..options import NO_OPTIONS
 from ..outcome import Ending, Verdict
-from .attempt import RequestAttempt, nothing_more
+from .attempt import RequestAttempt, Unwind
 from .body import record
 from .connection import Connection
-from .replay import Snapshot
+from .replay import copy_session
 from .retry import Retries
 from .route_options import MiddlewareConfig
-from .state import ResponseState, State
+from .state import NO_STATE, ResponseState, State
+from .streams import STREAMS_WRITES, streams_what_it_wrote
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["HTTPExchange"]
@@ -35,19 +37,6 @@ _WAITING = ResponseState.WAITING
 _STARTED = ResponseState.STARTED
 _COMPLETE = ResponseState.COMPLETE
 _REPLACED = ResponseState.REPLACED
-_STREAMS = (
-    "the response starts while a transaction that has written is kept open, by "
-    "stream=True or by a server-side cursor: it could be committed only after the "
-    "client was told. Stream from a unit of its own: "
-    "`async with db.transaction() as session:`"
-)
-
-
-_NO_STATE = State()
-
-
-class Unwind(BaseException):
-    """Unwinds the application: a muted one would still run its background tasks."""
 
 
 class HTTPExchange(RequestAttempt):
@@ -74,27 +63,34 @@ class HTTPExchange(RequestAttempt):
     ) -> None:
         # All in one place: to call the bases' own would take twice the time.
         self.scope = scope
+        self.scope_before = dict(scope)
+        # These two are changed where they are, and not replaced.
+        self.headers_before = list(scope.get("headers", ()))
+        self.session_before = None
+        if "session" in scope:
+            self.session_before = copy_session(scope["session"])
+        self.context_before = copy_context()
         self.config = config
         self.databases = databases
         self.outer = outer
-        self.unit = self.route_options = None
         self.receive_from_server = receive
         self._send = send
-        self.response = ResponseState.WAITING
-        self.failure = self.body = self.deadline = None
+        self.unit = self.route_options = self.failure = self.body = self.deadline = None
         self._start = self._verdict = self._leaving = None
+        self.response = _WAITING
         self.client_has_left = False
         self.exception_before = self.exception_at_start = sys.exception()
         self.task = asyncio.current_task()
         self.retries = retries
-        self.snapshot = Snapshot(scope) if retries is None else retries.snapshot
-        self._outer_state = state = scope.get("state")
-        self._state = scope["state"] = State(state or ())
-        self._state.provider = self
+        self._outer_state = outer_state = scope.get("state")
+        self._state = scope["state"] = state = State()
+        state.provider = self
+        if outer_state:
+            state.update(outer_state)
         if retries is not None and retries.deadline is not None:
             self.watch(retries.deadline)
 
-    # What the middleware does with it
+    # Called by the middleware
 
     async def serve(self, app: ASGIApp) -> None:
         """Run *app*; raise what it raises, unless an error replaces its response."""
@@ -102,15 +98,15 @@ class HTTPExchange(RequestAttempt):
         try:
             await app(self.scope, self.receive, self.send)
         except BaseException as error:
-            is_replaced = self._is_replaced(error)
-            await self._leave(endings.raised(error))
+            is_replaced = self.is_replaced_after(error)
+            await self._close(endings.raised(error))
             if not is_replaced:
                 raise
         finally:
             current.reset(token)
             if self.unit is not None:
-                await self._leave("the response was not finished")
-            self._let_go()
+                await self._close("the response was not finished")
+            self._release()
 
     def next_attempt(self, scope: Scope, receive: Receive, send: Send) -> HTTPExchange:
         return HTTPExchange(
@@ -123,30 +119,33 @@ class HTTPExchange(RequestAttempt):
             self.retries,
         )
 
-    async def _leave(self, reason: str) -> None:
+    async def _close(self, reason: str) -> None:
         """Roll back what is open: the application has returned, or has raised."""
         if self._leaving is not None:
             await uninterrupted(_join(self._leaving))
         if self.unit is not None and self.unit.is_open:
             await endings.close(self.unit, reason)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Forget the request: a transport may keep its context, and with it this."""
         response = self.response
-        if response is _WAITING or response is _STARTED:
-            self.response = _COMPLETE
-        if self.deadline is not None:
+        if response is not _COMPLETE:
+            self._leave_unfinished(response)
+        # The state leads back to here.
+        self.scope = self.scope_before = self._state = NO_STATE
+        if self.unit is not None:
             self.stop_deadline()
+            self.receive_from_server, self._send = _nothing_more, _too_late
+            self._outer_state = self._leaving = self.task = None
+            self.exception_at_start = self.exception_before = None
+
+    def _leave_unfinished(self, response: ResponseState) -> None:
         if response is _WAITING or response is _REPLACED:
             self._show_state()
-        if self.retries is None:
-            del self.snapshot
-        self.scope = self._state = _NO_STATE  # the state leads back to here
-        self.receive_from_server, self._send = nothing_more, _too_late
-        self._outer_state = self._leaving = self.route_options = self.task = None
-        self.exception_at_start = self.exception_before = None
+        if response is _WAITING or response is _STARTED:
+            self.move(_COMPLETE)
 
-    # What the application does with it
+    # Called by the application
 
     async def receive(self) -> Message:
         message = await self.receive_from_server()
@@ -169,11 +168,11 @@ class HTTPExchange(RequestAttempt):
         No coroutine function: where nothing has to, the server's own is enough.
         """
         response = self.response
+        kind = message["type"]
         if response >= _REPLACED:
             raise Unwind
-        kind = message["type"]
-        if kind == "http.response.start":
-            if response is _WAITING:
+        if response is _WAITING:
+            if kind == "http.response.start":
                 self._start = message
                 # A handler sends its response while it handles the exception.
                 self.exception_at_start = error = sys.exception()
@@ -207,13 +206,13 @@ class HTTPExchange(RequestAttempt):
         verdict = await self._decide(unit)
         if not verdict.commit or is_error:
             if self.is_retried(self.handled_exception):
-                await self._drop(unit, "it is tried again")
+                await self._roll_back(unit, "the request is retried")
                 raise Unwind
-        elif self._streams_what_it_wrote(unit):
-            await self._drop(unit, "it would have to be committed later")
-            self._fail(UsageError(_STREAMS))
+        elif streams_what_it_wrote(unit):
+            await self._roll_back(unit, "it would have to be committed later")
+            self.replace_response(UsageError(STREAMS_WRITES))
         ending = endings.end_before_body(unit, verdict, error_response=is_error)
-        await self._run(unit, ending)
+        await self._run_ending(unit, ending)
         self.move(_STARTED)
         if self._state:
             self._show_state()
@@ -223,19 +222,19 @@ class HTTPExchange(RequestAttempt):
         """Commit or roll back what the body has begun, before its last chunk leaves."""
         verdict = await self._decide(unit)
         is_error = self._status >= 400
-        ending = endings.end_for_good(unit, lambda: verdict, error_response=is_error)
-        await self._run(unit, ending)
+        ending = endings.end_and_close(unit, lambda: verdict, error_response=is_error)
+        await self._run_ending(unit, ending)
         self.move(ResponseState.COMPLETE)
         await self._send(message)
 
-    async def _run(self, unit: Unit, ending: Plan[None]) -> None:
+    async def _run_ending(self, unit: Unit, ending: Plan[None]) -> None:
         try:
             await endings.run_ending(unit, ending)
         except Exception as error:
-            self._fail(error)
+            self.replace_response(error)
 
-    async def _drop(self, unit: Unit, reason: str) -> None:
-        await self._run(unit, endings.roll_back(unit, reason))
+    async def _roll_back(self, unit: Unit, reason: str) -> None:
+        await self._run_ending(unit, endings.roll_back(unit, reason))
 
     def _show_state(self) -> None:
         """Outer middleware holds the server's dict: show it what is in ours."""
@@ -265,46 +264,9 @@ class HTTPExchange(RequestAttempt):
                 policy = options.commit_when or self.config.commit_when
                 self._verdict = endings.judge_response(unit, ending, policy)
         except Exception as error:
-            await self._drop(unit, endings.raised(error))
-            self._fail(error)
+            await self._roll_back(unit, endings.raised(error))
+            self.replace_response(error)
         return self._verdict
-
-    @staticmethod
-    def _streams_what_it_wrote(unit: Unit) -> bool:
-        """Whether a transaction that lasts as long as the response has written."""
-        hold = unit.options.stream
-        for session in unit.sessions:
-            if hold:
-                session.kept_for_stream = session.in_transaction
-            if session.is_streaming and session.may_have_written:
-                return True
-        return False
-
-    def _is_replaced(self, error: BaseException) -> bool:
-        """Whether the client gets another error in place of *error*, which escapes.
-
-        Decided before the rollback, after which nothing of the transaction is known.
-        """
-        ours = self.stop_deadline()
-        if self.response < _REPLACED:
-            if isinstance(error, Exception) and self.is_retried(error):
-                return True
-            self.note_attempts(error)
-            return False
-        if isinstance(error, asyncio.CancelledError):
-            return ours
-        # Otherwise the process was told to exit while the application was unwound.
-        return isinstance(error, Exception | Unwind | BaseExceptionGroup)
-
-    def _fail(self, error: Exception) -> NoReturn:
-        if self.response >= _REPLACED:
-            raise Unwind from error  # the deadline was first
-        if not self.is_retried(error):
-            self.note_attempts(error)
-            self.failure = error
-            started = self.response.has_started
-            self.move(ResponseState.CUT_SHORT if started else _REPLACED)
-        raise Unwind from error
 
     async def _client_leaves(self, unit: Unit) -> None:
         """Roll back what a stream has begun, now that its client has left.
@@ -323,3 +285,7 @@ async def _join(task: asyncio.Task[None]) -> None:
 
 async def _too_late(message: Message) -> None:
     raise UsageError("the request is over: nothing can be sent any more")
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}

@@ -16,7 +16,7 @@ from .._unit.endings import run_ending, shut_down
 from .._unit.unit import Unit
 from .types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["check", "drain_and_dispose", "live"]
+__all__ = ["check", "drain_and_dispose", "run_lifespan"]
 
 log = logging.getLogger("unitwork")
 
@@ -31,7 +31,7 @@ class _CanNotStart(BaseException):
     """Unwinds the application before it has begun to start."""
 
 
-async def live(
+async def run_lifespan(
     app: ASGIApp,
     databases: Sequence[DatabaseCore],
     scope: Scope,

@@ -6,41 +6,35 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context, copy_context
+from contextvars import Context
 from copy import deepcopy
 from typing import Any
 
 from .types import Message, Receive, Scope
 
-__all__ = ["InContext", "ReceiveAhead", "Snapshot"]
+__all__ = ["InContext", "ReceiveAhead", "SessionCopy", "Snapshot", "copy_session"]
 
 _UNSET = object()
+SessionCopy = tuple[dict[str, Any] | None, dict[str, Any]]
 _IMMUTABLE = {str, int, float, bool, type(None)}
 
 
 class Snapshot:
-    """A scope and the context variables, as they were before the application ran.
-
-    Taken for each request, as it is the route that says whether it may be run again.
-    So it copies as little as it can.
-    """
+    """A scope and the context variables, as they were before the application ran."""
 
     __slots__ = ("_context", "_flags", "_headers", "_session", "scope")
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = dict(scope)
-        self._context = copy_context()
-        # These two are changed where they are, and not replaced.
-        self._headers = list(scope.get("headers", ()))
-        self._session: dict[str, Any] | None = None
-        self._flags: dict[str, Any] = {}
-        if "session" in scope:
-            self._keep_session(scope["session"])
-
-    def _keep_session(self, session: object) -> None:
-        if isinstance(session, dict):
-            self._session = _copied(session)
-            self._flags = dict(getattr(session, "__dict__", {}))
+    def __init__(
+        self,
+        scope: Scope,
+        headers: list[Any],
+        session: SessionCopy | None,
+        context: Context,
+    ) -> None:
+        self.scope = scope
+        self._headers = headers
+        self._session, self._flags = session or (None, {})
+        self._context = context
 
     def restore(self, scope: Scope) -> None:
         """Make *scope* what it was. It stays the object that outer middleware knows."""
@@ -48,7 +42,7 @@ class Snapshot:
         scope.update(self.scope, headers=list(self._headers))
         if self._session is None:
             return
-        session = self.scope["session"]
+        session: Any = self.scope["session"]
         dict.clear(session)  # Starlette's own would note that it was changed
         dict.update(session, _copied(self._session))
         if hasattr(session, "__dict__"):
@@ -59,10 +53,18 @@ class Snapshot:
         return self._context.copy()
 
 
+def copy_session(session: Any) -> SessionCopy:
+    """The contents of `scope["session"]`, and the flags that Starlette's has."""
+    contents = _copied(session) if isinstance(session, dict) else None
+    return contents, dict(getattr(session, "__dict__", {}))
+
+
 def _copied(session: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value if type(value) in _IMMUTABLE else deepcopy(value)
-        for key, value in dict.items(session)  # Starlette notes who calls its own
+        for key, value in dict.items(
+            session
+        )  # Starlette's own methods mark it as accessed
     }
 
 
@@ -83,7 +85,7 @@ class ReceiveAhead:
     async def __call__(self) -> Message:
         while self._ahead:
             task = self._ahead[0]
-            # A task that gives up must not take the message with it: others wait, too.
+            # A task that gives up must not lose the message: others wait, too.
             message = await asyncio.shield(task)
             if self._ahead and self._ahead[0] is task:
                 self._ahead.popleft()
@@ -93,7 +95,7 @@ class ReceiveAhead:
     async def ends_within(self, seconds: float) -> bool:
         """Wait; say whether the client has left by then."""
         until = time.monotonic() + seconds
-        while not self._left and self._may_look_further():
+        while not self._left and self._may_receive_ahead():
             task = asyncio.create_task(self._receive_one())
             self._ahead.append(task)
             await asyncio.sleep(0)  # let it start: there may be an answer at once
@@ -103,7 +105,7 @@ class ReceiveAhead:
             await asyncio.sleep(max(0.0, until - time.monotonic()))
         return self._left
 
-    def _may_look_further(self) -> bool:
+    def _may_receive_ahead(self) -> bool:
         """Whether the next message is not waited for yet, and not a part of a body."""
         if not self._ahead:
             return True

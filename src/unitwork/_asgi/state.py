@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["NEXT_STATES", "ResponseState", "State"]
+__all__ = ["NEXT_STATES", "NO_STATE", "ResponseState", "State"]
 
 
 class State(dict[str, Any]):
@@ -27,8 +27,12 @@ class State(dict[str, Any]):
         raise KeyError(key)
 
 
+NO_STATE = State()
+"""In place of the scope, and its state, of a request that is over."""
+
+
 class ResponseState(IntEnum):
-    """Where the response of a request is. From REPLACED on the application is unwound.
+    """The state of a response. From REPLACED on the application is unwound.
 
     Integers, as they are compared and looked up with each message.
     """
@@ -54,17 +58,15 @@ _HAVE_STARTED = {
     ResponseState.COMPLETE,
     ResponseState.CUT_SHORT,
 }
-NEXT_STATES = {
-    ResponseState.WAITING: {
-        ResponseState.STARTED,
-        ResponseState.COMPLETE,
-        ResponseState.REPLACED,
-        ResponseState.RETRY,
-    },
-    ResponseState.STARTED: {ResponseState.COMPLETE, ResponseState.CUT_SHORT},
-    ResponseState.COMPLETE: set[ResponseState](),
-    ResponseState.REPLACED: set[ResponseState](),
-    ResponseState.RETRY: {ResponseState.REPLACED},
-    ResponseState.CUT_SHORT: set[ResponseState](),
-}
-"""Which state may follow which."""
+NEXT_STATES = (
+    1 << ResponseState.STARTED
+    | 1 << ResponseState.COMPLETE
+    | 1 << ResponseState.REPLACED
+    | 1 << ResponseState.RETRY,
+    1 << ResponseState.COMPLETE | 1 << ResponseState.CUT_SHORT,
+    0,
+    0,
+    1 << ResponseState.REPLACED,
+    0,
+)
+"""For each state, in their order, those that may follow it: a bit for each."""

@@ -81,7 +81,7 @@ class WebSocket(Connection):
         reason = "the WebSocket has ended"
         try:
             await app(self.scope, self.receive, self.send)
-            await self._settle()
+            await self._end_message()
         except BaseException as error:
             reason = raised(error)
             raise
@@ -93,13 +93,13 @@ class WebSocket(Connection):
             self.forget_scope()
 
     async def receive(self) -> Message:
-        await self._settle()
+        await self._end_message()
         return await self._receive()
 
     async def send(self, message: Message) -> None:
         if not self._accepted:
             self._note_handshake(message)
-        await self._settle()
+        await self._end_message()
         await self._send(message)
 
     def _note_handshake(self, message: Message) -> None:
@@ -111,14 +111,14 @@ class WebSocket(Connection):
         elif kind == "websocket.close":
             self._status = _REFUSED
 
-    async def _settle(self) -> None:
+    async def _end_message(self) -> None:
         """End what has begun since the last message.
 
         Of several tasks one does it. The others wait, and their messages are not sent
         if it fails: they may depend on the work that was to be committed.
         """
         unit = self.unit
-        if unit is None or self._may_pass(unit):
+        if unit is None or self._need_not_wait(unit):
             return
         handled = sys.exception()
         error = None if handled is self._exception_before else handled
@@ -137,7 +137,7 @@ class WebSocket(Connection):
             finally:
                 self._ending = None
 
-    def _may_pass(self, unit: Unit) -> bool:
+    def _need_not_wait(self, unit: Unit) -> bool:
         """Whether a message need not wait for an ending."""
         if not self._turn.locked():
             if unit.needs_ending:

@@ -26,9 +26,9 @@ from .unit import Unit
 __all__ = [
     "abandon",
     "close",
+    "end_and_close",
     "end_before_body",
     "end_block",
-    "end_for_good",
     "end_message",
     "judge_response",
     "note_commits",
@@ -124,10 +124,10 @@ def end_block(unit: Unit, error: BaseException | None) -> Plan[None]:
     """End the unit of a block, and close it."""
     reason = "the block ended" if error is None else raised(error)
     note_commits(unit, error)
-    yield from end_for_good(unit, lambda: Verdict(error is None, reason))
+    yield from end_and_close(unit, lambda: Verdict(error is None, reason))
 
 
-def end_for_good(
+def end_and_close(
     unit: Unit, decide: Callable[[], Verdict], *, error_response: bool = False
 ) -> Plan[None]:
     try:
@@ -167,7 +167,7 @@ def roll_back(unit: Unit, reason: str) -> Plan[None]:
 
 def abandon(unit: Unit, reason: str) -> Plan[None]:
     """Roll back what is open, and close the unit."""
-    yield from end_for_good(unit, lambda: Verdict(False, reason))
+    yield from end_and_close(unit, lambda: Verdict(False, reason))
 
 
 async def close(unit: Unit, reason: str) -> None:

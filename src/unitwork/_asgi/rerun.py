@@ -1,0 +1,35 @@
+"""Runs a request again that an attempt has left to be retried."""
+
+from __future__ import annotations
+
+from .exception_handlers import answer
+from .exchange import HTTPExchange
+from .replay import InContext
+from .types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["run_again"]
+
+
+async def run_again(
+    app: ASGIApp, failed: HTTPExchange, scope: Scope, send: Send
+) -> None:
+    """Run the request of *failed* again, until an attempt is the last one."""
+    retries = failed.retries
+    assert retries is not None
+    receive: Receive = retries.receive
+    try:
+        while True:
+            error, receive = failed.take_failure(receive)
+            if await retries.client_leaves(error):
+                error.add_note("unitwork: not retried: the client has left")
+                await answer(error, scope, receive, send)
+                return
+            retries.snapshot.restore(scope)
+            exchange = failed.next_attempt(scope, receive, send)
+            await InContext(retries.snapshot.context(), exchange.serve(app))
+            if not exchange.is_to_be_retried:
+                await exchange.answer_failure(scope, receive, send)
+                return
+            failed = exchange
+    finally:
+        await retries.receive.close()
