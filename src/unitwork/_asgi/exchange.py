@@ -133,11 +133,11 @@ class HTTPExchange(RequestAttempt):
             self._leave_unfinished(response)
         # The state leads back to here.
         self.scope = self.scope_before = self._state = NO_STATE
+        self.route_options = self.exception_at_start = self.exception_before = None
         if self.unit is not None:
             self.stop_deadline()
             self.receive_from_server, self._send = _nothing_more, _too_late
             self._outer_state = self._leaving = self.task = None
-            self.exception_at_start = self.exception_before = None
 
     def _leave_unfinished(self, response: ResponseState) -> None:
         if response is _WAITING or response is _REPLACED:

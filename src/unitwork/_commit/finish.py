@@ -10,6 +10,7 @@ from typing import Protocol
 
 from .._classify.classification import Phase, classify
 from .._engine.commit_status import verify
+from .._execution.accept_commit import accept_commit
 from .._execution.ask_until_known import ask_until_known
 from .._execution.plan import Plan, Step
 from .._session import operations
@@ -197,7 +198,7 @@ class _Finish:
             if not committed:
                 raise
             log.warning("COMMIT failed, but the database has committed", exc_info=error)
-            yield Step(operations.accept_commit, session)
+            yield from accept_commit(session)
             sent = True
         return sent
 

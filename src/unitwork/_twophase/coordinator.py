@@ -28,9 +28,9 @@ from functools import partial
 from typing import Any
 
 from .._classify.classification import Phase, classify
+from .._execution.accept_commit import accept_commit
 from .._execution.ask_until_known import ask_until_known
 from .._execution.plan import Plan, Step
-from .._session import operations
 from .._session.unit_session import UnitSession
 from .failure import partial_commit, unknown_commit
 from .participants import Participant, TwoPhaseCommit
@@ -144,7 +144,7 @@ def _decide(parts: Sequence[Participant], until: float) -> Plan[None]:
     except Exception as error:
         if not (yield from _end_elsewhere(witness, commit=True, until=until)):
             raise unknown_commit([each.session.name for each in parts]) from error
-        yield Step(operations.accept_commit, session)
+        yield from accept_commit(session)
 
 
 def _follow(parts: Sequence[Participant], done: list[UnitSession]) -> Plan[None]:
@@ -161,7 +161,7 @@ def _follow(parts: Sequence[Participant], done: list[UnitSession]) -> Plan[None]
                 first = first or error
                 lost[committed].append(session.name)
                 continue
-            yield Step(operations.accept_commit, session)
+            yield from accept_commit(session)
         done.append(session)
     if first is not None:
         raise partial_commit(
