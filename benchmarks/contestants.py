@@ -47,12 +47,10 @@ class Setup:
             return create_async_engine(self.url, **self.engine_options)
         return create_engine(self.url, **self.engine_options)
 
-    def factory(self, engine: Any = None) -> Any:
-        """A new sessionmaker, by default with an engine of its own."""
-        engine = engine or self.engine()
+    def factory(self) -> Any:
         if self.is_async:
-            return async_sessionmaker(engine, expire_on_commit=False)
-        return sessionmaker(engine)
+            return async_sessionmaker(self.engine(), expire_on_commit=False)
+        return sessionmaker(self.engine())
 
 
 class Built(NamedTuple):
@@ -72,10 +70,7 @@ class Contestant(NamedTuple):
 
 
 def build(name: str, setup: Setup) -> Built:
-    """Build *name*, with a route for each workload.
-
-    Raises `ImportError` where its package is not installed.
-    """
+    """Build *name*, with a route for each workload; needs its package."""
     built = CONTESTANTS[name].build(setup)
     route = built.app.add_api_route
     route("/nothing", nothing)
@@ -147,7 +142,6 @@ def plain(setup: Setup) -> Built:
 
 
 def bare(setup: Setup) -> Built:
-    """FastAPI without any database."""
     return Built(FastAPI(), fetched(setup, nullcontext))
 
 
@@ -285,7 +279,7 @@ def context(setup: Setup, *, asgi: bool = False) -> Built:
 
     connect = DBConnect(
         engine_creator=lambda host: setup.engine(),
-        session_maker_creator=lambda engine: setup.factory(engine),
+        session_maker_creator=partial(async_sessionmaker, expire_on_commit=False),
         host=setup.url,
     )
 
@@ -319,20 +313,18 @@ def quieten_structlog() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
 
 
+with_current = partial(unitwork, current=True)
+autocommitting = partial(unitwork, isolation_level="AUTOCOMMIT")
+AUTOCOMMIT = "unitwork_autocommit"
 CONTESTANTS = {
     "limit": Contestant("sessionmaker.begin() inline", limit),
     "plain": Contestant("commit(), close() inline", plain, "async"),
     "bare": Contestant("no middleware", bare),
     "unitwork": Contestant("unitwork, Depends(db.session)", unitwork),
-    "unitwork_current": Contestant(
-        "unitwork, db.current", partial(unitwork, current=True)
-    ),
-    "unitwork_autocommit": Contestant(
-        'unitwork, isolation_level="AUTOCOMMIT"',
-        partial(unitwork, isolation_level="AUTOCOMMIT"),
-    ),
+    "unitwork_current": Contestant("unitwork, db.current", with_current),
+    AUTOCOMMIT: Contestant('unitwork, isolation_level="AUTOCOMMIT"', autocommitting),
     "before": Contestant("before, Depends(db.session)", unitwork),
-    "before_current": Contestant("before, db.current", partial(unitwork, current=True)),
+    "before_current": Contestant("before, db.current", with_current),
     "depends": Contestant("Depends(get_db)", depends),
     "depends_function": Contestant(
         'Depends(get_db, scope="function")', partial(depends, scope="function")
@@ -353,6 +345,6 @@ CONTESTANTS = {
 }
 STANDARDS = ("limit", "bare")
 """All others are measured against them."""
-IN_TRANSACTIONS = [n for n in CONTESTANTS if n not in ("bare", "unitwork_autocommit")]
+IN_TRANSACTIONS = [n for n in CONTESTANTS if n not in ("bare", AUTOCOMMIT)]
 BEFORE = {"unitwork": "before", "unitwork_current": "before_current"}
 """Their counterparts in an earlier revision; they take part with --before."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from support.proxy import RoundTrips
 
-from .contestants import IN_TRANSACTIONS
+from .contestants import AUTOCOMMIT, IN_TRANSACTIONS
 from .crew import crews
 from .options import DIALECTS, Options
 from .worker import Stage
@@ -75,13 +75,12 @@ def owner(filename: str) -> str:
     return "others"
 
 
-WARM_UP = 12
-"""psycopg prepares a statement once it has come five times."""
+WARM_UP = 12  # psycopg prepares a statement once it has come five times
 
 
 async def round_trips(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    among = [*IN_TRANSACTIONS, "unitwork_autocommit"]
+    among = [*IN_TRANSACTIONS, AUTOCOMMIT]
     traps = [RoundTrips() for _ in range(1_000)]
     async for driver, workers in crews(
         options, DIALECTS, among, alone=True, traps=traps
@@ -92,8 +91,8 @@ async def round_trips(options: Options) -> list[dict[str, Any]]:
                 before = sum(trap.count for trap in traps)
                 await worker.call(repeat, load=load.name, times=REQUESTS)
                 trips = (sum(trap.count for trap in traps) - before) / REQUESTS
-                case = {"driver": driver, "workload": load.name, "contestant": name}
-                results.append({**case, "value": trips})
+                case = {"driver": driver, "workload": load.name}
+                results.append({**case, "contestant": name, "value": trips})
     return results
 
 

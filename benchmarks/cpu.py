@@ -22,8 +22,7 @@ from .worker import Stage
 from .workloads import WORKLOADS
 
 POOL = 32
-CREWS = 3
-"""How often the processes are started anew: one process differs from the next."""
+CREWS = 3  # sets of processes: one process differs from the next
 Samples = dict[str, list[dict[str, float]]]
 
 
@@ -58,15 +57,11 @@ async def measure(options: Options) -> list[dict[str, Any]]:
         for load in options.workloads:
             for at_once in (1, 8, 32):
                 requests = max(20 if load.work else 160, 2 * at_once)
-                case: dict[str, Any] = {
-                    "load": load.name,
-                    "requests": requests,
-                    "at_once": at_once,
-                }
+                call = partial(Worker.call, function=burst, load=load.name)
                 measured = await in_turns(
                     playing(workers, load),
                     options.rounds(24),
-                    partial(Worker.call, function=burst, **case),
+                    partial(call, requests=requests, at_once=at_once),
                 )
                 for name, samples in measured.items():
                     found[driver, load.name, at_once][name] += samples
@@ -97,10 +92,7 @@ def compared(workload: str, samples_of: Samples) -> Iterator[dict[str, Any]]:
 
 
 async def without_database(options: Options) -> list[dict[str, Any]]:
-    """What the middleware adds to a request that does not use it, in FastAPI.
-
-    Once alone, and once in a process where another route asks for retries.
-    """
+    """What the middleware adds to a request that does not use it, in FastAPI."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     async for _, workers in crews(
         options, ["asyncpg"], ("unitwork", "before"), times=options.rounds(CREWS)
@@ -121,10 +113,7 @@ async def without_database(options: Options) -> list[dict[str, Any]]:
 async def middleware_alone(
     stage: Stage, retries: bool, rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Give what one endpoint takes in each round, and what the middleware adds to it.
-
-    Both are in one process, and take turns of some milliseconds.
-    """
+    """What an endpoint takes, and what the middleware adds, in turns in one process."""
     bare, ours = apps = FastAPI(), FastAPI()
     for app in apps:
         app.add_api_route("/nothing", nothing)

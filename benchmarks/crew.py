@@ -4,15 +4,7 @@ import asyncio
 import multiprocessing
 import random
 import sys
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Container,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, TypeVar
@@ -30,19 +22,14 @@ Target = TypeVar("Target")
 Result = TypeVar("Result")
 
 
-class WorkerError(Exception):
-    """What went wrong in a worker."""
-
-
 class Worker:
     """A process in which one contestant is up: see `worker.py`."""
 
     def __init__(self, name: str, setup: Setup) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._calls, theirs = spawn.Pipe()
-        self._process = spawn.Process(
-            target=run, args=(theirs, name, setup), daemon=True
-        )
+        arguments = (theirs, name, setup)
+        self._process = spawn.Process(target=run, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
 
@@ -50,13 +37,13 @@ class Worker:
         try:
             value, error = await asyncio.to_thread(self._calls.recv)
         except EOFError:
-            raise WorkerError("its process ended") from None
+            raise RuntimeError("its process ended") from None
         if error is not None:
-            raise WorkerError(error)
+            raise RuntimeError(error)
         return value
 
     async def call(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        """Run *function* in the worker; raises `WorkerError` if it fails there."""
+        """Run *function* in the worker; raises `RuntimeError` if it fails there."""
         self._calls.send((function, arguments))
         return await self.answer()
 
@@ -70,11 +57,11 @@ class Worker:
 async def crews(
     options: Options,
     drivers: Iterable[str],
-    among: Container[str] = IN_TRANSACTIONS,
+    among: Iterable[str] = IN_TRANSACTIONS,
     *,
     alone: bool = False,
     times: int = 1,
-    traps: Sequence[Any] | None = None,
+    traps: Iterable[Any] | None = None,
     **engine: Any,
 ) -> AsyncIterator[tuple[str, Workers]]:
     """Give a driver, and the workers for it: all together, or each *alone*.
@@ -82,11 +69,8 @@ async def crews(
     With *traps*, they reach the database through a proxy, which shows them what passes.
     """
     for driver in (driver for driver in drivers if driver in options.drivers):
-        names = [
-            name
-            for name in options.contestants
-            if name in among and CONTESTANTS[name].runs_on(driver)
-        ]
+        names = [n for n in options.contestants if n in among]
+        names = [name for name in names if CONTESTANTS[name].runs_on(driver)]
         for some in ([[name] for name in names] if alone else [names]) * times:
             print(f"{datetime.now():%X} {driver}: {', '.join(some)}", file=sys.stderr)
             with database(driver) as url:
@@ -111,15 +95,15 @@ async def start(
         try:
             used = await worker.answer()
             if before and not used.startswith(*before):
-                raise WorkerError(f"it uses {used}")
+                raise RuntimeError(f"it uses {used}")
             workers[name] = worker
-        except WorkerError as error:
+        except RuntimeError as error:
             options.missing[name] = str(error)
     return workers
 
 
 async def in_turns(
-    targets: Mapping[str, Target],
+    targets: dict[str, Target],
     rounds: int,
     measure: Callable[[Target], Awaitable[Result]],
 ) -> dict[str, list[Result]]:
@@ -134,10 +118,9 @@ async def in_turns(
     return {name: found[1:] for name, found in results.items()}
 
 
-def playing(targets: Mapping[str, Target], load: Workload) -> dict[str, Target]:
+def playing(targets: dict[str, Target], load: Workload) -> dict[str, Target]:
     """Those who can do it: "no middleware" has no session."""
-    can = [name for name in targets if name != "bare" or load.work is None]
-    return {name: targets[name] for name in can}
+    return {n: each for n, each in targets.items() if n != "bare" or not load.work}
 
 
 def standard_of(load: str) -> str:

@@ -26,15 +26,13 @@ PROBES = {
     "late": "loses in silence what a background task writes",
     "leaked": "leaves connections idle in transaction",
 }
-"""What is found out, as the table says it."""
 HANDLED = 418
 EVENTS = "SELECT count(*) FROM event"
 
 
 class Attempt(NamedTuple):
     status: int
-    at_start: int
-    """How many events others see when the response starts."""
+    at_start: int  # how many events others see when the response starts
     at_end: int
     raised: bool
 

@@ -14,7 +14,6 @@ from .options import Options
 from .worker import Exchange, Message, Stage
 from .workloads import IDLE_IN_TRANSACTION, WORKLOADS, Steps, read, scalar
 
-KINDS = ("sse", "socket")
 COUNTS = (1, 10, 100, 1_000, 10_000)
 READY = "data: ready\n\n"
 _leave = asyncio.Event()
@@ -31,8 +30,6 @@ def subscribe(session: Any) -> Steps:
 
 
 def add_routes(built: Built, setup: Setup) -> None:
-    """With a WebSocket whose session was used by a dependency."""
-
     used = Depends(built.wrap(read))
 
     async def socket(websocket: WebSocket, answer: Any = used) -> None:
@@ -52,7 +49,7 @@ async def measure(options: Options) -> list[dict[str, Any]]:
         options, ["asyncpg"], alone=True, pool_size=5, max_overflow=0, pool_timeout=1
     ):
         for name, worker in workers.items():
-            for kind, count in product(KINDS, counts):
+            for kind, count in product(("sse", "socket"), counts):
                 case: dict[str, Any] = {"kind": kind, "count": count}
                 found = await worker.call(hold, **case)
                 results.append({"contestant": name, **case, "value": found})
@@ -65,7 +62,7 @@ class Held(Exchange):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self._socket = kind == "socket"
-        self.ready = asyncio.Event()
+        self.served, self.settled = False, asyncio.Event()
 
     async def receive(self) -> Message:
         if not self._body_read:
@@ -77,17 +74,18 @@ class Held(Exchange):
     async def send(self, message: Message) -> None:
         await super().send(message)
         if READY in (message.get("text"), message.get("body", b"").decode()):
-            self.ready.set()
+            self.served = True
+            self.settled.set()
 
 
 async def hold(stage: Stage, kind: str, count: int) -> str:
     """Open *count* connections; see who is served, what is pinned, what still works."""
     held: list[Held] = []
     tasks: list[asyncio.Task[None]] = []
-    while len(held) < count and all(each.ready.is_set() for each in held[-1:]):
+    while len(held) < count and all(each.served for each in held[-1:]):
         held.append(Held(kind))
         tasks.append(await enter(stage, kind, held[-1]))
-    served = sum(each.ready.is_set() for each in held)
+    served = sum(each.served for each in held)
     pinned = scalar(stage.setup.url, IDLE_IN_TRANSACTION)
     try:
         status = (await stage.request(WORKLOADS["read"])).status
@@ -106,7 +104,6 @@ async def enter(stage: Stage, kind: str, held: Held) -> asyncio.Task[None]:
     if kind == "socket":
         scope |= {"type": "websocket", "scheme": "ws", "subprotocols": []}
     task = asyncio.ensure_future(stage.app(scope, held.receive, held.send))
-    ready = asyncio.ensure_future(held.ready.wait())
-    await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
-    ready.cancel()
+    task.add_done_callback(lambda _: held.settled.set())
+    await held.settled.wait()
     return task

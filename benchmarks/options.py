@@ -1,10 +1,9 @@
 """What to measure, how thoroughly, and on which database."""
 
 import contextlib
-import io
 import os
+import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,12 +31,9 @@ class Options:
     contestants: list[str]
     drivers: list[str]
     workloads: list[Workload]
-    length: str
-    """`full`, `quick`, or `smallest`, which only shows that all of it runs."""
-    before: str | None = None
-    """The folder with an earlier unitwork, which takes part, too."""
-    missing: dict[str, str] = field(default_factory=dict)
-    """Why a contestant does not take part."""
+    length: str  # `full`, `quick`, or `smallest`, which only shows that all of it runs
+    before: str | None = None  # the folder with an earlier unitwork
+    missing: dict[str, str] = field(default_factory=dict)  # contestants, and why
 
     def rounds(self, full: int) -> int:
         """How often to repeat what a full run repeats *full* times."""
@@ -51,22 +47,17 @@ class Options:
 @contextlib.contextmanager
 def source_of(revision: str | None) -> Iterator[str | None]:
     """Unpack src/ of *revision* of this repository; give the folder."""
-    if revision is None:
-        yield None
-        return
-    archive = subprocess.check_output(["git", "archive", revision, "src"], cwd=ROOT)
     with tempfile.TemporaryDirectory(prefix="unitwork-before-") as folder:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(folder, filter="data")
-        yield f"{folder}/src"
+        if revision:
+            git = ["git", "archive", f"--output={folder}/src.tar", revision, "src"]
+            subprocess.run(git, cwd=ROOT, check=True)
+            shutil.unpack_archive(f"{folder}/src.tar", folder, filter="data")
+        yield f"{folder}/src" if revision else None
 
 
 @contextlib.contextmanager
 def database(driver: str) -> Iterator[str]:
-    """Give the URL by which *driver* reaches a new database with tables and rows.
-
-    Raises `SystemExit` without a server.
-    """
+    """Give the URL by which *driver* reaches a new database with tables and rows."""
     server, name = os.environ.get(SERVER), f"unitwork_bench_{os.getpid()}"
     if server is None:
         raise SystemExit(f"no PostgreSQL: run `make bench`, or set {SERVER}")

@@ -9,13 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .contestants import CONTESTANTS
+from .contestants import AUTOCOMMIT, CONTESTANTS
 from .guarantees import PROBES
 from .options import SYNC_DRIVERS, Options
 from .workloads import WORKLOADS
 
 Result = dict[str, Any]
-Results = dict[str, Any]
 VERSIONS = ("fastapi", "starlette", "sqlalchemy", "asyncpg", "psycopg")
 
 
@@ -48,7 +47,7 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...], str]] = {
 """By section: its title, a corner, what each table is of, and each column."""
 
 
-def load(folder: Path) -> Results:
+def load(folder: Path) -> Result:
     file = folder / "results.json"
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
@@ -116,14 +115,14 @@ def where(results: list[Result], **values: Any) -> list[Result]:
     return [r for r in results if all(r.get(k) == v for k, v in values.items())]
 
 
-def bar_lines(results: Results) -> Iterator[str]:
+def bar_lines(results: Result) -> Iterator[str]:
     yield from ("| Bar | Found | Held |", "|---|--:|--:|")
     for what, found, most in bars(results):
         held = "yes" if found <= most else "**no**"
         yield f"| {what} | {found:.3f}, at most {most:.3f} | {held} |"
 
 
-def bars(results: Results) -> Iterator[tuple[str, float, float]]:
+def bars(results: Result) -> Iterator[tuple[str, float, float]]:
     """What is to hold, what was found, and how much it may be at most."""
     of = {section: measured["results"] for section, measured in results.items()}
     for each in where(of.get("nothing", []), contestant="unitwork"):
@@ -144,7 +143,7 @@ def bars(results: Results) -> Iterator[tuple[str, float, float]]:
         same = {key: each[key] for key in ("driver", "workload")}
         (limit,) = where(trips, contestant="limit", **same)
         yield f"round trips, {case(each)}", each["value"], limit["value"]
-    for each in where(trips, contestant="unitwork_autocommit", workload="read"):
+    for each in where(trips, contestant=AUTOCOMMIT, workload="read"):
         yield f"round trips, AUTOCOMMIT, {case(each)}", each["value"], 1.0
     for each in where(of.get("scaling", []), contestant="unitwork", size="power"):
         yield f"{each['series']}: grows with the power", each["value"], 1.15

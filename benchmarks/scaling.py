@@ -28,7 +28,6 @@ AT_ONCE, DATABASES, HOOKS, SAVEPOINTS = SERIES
 
 async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    rounds = options.rounds(48)
     async for _, workers in crews(options, ["asyncpg"], MEASURED, pool_size=POOL):
         for series, all_sizes in SERIES.items():
             sizes = all_sizes[:3] if options.length == "smallest" else all_sizes
@@ -36,7 +35,7 @@ async def measure(options: Options) -> list[dict[str, Any]]:
             for size in sizes:
                 case: dict[str, Any] = {"series": series, "size": size}
                 call = partial(Worker.call, function=grow, **case)
-                measured = await in_turns(workers, rounds, call)
+                measured = await in_turns(workers, options.rounds(48), call)
                 for name, found in measured.items():
                     if any(each["failed"] for each in found):
                         raise RuntimeError(f"{name} failed at {size} {series}")

@@ -102,11 +102,8 @@ async def closed(
 
 async def arriving(port: int, path: str, rate: float, seconds: float) -> Case:
     """Let a request arrive every 1 / *rate* seconds, answered or not."""
-    client, start, tasks = (
-        Client(port),
-        time.perf_counter(),
-        list[asyncio.Task[Reply]](),
-    )
+    client, start = Client(port), time.perf_counter()
+    tasks: list[asyncio.Task[Reply]] = []
     for number in range(int(rate * seconds)):
         due = start + number / rate
         await asyncio.sleep(max(due - time.perf_counter(), 0))

@@ -29,15 +29,11 @@ class Base(DeclarativeBase):
 
 
 class Item(Base):
-    """Read, and never changed."""
-
     __tablename__ = "item"
     name: Mapped[str]
 
 
 class Event(Base):
-    """Written."""
-
     __tablename__ = "event"
     name: Mapped[str]
 
