@@ -1,7 +1,4 @@
-"""Measure, and write down what came out: see README.md beside this file.
-
-python -m benchmarks --quick --only cpu --contestants unitwork,depends
-"""
+"""Measure, and write down what came out: see README.md beside this file."""
 
 import argparse
 import asyncio
