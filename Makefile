@@ -49,10 +49,12 @@ soak: venv  ## put N requests by each of DRIVERS under faults (SEED); print a ta
 bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu --before main")
 	.venv-bench/bin/python tools/postgres.py --max_connections=1000 -- \
 		env PYTHONPATH=tests .venv-bench/bin/python -m benchmarks $(ARGS)
-.venv-bench/.installed: pyproject.toml constraints.txt $(wildcard benchmarks/*.txt) \
-		benchmarks/registry.py
+.venv-bench/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
 	@$(HAS_VENV)
-	$(NEW_PYTHON) -m benchmarks.install
+	$(NEW_PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -qq -c constraints.txt \
+		-e '.[fastapi,postgresql]' uvicorn
+	.venv-bench/bin/python -m pip install -qq --no-deps -r benchmarks/requirements.txt
 	@touch $@
 
 format: venv  ## lay the code out

@@ -1,7 +1,4 @@
-"""Measure, and write down what came out: see README.md beside this file.
-
-python -m benchmarks --quick --only cpu --contestants unitwork,depends
-"""
+"""Measure, and write down what came out: see README.md beside this file."""
 
 import argparse
 import asyncio
@@ -9,21 +6,12 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import (
-    counts,
-    cpu,
-    guarantees,
-    idle,
-    report,
-    scaling,
-    traffic,
-)
-from .options import Options, source_of
-from .registry import BEFORE, BUILD, CONTESTANTS, DRIVERS, STANDARDS
+from . import counts, cpu, guarantees, idle, imports, report, scaling, traffic
+from .contestants import BEFORE, CONTESTANTS, STANDARDS
+from .options import BUILD, DIALECTS, Options, source_of
 from .workloads import WORKLOADS
 
 SECTIONS: dict[str, Callable[[Options], Awaitable[list[dict[str, Any]]]]] = {
@@ -33,16 +21,15 @@ SECTIONS: dict[str, Callable[[Options], Awaitable[list[dict[str, Any]]]]] = {
     "scaling": scaling.measure,
     "overload": traffic.overload,
     "throughput": traffic.throughput,
+    "import": imports.measure,
     "calls": counts.calls,
     "nothing": cpu.without_database,
     "cpu": cpu.measure,
 }
-
-
-SOME = {
+CHOICES = {
     "only": [*SECTIONS],
     "contestants": [name for name in CONTESTANTS if name not in BEFORE.values()],
-    "drivers": [*DRIVERS],
+    "drivers": [*DIALECTS],
     "workloads": [*WORKLOADS],
 }
 
@@ -51,35 +38,32 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="indicative numbers, soon")
     parser.add_argument("--smallest", action="store_true", help="only see that it runs")
-    for name, among in SOME.items():
-        some, kind = f"some of {', '.join(among)}", partial(known, among)
-        parser.add_argument(f"--{name}", type=kind, default=among, help=some)
+    for name, known in CHOICES.items():
+        some, kind = f"some of {', '.join(known)}", partial(some_of, known)
+        parser.add_argument(f"--{name}", type=kind, default=known, help=some)
     parser.add_argument("--before", help="a revision of unitwork to compare with")
-    parser.add_argument("--into", type=Path, default=BUILD, help="a folder for tables")
-    parser.add_argument("--raw", type=Path, default=BUILD, help="one for results.json")
+    parser.add_argument("--into", type=Path, default=BUILD, help="a folder for results")
     return parser.parse_args()
 
 
-def known(among: list[str], names: str) -> list[str]:
-    """Split *names* at commas; refuse one that is not *among* those known."""
+def some_of(known: list[str], names: str) -> list[str]:
+    """Split *names* at commas; refuse one that is not *known*."""
     for name in names.split(","):
-        if name not in among:
-            raise argparse.ArgumentTypeError(f"no {name!r}; of {', '.join(among)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"no {name!r}; of {', '.join(known)}")
     return names.split(",")
 
 
 async def main() -> int:
-    given = parse()
-    names = [name for name in given.contestants if name not in STANDARDS]
-    names = [*STANDARDS, *names]
+    """Measure section by section; give the number of those that failed."""
+    given, failed = parse(), 0
+    names = list(dict.fromkeys([*STANDARDS, *given.contestants]))
     if given.before:
-        names += [BEFORE[name] for name in names if name in BEFORE]
-    loads = [WORKLOADS[name] for name in given.workloads]
+        names += [before for now, before in BEFORE.items() if now in names]
+    workloads = [WORKLOADS[name] for name in given.workloads]
     length = "smallest" if given.smallest else "quick" if given.quick else "full"
-    options = Options(names, given.drivers, loads, length)
-    for folder in (BUILD, given.raw, given.into):
-        folder.mkdir(parents=True, exist_ok=True)
-    broken, file = 0, given.raw / "results.json"
+    options = Options(names, given.drivers, workloads, length)
+    given.into.mkdir(parents=True, exist_ok=True)
     with source_of(given.before) as options.before:
         for section in given.only:
             options.missing = {}
@@ -87,16 +71,11 @@ async def main() -> int:
                 results = await SECTIONS[section](options)
             except Exception:  # the others may have hours of work to show
                 traceback.print_exc()
-                broken += 1
-                continue
-            report.store(file, section, results, options)
-            lines = report.section_lines(given.into, section, report.load(file))
-            print("\n".join(lines), flush=True)
-    found = report.load(file)
-    if "cpu" in found and find_spec("matplotlib"):
-        report.draw(given.into, found["cpu"]["results"])
-    report.write(given.into, found)
-    return broken
+                failed += 1
+            else:
+                report.store(given.into, section, results, options)
+    report.write(given.into)
+    return failed
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a contestant is built from, and all of them.
+"""Who takes part, and how each is built.
 
 A builder takes a `Setup`, and gives a FastAPI application and the contestant's way to
 make an endpoint of work with a session. Libraries are used as their README has it.
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 from fastapi import Depends, FastAPI, Request, Response
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -21,7 +21,7 @@ import unitwork as ours
 from unitwork.fastapi import exception_handlers
 
 from . import workloads
-from .registry import DIALECTS, DRIVERS
+from .options import SYNC_DRIVERS
 from .workloads import Endpoint, Work, Wrap, play, play_in_thread
 
 
@@ -35,51 +35,48 @@ class Setup:
 
     @property
     def is_async(self) -> bool:
-        return DRIVERS[self.driver] == "async"
+        return self.driver not in SYNC_DRIVERS
+
+    @property
+    def play(self) -> Callable[..., Any]:
+        """What runs work with a session; FastAPI runs `def` in a thread."""
+        return play if self.is_async else play_in_thread
 
     def engine(self) -> Any:
-        make: Callable[..., Any] = (
-            create_async_engine if self.is_async else create_engine
-        )
-        return make(self.url, **self.engine_options)
-
-    def factory(self, engine: Any = None) -> Any:
-        """A new sessionmaker, by default with an engine of its own."""
-        engine = engine or self.engine()
         if self.is_async:
-            return async_sessionmaker(engine, expire_on_commit=False)
-        return sessionmaker(engine)
+            return create_async_engine(self.url, **self.engine_options)
+        return create_engine(self.url, **self.engine_options)
+
+    def factory(self) -> Any:
+        if self.is_async:
+            return async_sessionmaker(self.engine(), expire_on_commit=False)
+        return sessionmaker(self.engine())
 
 
 class Built(NamedTuple):
     app: FastAPI
     wrap: Wrap
-    autocommit: Wrap | None = None
-    """The same without a transaction, if it has such a thing."""
 
 
-Builder = Callable[[Setup], Built]
+class Contestant(NamedTuple):
+    """One way to get a session and to end its transaction."""
 
+    title: str
+    build: Callable[[Setup], Built]
+    only: Literal["", "async", "sync"] = ""
 
-def setup_for(driver: str, url: str, engine_options: Mapping[str, Any]) -> Setup:
-    """Adapt *url* to *driver*."""
-    dialect = make_url(url).set(drivername=DIALECTS[driver])
-    return Setup(driver, dialect.render_as_string(hide_password=False), engine_options)
+    def runs_on(self, driver: str) -> bool:
+        return self.only != ("async" if driver in SYNC_DRIVERS else "sync")
 
 
 def build(name: str, setup: Setup) -> Built:
-    """Build *name*, with a route for each workload.
-
-    Raises `ImportError` where its package is not installed.
-    """
-    built = BUILDERS[name](setup)
+    """Build *name*, with a route for each workload; needs its package."""
+    built = CONTESTANTS[name].build(setup)
     route = built.app.add_api_route
-    route("/nothing", nothing if setup.is_async else nothing_in_thread)
+    route("/nothing", nothing)
     for load in workloads.WORKLOADS.values():
         if load.work is not None:
             route(f"/{load.name}", built.wrap(load.work), methods=[load.method])
-    if built.autocommit:
-        route("/autocommit", built.autocommit(workloads.read))
     return built
 
 
@@ -87,23 +84,9 @@ async def nothing() -> dict[str, str]:
     return {}
 
 
-def nothing_in_thread() -> dict[str, str]:
-    return {}
-
-
 def injected(setup: Setup, given: Any) -> Wrap:
     """The framework injects the session from *given*, which is `Depends(...)`."""
-
-    def wrap(work: Work) -> Endpoint:
-        async def endpoint(session: Any = given) -> Any:
-            return await play(work, session)
-
-        def endpoint_in_thread(session: Any = given) -> Any:
-            return play_in_thread(work, session)
-
-        return endpoint if setup.is_async else endpoint_in_thread
-
-    return wrap
+    return lambda work: partial(setup.play, work, session=given)
 
 
 def fetched(setup: Setup, fetch: Callable[[], Any]) -> Wrap:
@@ -159,11 +142,12 @@ def plain(setup: Setup) -> Built:
 
 
 def bare(setup: Setup) -> Built:
-    """FastAPI without any database."""
     return Built(FastAPI(), fetched(setup, nullcontext))
 
 
-def unitwork(setup: Setup, *, current: bool = False) -> Built:
+def unitwork(
+    setup: Setup, *, current: bool = False, isolation_level: str | None = None
+) -> Built:
     """As its first page has it; also as it was before, where that is on the path."""
     kind: Callable[..., Any] = ours.AsyncDatabase if setup.is_async else ours.Database
     db = kind(setup.url, **setup.engine_options)
@@ -171,8 +155,10 @@ def unitwork(setup: Setup, *, current: bool = False) -> Built:
     app.add_middleware(ours.DBSessionMiddleware, db=db)
     get = fetched(setup, lambda: db.current)
     wrap = get if current else injected(setup, Depends(db.session))
-    alone = ours.transactional(isolation_level="AUTOCOMMIT")
-    return Built(app, wrap, lambda work: alone(wrap(work)))
+    if isolation_level is None:
+        return Built(app, wrap)
+    transactional = ours.transactional(isolation_level=isolation_level)
+    return Built(app, lambda work: transactional(wrap(work)))
 
 
 def depends(setup: Setup, scope: Literal["request", "function"] = "request") -> Built:
@@ -286,12 +272,14 @@ def advanced_alchemy(setup: Setup) -> Built:
     return Built(app, injected(setup, Depends(alchemy.provide_session())))
 
 
-def context(setup: Setup, add: Callable[[FastAPI], object] | None = None) -> Built:
+def context(setup: Setup, *, asgi: bool = False) -> Built:
+    """With *asgi*, by its pure ASGI middleware, which commits after the response."""
     from context_async_sqlalchemy import DBConnect, db_session, fastapi_utils
+    from context_async_sqlalchemy.asgi_utils import ASGIHTTPDBSessionMiddleware
 
     connect = DBConnect(
         engine_creator=lambda host: setup.engine(),
-        session_maker_creator=lambda engine: setup.factory(engine),
+        session_maker_creator=partial(async_sessionmaker, expire_on_commit=False),
         host=setup.url,
     )
 
@@ -302,15 +290,11 @@ def context(setup: Setup, add: Callable[[FastAPI], object] | None = None) -> Bui
         return endpoint
 
     app = FastAPI()
-    (add or fastapi_utils.add_fastapi_http_db_session_middleware)(app)
+    if asgi:
+        app.add_middleware(ASGIHTTPDBSessionMiddleware)
+    else:
+        fastapi_utils.add_fastapi_http_db_session_middleware(app)
     return Built(app, wrap)
-
-
-def context_asgi(setup: Setup) -> Built:
-    """With its pure ASGI middleware, which commits after the response."""
-    from context_async_sqlalchemy.asgi_utils import ASGIHTTPDBSessionMiddleware
-
-    return context(setup, lambda app: app.add_middleware(ASGIHTTPDBSessionMiddleware))
 
 
 def fastapi_toolsets(setup: Setup) -> Built:
@@ -329,13 +313,38 @@ def quieten_structlog() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
 
 
-BUILDERS: dict[str, Builder] = {
-    **{"limit": limit, "plain": plain, "bare": bare, "article": article},
-    **{"depends": depends, "depends_function": partial(depends, scope="function")},
-    **{"unitwork": unitwork, "unitwork_current": partial(unitwork, current=True)},
-    **{"before": unitwork, "before_current": partial(unitwork, current=True)},
-    **{"context": context, "context_asgi": context_asgi, "fastsqla": fastsqla},
-    **{"fastapi_sqlalchemy": fastapi_sqlalchemy, "fastapi_sqla": fastapi_sqla},
-    "fastapi_async_sqlalchemy": fastapi_async_sqlalchemy,
-    **{"advanced_alchemy": advanced_alchemy, "fastapi_toolsets": fastapi_toolsets},
+with_current = partial(unitwork, current=True)
+autocommitting = partial(unitwork, isolation_level="AUTOCOMMIT")
+AUTOCOMMIT = "unitwork_autocommit"
+CONTESTANTS = {
+    "limit": Contestant("sessionmaker.begin() inline", limit),
+    "plain": Contestant("commit(), close() inline", plain, "async"),
+    "bare": Contestant("no middleware", bare),
+    "unitwork": Contestant("unitwork, Depends(db.session)", unitwork),
+    "unitwork_current": Contestant("unitwork, db.current", with_current),
+    AUTOCOMMIT: Contestant('unitwork, isolation_level="AUTOCOMMIT"', autocommitting),
+    "before": Contestant("before, Depends(db.session)", unitwork),
+    "before_current": Contestant("before, db.current", with_current),
+    "depends": Contestant("Depends(get_db)", depends),
+    "depends_function": Contestant(
+        'Depends(get_db, scope="function")', partial(depends, scope="function")
+    ),
+    "article": Contestant("the article's BaseHTTPMiddleware", article),
+    "fastapi_sqlalchemy": Contestant("FastAPI-SQLAlchemy", fastapi_sqlalchemy, "sync"),
+    "fastapi_async_sqlalchemy": Contestant(
+        "fastapi-async-sqlalchemy", fastapi_async_sqlalchemy, "async"
+    ),
+    "fastapi_sqla": Contestant("fastapi-sqla", fastapi_sqla),
+    "fastsqla": Contestant("FastSQLA", fastsqla, "async"),
+    "advanced_alchemy": Contestant("advanced-alchemy", advanced_alchemy),
+    "context": Contestant("context-async-sqlalchemy", context, "async"),
+    "context_asgi": Contestant(
+        "context-async-sqlalchemy, ASGI", partial(context, asgi=True), "async"
+    ),
+    "fastapi_toolsets": Contestant("fastapi-toolsets", fastapi_toolsets, "async"),
 }
+STANDARDS = ("limit", "bare")
+"""All others are measured against them."""
+IN_TRANSACTIONS = [n for n in CONTESTANTS if n not in ("bare", AUTOCOMMIT)]
+BEFORE = {"unitwork": "before", "unitwork_current": "before_current"}
+"""Their counterparts in an earlier revision; they take part with --before."""

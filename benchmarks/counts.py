@@ -8,11 +8,11 @@ from typing import Any
 
 from support.proxy import RoundTrips
 
+from .contestants import AUTOCOMMIT, IN_TRANSACTIONS
 from .crew import crews
-from .options import Options
-from .registry import POSTGRESQL
+from .options import DIALECTS, Options
 from .worker import Stage
-from .workloads import AUTOCOMMIT, WORKLOADS
+from .workloads import WORKLOADS
 
 REQUESTS = 20
 OWNERS = {
@@ -28,7 +28,7 @@ AVAILABLE = sys.version_info >= (3, 12)
 
 async def calls(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    async for driver, workers in crews(options):
+    async for driver, workers in crews(options, DIALECTS):
         for name, worker in workers.items() if AVAILABLE else ():
             counted = await worker.call(count)
             results += [
@@ -75,29 +75,30 @@ def owner(filename: str) -> str:
     return "others"
 
 
-WARM_UP = 12
-"""psycopg prepares a statement once it has come five times."""
+WARM_UP = 12  # psycopg prepares a statement once it has come five times
 
 
 async def round_trips(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
+    among = [*IN_TRANSACTIONS, AUTOCOMMIT]
     traps = [RoundTrips() for _ in range(1_000)]
-    async for driver, workers in crews(options, POSTGRESQL, alone=True, traps=traps):
+    async for driver, workers in crews(
+        options, DIALECTS, among, alone=True, traps=traps
+    ):
         for name, worker in workers.items():
-            for load in [*options.workloads, AUTOCOMMIT]:
-                if await worker.call(repeat, load=load.name, times=WARM_UP) == 404:
-                    continue  # there is no such route
+            for load in options.workloads:
+                await worker.call(repeat, load=load.name, times=WARM_UP)
                 before = sum(trap.count for trap in traps)
                 await worker.call(repeat, load=load.name, times=REQUESTS)
                 trips = (sum(trap.count for trap in traps) - before) / REQUESTS
-                case = {"driver": driver, "workload": load.name, "contestant": name}
-                results.append({**case, "value": trips})
+                case = {"driver": driver, "workload": load.name}
+                results.append({**case, "contestant": name, "value": trips})
     return results
 
 
-async def repeat(stage: Stage, load: str, times: int) -> int:
-    """Make the same request again and again; give 404 if there is no such route."""
-    workload = WORKLOADS.get(load, AUTOCOMMIT)
+async def repeat(stage: Stage, load: str, times: int) -> None:
+    """Make the same request again and again."""
     for _ in range(times):
-        exchange = await stage.request(workload)
-    return 0 if exchange.status == workload.status else exchange.status
+        exchange = await stage.request(WORKLOADS[load])
+        if exchange.status != WORKLOADS[load].status:
+            raise RuntimeError(f"it answered {exchange.status}")

@@ -5,25 +5,24 @@ import gc
 import random
 import time
 from collections import defaultdict
-from itertools import product
-from operator import sub
+from collections.abc import Iterator
+from functools import partial
+from operator import sub, truediv
 from typing import Any
 
 from fastapi import FastAPI
 
 import unitwork
 
-from .contestants import nothing
-from .crew import correct, crew, crews, in_turns, standard_of
+from .contestants import BEFORE, CONTESTANTS, IN_TRANSACTIONS, nothing
+from .crew import Worker, crews, in_turns, playing, standard_of
 from .numbers import spread
-from .options import Options, database, say
-from .registry import BEFORE, CONTESTANTS
+from .options import DIALECTS, Options
 from .worker import Stage
 from .workloads import WORKLOADS
 
 POOL = 32
-CREWS = 3
-"""How often the processes are started anew: one process differs from the next."""
+CREWS = 3  # sets of processes: one process differs from the next
 Samples = dict[str, list[dict[str, float]]]
 
 
@@ -51,60 +50,60 @@ async def burst(
 async def measure(options: Options) -> list[dict[str, Any]]:
     """All contestants, each in a process of its own, in turns."""
     found: dict[tuple[str, str, int], Samples] = defaultdict(lambda: defaultdict(list))
-    rounds, times = options.rounds(24), min(options.rounds(CREWS), CREWS)
+    times = options.rounds(CREWS)
     async for driver, workers in crews(
-        options, without=(), apart=True, times=times, pool_size=POOL
+        options, DIALECTS, [*IN_TRANSACTIONS, "bare"], times=times, pool_size=POOL
     ):
         for load in options.workloads:
-            names = await correct(options, workers, load)
             for at_once in (1, 8, 32):
-                requests = max(options.some(20) * load.weight, 2 * at_once)
-                case = {"load": load.name, "requests": requests, "at_once": at_once}
-                measured = await in_turns(workers, names, rounds, burst, **case)
+                requests = max(20 if load.work else 160, 2 * at_once)
+                call = partial(Worker.call, function=burst, load=load.name)
+                measured = await in_turns(
+                    playing(workers, load),
+                    options.rounds(24),
+                    partial(call, requests=requests, at_once=at_once),
+                )
                 for name, samples in measured.items():
                     found[driver, load.name, at_once][name] += samples
     results: list[dict[str, Any]] = []
     for (driver, workload, at_once), samples_of in found.items():
-        cpu = {name: [s["cpu"] for s in each] for name, each in samples_of.items()}
         case = {"driver": driver, "workload": workload, "at once": at_once}
-        for name in (name for name in CONTESTANTS if name in cpu):
-            limit = cpu[standard_of(name, workload)]
-            result = {
-                **case,
-                **{"contestant": name, "cpu_us": spread(cpu[name])},
-                "ratio": spread(cpu[name], limit),
-                "over_us": spread(cpu[name], limit, sub),
-                "failed": sum(each["failed"] for each in samples_of[name]),
-            }
-            if "plain" in cpu:
-                result["plain"] = spread(cpu[name], cpu["plain"])
-            results.append(result)
-        for now, before in BEFORE.items():
-            if before in cpu and now in cpu:
-                title = f"now / before: {CONTESTANTS[now].title}"
-                ratio = spread(cpu[now], cpu[before])
-                results.append({**case, "contestant": title, "now / before": ratio})
+        for name, samples in [*samples_of.items()]:
+            if failed := sum(each["failed"] for each in samples):
+                options.missing[f"{name}, {case}"] = f"{failed:.0f} requests failed"
+                del samples_of[name]
+        results += [{**case, **each} for each in compared(workload, samples_of)]
     return results
 
 
-async def without_database(options: Options) -> list[dict[str, Any]]:
-    """What the middleware adds to a request that does not use it, in FastAPI.
+def compared(workload: str, samples_of: Samples) -> Iterator[dict[str, Any]]:
+    """Each contestant against the standard, and unitwork against an earlier one."""
+    cpu = {name: [s["cpu"] for s in each] for name, each in samples_of.items()}
+    standard, to = cpu[standard_of(workload)], sub if workload == "nothing" else truediv
+    for name in (name for name in CONTESTANTS if name in cpu):
+        found = {"value": spread(cpu[name], standard, to), "us": spread(cpu[name])}
+        if "plain" in cpu:
+            found["plain"] = spread(cpu[name], cpu["plain"])
+        yield {"contestant": name, **found}
+    for now, before in BEFORE.items():
+        if before in cpu and now in cpu:
+            title = f"now / before: {CONTESTANTS[now].title}"
+            yield {"contestant": title, "value": spread(cpu[now], cpu[before])}
 
-    Once alone, and once in a process where another route asks for retries.
-    """
+
+async def without_database(options: Options) -> list[dict[str, Any]]:
+    """What the middleware adds to a request that does not use it, in FastAPI."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    names = [n for n in ("unitwork", "before") if n in options.contestants]
-    crews, rounds = range(min(options.rounds(CREWS), CREWS)), options.rounds(600)
-    with database("aiosqlite") as url:
-        for _, name, retries in product(crews, names, (False, True)):
-            say(f"without a database: {name}{', retries' * retries}")
-            async with crew(options, [name], "aiosqlite", url) as workers:
-                bare, over = await workers[name].call(
-                    middleware_alone, retries=retries, rounds=rounds
+    async for _, workers in crews(
+        options, ["asyncpg"], ("unitwork", "before"), times=options.rounds(CREWS)
+    ):
+        for retries, case in enumerate(("alone", "beside a route with attempts=3")):
+            for name, worker in workers.items():
+                bare, over = await worker.call(
+                    middleware_alone, retries=bool(retries), rounds=options.rounds(600)
                 )
-            case = "beside a route with attempts=3" if retries else "alone"
-            found["bare", case] += bare
-            found[name, case] += over
+                found["bare", case] += bare
+                found[name, case] += over
     return [
         {"contestant": name, "case": case, "value": spread(values)}
         for (name, case), values in found.items()
@@ -114,10 +113,7 @@ async def without_database(options: Options) -> list[dict[str, Any]]:
 async def middleware_alone(
     stage: Stage, retries: bool, rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Give what one endpoint takes in each round, and what the middleware adds to it.
-
-    Both are in one process, and take turns of some milliseconds.
-    """
+    """What an endpoint takes, and what the middleware adds, in turns in one process."""
     bare, ours = apps = FastAPI(), FastAPI()
     for app in apps:
         app.add_api_route("/nothing", nothing)

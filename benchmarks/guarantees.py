@@ -1,23 +1,20 @@
 """What each contestant promises, found out by trying: speed alone says little."""
 
 import gc
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.background import BackgroundTask
 
-from . import workloads
 from .contestants import Built, Setup
 from .crew import crews
-from .options import Options
-from .registry import POSTGRESQL
+from .options import DIALECTS, Options
 from .worker import Exchange, Message, Stage
-from .workloads import Note, Steps, write
+from .workloads import IDLE_IN_TRANSACTION, Note, Steps, scalar, write
 
 PROBES = {
     "early": "answers before COMMIT",
@@ -29,16 +26,20 @@ PROBES = {
     "late": "loses in silence what a background task writes",
     "leaked": "leaves connections idle in transaction",
 }
-"""What is found out, as the table says it."""
 HANDLED = 418
 EVENTS = "SELECT count(*) FROM event"
-Attempt = tuple[int, int, int, bool]
-"""Its status, what others see of it when it starts and ends, and whether it raised."""
+
+
+class Attempt(NamedTuple):
+    status: int
+    at_start: int  # how many events others see when the response starts
+    at_end: int
+    raised: bool
 
 
 async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    async for driver, workers in crews(options, POSTGRESQL, alone=True):
+    async for driver, workers in crews(options, DIALECTS, alone=True):
         for name, worker in workers.items():
             faults = ", ".join(await worker.call(probe)) or "nothing"
             results.append({"driver": driver, "contestant": name, "value": faults})
@@ -73,13 +74,9 @@ ROUTES = (*(work.__name__ for work in WORKS), "late")
 
 
 def add_routes(built: Built, setup: Setup) -> None:
-    run: Callable[..., Any] = workloads.play_in_thread
-    if setup.is_async:
-        run = workloads.play
-
     def late(session: Any) -> Steps:
         yield from ()
-        return JSONResponse({}, background=BackgroundTask(run, write, session))
+        return JSONResponse({}, background=BackgroundTask(setup.play, write, session))
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": "handled"}, HANDLED)
@@ -91,43 +88,37 @@ def add_routes(built: Built, setup: Setup) -> None:
 
 async def probe(stage: Stage) -> list[str]:
     """Try everything; give the names of those `PROBES` that turn out true."""
-    engine = workloads.engine_for(stage.setup.url)
     gc.disable()  # it would hide for a moment what is left behind
-    try:
-        made = {name: await attempt(stage, engine, name) for name in ROUTES}
-        found = {
-            "early": made["write"][1] != 1,
-            "raised": made["raises"][2] > 0,
-            "returned": made["returns"][2] > 0,
-            "failed": made["breaks"][0] < 400,
-            "unhandled": made["breaks"][0] != HANDLED,
-            "swallowed": made["swallows"][0] < 400,
-            "late": made["late"][2:] == (0, False),
-            "leaked": workloads.scalar(engine, workloads.IDLE_IN_TRANSACTION) > 0,
-        }
-    finally:
-        gc.enable()
-        engine.dispose()
+    made = {name: await attempt(stage, name) for name in ROUTES}
+    leaked = scalar(stage.setup.url, IDLE_IN_TRANSACTION)
+    gc.enable()
+    found = {
+        "early": made["write"].at_start != 1,
+        "raised": made["raises"].at_end > 0,
+        "returned": made["returns"].at_end > 0,
+        "failed": made["breaks"].status < 400,
+        "unhandled": made["breaks"].status != HANDLED,
+        "swallowed": made["swallows"].status < 400,
+        "late": made["late"].at_end == 0 and not made["late"].raised,
+        "leaked": leaked > 0,
+    }
     return [name for name in PROBES if found[name]]
 
 
-async def attempt(stage: Stage, engine: Engine, name: str) -> Attempt:
+async def attempt(stage: Stage, name: str) -> Attempt:
     """Make the request; its status is 500 if the application raises."""
-    exchange, before, raised = Exchange(), workloads.scalar(engine, EVENTS), False
-    at_start: list[int] = []
+    exchange, url, at_start, raised = Exchange(), stage.setup.url, 0, False
+    before = scalar(url, EVENTS)
 
     async def send(message: Message) -> None:
+        nonlocal at_start
         if message["type"] == "http.response.start":
-            at_start.append(workloads.scalar(engine, EVENTS) - before)
+            at_start = scalar(url, EVENTS) - before
         await exchange.send(message)
 
     try:
         await stage.app(stage.scope("POST", f"/probe/{name}"), exchange.receive, send)
     except Exception:
         raised = True
-    return (
-        exchange.status or 500,
-        sum(at_start),
-        workloads.scalar(engine, EVENTS) - before,
-        raised,
-    )
+    at_end = scalar(url, EVENTS) - before
+    return Attempt(exchange.status or 500, at_start, at_end, raised)

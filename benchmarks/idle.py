@@ -1,24 +1,20 @@
 """Connections that stay open and idle, WebSocket or SSE: what do they hold?"""
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import product
 from typing import Any
 
-from fastapi import WebSocket
+from fastapi import Depends, WebSocket
 from fastapi.responses import StreamingResponse
 
 from .contestants import Built, Setup
-from .crew import WorkerError, crews
+from .crew import crews
 from .options import Options
 from .worker import Exchange, Message, Stage
-from .workloads import IDLE_IN_TRANSACTION, WORKLOADS, Steps, engine_for, read, scalar
+from .workloads import IDLE_IN_TRANSACTION, WORKLOADS, Steps, read, scalar
 
-KINDS = ("sse", "socket")
 COUNTS = (1, 10, 100, 1_000, 10_000)
-WAVE = 50
-"""How many connect at the same time."""
 READY = "data: ready\n\n"
 _leave = asyncio.Event()
 
@@ -33,27 +29,17 @@ def subscribe(session: Any) -> Steps:
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-def socket_with(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """A WebSocket that does what *endpoint* does, and then waits for a message."""
+def add_routes(built: Built, setup: Setup) -> None:
+    used = Depends(built.wrap(read))
 
-    async def socket(websocket: WebSocket, **given: Any) -> None:
+    async def socket(websocket: WebSocket, answer: Any = used) -> None:
         await websocket.accept()
-        await endpoint(**given)
         await websocket.send_text(READY)
         await websocket.receive()
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    own = inspect.Parameter("websocket", keyword, annotation=WebSocket)
-    injected = inspect.signature(endpoint).parameters.values()
-    parameters = [own, *(each.replace(kind=keyword) for each in injected)]
-    vars(socket)["__signature__"] = inspect.Signature(parameters)
-    return socket
-
-
-def add_routes(built: Built, setup: Setup) -> None:
     if setup.is_async:
         built.app.add_api_route("/sse", built.wrap(subscribe))
-        built.app.add_api_websocket_route("/socket", socket_with(built.wrap(read)))
+        built.app.add_api_websocket_route("/socket", socket)
 
 
 async def measure(options: Options) -> list[dict[str, Any]]:
@@ -63,13 +49,10 @@ async def measure(options: Options) -> list[dict[str, Any]]:
         options, ["asyncpg"], alone=True, pool_size=5, max_overflow=0, pool_timeout=1
     ):
         for name, worker in workers.items():
-            for kind, count in product(KINDS, counts):
+            for kind, count in product(("sse", "socket"), counts):
                 case: dict[str, Any] = {"kind": kind, "count": count}
-                try:
-                    found = await worker.call(hold, **case)
-                except WorkerError as error:
-                    found = {"error": str(error)}
-                results.append({"contestant": name, **case, **found})
+                found = await worker.call(hold, **case)
+                results.append({"contestant": name, **case, "value": found})
     return results
 
 
@@ -79,7 +62,7 @@ class Held(Exchange):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self._socket = kind == "socket"
-        self.ready = asyncio.Event()
+        self.served, self.settled = False, asyncio.Event()
 
     async def receive(self) -> Message:
         if not self._body_read:
@@ -91,22 +74,19 @@ class Held(Exchange):
     async def send(self, message: Message) -> None:
         await super().send(message)
         if READY in (message.get("text"), message.get("body", b"").decode()):
-            self.ready.set()
+            self.served = True
+            self.settled.set()
 
 
-async def hold(stage: Stage, kind: str, count: int) -> dict[str, Any]:
+async def hold(stage: Stage, kind: str, count: int) -> str:
     """Open *count* connections; see who is served, what is pinned, what still works."""
     held: list[Held] = []
     tasks: list[asyncio.Task[None]] = []
-    while len(held) < count:
-        wave = [Held(kind) for _ in range(min(WAVE, count - len(held)))]
-        tasks += await asyncio.gather(*(enter(stage, kind, each) for each in wave))
-        held += wave
-        if not any(each.ready.is_set() for each in wave):
-            break  # the others would not be served either
-    engine = engine_for(stage.setup.url)
-    pinned = scalar(engine, IDLE_IN_TRANSACTION)
-    engine.dispose()
+    while len(held) < count and all(each.served for each in held[-1:]):
+        held.append(Held(kind))
+        tasks.append(await enter(stage, kind, held[-1]))
+    served = sum(each.served for each in held)
+    pinned = scalar(stage.setup.url, IDLE_IN_TRANSACTION)
     try:
         status = (await stage.request(WORKLOADS["read"])).status
     except Exception:
@@ -114,8 +94,8 @@ async def hold(stage: Stage, kind: str, count: int) -> dict[str, Any]:
     _leave.set()
     await asyncio.gather(*tasks, return_exceptions=True)
     _leave.clear()
-    served = sum(each.ready.is_set() for each in held)
-    return {"served": served, "pinned": pinned, "others": status}
+    then = "" if status == 200 else f", then {status}"
+    return f"{'all' if served == count else served} served, {pinned} pinned{then}"
 
 
 async def enter(stage: Stage, kind: str, held: Held) -> asyncio.Task[None]:
@@ -124,7 +104,6 @@ async def enter(stage: Stage, kind: str, held: Held) -> asyncio.Task[None]:
     if kind == "socket":
         scope |= {"type": "websocket", "scheme": "ws", "subprotocols": []}
     task = asyncio.ensure_future(stage.app(scope, held.receive, held.send))
-    ready = asyncio.ensure_future(held.ready.wait())
-    await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
-    ready.cancel()
+    task.add_done_callback(lambda _: held.settled.set())
+    await held.settled.wait()
     return task

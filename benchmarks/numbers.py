@@ -5,14 +5,12 @@ import operator
 from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 
-Spread = dict[str, float]
-
 
 def spread(
     values: Sequence[float],
     standard: Sequence[float] | None = None,
     to: Callable[[float, float], float] = operator.truediv,
-) -> Spread:
+) -> dict[str, float]:
     """The median, and the quartiles around it; of ratios to a *standard*, if given.
 
     Each value is compared with the *standard* of the same round.

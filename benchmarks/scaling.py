@@ -1,7 +1,7 @@
 """What grows, and how fast: each must cost at most in proportion to its number."""
 
 from contextlib import AsyncExitStack
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,10 +10,9 @@ import unitwork
 
 from .contestants import Setup
 from .cpu import POOL, burst
-from .crew import crews, in_turns
+from .crew import Worker, crews, in_turns
 from .numbers import exponent, spread
 from .options import Options
-from .registry import CONTESTANTS
 from .worker import Stage
 from .workloads import Endpoint, play, read, write
 
@@ -29,18 +28,14 @@ AT_ONCE, DATABASES, HOOKS, SAVEPOINTS = SERIES
 
 async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    others = [name for name in CONTESTANTS if name not in MEASURED]
-    rounds = options.rounds(12)
-    async for _, workers in crews(options, ["asyncpg"], without=others, pool_size=POOL):
+    async for _, workers in crews(options, ["asyncpg"], MEASURED, pool_size=POOL):
         for series, all_sizes in SERIES.items():
             sizes = all_sizes[:3] if options.length == "smallest" else all_sizes
             costs: dict[str, list[float]] = {name: [] for name in workers}
             for size in sizes:
-                requests = options.some(max(512 // max(size // 8, 1), 16))
-                case = {"series": series, "size": size}
-                measured = await in_turns(
-                    workers, workers, rounds, grow, requests=requests, **case
-                )
+                case: dict[str, Any] = {"series": series, "size": size}
+                call = partial(Worker.call, function=grow, **case)
+                measured = await in_turns(workers, options.rounds(48), call)
                 for name, found in measured.items():
                     if any(each["failed"] for each in found):
                         raise RuntimeError(f"{name} failed at {size} {series}")
@@ -53,8 +48,9 @@ async def measure(options: Options) -> list[dict[str, Any]]:
     return results
 
 
-async def grow(stage: Stage, series: str, size: int, requests: int) -> dict[str, float]:
-    """Make *requests* of the series, one at a time; what `burst` gives."""
+async def grow(stage: Stage, series: str, size: int) -> dict[str, float]:
+    """Make requests of the series, one at a time; what `burst` gives."""
+    requests = max(64 // max(size // 8, 1), 8)
     if series == AT_ONCE:
         return await burst(stage, "read", max(requests, size), size)
     app = app_of(stage.name, stage.setup, series, size)

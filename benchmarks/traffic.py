@@ -1,21 +1,20 @@
 """Requests over sockets, to uvicorn: throughput, and overload of a small pool."""
 
 import asyncio
-import random
 import socket
 import time
 from collections import Counter
+from functools import partial
 from statistics import quantiles
 from typing import Any, NamedTuple
 
 import uvicorn
 from sqlalchemy import text
 
-from .contestants import Built, Setup
-from .crew import correct, crews, standard_of
+from .contestants import IN_TRANSACTIONS, Built, Setup
+from .crew import crews, in_turns, playing, standard_of
 from .numbers import spread
-from .options import Options
-from .registry import POPULAR
+from .options import POPULAR, Options
 from .worker import Stage
 from .workloads import Steps
 
@@ -56,71 +55,62 @@ class Reply(NamedTuple):
 
 
 class Client:
-    """A connection that is kept alive, for one request at a time."""
+    """Keeps connections alive, and uses them again."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def request(self, method: str, path: str, due: float | None = None) -> Reply:
+    async def request(self, method: str, path: str, due: float) -> Reply:
         """Send a request; its time counts from when it was *due*."""
-        due, head, status = due or time.perf_counter(), b"", NO_ANSWER
+        head, status, streams = b"", NO_ANSWER, self._idle.pop() if self._idle else None
         try:
             async with asyncio.timeout(PATIENCE):
-                if self._streams is None:
-                    self._streams = await asyncio.open_connection(HOST, self._port)
-                reader, writer = self._streams
+                streams = streams or await asyncio.open_connection(HOST, self._port)
+                reader, writer = streams
                 request = f"{method} {path} HTTP/1.1\r\nHost: bench\r\n"
                 writer.write(f"{request}Content-Length: 0\r\n\r\n".encode())
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
                 await reader.readexactly(int(length))
+                self._idle.append(streams)
                 status = int(head[9:12])
         except (OSError, EOFError, TimeoutError):
-            self.close()
+            if streams is not None:
+                streams[1].transport.abort()
         return Reply(status, due, time.perf_counter(), b"\r\nretry-after:" in head)
 
     def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].transport.abort()
-        self._streams = None
+        for _, writer in self._idle:
+            writer.transport.abort()
 
 
 async def closed(
-    port: int, clients: int, seconds: float, path: str, method: str = "GET"
+    clients: int, seconds: float, path: str, method: str, port: int
 ) -> Case:
     """Let *clients* send requests, each as soon as the one before is answered."""
-    start, replies = time.perf_counter(), list[Reply]()
+    client, start, replies = Client(port), time.perf_counter(), list[Reply]()
 
     async def send() -> None:
-        client = Client(port)
-        while time.perf_counter() - start < seconds:
-            replies.append(await client.request(method, path))
-        client.close()
+        while (now := time.perf_counter()) < start + seconds:
+            replies.append(await client.request(method, path, now))
 
     await asyncio.gather(*(send() for _ in range(clients)))
+    client.close()
     return summed(replies, start)
 
 
 async def arriving(port: int, path: str, rate: float, seconds: float) -> Case:
     """Let a request arrive every 1 / *rate* seconds, answered or not."""
-    idle, start = list[Client](), time.perf_counter()
-
-    async def send(due: float) -> Reply:
-        client = idle.pop() if idle else Client(port)
-        reply = await client.request("GET", path, due)
-        idle.append(client)
-        return reply
-
-    async with asyncio.TaskGroup() as group:
-        tasks = list[asyncio.Task[Reply]]()
-        for number in range(int(rate * seconds)):
-            due = start + number / rate
-            await asyncio.sleep(max(due - time.perf_counter(), 0))
-            tasks.append(group.create_task(send(due)))
-    for client in idle:
-        client.close()
-    return summed([task.result() for task in tasks], start)
+    client, start = Client(port), time.perf_counter()
+    tasks: list[asyncio.Task[Reply]] = []
+    for number in range(int(rate * seconds)):
+        due = start + number / rate
+        await asyncio.sleep(max(due - time.perf_counter(), 0))
+        tasks.append(asyncio.create_task(client.request("GET", path, due)))
+    replies = await asyncio.gather(*tasks)
+    client.close()
+    return summed(replies, start)
 
 
 def summed(replies: list[Reply], start: float) -> Case:
@@ -142,34 +132,29 @@ def summed(replies: list[Reply], start: float) -> Case:
 
 async def throughput(options: Options) -> list[Case]:
     results: list[Case] = []
-    seconds = options.seconds(1.2)
-    async for driver, workers in crews(
-        options, POPULAR, without=(), apart=True, pool_size=20
-    ):
+    everybody, seconds = [*IN_TRANSACTIONS, "bare"], options.seconds(1.2)
+    async for driver, workers in crews(options, POPULAR, everybody, pool_size=20):
         ports = {name: await each.call(serve) for name, each in workers.items()}
         for load in options.workloads[:4]:
-            names, path = await correct(options, workers, load), f"/{load.name}"
-            measured: dict[str, list[Case]] = {name: [] for name in names}
-            for number in range(options.rounds(4) + 1):
-                for name in random.sample(names, len(names)):
-                    sent = closed(ports[name], CLIENTS, seconds, path, load.method)
-                    found = await sent
-                    measured[name] += [found] * bool(number)  # the first is to warm up
-            speeds = {
-                n: [each["served, /s"] for each in m] for n, m in measured.items()
-            }
-            results += [
-                {
-                    **{"driver": driver, "workload": load.name, "contestant": name},
-                    "per_second": spread(speeds[name]),
-                    "p99_s": spread([each["p99 of those, s"] for each in found]),
-                    "ratio": spread(speeds[name], speeds[standard_of(name, load.name)]),
+            case = {"driver": driver, "workload": load.name}
+            run = partial(closed, CLIENTS, seconds, f"/{load.name}", load.method)
+            measured = await in_turns(playing(ports, load), options.rounds(4), run)
+            speed = {n: [each["served, /s"] for each in m] for n, m in measured.items()}
+            for name, found in measured.items():
+                shown = {
+                    "requests a second": spread(speed[name]),
+                    "against the limit": spread(
+                        speed[name], speed[standard_of(load.name)]
+                    ),
+                    "p99, s": spread([each["p99 of those, s"] for each in found]),
                     "failed": sum(each[key] for each in found for key in FAILURES),
                 }
-                for name, found in measured.items()
-                if "@" not in name
-            ]
+                results += rows(shown, contestant=name, **case)
     return results
+
+
+def rows(shown: Case, **case: str) -> list[Case]:
+    return [{**case, "what": what, "value": value} for what, value in shown.items()]
 
 
 async def overload(options: Options) -> list[Case]:
@@ -180,12 +165,11 @@ async def overload(options: Options) -> list[Case]:
     ):
         for name, worker in workers.items():
             port = await worker.call(serve)
-            calm = await closed(port, POOL, options.seconds(4.0), "/slow")
+            calm = await closed(POOL, options.seconds(4.0), "/slow", "GET", port)
             capacity = max(calm["served, /s"], 1.0)
             found = await arriving(port, "/slow", 2 * capacity, options.seconds(8.0))
-            after = await closed(port, 1, 0.0001, "/slow")
+            after = await closed(1, 0.0001, "/slow", "GET", port)
             well = "no" if sum(after[key] for key in FAILURES) else "yes"
             shown = {"capacity, /s": capacity, **found, "works again": well}
-            case = {"driver": driver, "contestant": name}
-            results += [{**case, "what": k, "value": v} for k, v in shown.items()]
+            results += rows(shown, driver=driver, contestant=name)
     return results

@@ -1,28 +1,24 @@
-"""A contestant in a process of its own, which runs the calls that it reads from a pipe.
+"""A contestant in a process of its own, which runs the functions that come by a pipe.
 
-Each line in is a call of a function of this package, as JSON; each line out its result.
-The function's first argument is the `Stage`. Requests are raw ASGI calls.
+The functions are of this package; their first argument is the `Stage`. Requests are raw
+ASGI calls.
 """
 
 import asyncio
 import gc
-import json
 import os
-import sys
-import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import import_module
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import uvicorn
-from sqlalchemy import Engine
 from uvicorn.lifespan.on import LifespanOn
 
 import unitwork
 
-from .contestants import Setup, build, setup_for
-from .workloads import WORKLOADS, Workload, begin_immediate
+from .contestants import Setup, build
+from .workloads import Workload
 
 Message = MutableMapping[str, Any]
 REQUEST: dict[str, Any] = {
@@ -77,54 +73,30 @@ class Stage(NamedTuple):
         return REQUEST | changes
 
 
-@asynccontextmanager
-async def running(name: str, app: Any, setup: Setup) -> AsyncIterator[Stage]:
-    """Start *app* up, and shut it down at the end."""
-    lifespan = LifespanOn(uvicorn.Config(app, log_config=None))
-    await lifespan.startup()
-    if lifespan.should_exit:
-        raise RuntimeError(f"{name} does not start up")
-    yield Stage(name, app, lifespan.state, setup)
-    await lifespan.shutdown()
+def run(calls: Connection, name: str, setup: Setup) -> None:
+    """Be the process of *name*: answer *calls* until the other end closes."""
+    os.dup2(2, 1)  # the standard output is for the tables alone
+    asyncio.run(answer(calls, name, setup))
 
 
-async def main(name: str, driver: str, url: str, options: str) -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a contestant prints must not get among the answers
-    setup = setup_for(driver, url, json.loads(options))
-    if setup.url.startswith("sqlite") and not name.startswith(("unitwork", "before")):
-        begin_immediate(Engine)
-    built = build(name, setup)
-    for section in ("guarantees", "traffic", "idle"):  # they have their own routes
-        import_module(f".{section}", __package__).add_routes(built, setup)
-    loop = asyncio.get_running_loop()
-    async with running(name, built.app, setup) as stage:
-        gc.freeze()
-        while call := await loop.run_in_executor(None, sys.stdin.readline):
-            print(json.dumps(await called(stage, call)), file=answers, flush=True)
-
-
-async def called(stage: Stage, call: str) -> dict[str, Any]:
-    module, function, arguments = json.loads(call)
-    gc.collect()
+async def answer(calls: Connection, name: str, setup: Setup) -> None:
+    """Each call is a function and its arguments; each answer its result, or why not."""
     try:
-        run = getattr(import_module(module), function)
-        return {"value": await run(stage, **arguments)}
-    except Exception:
-        return {"error": traceback.format_exc()}
-
-
-async def ready(stage: Stage) -> str:
-    """Give the folder of the unitwork that is used, as soon as all is up."""
-    return str(unitwork.__path__[0])
-
-
-async def check(stage: Stage, load: str) -> list[Any]:
-    """Make one request; give its status and body."""
-    exchange = await stage.request(WORKLOADS[load])
-    bodies = [message.get("body", b"") for message in exchange.messages]
-    return [exchange.status, b"".join(bodies).decode()]
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+        built = build(name, setup)
+        for section in ("guarantees", "traffic", "idle"):  # they have their own routes
+            import_module(f".{section}", __package__).add_routes(built, setup)
+        lifespan = LifespanOn(uvicorn.Config(built.app, log_config=None))
+        await lifespan.startup()
+        if lifespan.should_exit:
+            raise RuntimeError("it does not start up")
+        stage = Stage(name, built.app, lifespan.state, setup)
+        gc.freeze()
+        calls.send((unitwork.__path__[0], None))
+        while True:
+            function, arguments = await asyncio.to_thread(calls.recv)
+            gc.collect()
+            calls.send((await function(stage, **arguments), None))
+    except EOFError:
+        await lifespan.shutdown()
+    except Exception as error:
+        calls.send((None, f"{type(error).__name__}: {error}"))

@@ -6,8 +6,9 @@ returns something to wait for, a `Session` the result. So each body is written o
 
 from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
+import psycopg
 import sqlalchemy as sa
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -28,15 +29,11 @@ class Base(DeclarativeBase):
 
 
 class Item(Base):
-    """Read, and never changed."""
-
     __tablename__ = "item"
     name: Mapped[str]
 
 
 class Event(Base):
-    """Written."""
-
     __tablename__ = "event"
     name: Mapped[str]
 
@@ -113,16 +110,12 @@ class Workload(NamedTuple):
     work: Work | None = None
     method: str = "GET"
     status: int = 200
-    weight: int = 1
-    """How many times more requests than others: each is so short."""
 
 
-AUTOCOMMIT = Workload("autocommit", 'one read, `isolation_level="AUTOCOMMIT"`', read)
-"""Only unitwork has it: by `@transactional(...)`."""
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload("nothing", "no database", weight=8),
+        Workload("nothing", "no database, us over no middleware"),
         Workload("read", "one read", read),
         Workload("write", "one write", write, "POST"),
         Workload("mixed", "read, write, read", mixed, "POST"),
@@ -133,19 +126,9 @@ WORKLOADS = {
 }
 
 
-def engine_for(url: str) -> sa.Engine:
-    """An engine of our own on the database that a contestant reaches by *url*."""
-    backend = sa.make_url(url).get_backend_name()
-    driver = "sqlite" if backend == "sqlite" else "postgresql+psycopg"
-    return sa.create_engine(sa.make_url(url).set(drivername=driver))
-
-
 def prepare(url: str) -> None:
     """Make the tables, and fill them."""
-    engine = engine_for(url)
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:  # the file keeps this
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
     rows = [{"id": number, "name": f"item {number}"} for number in range(1, 101)]
     with engine.begin() as connection:
         Base.metadata.create_all(connection)
@@ -153,17 +136,9 @@ def prepare(url: str) -> None:
     engine.dispose()
 
 
-def scalar(engine: sa.Engine, statement: str) -> int:
-    with engine.connect() as connection:
-        return int(connection.scalar(sa.text(statement)) or 0)
-
-
-def begin_immediate(engines: type[sa.Engine]) -> None:
-    """Let SQLite BEGIN IMMEDIATE, as SQLAlchemy's manual has it.
-
-    Without it Python's driver begins no transaction to read, and concurrent ones that
-    read and then write fail. unitwork does it by itself; we do it for all others.
-    """
-    event = sa.event.listen
-    event(engines, "connect", lambda it, record: setattr(it, "isolation_level", None))
-    event(engines, "begin", lambda it: it.exec_driver_sql("BEGIN IMMEDIATE"))
+def scalar(url: str, statement: LiteralString) -> int:
+    """What PostgreSQL answers, by a connection of its own."""
+    address = sa.make_url(url).set(drivername="postgresql")
+    with psycopg.connect(address.render_as_string(hide_password=False)) as connection:
+        (found,) = connection.execute(statement).fetchone() or (0,)
+    return int(found)

@@ -16,7 +16,7 @@ from benchmarks.numbers import exponent
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = [
-    "guarantees,roundtrips,nothing,cpu" + ",calls" * counts.AVAILABLE,
+    "guarantees,roundtrips,import,nothing,cpu" + ",calls" * counts.AVAILABLE,
     "idle,overload,scaling,throughput",
 ]
 
@@ -25,7 +25,7 @@ def bench(into: Path, only: str) -> dict[str, Any]:
     """Run the sections *only*, for unitwork and the limit; give the results."""
     command = [sys.executable, "-m", "benchmarks", "--smallest", "--only", only]
     command += ["--contestants", "unitwork", "--workloads", "nothing,write"]
-    command += ["--drivers", "asyncpg,sqlite3", "--into", str(into), "--raw", str(into)]
+    command += ["--drivers", "asyncpg,psycopg", "--into", str(into)]
     path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
     env = {**os.environ, "PYTHONPATH": path}
     run = subprocess.run(
@@ -45,7 +45,7 @@ def test_runs_from_beginning_to_end(tmp_path: Path, only: str) -> None:
     for section, measured in results.items():
         assert measured["missing"] == {}, section
         contestants = {result["contestant"] for result in measured["results"]}
-        standards = set() if section == "nothing" else {"limit"}
+        standards = set() if section in ("import", "nothing") else {"limit"}
         assert contestants >= {"unitwork", *standards}, section
         assert not any(result.get("failed") for result in measured["results"])
     assert (tmp_path / "tables.txt").read_text().count("\n## ") == len(results)
