@@ -10,7 +10,7 @@ from .._twophase.participants import TwoPhaseCommit
 from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
 from ..options import TransactionOptions
-from .route_options import MiddlewareConfig, RouteOptions
+from .route_options import FoundOptions, MiddlewareConfig, merge_options
 from .types import Scope
 
 __all__ = ["Connection", "uncovered"]
@@ -25,7 +25,7 @@ class Connection(UnitOwner[Unit]):
     *databases* are those that no connection of a middleware further out (*outer*) has.
     """
 
-    __slots__ = ("config", "databases", "outer", "route_options", "scope", "unit")
+    __slots__ = ("config", "databases", "found_options", "outer", "scope", "unit")
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Connection(UnitOwner[Unit]):
         self.databases = databases
         self.outer = outer
         self.unit: Unit | None = None
-        self.route_options: RouteOptions | None = None
+        self.found_options: FoundOptions | None = None
 
     def open_unit(self) -> Unit:
         """The unit; made now if there is none, and closed if the connection is over."""
@@ -73,15 +73,19 @@ class Connection(UnitOwner[Unit]):
     def forget_scope(self) -> None:
         """Drop the scope: its state refers to this object."""
         self.scope = {}
-        self.route_options = None
-
-    def options_of(self, unit: Unit) -> TransactionOptions:
-        return self.find_options(unit.own_options)
+        self.found_options = None
 
     def find_options(self, own: TransactionOptions) -> TransactionOptions:
-        if self.route_options is None:
-            self.route_options = RouteOptions(self.scope, self.config)
-        return self.route_options.find(own)
+        """Merge the endpoint's, before *own* (its routers'), before the defaults.
+
+        Frameworks leave the endpoint in the scope once they have found it.
+        """
+        endpoint = self.scope.get("endpoint")
+        found = self.found_options
+        if found is None or found[0] is not endpoint or found[1] is not own:
+            merged = merge_options(self.scope, self.config, own)
+            self.found_options = found = (endpoint, own, merged)
+        return found[2]
 
 
 def uncovered(

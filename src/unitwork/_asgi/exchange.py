@@ -75,7 +75,7 @@ class HTTPExchange(RequestAttempt):
         self.outer = outer
         self.receive_from_server = receive
         self._send = send
-        self.unit = self.route_options = self.failure = self.body = self.deadline = None
+        self.unit = self.found_options = self.failure = self.body = self.deadline = None
         self._start = self._verdict = self._leaving = None
         self.response = _WAITING
         self.client_has_left = False
@@ -133,7 +133,7 @@ class HTTPExchange(RequestAttempt):
             self._leave_unfinished(response)
         # The state leads back to here.
         self.scope = self.scope_before = self._state = NO_STATE
-        self.route_options = self.exception_at_start = self.exception_before = None
+        self.found_options = self.exception_at_start = self.exception_before = None
         if self.unit is not None:
             self.stop_deadline()
             self.receive_from_server, self._send = _nothing_more, _too_late

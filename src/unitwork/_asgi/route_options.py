@@ -12,7 +12,13 @@ from ..outcome import CommitWhen
 from ..retry import RetryPolicy
 from .types import Scope
 
-__all__ = ["Defaults", "MiddlewareConfig", "RouteOptions", "defaults_of"]
+__all__ = [
+    "Defaults",
+    "FoundOptions",
+    "MiddlewareConfig",
+    "defaults_of",
+    "merge_options",
+]
 
 Defaults = (
     TransactionOptions
@@ -35,32 +41,18 @@ class MiddlewareConfig(NamedTuple):
     """Set if its databases are committed in two phases."""
 
 
-class RouteOptions:
-    """Looks up the options of one connection, known once it has been routed."""
+FoundOptions = tuple[object, TransactionOptions, TransactionOptions]
+"""The endpoint, the options of its routers, and those of the request."""
 
-    __slots__ = ("_config", "_endpoint", "_found", "_own", "_scope")
 
-    def __init__(self, scope: Scope, config: MiddlewareConfig) -> None:
-        self._scope = scope
-        self._config = config
-        self._endpoint: object = self
-        self._own = self._found = NO_OPTIONS
-
-    def find(self, own: TransactionOptions) -> TransactionOptions:
-        """Merge the endpoint's, before *own* (its routers'), before the defaults.
-
-        Frameworks leave the endpoint in the scope once they have found it.
-        """
-        scope = self._scope
-        endpoint = scope.get("endpoint")
-        if self._endpoint is not endpoint or self._own is not own:
-            found, defaults = own, self._config.defaults
-            if defaults is not None:
-                found = defaults(scope) | own
-            nearest = options_of(endpoint, scope.get("method", ""))
-            self._found = nearest if found is NO_OPTIONS else found | nearest
-            self._endpoint, self._own = endpoint, own
-        return self._found
+def merge_options(
+    scope: Scope, config: MiddlewareConfig, own: TransactionOptions
+) -> TransactionOptions:
+    found = own
+    if config.defaults is not None:
+        found = config.defaults(scope) | own
+    nearest = options_of(scope.get("endpoint"), scope.get("method", ""))
+    return nearest if found is NO_OPTIONS else found | nearest
 
 
 def defaults_of(given: Defaults | None) -> Callable[[Scope], TransactionOptions] | None:

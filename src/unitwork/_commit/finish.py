@@ -64,7 +64,7 @@ def finish(unit: EndingUnit, *, commit: bool) -> Plan[bool]:
     Connections are back in the pool, and the unit is settled, before the first
     `on_commit` hook runs: one that opens a session of its own must find a connection.
     """
-    return (yield from _Finish(unit).run(commit=commit))
+    return _Finish(unit).run(commit=commit)
 
 
 class _Finish:
@@ -115,9 +115,11 @@ class _Finish:
         """Commit unless the unit must be rolled back; return whether it did."""
         unit = self._unit
         while self._may_commit():
-            yield from self._call_before_commit()
-            if not self._may_commit():
-                break
+            hooks = unit.hooks_to_call()
+            if hooks is not None and hooks.before_commit:
+                yield from self._call_before_commit(hooks)
+                if not self._may_commit():
+                    break
             # The hooks may have begun transactions.
             self._pending = pending = unit.sessions_to_end()
             if len(pending) == 1:
@@ -131,10 +133,7 @@ class _Finish:
     def _may_commit(self) -> bool:
         return not self._unit.must_roll_back
 
-    def _call_before_commit(self) -> Plan[None]:
-        hooks = self._unit.hooks_to_call()
-        if hooks is None or not hooks.before_commit:
-            return
+    def _call_before_commit(self, hooks: Hooks) -> Plan[None]:
         for session in self._unit.sessions_to_end():
             if session.may_be_lost:  # no hook is called in vain
                 yield Step(operations.check_not_lost, session)

@@ -180,15 +180,14 @@ class UnitSession:
 
     def refuse(self) -> None:
         """Refuse work from now on, and release a permit that is not in use."""
-        self._move(Access.REFUSED)
+        if self.access is not Access.CLOSED:
+            self.access = Access.REFUSED
+            if self.permit is not None:
+                self.release_unused_permit()
 
     def reopen(self) -> None:
-        self._move(Access.OPEN)
-
-    def _move(self, access: Access) -> None:
         if self.access is not Access.CLOSED:
-            self.access = access
-            self.release_unused_permit()
+            self.access = Access.OPEN
 
     def close(self) -> None:
         """Refuse all further work. No I/O: nothing is open, or it is discarded."""

@@ -14,7 +14,7 @@ from ..errors import (
     UnexpectedRollbackError,
 )
 from ..outcome import Outcome, Verdict
-from .state import Intent, UnitState, check_move
+from .state import NEXT_STATES, IllegalMove, Intent, UnitState
 
 __all__ = ["Lifecycle"]
 
@@ -84,13 +84,16 @@ class Lifecycle:
     def describe_end(self) -> str:
         """The outcome and its reason, or the state before they are known."""
         if self.outcome is None:
-            return self.state.value
+            return self.state.label
         return f"{self.outcome.value}: {self.reason}"
 
     # State
 
     def move(self, state: UnitState) -> None:
-        check_move(self.state, state)
+        if state not in NEXT_STATES[self.state]:
+            raise IllegalMove(
+                f"a unit of work that is {self.state.label} can't be {state.label}"
+            )
         self.state = state
 
     def begin_ending(self) -> bool:
@@ -106,7 +109,7 @@ class Lifecycle:
         if self.state is UnitState.COMMITTING:
             return True  # of several sessions the first has moved it
         with _moving:
-            if self.must_roll_back:
+            if self.intent >= Intent.ROLLBACK_ONLY:
                 return False
             self.move(UnitState.COMMITTING)
         return True

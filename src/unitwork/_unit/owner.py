@@ -26,9 +26,9 @@ class UnitOwner(Generic[UnitT]):
 
     __slots__ = ()
 
-    def options_of(self, unit: UnitT) -> TransactionOptions:
-        """The unit's own options, merged over those of its route and application."""
-        return unit.own_options
+    def find_options(self, own: TransactionOptions) -> TransactionOptions:
+        """Merge the unit's *own* options with those of its route and application."""
+        return own
 
     def may_write(self, options: TransactionOptions) -> bool:
         """Whether its sessions are expected to write."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import IntEnum
 
-__all__ = ["IllegalMove", "Intent", "UnitState", "check_move"]
+__all__ = ["NEXT_STATES", "IllegalMove", "Intent", "UnitState"]
 
 
 class IllegalMove(RuntimeError):
     """A defect of unitwork: a state can't follow the current one."""
 
 
-class UnitState(Enum):
+class UnitState(IntEnum):
     """The state of a unit of work.
 
     ```text
@@ -22,17 +22,23 @@ class UnitState(Enum):
      │ └────────────────────────────────────┘ for a response's body, the next message
      └──> CLOSED where nothing is open
     ```
+
+    Integers, as states are looked up with each move.
     """
 
-    OPEN = "open"
-    ENDING = "ending"
+    OPEN = 0
+    ENDING = 1
     """Flushes and `before_commit` hooks: sessions work, a cancellation rolls back."""
-    COMMITTING = "committing"
+    COMMITTING = 2
     """COMMIT has been sent: nothing interrupts it."""
-    ROLLING_BACK = "rolling back"
-    SETTLED = "settled"
+    ROLLING_BACK = 3
+    SETTLED = 4
     """The outcome is known; hooks run."""
-    CLOSED = "closed"
+    CLOSED = 5
+
+    @property
+    def label(self) -> str:
+        return self.name.lower().replace("_", " ")
 
 
 class Intent(IntEnum):
@@ -45,7 +51,7 @@ class Intent(IntEnum):
     """An error lost the work, and was not raised any further."""
 
 
-_NEXT = {
+NEXT_STATES = {
     UnitState.OPEN: {UnitState.ENDING, UnitState.CLOSED},
     UnitState.ENDING: {
         UnitState.COMMITTING,
@@ -57,9 +63,4 @@ _NEXT = {
     UnitState.SETTLED: {UnitState.OPEN, UnitState.CLOSED},
     UnitState.CLOSED: set[UnitState](),
 }
-
-
-def check_move(old: UnitState, new: UnitState) -> None:
-    """Raise `IllegalMove` unless *new* may follow *old*."""
-    if new not in _NEXT[old]:
-        raise IllegalMove(f"a unit of work that is {old.value} can't be {new.value}")
+"""Which state may follow which."""

@@ -126,7 +126,7 @@ class Unit(Lifecycle):
     @property
     def options(self) -> TransactionOptions:
         """The options in force: its own, its route's, its application's."""
-        return self.owner.options_of(self)
+        return self.owner.find_options(self.own_options)
 
     @property
     def may_write(self) -> bool:
@@ -201,7 +201,7 @@ class Unit(Lifecycle):
 
     def reopen_sessions(self) -> None:
         """Let the sessions work again: in a response's body, for the next message."""
-        if self.is_open and self.cut_off_by is None:
+        if self.cut_off_by is None and self.state is not UnitState.CLOSED:
             self.sessions.reopen()
 
     def start_afresh(self) -> None:
@@ -244,7 +244,7 @@ class Unit(Lifecycle):
         if options is NO_OPTIONS and not session.defers_write_lock:
             return None
         found = options.characteristics
-        if session.defers_write_lock and not self.may_write:
+        if session.defers_write_lock and not self.owner.may_write(options):
             found = found._replace(deferred=True)
         return None if found == _DEFAULTS else found
 
