@@ -1,0 +1,98 @@
+"""Whatever asks for the end of a unit: it ends once, and the others wait for that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+
+from support.asgi import call
+from support.flavours import ASYNC, Flavour, Observer, only
+from support.models import add_item
+from support.sockets import Handle, run, serve
+from support.websocket import Socket
+from unitwork import DBSessionMiddleware, Outcome, UnitOfWork, current_unit
+
+pytestmark = pytest.mark.anyio
+
+
+async def let_others_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_leaves_while_hooks_run_ends_nothing_again(
+    flavour: Flavour, observer: Observer
+) -> None:
+    called: list[str] = []
+    units: list[UnitOfWork] = []
+    gone = asyncio.Event()
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    async def leave() -> None:
+        gone.set()
+        await let_others_run()
+
+    @app.post("/")
+    async def endpoint() -> StreamingResponse:
+        session = flavour.db.current
+        unit = current_unit()
+        units.append(unit)
+
+        async def body() -> AsyncIterator[str]:
+            yield "1"
+            await flavour.do(session, add_item)
+            unit.on_commit(leave)
+            unit.on_commit(called.append, "committed")
+            unit.on_rollback(called.append, "rolled back")
+
+        return StreamingResponse(body())
+
+    await call(app, "POST", "/", gone=gone)
+
+    assert (called, observer.names()) == (["committed"], ["one"])
+    assert units[0].outcome is Outcome.COMMITTED
+
+
+@only(*ASYNC)
+async def test_a_task_of_an_earlier_hook_waits_for_a_hook_that_may_still_veto(
+    flavour: Flavour, store: Handle, observer: Observer
+) -> None:
+    tasks: list[asyncio.Task[None]] = []
+    vetoing = asyncio.Event()
+
+    async def handle(websocket: WebSocket, message: str) -> None:
+        unit = current_unit()
+
+        async def tick() -> None:
+            await vetoing.wait()
+            await websocket.send_text("tick")
+
+        async def start() -> None:
+            tasks.append(asyncio.create_task(tick()))
+
+        async def veto() -> None:
+            vetoing.set()
+            await let_others_run()
+            raise LookupError
+
+        if message == "one":
+            unit.on_commit(start)
+            await store(websocket, message)
+            return
+        await run(flavour, lambda session: add_item(session, message).id)
+        unit.before_commit(veto)
+        with pytest.raises(LookupError):
+            await websocket.send_text("stored")
+        assert await asyncio.gather(*tasks, return_exceptions=True) != [None]
+        await websocket.send_text("vetoed")
+
+    async with Socket(serve(flavour, handle), "/") as socket:
+        assert await socket.ask("one") == "stored"
+        assert await socket.ask("two") == "vetoed"
+
+    assert observer.names() == ["one"]
