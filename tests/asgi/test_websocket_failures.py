@@ -242,3 +242,23 @@ async def test_the_policy_of_the_application_judges_a_denial(
 
     assert observer.names() == ["one"]
     assert judged == [Ending(status=403, method="GET", path="/")]
+
+
+async def test_a_policy_that_fails_ends_the_socket_and_rolls_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def fail(ending: Ending) -> bool:
+        raise LookupError
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None: ...
+
+    app = refusing(flavour, close, commit_when=fail)
+    scope = {"type": "websocket", "path": "/", "headers": [], "query_string": b""}
+    with pytest.raises(LookupError):
+        async with asyncio.timeout(10):
+            await app(scope, receive, send)
+
+    assert observer.names() == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from support.commit_server import Server, held, look, served
@@ -97,6 +98,29 @@ async def test_what_a_verifier_raises_before_commit_makes_it_fail(
         units.append(current_unit())
 
     with pytest.raises(LookupError):
+        await there.work(body)
+
+    assert (observer.names(), units[0].outcome) == ([], Outcome.ROLLED_BACK)
+    await there.dispose()
+
+
+async def test_a_connection_lost_before_commit_was_sent_leaves_no_doubt(
+    flavour: Flavour, observer: Observer
+) -> None:
+    lost = ConnectionResetError("lost while the mark was made")
+
+    class Cut(Receipts):
+        def before_commit(self, connection: Connection) -> int:
+            raise OperationalError("SELECT", None, lost, connection_invalidated=True)
+
+    there = flavour.another(settings=DatabaseSettings(verify_commit=Cut()))
+    units = []
+
+    def body(session: Session) -> None:
+        add_item(session)
+        units.append(current_unit())
+
+    with pytest.raises(OperationalError):
         await there.work(body)
 
     assert (observer.names(), units[0].outcome) == ([], Outcome.ROLLED_BACK)

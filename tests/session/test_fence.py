@@ -168,13 +168,13 @@ def test_reports_that_the_application_goes_on_after_a_commit_that_failed(
         patch.setattr(Connection, "_commit_impl", fail)
         with pytest.raises(LookupError):
             session.commit()
-    assert unit_session.commit is CommitState.SENT_BY_APPLICATION
+    assert unit_session.commit_state is CommitState.SENT_BY_APPLICATION
     session.rollback()
 
     session.execute(text("SELECT 1"))
 
     assert owner.reports[-2:] == ["went on after a commit that failed", "begun"]
-    assert unit_session.commit is CommitState.NOT_SENT
+    assert unit_session.commit_state is CommitState.NOT_SENT
 
 
 def fail(*args: object) -> None:
@@ -202,7 +202,7 @@ def test_no_commit_is_sent_if_the_owner_forbids_it(
     assert not operations.commit(session)
 
     assert unit_session.in_transaction
-    assert unit_session.commit is CommitState.NOT_SENT
+    assert unit_session.commit_state is CommitState.NOT_SENT
     operations.rollback(session)
     assert session.scalars(select(Item.name)).all() == []
 
@@ -241,14 +241,14 @@ def test_a_commit_that_turns_out_to_be_done_keeps_the_objects_usable(
         patch.setattr(Connection, "_commit_impl", fail)
         with pytest.raises(LookupError):
             operations.commit(session)
-    assert unit_session.commit is CommitState.SENT_BY_UNIT
+    assert unit_session.commit_state is CommitState.SENT_BY_UNIT
 
     operations.accept_commit(session)
 
     assert (item.id, item.name) == (1, "x")
     assert owner.reports == ["begun"]
     assert not unit_session.in_transaction
-    assert unit_session.commit is CommitState.NOT_SENT
+    assert unit_session.commit_state is CommitState.NOT_SENT
 
 
 def test_operations_do_with_a_session_that_belongs_to_no_unit(engine: Engine) -> None:

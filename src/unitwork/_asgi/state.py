@@ -16,10 +16,10 @@ class State(dict[str, Any]):
 
     __slots__ = ("provider",)
 
-    provider: Connection
+    provider: Connection | None
 
     def __missing__(self, key: str) -> Any:
-        connection: Connection | None = self.provider
+        connection = self.provider
         while connection is not None:
             if (database := connection.databases.get(key)) is not None:
                 return connection.open_unit().session_of(database).session
@@ -28,6 +28,7 @@ class State(dict[str, Any]):
 
 
 NO_STATE = State()
+NO_STATE.provider = None
 """In place of the scope, and its state, of a request that is over."""
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from asyncio import Lock
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 
-from .._concurrency.shield import uninterrupted
-from .._execution.async_runner import arun
 from .._session.database_core import DatabaseCore
 from .._unit.context import current
-from .._unit.endings import close, end_message, judge_response, raised
+from .._unit.endings import (
+    close,
+    end_message,
+    judge_response,
+    raised,
+    run_ending,
+)
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError
@@ -130,7 +134,7 @@ class WebSocket(Connection):
                 return
             self._failure, self._ending = None, object()
             try:
-                await uninterrupted(self._end(unit, error, self._ending))
+                await self._end(unit, error, self._ending)
             except Exception as failure:
                 self._failure = failure
                 raise
@@ -153,9 +157,11 @@ class WebSocket(Connection):
     async def _end(
         self, unit: Unit, error: BaseException | None, ending: object
     ) -> None:
-        _inside.set(ending)
-        current.set(self)
-        await arun(end_message(unit, lambda: self._judge(unit, error)))
+        context = copy_context()
+        context.run(_inside.set, ending)
+        context.run(current.set, self)
+        plan = end_message(unit, lambda: self._judge(unit, error))
+        await run_ending(unit, plan, context)
 
     def _judge(self, unit: Unit, error: BaseException | None) -> Verdict:
         """Judge a message by *error* alone, a refusal as an HTTP response."""

@@ -103,7 +103,7 @@ class _Finish:
         """
         if self._committed:
             return Outcome.PARTIAL
-        sent = any(s.commit is CommitState.SENT_BY_UNIT for s in self._pending)
+        sent = any(s.commit_state is CommitState.SENT_BY_UNIT for s in self._pending)
         unclear = isinstance(error, CommitUnknownError) or not isinstance(
             error, Exception
         )
@@ -235,7 +235,7 @@ class _Finish:
 
 def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
     """Whether the work may be stored although COMMIT has raised *error*."""
-    if session.commit is not CommitState.SENT_BY_UNIT:
+    if session.commit_state is not CommitState.SENT_BY_UNIT:
         return False
     return classify(error, phase=Phase.COMMIT).unknown
 

@@ -28,7 +28,7 @@ class Watchdog:
         self.seconds = seconds
 
     def expired(self) -> None:
-        """To be overridden; an exception that it raises is logged."""
+        """To be overridden, without I/O; an exception that it raises is logged."""
         raise NotImplementedError
 
     def __enter__(self) -> None:
@@ -40,6 +40,7 @@ class Watchdog:
 
     def __exit__(self, *exc_info: object) -> None:
         with scheduler.lock:
+            self.at = float("inf")
             scheduler.due.discard(self)
 
 
@@ -74,7 +75,9 @@ class Scheduler:
 
     def _expire(self, watchdog: Watchdog) -> None:
         try:
-            watchdog.expired()
+            with self.lock:  # its block may be left at this very moment
+                if watchdog.at < float("inf"):
+                    watchdog.expired()
         except Exception:  # the others still need this thread
             log.exception("a watchdog failed")
 

@@ -33,14 +33,14 @@ def ask_until_known(
     end = end if until is None else min(until, end)
     pause = _FIRST_PAUSE
     while (left := end - time.monotonic()) > 0:
-        once = min(left, limit / 4)
+        once = min(left, limit / 4)  # one that hangs must leave time for others
         with suppress(TimeoutError):
             answer: bool | None
             answer = yield Step(partial(_ask, question, once), session, once / 2)
             if answer is not None:
                 return answer
-        pause = min(2 * pause, _LONGEST_PAUSE)
         yield Pause(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
     return None
 
 

@@ -177,8 +177,9 @@ class DatabaseCore:
     def session_closed(self, owner: SessionOwner[UnitSession]) -> None:
         """Forget *owner*, whose session has been closed."""
         self.open_units.discard(owner)
-        if self._on_idle is not None and not self.open_units:
-            self._on_idle()
+        on_idle = self._on_idle
+        if on_idle is not None and not self.open_units:
+            on_idle()
 
     async def drain(self) -> Sequence[SessionOwner[UnitSession]]:
         """Wait `drain_timeout` for the open units to end; return those still open."""

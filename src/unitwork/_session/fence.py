@@ -94,9 +94,9 @@ def _before_commit(session: _Fenced) -> None:
     unit_session = session.unitwork_session
     if unit_session is None or session.in_nested_transaction():
         return
-    if unit_session.commit is CommitState.SENT_BY_UNIT:
+    if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         return  # see `operations.commit()`
-    unit_session.commit = CommitState.SENT_BY_APPLICATION
+    unit_session.commit_state = CommitState.SENT_BY_APPLICATION
     if unit_session.may_be_lost:
         check_not_lost(session)
 
@@ -105,9 +105,9 @@ def _after_commit(session: Session) -> None:
     unit_session = unit_session_of(session)
     if unit_session is None or session.in_nested_transaction():
         return
-    if unit_session.commit is CommitState.SENT_BY_UNIT:
+    if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         return
-    unit_session.commit = CommitState.NOT_SENT
+    unit_session.commit_state = CommitState.NOT_SENT
     if unit_session.connections or not unit_session.owned:
         unit_session.owner.user_committed()
 
@@ -118,7 +118,7 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
         return
     if transaction.nested:
         unit_session.savepoint_rolled_back()
-    elif unit_session.commit is CommitState.SENT_BY_UNIT:
+    elif unit_session.commit_state is CommitState.SENT_BY_UNIT:
         return  # the unit itself calls or drops its hooks
     unit_session.owner.rolled_back(transaction)
 

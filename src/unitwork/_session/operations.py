@@ -60,8 +60,8 @@ def commit(session: Session) -> bool:
         return True
     if not unit_session.owner.begin_commit():
         return False
-    unit_session.commit_sent()
     _prepare_verification(unit_session)
+    unit_session.commit_sent()
     session.commit()
     unit_session.commit_ended()
     return True

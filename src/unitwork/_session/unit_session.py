@@ -51,7 +51,7 @@ class UnitSession:
         "access",
         "awaiting_connection",
         "begun_with",
-        "commit",
+        "commit_state",
         "connection_states",
         "connections",
         "defers_write_lock",
@@ -88,7 +88,7 @@ class UnitSession:
         self.owned = owned
         """Whether the unit closes it; a session given by a test stays open."""
         self.access = Access.OPEN
-        self.commit = CommitState.NOT_SENT
+        self.commit_state = CommitState.NOT_SENT
         self.connections: list[Connection] = []
         self.connection_states: list[ConnectionState] = []
         self.verifications: list[PendingVerification] = []
@@ -154,7 +154,7 @@ class UnitSession:
     @property
     def user_commit_pending(self) -> bool:
         """Whether the application's own COMMIT is under way."""
-        if self.commit is not CommitState.SENT_BY_APPLICATION or self.in_statement:
+        if self.commit_state is not CommitState.SENT_BY_APPLICATION or self.in_statement:
             return False  # a flush comes first
         return any(connection.in_transaction() for connection in self.connections)
 
@@ -205,12 +205,12 @@ class UnitSession:
 
     def begin(self) -> None:
         """Reset the state of the transaction, and acquire a permit for it."""
-        if self.commit is CommitState.SENT_BY_APPLICATION:
+        if self.commit_state is CommitState.SENT_BY_APPLICATION:
             self.owner.user_commit_failed()
         self.connections.clear()
         self.connection_states.clear()
         self.verifications = []
-        self.commit = CommitState.NOT_SENT
+        self.commit_state = CommitState.NOT_SENT
         self.kept_for_stream = False
         if self.permit is None:
             return
@@ -251,11 +251,11 @@ class UnitSession:
 
     def commit_sent(self) -> None:
         """Record that the unit sends COMMIT, not the application."""
-        self.commit = CommitState.SENT_BY_UNIT
+        self.commit_state = CommitState.SENT_BY_UNIT
 
     def commit_ended(self) -> None:
         """Record that the outcome of the unit's COMMIT is known."""
-        self.commit = CommitState.NOT_SENT
+        self.commit_state = CommitState.NOT_SENT
         self.verifications = []
 
     def savepoint_rolled_back(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from .._classify.classification import Phase, classify
@@ -19,7 +20,7 @@ from .._execution.plan import Plan, Wait
 from .._session.state import CommitState
 from ..errors import UnexpectedRollbackError
 from ..outcome import CommitWhen, Ending, Verdict, judge
-from .context import current
+from .context import current, innermost
 from .state import Intent, UnitState
 from .unit import Unit
 
@@ -45,11 +46,14 @@ _SHUT_DOWN = (
 )
 
 
-def run_ending(unit: Unit, plan: Plan[T]) -> Coroutine[Any, Any, T]:
-    """Run *plan* to its end, in a context in which *unit* is the current one."""
-    context = None
-    provider = current.get()
-    if provider is None or provider.open_unit() is not unit:
+def run_ending(
+    unit: Unit, plan: Plan[T], context: Context | None = None
+) -> Coroutine[Any, Any, T]:
+    """Run *plan* to its end, in a context in which *unit* is the current one.
+
+    A *context* that is given is one already.
+    """
+    if context is None and innermost() is not unit:
         context = copy_context()
         context.run(current.set, unit)
     return uninterrupted(arun(plan), lambda: _is_interruptible(unit), context)
@@ -89,12 +93,11 @@ def end(
         else:
             return
     unit.keeps_streams_open = keep_streams_open
+    if cancelled is not None:
+        reason = raised(cancelled)
+        decide = partial(Verdict, False, reason)
     try:
-        verdict = decide()
-        if cancelled is not None:
-            verdict = Verdict(False, raised(cancelled))
-        unit.verdict = verdict
-        committed = yield from finish(unit, commit=verdict.commit)
+        verdict, committed = yield from _decide_and_finish(unit, decide)
     finally:
         unit.end_turn(UnitState.OPEN)
     expected = committed or not verdict.commit or unit.rollback_was_requested
@@ -102,6 +105,18 @@ def end(
         raise cancelled
     if not expected and not error_response:
         raise unit.unexpected()
+
+
+def _decide_and_finish(
+    unit: Unit, decide: Callable[[], Verdict]
+) -> Plan[tuple[Verdict, bool]]:
+    try:
+        unit.verdict = verdict = decide()
+    except BaseException as error:
+        unit.verdict = Verdict(False, raised(error))
+        yield from finish(unit, commit=False)
+        raise
+    return verdict, (yield from finish(unit, commit=verdict.commit))
 
 
 def _wait_for_turn(unit: Unit) -> Plan[None]:
@@ -112,7 +127,7 @@ def _wait_for_turn(unit: Unit) -> Plan[None]:
 
 
 def _patience(unit: Unit) -> float:
-    limits = (x.settings.end_timeout for x in unit.sessions.snapshot())
+    limits = (x.settings.end_timeout for x in unit.sessions)
     return max(limits, default=0.0)
 
 
@@ -221,7 +236,7 @@ def note_commits(unit: Unit, error: BaseException | None) -> None:
     *error* may be that of the application's own `session.commit()`.
     """
     for session in unit.sessions:
-        pending = session.commit is CommitState.SENT_BY_APPLICATION
+        pending = session.commit_state is CommitState.SENT_BY_APPLICATION
         if (
             pending
             and error is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
-from threading import Lock
+from threading import RLock
 
 from .._engine.lost_work import unexpected_rollback
 from ..errors import (
@@ -21,7 +21,7 @@ __all__ = ["Lifecycle"]
 _NOT_BEGUN = "no transaction was begun"
 _BY_USER = "session.commit() was called"
 
-_moving = Lock()
+_moving = RLock()
 """For all units: two threads may begin to end the same one at the same moment."""
 
 
@@ -154,9 +154,10 @@ class Lifecycle:
 
     def raise_intent(self, intent: Intent, reason: str) -> bool:
         """Raise it to *intent*; return whether it was lower."""
-        if intent <= self.intent:
-            return False
-        self.intent, self.intent_reason = intent, reason
+        with _moving:
+            if intent <= self.intent:
+                return False
+            self.intent, self.intent_reason = intent, reason
         return True
 
     def request_rollback(self, reason: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from threading import RLock
+from collections.abc import Collection, Iterator, Sequence
+from threading import Lock, RLock
 from typing import Protocol
 
 from .._engine.create import capacity
@@ -15,24 +15,27 @@ from ..errors import UsageError
 
 __all__ = ["Sessions", "check_not_blocked", "sessions_around"]
 
-_opening = RLock()
-"""Reentrant: a database may call the application to get its engine."""
+_changing = Lock()
+"""For all units: held for a moment, never while other code runs."""
 
 
 class Sessions:
     """The sessions of one unit, by their databases. The only owner of them."""
 
-    __slots__ = ("_access", "_by_database")
+    __slots__ = ("_access", "_by_database", "_opening")
 
     def __init__(self) -> None:
         self._by_database: dict[DatabaseCore, UnitSession] = {}
+        """Replaced, never changed: another thread may be reading it."""
         self._access = Access.OPEN
+        self._opening = RLock()
+        """Reentrant: a database may call the application to get its engine."""
 
     def __iter__(self) -> Iterator[UnitSession]:
         return iter(self._by_database.values())
 
-    def items(self) -> Sequence[tuple[DatabaseCore, UnitSession]]:
-        return list(self._by_database.items())
+    def items(self) -> Collection[tuple[DatabaseCore, UnitSession]]:
+        return self._by_database.items()
 
     def find(self, database: DatabaseCore) -> UnitSession | None:
         return self._by_database.get(database)
@@ -40,12 +43,25 @@ class Sessions:
     def open(
         self, database: DatabaseCore, owner: SessionOwner[UnitSession]
     ) -> UnitSession:
-        with _opening:  # two threads of one unit need one session
+        """Make the session of *database*, unless there is one.
+
+        Raises `SessionEndedError` if the unit is closed meanwhile.
+        """
+        with self._opening:  # two threads of one unit need one session
             session = self._by_database.get(database)
-            if session is None:
-                session = self._by_database[database] = database.open_session(owner)
-                if self._access is Access.REFUSED:
-                    session.refuse()
+            if session is not None:
+                return session
+            session = database.open_session(owner)
+            with _changing:
+                access = self._access
+                if access is not Access.CLOSED:
+                    self._by_database = {**self._by_database, database: session}
+        if access is Access.REFUSED:
+            session.refuse()
+        elif access is Access.CLOSED:
+            session.close()
+            database.session_closed(owner)
+            session.check()
         return session
 
     @property
@@ -75,30 +91,32 @@ class Sessions:
         ]
 
     def refuse(self) -> None:
-        self._access = Access.REFUSED
-        for session in self._by_database.values():
+        for session in self._move(Access.REFUSED).values():
             session.refuse()
 
     def reopen(self) -> None:
-        self._access = Access.OPEN
-        for session in self._by_database.values():
+        for session in self._move(Access.OPEN).values():
             session.reopen()
+
+    def _move(self, access: Access) -> dict[DatabaseCore, UnitSession]:
+        """Let a session that is being opened have the same *access*."""
+        with _changing:
+            if self._access is not Access.CLOSED:
+                self._access = access
+            return self._by_database
 
     def release_unused_permits(self) -> None:
         for session in self._by_database.values():
             session.release_unused_permit()
 
     def abort_connections(self) -> None:
-        for session in self.snapshot():
+        for session in self:
             session.abort_connections()
-
-    def snapshot(self) -> list[UnitSession]:
-        """A copy of the list: another thread may add a session meanwhile."""
-        return list(self._by_database.values())
 
     def close(self, owner: SessionOwner[UnitSession]) -> None:
         """Close all sessions, and drop them."""
-        closing, self._by_database = self._by_database, {}
+        closing = self._move(Access.CLOSED)
+        self._by_database = {}
         for database, session in closing.items():
             session.close()
             database.session_closed(owner)

@@ -149,8 +149,7 @@ class Unit(Lifecycle):
     def is_in_a_retry(self) -> bool:
         """Whether it, or an enclosing unit, is retried: nested work alone is not."""
         for unit in self.outwards():
-            several = (unit.options.attempts or 1) > 1
-            if several and unit.is_open and unit.is_repeatable:
+            if unit.is_open and unit.is_repeatable and (unit.options.attempts or 1) > 1:
                 return True
         return False
 

@@ -156,7 +156,7 @@ class UnitOfWork:
     def _hook(
         self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> Hook:
-        sessions = self._unit.sessions.snapshot()
+        sessions = self._unit.sessions
         within = tuple(t for x in sessions for t in enclosing(x.sync_session))
         return Hook(partial(hook, *args, **kwargs), within)
 
