@@ -98,6 +98,7 @@ def check_idle(*databases: Database[Any] | AsyncDatabase[Any]) -> None:
     A database is idle when no connection is checked out of its pool, no unit of work is
     open, none waits for a connection, and no permit of the admission gate is held. Only
     the state of this process is read: no statement is sent, and nothing is waited for.
+    Call it while the application still runs: its shutdown ends what was left open.
 
     Raises `UsageError` for anything that is no `Database` or `AsyncDatabase`.
 

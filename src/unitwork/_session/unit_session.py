@@ -154,7 +154,10 @@ class UnitSession:
     @property
     def user_commit_pending(self) -> bool:
         """Whether the application's own COMMIT is under way."""
-        if self.commit_state is not CommitState.SENT_BY_APPLICATION or self.in_statement:
+        if (
+            self.commit_state is not CommitState.SENT_BY_APPLICATION
+            or self.in_statement
+        ):
             return False  # a flush comes first
         return any(connection.in_transaction() for connection in self.connections)
 

@@ -73,12 +73,17 @@ class Lifecycle:
         """Whether an ending is under way: only that ending moves the state."""
         return self.state not in (UnitState.OPEN, UnitState.CLOSED)
 
+    @property
+    def keyword(self) -> str:
+        """What opens a block of the same kind."""
+        return "async with"
+
     def check_open(self) -> None:
         if self.state is UnitState.CLOSED:
             raise SessionEndedError(
                 f"this unit of work has ended ({self.describe_end()}). For work after "
                 "the response (a background task, a task of your own) open a unit of "
-                "its own: `async with db.transaction() as session:`"
+                f"its own: `{self.keyword} db.transaction() as session:`"
             )
 
     def describe_end(self) -> str:

@@ -15,12 +15,11 @@ class UnitState(IntEnum):
     """The state of a unit of work.
 
     ```text
-    OPEN ──> ENDING ──> COMMITTING ──> SETTLED ──> CLOSED
-     │ ^        │           │           ^   │
-     │ │        v           v           │   │
-     │ │        └─> ROLLING_BACK ───────┘   │
-     │ └────────────────────────────────────┘ for a response's body, the next message
-     └──> CLOSED where nothing is open
+    OPEN ─────────> ENDING; CLOSED, where nothing is open
+    ENDING ───────> COMMITTING; ROLLING_BACK; SETTLED, where nothing is to be committed
+    COMMITTING ───> SETTLED; ROLLING_BACK, where COMMIT has failed
+    ROLLING_BACK ─> SETTLED
+    SETTLED ──────> CLOSED; OPEN again, for a response's body or the next message
     ```
 
     Integers, as states are looked up with each move.

@@ -92,6 +92,11 @@ class Unit(Lifecycle):
             yield unit
             unit = unit.parent
 
+    @property
+    def keyword(self) -> str:
+        is_async = any(each.is_async for each in self.databases.values())
+        return "async with" if is_async or not self.databases else "with"
+
     def covers(self, database: DatabaseCore) -> bool:
         return database in self.databases.values()
 
