@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 from .._concurrency.deadline import Deadline
 from .._unit.endings import note_commits
 from .._unit.state import IllegalMove
-from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
 from ..options import NO_OPTIONS, TransactionOptions
 from ..outcome import Outcome
@@ -196,7 +195,8 @@ class RequestAttempt(Connection):
             return self.scope["method"] not in _SAFE_METHODS
         return not options.read_only
 
-    def allows_another_attempt(self, unit: Unit) -> bool:
+    def allows_another_attempt(self) -> bool:
+        unit = self.open_unit()
         if self.response.has_started or unit.outcome not in _UNDONE:
             return False
         if not is_kept(self.body, self.config.retry.body_limit):
@@ -208,8 +208,8 @@ class RequestAttempt(Connection):
         if self.response is ResponseState.RETRY:
             self.move(ResponseState.REPLACED)
 
-    def session_requested(self, unit: Unit) -> None:
-        limit = unit.options.deadline
+    def session_requested(self) -> None:
+        limit = self.open_unit().options.deadline
         if limit is not None and self.deadline is None:
             self.watch(Deadline(limit))
 
@@ -219,7 +219,7 @@ class RequestAttempt(Connection):
         """Stop it; say whether it, and nothing else, has cancelled the task."""
         if self.deadline is None or self.task is None:
             return False
-        return self.deadline.stop(self.task)
+        return self.deadline.stop()
 
     def watch(self, deadline: Deadline) -> None:
         self.deadline = deadline

@@ -19,7 +19,7 @@ _opening = RLock()
 """Reentrant: a unit opens the one around it."""
 
 
-class Connection(UnitOwner[Unit]):
+class Connection(UnitOwner):
     """One connection of ASGI; it makes its unit when it is first asked for it.
 
     *databases* are those that no connection of a middleware further out (*outer*) has.

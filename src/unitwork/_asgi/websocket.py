@@ -178,5 +178,5 @@ class WebSocket(Connection):
     def is_over(self) -> bool:
         return self._is_over
 
-    def allows_another_attempt(self, unit: Unit) -> bool:
+    def allows_another_attempt(self) -> bool:
         return False  # no message is handled twice

@@ -52,8 +52,8 @@ class Deadline:
         else:  # in a thread of the framework
             loop.call_soon_threadsafe(start)
 
-    def stop(self, task: asyncio.Task[Any]) -> bool:
-        """Stop watching; return whether this, and only this, has cancelled *task*."""
+    def stop(self) -> bool:
+        """Stop watching; return whether this, and only this, has cancelled the task."""
         if self._timer is not None:
             self._timer.cancel()
         return self._cancellation is not None and self._cancellation.release()

@@ -167,10 +167,7 @@ def fresh_connection(engine: Engine) -> Iterator[Connection]:
 
 
 def verify(
-    pending: Sequence[PendingVerification],
-    is_async: bool,
-    limit: float,
-    session: object = None,
+    pending: Sequence[PendingVerification], is_async: bool, limit: float
 ) -> bool | None:
     """Whether all *pending* COMMITs were committed, or none; `None`: not known yet."""
     found = ask_within(lambda: {each.ask() for each in pending}, is_async, limit)

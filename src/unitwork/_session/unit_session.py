@@ -172,8 +172,6 @@ class UnitSession:
                 return True
         return not self.sync_session.is_active
 
-    # From its opening to its end
-
     def check(self) -> None:
         """Raise `SessionEndedError` unless the session may be used."""
         if self.access is not Access.OPEN:

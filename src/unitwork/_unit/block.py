@@ -33,7 +33,7 @@ S = TypeVar("S")
 
 _POOL_TIMEOUTS = (PoolTimeoutError, exc.TimeoutError)
 """Raised when no connection became free, by the admission gate or by the pool."""
-_OWNER = UnitOwner[Unit]()
+_OWNER = UnitOwner()
 
 
 class _Block(Generic[S]):
@@ -103,14 +103,16 @@ class _Block(Generic[S]):
     def allows_retry(self, error: Exception, tries: Tries) -> bool:
         """Whether the work of this block, which has ended, may be tried again."""
         unit = self._unit
-        if unit is None or not unit.may_be_retried:
+        again = (
+            unit is not None
+            and unit.may_be_retried
+            and unit.outcome in (Outcome.ROLLED_BACK, Outcome.EMPTY)
+            and tries.policy.retryable(error) is not None
+            and tries.next()
+        )
+        if not again:
             tries.note(error)
-            return False
-        undone = unit.outcome in (Outcome.ROLLED_BACK, Outcome.EMPTY)
-        if undone and tries.policy.retryable(error) is not None and tries.next():
-            return True
-        tries.note(error)
-        return False
+        return again
 
     def _end(self, unit: Unit, error: BaseException | None) -> Plan[None]:
         """End the block's own unit; explain the timeout of a second connection."""

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol
-
-from typing_extensions import TypeVar
-
 from ..options import TransactionOptions
 
 __all__ = ["UnitOwner"]
 
 
-class OwnedUnit(Protocol):
-    """What the default methods of an owner use of its unit."""
-
-    own_options: TransactionOptions
-
-
-UnitT = TypeVar("UnitT", bound=OwnedUnit, default=Any)
-"""The class of the unit, which imports this module and not the other way round."""
-
-
-class UnitOwner(Generic[UnitT]):
+class UnitOwner:
     """Opens and ends a unit. This base class is the owner of a block's unit."""
 
     __slots__ = ()
@@ -34,12 +20,12 @@ class UnitOwner(Generic[UnitT]):
         """Whether its sessions are expected to write."""
         return not options.read_only
 
-    def allows_another_attempt(self, unit: UnitT) -> bool:
+    def allows_another_attempt(self) -> bool:
         """Whether the work could be done once more from its beginning."""
         return True
 
-    def session_requested(self, unit: UnitT) -> None:
-        """Called when a session of *unit* is requested."""
+    def session_requested(self) -> None:
+        """Called when a session of its unit is requested."""
 
     def retry_forbidden(self) -> None:
         """Called when the unit must not be retried any more."""

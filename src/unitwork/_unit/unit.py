@@ -58,7 +58,7 @@ class Unit(Lifecycle):
     def __init__(
         self,
         databases: Mapping[str, DatabaseCore],
-        owner: UnitOwner[Unit],
+        owner: UnitOwner,
         parent: Unit | None = None,
         *,
         is_sync: bool = False,
@@ -105,7 +105,7 @@ class Unit(Lifecycle):
     def session_of(self, database: DatabaseCore) -> UnitSession:
         """The session of *database*, made on first use."""
         self.check_open()
-        self.owner.session_requested(self)
+        self.owner.session_requested()
         session = self.sessions.find(database)
         if session is None:
             if self.parent is not None:
@@ -148,7 +148,7 @@ class Unit(Lifecycle):
         """Whether nothing has been done in it that must not be done twice."""
         if self.attempt.not_repeatable_because is not None:
             return False
-        return self.owner.allows_another_attempt(self)
+        return self.owner.allows_another_attempt()
 
     @property
     def is_in_a_retry(self) -> bool:
