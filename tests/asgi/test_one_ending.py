@@ -96,3 +96,34 @@ async def test_a_task_of_an_earlier_hook_waits_for_a_hook_that_may_still_veto(
         assert await socket.ask("two") == "vetoed"
 
     assert observer.names() == ["one"]
+
+
+@only(*ASYNC)
+@pytest.mark.parametrize("moment", ["on_commit", "on_rollback"])
+async def test_a_hook_may_wait_for_the_message_of_another_task(
+    flavour: Flavour, moment: str
+) -> None:
+    queue: asyncio.Queue[str] = asyncio.Queue()
+    senders: list[asyncio.Task[None]] = []
+
+    async def handle(websocket: WebSocket, message: str) -> None:
+        async def send_from_the_queue() -> None:
+            while True:
+                await websocket.send_text(await queue.get())
+                queue.task_done()
+
+        async def notify() -> None:
+            queue.put_nowait("from the hook")
+            await queue.join()
+
+        senders.append(asyncio.create_task(send_from_the_queue()))
+        await run(flavour, lambda session: add_item(session).id)
+        unit = current_unit()
+        getattr(unit, moment)(notify)
+        {"on_rollback": unit.rollback_only}.get(moment, str)()
+        await websocket.send_text("done")
+
+    async with Socket(serve(flavour, handle), "/") as socket:
+        assert await socket.ask("one") == "from the hook"
+        assert (await socket.receive())["text"] == "done"
+        senders[0].cancel()

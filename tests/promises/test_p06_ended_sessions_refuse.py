@@ -243,6 +243,34 @@ async def test_nothing_begins_while_the_last_chunk_leaves(
 
 
 @only("aiosqlite", "psycopg", "asyncpg")
+async def test_a_background_task_begins_nothing_after_a_client_that_left(
+    flavour: Flavour, observer: Observer
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    gone = asyncio.Event()
+    found: list[str] = []
+
+    async def late() -> None:
+        with pytest.raises(SessionEndedError):
+            await flavour.do(flavour.db.current, add_item)
+        found.append("refused")
+
+    @app.post("/")
+    async def endpoint() -> StreamingResponse:
+        async def body() -> AsyncIterator[str]:
+            yield "1"
+            gone.set()
+            await asyncio.Event().wait()
+
+        return StreamingResponse(body(), background=BackgroundTask(late))
+
+    await call(app, "POST", "/", gone=gone)
+
+    assert (found, observer.names()) == (["refused"], [])
+
+
+@only("aiosqlite", "psycopg", "asyncpg")
 async def test_a_background_task_of_a_stream_that_was_left_finds_it_ended(
     flavour: Flavour, observer: Observer
 ) -> None:

@@ -1,8 +1,4 @@
-"""The rules of the source: what may import what, private names, sizes, front doors.
-
-Each rule is a function from the sources, by the names of their modules, to what breaks
-it; and each is seen to find what it is there to find.
-"""
+"""The rules of the source: imports, private names, sizes, front doors."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ Rule = Callable[[Sources], list[str]]
 MAY_IMPORT = {
     "_concurrency": "",
     "errors": "",
-    "outcome": "errors",
+    "outcome": "",
     "_classify": "errors",
     "_engine": "errors _classify",
     "settings": "errors _engine",
@@ -31,13 +27,12 @@ MAY_IMPORT = {
     "retry": "errors _classify",
     "_session": "errors settings _engine",
     "_execution": "errors _session _concurrency",
-    "_twophase": "errors settings _classify _engine _session _execution _concurrency",
-    "_commit": "errors settings outcome _classify _engine _session _execution "
-    "_concurrency _twophase",
+    "_twophase": "errors _classify _engine _session _execution",
+    "_commit": "errors outcome _classify _engine _session _execution _twophase",
     "_unit": "errors settings outcome options retry _classify _engine _session "
     "_execution _concurrency _twophase _commit",
-    "_asgi": "errors settings outcome options retry _classify _engine _session "
-    "_execution _concurrency _twophase _commit _unit",
+    "_asgi": "errors outcome options retry _session _execution _concurrency _twophase "
+    "_unit",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 
@@ -57,12 +52,7 @@ FOREIGN = {
 """The private names of others that a module may use."""
 
 OPTIONAL = {"fastapi", "pytest", "starlette"}
-NAMED_TUPLE = {
-    "_asdict",
-    "_fields",
-    "_make",
-    "_replace",
-}  # public in spite of the names
+NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}  # public all the same
 MOST_LINES, LONGEST_BODY = 300, 40
 
 PACKAGE = Path(unitwork.__file__).parent

@@ -278,8 +278,8 @@ class WatchedUnit(Unit):
         super().__init__({"fake": world.database}, UnitOwner())
         self.world = world
 
-    def begin_ending(self) -> bool:
-        begun = super().begin_ending()
+    def begin_ending(self, *, keep_streams_open: bool = False) -> bool:
+        begun = super().begin_ending(keep_streams_open=keep_streams_open)
         if begun:
             self.world.rounds.append(Round(acting.get()))
         return begun

@@ -59,6 +59,8 @@ class FakeUnitSession(UnitSession):
 class FakeDatabase:
     name = "fake"
 
+    is_async = True
+
     def __init__(self, world: Any) -> None:
         self.world = world
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, HTTPException
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -29,6 +30,7 @@ from unitwork import (
     UsageError,
     current_unit,
 )
+from unitwork._unit.unit import Unit
 
 pytestmark = pytest.mark.anyio
 
@@ -286,6 +288,23 @@ async def test_a_block_that_is_left_elsewhere_leaves_the_unit_there_alone(
 
 class Thing:
     """Something that a request carries along."""
+
+
+async def test_a_request_leaves_no_unit_to_the_garbage_collector(
+    flavour: Flavour,
+) -> None:
+    app = serve_fastapi(flavour, lambda session: session.scalar(text("SELECT 1")))
+    await call(app, "POST", "/")
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(each, Unit) for each in gc.get_objects())
+        assert (await call(app, "POST", "/")).status == 200
+        after = sum(isinstance(each, Unit) for each in gc.get_objects())
+    finally:
+        gc.enable()
+
+    assert after == before
 
 
 @only("asyncpg", "psycopg-async")

@@ -188,6 +188,8 @@ class RequestAttempt(Connection):
 
     @property
     def is_over(self) -> bool:
+        if self.response is ResponseState.STARTED and self.client_has_left:
+            return True
         return self.scope is NO_STATE or self.response is ResponseState.COMPLETE
 
     def may_write(self, options: TransactionOptions) -> bool:

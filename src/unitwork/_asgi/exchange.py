@@ -104,9 +104,11 @@ class HTTPExchange(RequestAttempt):
                 raise
         finally:
             current.reset(token)
-            if self.unit is not None:
-                await self._close("the response was not finished")
-            self._release()
+            try:
+                if self.unit is not None:
+                    await self._close("the response was not finished")
+            finally:
+                self._release()
 
     def next_attempt(self, scope: Scope, receive: Receive, send: Send) -> HTTPExchange:
         return HTTPExchange(
@@ -137,7 +139,10 @@ class HTTPExchange(RequestAttempt):
         if self.unit is not None:
             self.stop_deadline()
             self.receive_from_server, self._send = _nothing_more, _too_late
-            self._outer_state = self._leaving = self.task = None
+            self._outer_state = self._leaving = self.task = self._start = None
+            del self.headers_before, self.session_before, self.context_before
+            if self.failure is None:
+                self.body = self.retries = None
 
     def _leave_unfinished(self, response: ResponseState) -> None:
         if response is _WAITING or response is _REPLACED:
@@ -150,7 +155,9 @@ class HTTPExchange(RequestAttempt):
     async def receive(self) -> Message:
         message = await self.receive_from_server()
         if message["type"] == "http.request":
-            if self.body is None:
+            if self.response is not _WAITING:
+                pass  # nothing reads it again
+            elif self.body is None:
                 self.body = message
             else:
                 limit = self.config.retry.body_limit
@@ -181,6 +188,7 @@ class HTTPExchange(RequestAttempt):
                 if error is not self.exception_before and self.is_retried(error):
                     raise Unwind  # nothing to roll back: a block inside has failed
                 self.move(_STARTED)
+                self.body = None
                 if self._state:
                     self._show_state()
         elif kind in _LAST and response is _STARTED and not message.get("more_body"):
@@ -214,6 +222,7 @@ class HTTPExchange(RequestAttempt):
         ending = endings.end_before_body(unit, verdict, error_response=is_error)
         await self._run_ending(unit, ending)
         self.move(_STARTED)
+        self.body = None
         if self._state:
             self._show_state()
         await self._send(message)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from asyncio import Lock
 from collections.abc import Mapping
 from contextvars import ContextVar, copy_context
 
@@ -19,7 +19,7 @@ from .._unit.endings import (
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError
-from ..outcome import Ending, Outcome, Verdict
+from ..outcome import Ending, Verdict
 from .connection import Connection
 from .route_options import MiddlewareConfig
 from .state import State
@@ -35,8 +35,18 @@ _IN_BEFORE_COMMIT = (
     "the COMMIT, which waits for the hook. Use on_commit"
 )
 
-_inside: ContextVar[object] = ContextVar("unitwork_ending", default=None)
+_inside: ContextVar[_Ending | None] = ContextVar("unitwork_ending", default=None)
 """The ending in whose context this runs: in a hook, or in what a hook has started."""
+
+
+class _Ending:
+    """The ending of a unit before one message."""
+
+    __slots__ = ("failure", "settled")
+
+    def __init__(self) -> None:
+        self.settled = asyncio.Event()
+        self.failure: Exception | None = None
 
 
 class WebSocket(Connection):
@@ -46,12 +56,10 @@ class WebSocket(Connection):
         "_accepted",
         "_ending",
         "_exception_before",
-        "_failure",
         "_is_over",
         "_receive",
         "_send",
         "_status",
-        "_turn",
     )
 
     def __init__(
@@ -71,11 +79,8 @@ class WebSocket(Connection):
         self._status: int | None = None
         """That of the response which refuses the handshake."""
         self._is_over = False
-        self._turn = Lock()
-        self._ending: object = None
+        self._ending: _Ending | None = None
         """The one that is under way."""
-        self._failure: Exception | None = None
-        """That of the last ending."""
         state = scope["state"] = State(scope.get("state") or ())
         state.provider = self
 
@@ -122,40 +127,41 @@ class WebSocket(Connection):
         if it fails: they may depend on the work that was to be committed.
         """
         unit = self.unit
-        if unit is None or self._need_not_wait(unit):
-            return
+        if unit is None or unit.state is UnitState.SETTLED:
+            return  # hooks run, one of which may wait for this message
         handled = sys.exception()
         error = None if handled is self._exception_before else handled
-        waits = self._turn.locked()
-        async with self._turn:
-            if waits and self._failure is not None:
-                raise self._failure
-            if not unit.needs_ending:
+        while (ending := self._ending) is not None:
+            if await self._is_settled(unit, ending):
                 return
-            self._failure, self._ending = None, object()
-            try:
-                await self._end(unit, error, self._ending)
-            except Exception as failure:
-                self._failure = failure
-                raise
-            finally:
-                self._ending = None
-
-    def _need_not_wait(self, unit: Unit) -> bool:
-        """Whether a message need not wait for an ending."""
-        if not self._turn.locked():
-            if unit.needs_ending:
-                return False
+        if not unit.needs_ending:
             unit.sessions.release_unused_permits()
-            return True
-        is_inside = _inside.get() is self._ending
-        if is_inside and unit.state is UnitState.ENDING:
+            return
+        self._ending = ending = _Ending()
+        try:
+            await self._end(unit, error, ending)
+        except Exception as failure:
+            ending.failure = failure
+            raise
+        finally:
+            self._ending = None
+            ending.settled.set()
+
+    async def _is_settled(self, unit: Unit, ending: _Ending) -> bool:
+        """Wait for the outcome; raise if it is a failure. Return whether hooks run."""
+        if _inside.get() is ending and unit.state is UnitState.ENDING:
             raise UsageError(_IN_BEFORE_COMMIT)
-        stored = unit.outcome in (Outcome.COMMITTED, Outcome.EMPTY)
-        return unit.state is UnitState.SETTLED and (is_inside or stored)
+        if ending.settled.is_set():
+            await asyncio.sleep(0)  # its task is about to go on
+        await ending.settled.wait()
+        is_settled = unit.state is UnitState.SETTLED
+        failure = unit.upcoming_error if is_settled else ending.failure
+        if failure is not None and _inside.get() is not ending:
+            raise failure
+        return is_settled
 
     async def _end(
-        self, unit: Unit, error: BaseException | None, ending: object
+        self, unit: Unit, error: BaseException | None, ending: _Ending
     ) -> None:
         context = copy_context()
         context.run(_inside.set, ending)
@@ -177,6 +183,10 @@ class WebSocket(Connection):
     @property
     def is_over(self) -> bool:
         return self._is_over
+
+    def unit_settled(self) -> None:
+        if self._ending is not None:
+            self._ending.settled.set()
 
     def allows_another_attempt(self) -> bool:
         return False  # no message is handled twice

@@ -82,7 +82,7 @@ def end(
     (*error_response*).
     """
     cancelled = None
-    while not unit.begin_ending():
+    while not unit.begin_ending(keep_streams_open=keep_streams_open):
         if unit.is_open:
             try:
                 yield from _wait_for_turn(unit)
@@ -92,7 +92,6 @@ def end(
             raise unit.unexpected()
         else:
             return
-    unit.keeps_streams_open = keep_streams_open
     if cancelled is not None:
         reason = raised(cancelled)
         decide = partial(Verdict, False, reason)
@@ -156,7 +155,8 @@ def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
     """End what one WebSocket message has begun; reset the unit for the next one."""
 
     def decide_anew() -> Verdict:
-        unit.outcome, unit.reason = None, ""
+        if unit.is_open:
+            unit.outcome, unit.reason = None, ""
         return decide()
 
     try:

@@ -35,6 +35,7 @@ class Lifecycle:
         "_waiting",
         "committed_by_user",
         "cut_off_by",
+        "end_error",
         "failure",
         "intent",
         "intent_reason",
@@ -59,6 +60,8 @@ class Lifecycle:
         self.rollback_was_requested = False
         self.verdict: Verdict | None = None
         """The decision of the ending that is under way."""
+        self.end_error: BaseException | None = None
+        """The error that made the ending fail which is under way, or was the last."""
         self.outcome: Outcome | None = None
         self.reason = ""
         self.committed_by_user = False
@@ -190,10 +193,20 @@ class Lifecycle:
         error.__cause__ = self.failure
         return error
 
+    @property
+    def upcoming_error(self) -> Exception | None:
+        """What an ending that has settled raises once its hooks have run."""
+        if isinstance(self.end_error, Exception):
+            return self.end_error
+        commits = self.verdict is not None and self.verdict.commit
+        lost = commits and self.outcome is Outcome.ROLLED_BACK
+        return self.unexpected() if lost and not self.rollback_was_requested else None
+
     # Outcome
 
     def record(self, outcome: Outcome, error: BaseException | None) -> None:
         """Record the outcome once: the response has already reported it."""
+        self.end_error = error
         if self.outcome not in (None, Outcome.EMPTY):
             return
         if outcome is Outcome.EMPTY and error is None:

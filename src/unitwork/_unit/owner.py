@@ -27,5 +27,8 @@ class UnitOwner:
     def session_requested(self) -> None:
         """Called when a session of its unit is requested."""
 
+    def unit_settled(self) -> None:
+        """Called when the outcome is known, before the hooks that follow it."""
+
     def retry_forbidden(self) -> None:
         """Called when the unit must not be retried any more."""

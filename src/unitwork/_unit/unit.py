@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Unit"]
 
 _DEFAULTS = TransactionCharacteristics()
+_NO_OWNER = UnitOwner()
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)
 """All of the work, or perhaps, or a part of it."""
 
@@ -173,6 +174,16 @@ class Unit(Lifecycle):
 
     # State
 
+    def begin_ending(self, *, keep_streams_open: bool = False) -> bool:
+        """Take the turn to end it; `False` if another ending has it, or it is over.
+
+        *keep_streams_open*: leave the sessions alone that a response is streaming from.
+        """
+        if not super().begin_ending():
+            return False
+        self.keeps_streams_open = keep_streams_open
+        return True
+
     def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
         """Force a rollback, and refuse more work; `False` if it is too late."""
         if not super().cut_off(error):
@@ -195,6 +206,7 @@ class Unit(Lifecycle):
             self._work_is_stored()
         self.move(UnitState.SETTLED)
         self.sessions.refuse()
+        self.owner.unit_settled()
         if self.two_phase is not None:
             self.two_phase.renew()
 
@@ -226,6 +238,7 @@ class Unit(Lifecycle):
             self.record_without_ending()
         self.hooks = None
         self.sessions.close(self)
+        self.owner = _NO_OWNER  # which may lead back to here
 
     # Hooks
 
