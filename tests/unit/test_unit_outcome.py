@@ -290,7 +290,7 @@ class Thing:
     """Something that a request carries along."""
 
 
-async def test_a_request_leaves_no_unit_to_the_garbage_collector(
+async def test_requests_leave_no_units_to_the_garbage_collector(
     flavour: Flavour,
 ) -> None:
     app = serve_fastapi(flavour, lambda session: session.scalar(text("SELECT 1")))
@@ -299,12 +299,13 @@ async def test_a_request_leaves_no_unit_to_the_garbage_collector(
     gc.disable()
     try:
         before = sum(isinstance(each, Unit) for each in gc.get_objects())
-        assert (await call(app, "POST", "/")).status == 200
+        for _ in range(20):
+            assert (await call(app, "POST", "/")).status == 200
         after = sum(isinstance(each, Unit) for each in gc.get_objects())
     finally:
         gc.enable()
 
-    assert after == before
+    assert after - before < 5  # a thread may keep its latest context
 
 
 @only("asyncpg", "psycopg-async")
