@@ -74,8 +74,9 @@ wheel-test: venv  ## build the wheel, and try it without src/
 	sh tools/wheel_test.sh
 
 # On the newest Python, too: the suite has the oldest one with the newest SQLAlchemy.
+# The benchmarks have run above, and depend on no version of SQLAlchemy.
 test-sqlalchemy20: $(SA20)/.installed  ## run the suite on SQLAlchemy 2.0 and a newer Python
-	$(call suite,$(SA20)/bin)
+	$(call suite,$(SA20)/bin) --ignore tests/public/test_benchmarks.py
 $(SA20)/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
 	$(NEW_PYTHON) -m venv $(SA20)
