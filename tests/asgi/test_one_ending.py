@@ -14,7 +14,15 @@ from support.flavours import ASYNC, Flavour, Observer, only
 from support.models import add_item
 from support.sockets import Handle, run, serve
 from support.websocket import Socket
-from unitwork import DBSessionMiddleware, Outcome, UnitOfWork, current_unit
+from unitwork import (
+    DBSessionMiddleware,
+    Outcome,
+    UnexpectedRollbackError,
+    UnitOfWork,
+    current_unit,
+)
+from unitwork._unit.context import innermost
+from unitwork._unit.endings import run_ending, shut_down
 
 pytestmark = pytest.mark.anyio
 
@@ -127,3 +135,31 @@ async def test_a_hook_may_wait_for_the_message_of_another_task(
         assert await socket.ask("one") == "from the hook"
         assert (await socket.receive())["text"] == "done"
         senders[0].cancel()
+
+
+@only(*ASYNC)
+async def test_no_message_passes_while_the_hooks_of_a_shutdown_run(
+    flavour: Flavour, observer: Observer
+) -> None:
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        reached.set()
+        await release.wait()
+
+    async def handle(websocket: WebSocket, message: str) -> None:
+        await run(flavour, lambda session: add_item(session).id)
+        current_unit().on_rollback(wait)
+        unit = innermost()
+        assert unit is not None
+        shutdown = asyncio.create_task(run_ending(unit, shut_down(unit)))
+        await reached.wait()
+        with pytest.raises(UnexpectedRollbackError, match="shut down"):
+            await websocket.send_text("stored")
+        release.set()
+        await shutdown
+
+    async with Socket(serve(flavour, handle), "/") as socket:
+        socket.send("one")
+
+    assert observer.names() == []

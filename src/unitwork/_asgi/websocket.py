@@ -127,7 +127,11 @@ class WebSocket(Connection):
         if it fails: they may depend on the work that was to be committed.
         """
         unit = self.unit
-        if unit is None or unit.state is UnitState.SETTLED:
+        if unit is None:
+            return
+        if unit.state is UnitState.SETTLED:
+            if unit.cut_off_by is not None:
+                raise unit.cut_off_by
             return  # hooks run, one of which may wait for this message
         handled = sys.exception()
         error = None if handled is self._exception_before else handled
