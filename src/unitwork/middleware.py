@@ -13,6 +13,7 @@ from ._asgi.route_options import Defaults, MiddlewareConfig, defaults_of
 from ._asgi.state import State
 from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
+from ._callables import check_callable
 from ._session.database_core import DatabaseCore
 from ._twophase.janitor import Janitor
 from ._twophase.order import CommitOrder
@@ -68,8 +69,7 @@ class DBSessionMiddleware:
             retry or RetryPolicy(),
             CommitOrder(self._own) if twophase else None,
         )
-        if not callable(commit_when):
-            raise UsageError(f"commit_when must be callable, this is {commit_when!r}")
+        check_callable("commit_when", commit_when)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI says."""

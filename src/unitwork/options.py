@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from ._callables import check_callable
 from ._engine.begin import AUTOCOMMIT, TransactionCharacteristics
 from .errors import UsageError
 from .outcome import CommitWhen
@@ -75,7 +76,8 @@ class TransactionOptions:
     *stream*: keep the transaction open until the last chunk of the response, which then
     reads from one snapshot; it must not have written.
 
-    Raises `UsageError` for values that are impossible, alone or together.
+    Raises `UsageError` for values that are impossible, alone or together, and for a
+    *commit_when* that is a coroutine function.
 
     .. versionadded:: 0.1
     """
@@ -102,10 +104,8 @@ class TransactionOptions:
             not isinstance(self.attempts, int) or self.attempts < 1
         ):
             raise UsageError(f"attempts is {self.attempts!r}; give 1 or more")
-        if self.commit_when is not None and not callable(self.commit_when):
-            raise UsageError(
-                f"commit_when must be callable, this is {self.commit_when!r}"
-            )
+        if self.commit_when is not None:
+            check_callable("commit_when", self.commit_when)
 
     def _check_level(self) -> None:
         level = self.isolation_level

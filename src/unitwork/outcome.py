@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from ._callables import returned_plainly
+
 __all__ = ["CommitWhen", "Ending", "Outcome", "Verdict", "judge", "succeeded"]
 
 
@@ -61,8 +63,11 @@ def succeeded(ending: Ending) -> bool:
 
 
 def judge(ending: Ending, commit_when: CommitWhen) -> Verdict:
-    """Apply the policy to *ending*."""
-    if commit_when(ending):
+    """Apply the policy to *ending*; raise `UsageError` unless it returns a `bool`."""
+    commit: object = commit_when(ending)
+    if commit is not True and commit is not False:
+        returned_plainly("commit_when", commit, bool)
+    if commit:
         return Verdict(True, f"status {ending.status}")
     if ending.exception is not None:
         return Verdict(False, f"{type(ending.exception).__name__} was raised")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ._callables import check_callable, returned_plainly
 from ._classify.classification import Rule, classify
 from .errors import UsageError
 
@@ -66,13 +66,10 @@ class RetryPolicy:
             value = getattr(self, key)
             if not isinstance(value, int | float) or not value >= 0:  # NaN is neither
                 raise UsageError(f"{key} is {value!r}; give a number, 0 or more")
-        if not all(callable(rule) for rule in self.rules):
-            raise UsageError(f"rules are {self.rules!r}; give functions")
-        hook = self.before_retry
-        if hook is not None and (
-            not callable(hook) or inspect.iscoroutinefunction(hook)
-        ):
-            raise UsageError(f"before_retry is {hook!r}; give a plain function")
+        for rule in self.rules:
+            check_callable("each of rules", rule)
+        if self.before_retry is not None:
+            check_callable("before_retry", self.before_retry)
 
     def wait_after(self, attempt: int) -> float:
         """Seconds to wait after the failed *attempt*.
@@ -133,7 +130,7 @@ class Tries:
         """Call `before_retry`; return the delay in seconds."""
         if self.policy.before_retry is not None:
             failed = self.attempt - 1
-            self.policy.before_retry(
+            result = self.policy.before_retry(
                 Retry(
                     attempt=failed,
                     attempts=self.attempts,
@@ -142,6 +139,7 @@ class Tries:
                     path=path,
                 )
             )
+            returned_plainly("before_retry", result)
         return self._wait
 
     def note(self, error: BaseException) -> None:

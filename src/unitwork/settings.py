@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._callables import check_callable
 from ._engine.commit_status import CommitVerifier
 from .errors import UsageError
 
@@ -34,7 +35,8 @@ class DatabaseSettings:
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging, enforced foreign keys and `BEGIN IMMEDIATE` for units that may write.
 
-    Raises `UsageError` for a time that is not positive.
+    Raises `UsageError` for a time that is not positive, and for a verifier with
+    coroutine functions: both methods must be plain, also for async databases.
 
     .. versionadded:: 0.1
     """
@@ -60,3 +62,7 @@ class DatabaseSettings:
                 f"verify_commit is {self.verify_commit!r}; give True, False, or an "
                 "object with the methods before_commit and committed"
             )
+        if isinstance(self.verify_commit, CommitVerifier):
+            for method in ("before_commit", "committed"):
+                given = getattr(self.verify_commit, method)
+                check_callable(f"verify_commit.{method}", given)

@@ -19,20 +19,21 @@ Rule = Callable[[Sources], list[str]]
 MAY_IMPORT = {
     "_concurrency": "",
     "errors": "",
-    "outcome": "",
-    "_classify": "errors",
-    "_engine": "errors _classify",
-    "settings": "errors _engine",
-    "options": "errors outcome _engine",
-    "retry": "errors _classify",
-    "_session": "errors settings _engine",
-    "_execution": "errors _session _concurrency",
+    "_callables": "errors",
+    "outcome": "_callables",
+    "_classify": "errors _callables",
+    "_engine": "errors _callables _classify",
+    "settings": "errors _callables _engine",
+    "options": "errors outcome _callables _engine",
+    "retry": "errors _callables _classify",
+    "_session": "errors settings _callables _engine",
+    "_execution": "errors _callables _session _concurrency",
     "_twophase": "errors _classify _engine _session _execution",
     "_commit": "errors outcome _classify _engine _session _execution _twophase",
-    "_unit": "errors settings outcome options retry _classify _engine _session "
-    "_execution _concurrency _twophase _commit",
-    "_asgi": "errors outcome options retry _session _execution _concurrency _twophase "
-    "_unit",
+    "_unit": "errors settings outcome options retry _callables _classify _engine "
+    "_session _execution _concurrency _twophase _commit",
+    "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
+    "_twophase _unit",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from .._callables import check_callable, returned_plainly
 from .._twophase.order import CommitOrder
 from ..errors import UsageError
 from ..options import NO_OPTIONS, TransactionOptions, options_of
@@ -75,11 +76,14 @@ def defaults_of(given: Defaults | None) -> Callable[[Scope], TransactionOptions]
             "method, or a function from an ASGI scope to them"
         )
 
+    check_callable("options", given)
+
     def by_request(scope: Scope) -> TransactionOptions:
-        options = given(scope)
+        options: object = given(scope)
         if options is None:
             return NO_OPTIONS
         if not isinstance(options, TransactionOptions):
+            returned_plainly("options", options)
             raise UsageError(
                 f"options={given!r} has returned {options!r}; give TransactionOptions "
                 "or None"

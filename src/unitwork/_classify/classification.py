@@ -14,6 +14,7 @@ from traceback import walk_tb
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
+from .._callables import returned_plainly
 from ..errors import (
     CommitUnknownError,
     PartialCommitError,
@@ -132,6 +133,7 @@ def classify(
     for rule in rules:
         kind = rule(found)
         if kind is not None:
+            returned_plainly("a rule", kind, Kind)
             return replace(found, kind=kind, reason=f"a rule: {found.reason}")
     return found
 
@@ -209,12 +211,9 @@ def _classify_link(error: BaseException, phase: Phase) -> Classification | None:
             return _classify_reading(Reading(error, disconnected=True), phase)
         case OSError() if error.filename is None:  # asyncpg's are not wrapped
             return _of_system(error, _refine_by_traceback(phase, error))
-    found = read(error)
-    return (
-        None
-        if found is None
-        else _classify_reading(found, _refine_by_traceback(phase, error))
-    )
+    if (found := read(error)) is None:
+        return None
+    return _classify_reading(found, _refine_by_traceback(phase, error))
 
 
 def _in_doubt(error: CommitUnknownError) -> Classification:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Connection, Engine, text
 
+from .._callables import returned_plainly
+
 __all__ = [
     "CommitVerifier",
     "PendingVerification",
@@ -152,7 +154,9 @@ class PendingVerification(NamedTuple):
     def ask(self) -> bool | None:
         """Whether it has been committed, by a new connection; `None`: not known yet."""
         with fresh_connection(self.engine) as fresh:
-            return self.verifier.committed(fresh, self.mark)
+            committed = self.verifier.committed(fresh, self.mark)
+            returned_plainly("committed() of a CommitVerifier", committed, bool, None)
+            return committed
 
 
 @contextmanager

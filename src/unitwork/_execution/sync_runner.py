@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import IllegalStateChangeError
 
+from .._callables import returned_plainly
 from .._concurrency.watchdog import Watchdog
 from .._session.unit_session import UnitSession
 from .patience import POLL_INTERVAL, Patience
@@ -51,7 +52,9 @@ def _make(step: Step | Call | Pause | Wait) -> Any:
 def _make_step(step: Step) -> Any:
     session = step.session
     if session is None:
-        return step.call()
+        result = step.call()
+        returned_plainly("a hook", result)
+        return result
     patience = Patience(session)
     while True:
         if not session.in_statement:

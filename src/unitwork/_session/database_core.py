@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
+from .._callables import check_callable
 from .._engine import pool_events
 from .._engine.create import capacity, open_engine
 from ..errors import UsageError
@@ -77,6 +78,8 @@ class DatabaseCore:
         self._given = given = self._opened(given, engine_options)
         is_maker = hasattr(given, "kw")
         self._late = callable(given) and not is_maker
+        if self._late:
+            check_callable("the callable that returns the engine", given)
         self._is_fixed = not self._late and not is_maker
         # A sessionmaker may be given its engine later, by configure().
         if not self._late and not (is_maker and not engines_of(given)):

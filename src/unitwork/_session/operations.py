@@ -8,6 +8,7 @@ from contextlib import suppress
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session
 
+from .._callables import returned_plainly
 from .._engine.commit_status import PendingVerification, verifier_for
 from .._engine.connection_state import state_of
 from .._engine.driver_connection import is_aborted
@@ -76,6 +77,7 @@ def _prepare_verification(unit_session: UnitSession) -> None:
         if state is None or not state.wrote or verifier is None:
             continue
         mark = verifier.before_commit(connection)
+        returned_plainly("before_commit() of a CommitVerifier", mark)
         if mark is not None:
             pending = PendingVerification(connection.engine, verifier, mark)
             unit_session.verifications.append(pending)

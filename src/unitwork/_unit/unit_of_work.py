@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec
 from weakref import ref
 
+from .._callables import is_async_callable
 from .._commit.hooks import Hook, Hooks, enclosing
 from ..errors import UsageError
 from ..outcome import Outcome
@@ -144,7 +144,7 @@ class UnitOfWork:
         unit.check_open()
         if not callable(hook):
             raise UsageError(f"a hook must be callable, this is {hook!r}")
-        if unit.is_sync and inspect.iscoroutinefunction(hook):
+        if unit.is_sync and is_async_callable(hook):
             raise UsageError(
                 f"{hook!r} is a coroutine function, and a sync transaction() block "
                 "can't await it; give a plain function"
