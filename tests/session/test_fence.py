@@ -42,7 +42,7 @@ class Owner:
     def begin_commit(self) -> bool:
         return self.may_commit
 
-    def user_committed(self) -> None:
+    def user_committed(self, session: UnitSession) -> None:
         self.reports.append("committed by the user")
 
     def user_commit_failed(self) -> None:
@@ -50,6 +50,9 @@ class Owner:
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         self.reports.append("savepoint" if transaction.nested else "rolled back")
+
+    def lose(self, error: BaseException) -> None:
+        self.reports.append(str(error))
 
     def describe_end(self) -> str:
         return "committed: status 200"
@@ -269,3 +272,27 @@ def test_a_session_that_was_closed_for_good_can_not_be_used_without_its_unit(
 
     with pytest.raises(InvalidRequestError, match="closed"):
         session.execute(text("SELECT 1"))
+
+
+def test_begins_by_itself_and_names_what_to_write_instead(session: Session) -> None:
+    session.execute(text("SELECT 1"))
+
+    with pytest.raises(InvalidRequestError, match="already begun") as caught:
+        session.begin()
+
+    (note,) = caught.value.__notes__
+    assert "`session.begin_nested()`" in note
+    assert 'nested="join"' in note
+
+
+def test_is_left_open_by_close_and_reset_until_its_unit_ends(
+    unit_session: UnitSession, session: Session
+) -> None:
+    session.add(Item(name="x"))
+    session.close()
+    session.reset()
+
+    assert (unit_session.in_transaction, len(session.new)) == (True, 1)
+    operations.rollback(session)
+    unit_session.close()
+    session.close()

@@ -70,6 +70,7 @@ class PlayUnit:
     """What `finish()` and the sessions have to know of a unit."""
 
     two_phase = None
+    undone_because = ""
 
     def __init__(self, play: Play) -> None:
         self.play = play

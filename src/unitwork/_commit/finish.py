@@ -39,6 +39,11 @@ class EndingUnit(Protocol):
         """Whether a hook, the application or a failure forbids COMMIT."""
         ...
 
+    @property
+    def undone_because(self) -> str:
+        """How the application has undone its last transaction; empty if it has not."""
+        ...
+
     def sessions_to_end(self) -> list[UnitSession]:
         """Those with an open transaction, in the order of their commits."""
         ...
@@ -88,8 +93,10 @@ class _Finish:
             yield from self._call_hooks(outcome)
             raise
         if committed:
+            undone = not self._pending and bool(unit.undone_because)
             unit.settle(Outcome.COMMITTED if self._pending else Outcome.EMPTY, None)
-            yield from self._call_hooks(Outcome.COMMITTED)
+            outcome = Outcome.ROLLED_BACK if undone else Outcome.COMMITTED
+            yield from self._call_hooks(outcome)
         else:
             yield from self._roll_back()
             yield from self._call_hooks(Outcome.ROLLED_BACK)

@@ -1,9 +1,9 @@
-"""The hooks of a unit: their order, and which of them a savepoint drops."""
+"""The hooks of a unit: their order, and which are dropped with their work."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session, SessionTransaction
@@ -12,11 +12,26 @@ from ..outcome import Outcome
 
 __all__ = ["Hook", "Hooks", "enclosing"]
 
+_DROPPED_WITH_WORK = ("before_commit", "on_commit")
+
 
 class Hook(NamedTuple):
     call: Callable[[], Any]
     within: tuple[SessionTransaction, ...]
-    """The transactions, innermost first, that were open when it was registered."""
+    """The transactions on which it depends: those open when it was registered.
+
+    Innermost first, for each session. Without one it depends on all of its unit.
+    """
+
+    def belongs_to(self, transaction: SessionTransaction) -> bool:
+        return not self.within or transaction in self.within
+
+    def after_commit(
+        self, session: Session, still_open: Sequence[SessionTransaction]
+    ) -> Hook:
+        """Depend on what *session* has not committed; on nothing: it is due."""
+        left = [x for x in self.within or still_open if x.session is not session]
+        return Hook(self.call, tuple(left))
 
     @property
     def name(self) -> str:
@@ -56,11 +71,32 @@ class Hooks:
             or self._due
         )
 
-    def rolled_back(self, transaction: SessionTransaction) -> None:
-        """Drop the hooks that were registered inside *transaction*."""
-        for name in ("before_commit", "on_commit"):
+    def savepoint_undone(self, savepoint: SessionTransaction) -> None:
+        """Drop what was registered inside *savepoint*; `on_rollback` is the unit's."""
+        for name in _DROPPED_WITH_WORK:
             queue = getattr(self, name)
-            setattr(self, name, deque(h for h in queue if transaction not in h.within))
+            setattr(self, name, deque(x for x in queue if savepoint not in x.within))
+
+    def transaction_undone(self, transaction: SessionTransaction) -> None:
+        """Drop the hooks for the commit of *transaction*; its `on_rollback` are due."""
+        self._due.extend(x for x in self.on_rollback if x.belongs_to(transaction))
+        for name in (*_DROPPED_WITH_WORK, "on_rollback", "on_unknown"):
+            queue = getattr(self, name)
+            kept = (x for x in queue if not x.belongs_to(transaction))
+            setattr(self, name, deque(kept))
+
+    def transaction_committed(
+        self, session: Session, still_open: Sequence[SessionTransaction]
+    ) -> None:
+        """Let the hooks be due whose work *session* has committed, as the last one.
+
+        *still_open*: the transactions of other sessions, on which the rest depends.
+        """
+        for name in ("on_commit", "on_rollback", "on_unknown"):
+            queue = [x.after_commit(session, still_open) for x in getattr(self, name)]
+            if name == "on_commit":
+                self._due.extend(hook for hook in queue if not hook.within)
+            setattr(self, name, deque(hook for hook in queue if hook.within))
 
     def outcome_known(self, outcome: Outcome) -> None:
         """Keep the hooks for *outcome*, to be called when the unit ends."""
@@ -80,9 +116,8 @@ class Hooks:
     def take(self, outcome: Outcome) -> Iterator[Hook]:
         """Yield the hooks to call after *outcome*, also those registered meanwhile."""
         self.before_commit.clear()
-        waiting = self._waiting_for(outcome)
-        while self._due or waiting:
-            yield (self._due or waiting).popleft()
+        while queue := self._due or self._waiting_for(outcome):
+            yield queue.popleft()
         for queue in (self.on_commit, self.on_rollback, self.on_unknown):
             queue.clear()
 

@@ -17,7 +17,8 @@ from .._engine.create import capacity
 from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
 from ..errors import UsageError
-from .fence import fenced
+from .async_fence import fenced_async
+from .fence import fence, fenced
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -56,6 +57,8 @@ class SessionFactory:
             and engine.dialect.name == "sqlite"
             and not reads_only(engine.url)
         )
+        self._makes_sync_session = False
+        """Whether the session class gives a `sync_session_class` of its own."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the last session was made."""
         # A sessionmaker is read each time: configure() may have changed it.
@@ -97,7 +100,19 @@ class SessionFactory:
         session_class, options = self._recipe or self._recipe_of(self._maker)
         if self._is_async:
             self._adopt_running_loop()
-        session: Session | AsyncSession = session_class(**options)
+        if not self._is_async:
+            return session_class(**options)  # type: ignore[no-any-return]  # any class
+        if self._makes_sync_session:
+            options = {**options}
+            del options["sync_session_class"]
+        try:
+            session: AsyncSession = session_class(**options)
+        except TypeError as error:
+            if self._makes_sync_session or "sync_session_class" not in str(error):
+                raise
+            self._makes_sync_session = True  # it gives one itself, in its `__init__`
+            return self.make_session()
+        fence(session.sync_session)
         return session
 
     def _adopt_running_loop(self) -> None:
@@ -124,7 +139,7 @@ class SessionFactory:
             options.get("sync_session_class") or session_class.sync_session_class
         )
         options["sync_session_class"] = fenced(sync_class)
-        return session_class, options
+        return fenced_async(session_class), options
 
 
 def engines_of(given: Any) -> list[Engine]:

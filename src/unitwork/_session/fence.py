@@ -6,19 +6,29 @@ It is written once, for the sync `Session`; an `AsyncSession` gets it through it
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from .operations import check_not_lost
-from .state import CommitState
+from .dropped_work import dropped_work
+from .operations import check_not_lost, rollback
+from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
-__all__ = ["fenced", "reporting"]
+__all__ = ["fence", "fenced", "reporting"]
+
+_BEGUN_ALREADY = (
+    "the session of a unit of work begins by its first statement, here perhaps that of "
+    "a dependency; write `session.begin_nested()` for a savepoint, or "
+    'db.transaction(nested="join") for a part of the unit'
+)
 
 
 class _Fenced(Session):
@@ -34,6 +44,49 @@ class _Fenced(Session):
         unit_session.check()
         bind = super().get_bind(*args, **kwargs)
         return unit_session.bind(bind, begun=self.in_transaction())
+
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        try:
+            return super().begin(nested)
+        except InvalidRequestError as error:
+            if self.unitwork_session is not None and self.in_transaction():
+                error.add_note(_BEGUN_ALREADY)
+            raise
+
+    # `close()` and `reset()` are left to the unit while it lasts.
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.unitwork_session is not None:
+            self.unitwork_session.ends.left_by_error = error is not None
+        super().__exit__(kind, error, traceback)
+
+    def close(self) -> None:
+        if not _is_kept_open(self):
+            result: object = super().close()
+            if inspect.iscoroutine(result):  # of an override that does not close
+                result.close()
+                Session.close(self)
+
+    def reset(self) -> None:
+        if not _is_kept_open(self):
+            super().reset()
+
+    def invalidate(self) -> None:
+        if self.in_transaction():
+            _drop(self, "session.invalidate() was called")
+        elif _is_kept_open(self):
+            return
+        super().invalidate()
+
+    def expunge_all(self) -> None:
+        if _has_changes(self):
+            _drop(self, "session.expunge_all() has dropped changes before their flush")
+        super().expunge_all()
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
         # SQLAlchemy would report a session that is being rolled back as well.
@@ -61,11 +114,20 @@ class _Fenced(Session):
 def fenced(session_class: type[Session]) -> type[Session]:
     """Derive from *session_class* the class of the sessions of units."""
     made: type[Session] = type(session_class.__name__, (_Fenced, session_class), {})
-    event.listen(made, "after_begin", _after_begin)
-    event.listen(made, "before_commit", _before_commit)
-    for name, listener in _REPORTS.items():
+    for name, listener in _EVENTS.items():
         event.listen(made, name, listener)
     return made
+
+
+def fence(session: Session) -> None:
+    """Make a *session*, which its application has made, one of `fenced()`."""
+    if isinstance(session, _Fenced):
+        return
+    has_listeners = "dispatch" in vars(session)
+    its_class: Any = type(session)  # mypy takes a class for no key of a cache
+    session.__class__ = fenced(its_class)
+    for name, listener in _EVENTS.items() if has_listeners else ():
+        event.listen(session, name, listener)
 
 
 @contextmanager
@@ -76,11 +138,47 @@ def reporting(session: Session) -> Iterator[None]:
         return
     for name, listener in _REPORTS.items():
         event.listen(session, name, listener)
+    ends = {name: _unless_kept_open(session, name) for name in ("close", "reset")}
+    vars(session).update(ends)
     try:
         yield
     finally:
+        for name in ends:
+            del vars(session)[name]
         for name, listener in _REPORTS.items():
             event.remove(session, name, listener)
+
+
+def _unless_kept_open(session: Session, name: str) -> Callable[[], None]:
+    def end() -> None:
+        if not _is_kept_open(session):
+            getattr(type(session), name)(session)
+
+    return end
+
+
+def _is_kept_open(session: Session) -> bool:
+    """Whether `close()` does nothing; after an error in a `with` it has rolled back."""
+    unit_session = unit_session_of(session)
+    if unit_session is None or unit_session.access is Access.CLOSED:
+        return False
+    if unit_session.ends.left_by_error:
+        unit_session.ends.left_by_error = False
+        if unit_session.access is Access.OPEN:
+            rollback(session)
+    return True
+
+
+def _has_changes(session: Session) -> bool:
+    if session.new or session.deleted:
+        return True
+    return any(session.is_modified(each) for each in session.dirty)
+
+
+def _drop(session: Session, how: str) -> None:
+    unit_session = unit_session_of(session)
+    if unit_session is not None and unit_session.access is Access.OPEN:
+        unit_session.owner.lose(dropped_work(how))
 
 
 def _after_begin(
@@ -102,28 +200,67 @@ def _before_commit(session: _Fenced) -> None:
 
 
 def _after_commit(session: Session) -> None:
+    """Called once COMMIT, or the RELEASE of a savepoint, has been answered."""
     unit_session = unit_session_of(session)
-    if unit_session is None or session.in_nested_transaction():
+    if unit_session is None:
+        return
+    unit_session.ends.committed = transaction = _innermost(session)
+    if transaction is None or transaction.nested:
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         return
     unit_session.commit_state = CommitState.NOT_SENT
     if unit_session.connections or not unit_session.owned:
-        unit_session.owner.user_committed()
+        unit_session.owner.user_committed(unit_session)
 
 
-def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
+def _after_rollback(session: Session) -> None:
+    """Called once ROLLBACK has been answered, perhaps because a flush has failed."""
+    unit_session = unit_session_of(session)
+    if unit_session is not None:
+        unit_session.ends.rolled_back = _innermost(session)
+
+
+def _innermost(session: Session) -> SessionTransaction | None:
+    """The innermost savepoint, or the transaction: what a flush begins is neither."""
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    """Report a transaction or savepoint that has ended without being committed."""
+    if transaction.origin is SessionTransactionOrigin.SUBTRANSACTION:
+        return
     unit_session = unit_session_of(session)
     if unit_session is None:
         return
-    if transaction.nested:
-        unit_session.savepoint_rolled_back()
-    elif unit_session.commit_state is CommitState.SENT_BY_UNIT:
+    is_committed, is_rolled_back = unit_session.ends.ended(transaction)
+    if is_committed:
+        return
+    if unit_session.commit_state is CommitState.SENT_BY_UNIT:
+        unit_session.ends.commit_undone = True
         return  # the unit itself calls or drops its hooks
+    if not transaction.nested and not is_rolled_back:
+        _drop(session, "its transaction was closed, by neither COMMIT nor ROLLBACK")
     unit_session.owner.rolled_back(transaction)
+
+
+def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
+    """Forget a failure inside a savepoint: it does not matter any more."""
+    unit_session = unit_session_of(session)
+    if unit_session is not None and transaction.nested:
+        for state in unit_session.connection_states:
+            if not state.rolled_back_by_server:
+                state.failure = None
 
 
 _REPORTS: dict[str, Callable[..., None]] = {
     "after_commit": _after_commit,
+    "after_rollback": _after_rollback,
+    "after_transaction_end": _after_transaction_end,
     "after_soft_rollback": _after_soft_rollback,
+}
+_EVENTS: dict[str, Callable[..., None]] = {
+    "after_begin": _after_begin,
+    "before_commit": _before_commit,
+    **_REPORTS,
 }

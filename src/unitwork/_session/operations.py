@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
@@ -13,6 +15,7 @@ from .._engine.commit_status import PendingVerification, verifier_for
 from .._engine.connection_state import state_of
 from .._engine.driver_connection import is_aborted
 from .._engine.lost_work import unexpected_rollback
+from .dropped_work import dropped_work
 from .unit_session import UnitSession, unit_session_of
 
 __all__ = ["accept_commit", "check_not_lost", "commit", "flush", "rollback"]
@@ -37,6 +40,8 @@ def check_not_lost(session: Session) -> None:
         if lost or is_aborted(connection):
             raise unexpected_rollback(failure) from failure
         state.failure = None
+    if unit_session.ends.by_connection:
+        raise dropped_work("its transaction was ended through the connection")
     if not session.is_active:
         raise unexpected_rollback(None)
 
@@ -63,9 +68,24 @@ def commit(session: Session) -> bool:
         return False
     _prepare_verification(unit_session)
     unit_session.commit_sent()
-    session.commit()
+    _send_commit(session)
+    if unit_session.ends.commit_undone:
+        raise unexpected_rollback(None)
     unit_session.commit_ended()
     return True
+
+
+def _send_commit(session: Session) -> None:
+    """Call `session.commit()`, and what that leaves open if it is overridden."""
+    _call(session.commit)
+    if session.in_transaction():
+        Session.commit(session)
+
+
+def _call(method: Callable[[], object]) -> None:
+    result = method()
+    if inspect.iscoroutine(result):  # of an override that nothing would await
+        result.close()
 
 
 def _prepare_verification(unit_session: UnitSession) -> None:
@@ -100,7 +120,9 @@ def accept_commit(session: Session) -> None:
 def rollback(session: Session) -> None:
     """Roll back; discard a connection that can't be. Raises only if cancelled."""
     try:
-        session.rollback()
+        _call(session.rollback)
+        if session.in_transaction():  # an override has left it open
+            Session.rollback(session)
     except IllegalStateChangeError:
         raise  # another task or thread is using the session just now
     except BaseException as error:

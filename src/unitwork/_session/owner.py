@@ -35,14 +35,20 @@ class SessionOwner(Protocol[SessionT]):
         """Return whether COMMIT may be sent; from then on nothing interrupts it."""
         ...
 
-    def user_committed(self) -> None:
+    def user_committed(self, session: SessionT) -> None:
         """Called when the application's `session.commit()` has succeeded."""
 
     def user_commit_failed(self) -> None:
         """Called when the session is used after a `session.commit()` that failed."""
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
-        """Called when a transaction or savepoint is rolled back by the application."""
+        """Called when a transaction or savepoint has ended without being committed.
+
+        Not if that is the end of the unit. It has been rolled back, or dropped.
+        """
+
+    def lose(self, error: BaseException) -> None:
+        """Record that *error*, which is not raised any further, lost the work."""
 
     def describe_end(self) -> str:
         """How the unit has ended and why, for the message of `SessionEndedError`."""

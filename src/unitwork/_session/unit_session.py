@@ -22,6 +22,7 @@ from ..errors import SessionEndedError
 from .owner import SessionOwner
 from .permit import Permit
 from .state import Access, CommitState
+from .transaction_ends import TransactionEnds
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -55,6 +56,7 @@ class UnitSession:
         "connection_states",
         "connections",
         "defers_write_lock",
+        "ends",
         "is_async",
         "kept_for_stream",
         "name",
@@ -89,6 +91,7 @@ class UnitSession:
         """Whether the unit closes it; a session given by a test stays open."""
         self.access = Access.OPEN
         self.commit_state = CommitState.NOT_SENT
+        self.ends = TransactionEnds()
         self.connections: list[Connection] = []
         self.connection_states: list[ConnectionState] = []
         self.verifications: list[PendingVerification] = []
@@ -170,7 +173,7 @@ class UnitSession:
         for connection in self.connections:
             if connection.invalidated:
                 return True
-        return not self.sync_session.is_active
+        return self.ends.by_connection or not self.sync_session.is_active
 
     def check(self) -> None:
         """Raise `SessionEndedError` unless the session may be used."""
@@ -198,6 +201,7 @@ class UnitSession:
         self.release_permit()
         self.connections.clear()
         self.connection_states.clear()
+        self.ends.reset()
         if not self.owned:
             self.sync_session.unitwork_session = None  # type: ignore[attr-defined]  # see above
         # The session keeps a reference to this object. Without one in the opposite
@@ -212,6 +216,7 @@ class UnitSession:
         self.connection_states.clear()
         self.verifications = []
         self.commit_state = CommitState.NOT_SENT
+        self.ends.reset()
         self.kept_for_stream = False
         if self.permit is None:
             return
@@ -240,6 +245,7 @@ class UnitSession:
             self.check()
         self.awaiting_connection = False
         self.connections.append(connection)
+        self.ends.connected(connection)
         state = state_of(connection)
         if state is None:
             return
@@ -258,12 +264,6 @@ class UnitSession:
         """Record that the outcome of the unit's COMMIT is known."""
         self.commit_state = CommitState.NOT_SENT
         self.verifications = []
-
-    def savepoint_rolled_back(self) -> None:
-        """Forget a failure inside the savepoint: it does not matter any more."""
-        for state in self.connection_states:
-            if not state.rolled_back_by_server:
-                state.failure = None
 
     def abort_connections(self) -> None:
         """Abort the connections: a statement under way on them fails. No I/O."""

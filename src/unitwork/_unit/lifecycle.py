@@ -44,6 +44,7 @@ class Lifecycle:
         "rollback_requested",
         "rollback_was_requested",
         "state",
+        "undone_because",
         "verdict",
     )
 
@@ -65,6 +66,8 @@ class Lifecycle:
         self.outcome: Outcome | None = None
         self.reason = ""
         self.committed_by_user = False
+        self.undone_because = ""
+        """How the application has undone its last transaction, if it has."""
         self._waiting: deque[Future[None]] | None = None
 
     @property
@@ -175,7 +178,9 @@ class Lifecycle:
 
     def lose(self, error: BaseException) -> None:
         """Record that *error*, which is not raised any further, lost the work."""
-        if self.raise_intent(Intent.LOST, "an error was swallowed"):
+        dropped = isinstance(error, UnexpectedRollbackError)
+        reason = "its work was dropped" if dropped else "an error was swallowed"
+        if self.raise_intent(Intent.LOST, reason):
             self.failure = error
 
     def forget_intent(self) -> None:
@@ -222,7 +227,10 @@ class Lifecycle:
             self.reason = self.rollback_requested or self.intent_reason
 
     def record_without_ending(self) -> None:
-        """Record that nothing was open: empty, or committed by the application."""
+        """Record that nothing was open: empty, or ended by the application."""
+        if self.undone_because:
+            self.outcome, self.reason = Outcome.ROLLED_BACK, self.undone_because
+            return
         by_user = self.committed_by_user
         self.outcome = Outcome.COMMITTED if by_user else Outcome.EMPTY
         self.reason = _BY_USER if by_user else _NOT_BEGUN

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from threading import Lock, RLock
 from typing import Protocol
 
+from sqlalchemy.orm import SessionTransaction
+
 from .._engine.create import capacity
 from .._session.database_core import DatabaseCore
 from .._session.owner import SessionOwner
@@ -70,6 +72,12 @@ class Sessions:
             if session.in_transaction:
                 return True
         return False
+
+    def transactions_beside(self, session: UnitSession) -> list[SessionTransaction]:
+        """Those that are open in other sessions than *session*."""
+        others = [x.sync_session for x in self if x is not session]
+        found = [other.get_transaction() for other in others]
+        return [transaction for transaction in found if transaction is not None]
 
     @property
     def may_have_written(self) -> bool:

@@ -29,6 +29,7 @@ __all__ = ["Unit"]
 
 _DEFAULTS = TransactionCharacteristics()
 _NO_OWNER = UnitOwner()
+_BY_USER = "session.rollback() was called"
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)
 """All of the work, or perhaps, or a part of it."""
 
@@ -202,18 +203,15 @@ class Unit(Lifecycle):
             self.hooks.outcome_known(outcome)
         self.record(outcome, error)
         self.rollback_was_requested = self.rollback_requested is not None
-        if outcome in _STORED and self.parent is not None:
-            self._work_is_stored()
+        self.undone_because = ""
+        if outcome in _STORED and self.parent and self.sessions.may_have_written:
+            reason = "a unit of its own inside has committed"
+            self.forbid_retry(reason, itself=False)
         self.move(UnitState.SETTLED)
         self.sessions.refuse()
         self.owner.unit_settled()
         if self.two_phase is not None:
             self.two_phase.renew()
-
-    def _work_is_stored(self) -> None:
-        if self.sessions.may_have_written:
-            reason = "a unit of its own inside has committed"
-            self.forbid_retry(reason, itself=False)
 
     def reopen_sessions(self) -> None:
         """Let the sessions work again: in a response's body, for the next message."""
@@ -280,15 +278,21 @@ class Unit(Lifecycle):
                 return False  # registered by the flush
         return super().begin_commit()
 
-    def user_committed(self) -> None:
-        self.committed_by_user = True
+    def user_committed(self, session: UnitSession) -> None:
+        self.committed_by_user, self.undone_because = True, ""
         self.forbid_retry("session.commit() was called")
         if self.hooks is not None:
-            self.hooks.outcome_known(Outcome.COMMITTED)
+            others = self.sessions.transactions_beside(session)
+            self.hooks.transaction_committed(session.sync_session, others)
 
     def user_commit_failed(self) -> None:
         self.forbid_retry("work went on after a session.commit() that failed")
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
-        if self.hooks is not None:
-            self.hooks.rolled_back(transaction)
+        if transaction.nested:
+            if self.hooks is not None:
+                self.hooks.savepoint_undone(transaction)
+        elif self.state not in (UnitState.COMMITTING, UnitState.ROLLING_BACK):
+            self.undone_because = _BY_USER
+            if self.hooks is not None:
+                self.hooks.transaction_undone(transaction)

@@ -1,0 +1,26 @@
+"""The one part of the fence that an `AsyncSession` does not get by its sync session."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from .unit_session import unit_session_of
+
+__all__ = ["fenced_async"]
+
+
+@cache
+def fenced_async(session_class: type[Any]) -> type[Any]:
+    """Derive from *session_class* a class that knows of errors in its `async with`."""
+
+    async def __aexit__(
+        self: Any, kind: object, error: BaseException | None, traceback: object
+    ) -> None:
+        # It closes in a task of its own, which does not see the exception.
+        unit_session = unit_session_of(self.sync_session)
+        if unit_session is not None:
+            unit_session.ends.left_by_error = error is not None
+        await session_class.__aexit__(self, kind, error, traceback)
+
+    return type(session_class.__name__, (session_class,), {"__aexit__": __aexit__})

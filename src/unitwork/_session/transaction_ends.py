@@ -1,0 +1,59 @@
+"""How the transactions of one session have ended, as far as SQLAlchemy reports it."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import RootTransaction
+from sqlalchemy.orm import SessionTransaction
+
+__all__ = ["TransactionEnds"]
+
+
+class TransactionEnds:
+    """Recorded by the listeners of the fence; reset with each transaction.
+
+    A transaction or savepoint is committed only if SQLAlchemy has reported the answer
+    to its COMMIT or RELEASE. However else it ends, its work is undone.
+    """
+
+    __slots__ = (
+        "_roots",
+        "commit_undone",
+        "committed",
+        "left_by_error",
+        "rolled_back",
+    )
+
+    def __init__(self) -> None:
+        self._roots: list[tuple[Connection, RootTransaction | None]] = []
+        """Each connection, and its transaction as it was begun."""
+        self.committed: SessionTransaction | None = None
+        """The one whose COMMIT or RELEASE was answered, until it has ended."""
+        self.rolled_back: SessionTransaction | None = None
+        """The one that was rolled back, until it has ended."""
+        self.commit_undone = False
+        """Whether the unit's COMMIT has ended in a rollback that raised nothing."""
+        self.left_by_error = False
+        """Whether an exception is leaving a `with` block of the session itself."""
+
+    def reset(self) -> None:
+        self._roots.clear()
+        self.commit_undone = False
+
+    def connected(self, connection: Connection) -> None:
+        self._roots.append((connection, connection.get_transaction()))
+
+    @property
+    def by_connection(self) -> bool:
+        """Whether a transaction was ended through its connection, not its session."""
+        for connection, root in self._roots:
+            if connection.get_transaction() is not root:
+                return True
+        return False
+
+    def ended(self, transaction: SessionTransaction) -> tuple[bool, bool]:
+        """Return whether it has been committed, and whether it was rolled back."""
+        found = self.committed is transaction, self.rolled_back is transaction
+        # A transaction refers to its session, and so leads back to here.
+        self.committed = self.rolled_back = None
+        return found
