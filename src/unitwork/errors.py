@@ -25,6 +25,7 @@ __all__ = [
     "PoolTimeoutError",
     "ReadOnlyError",
     "SessionEndedError",
+    "SessionStateWarning",
     "UnexpectedRollbackError",
     "UnitworkError",
     "UsageError",
@@ -113,3 +114,12 @@ class PoolTimeoutError(UnitworkError, TimeoutError):
 
 class BlockingSessionWarning(UserWarning):
     """A sync session was used on the event loop's own thread, which it blocks."""
+
+
+class SessionStateWarning(UserWarning):
+    """A unit has left settings, locks or temporary tables on a pooled connection.
+
+    They outlive the transaction, so the connection is dropped.
+
+    .. versionadded:: 0.2
+    """

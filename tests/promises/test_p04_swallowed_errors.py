@@ -72,6 +72,7 @@ INSERT INTO item (name) SELECT printf('%0100d', n) FROM one
 """
 
 
+@pytest.mark.filterwarnings("ignore::unitwork.SessionStateWarning")
 @only("sqlite3", "aiosqlite")
 async def test_sqlite_keeps_the_work_before_a_disk_that_was_full(
     flavour: Flavour, observer: Observer

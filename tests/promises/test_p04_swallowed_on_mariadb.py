@@ -21,7 +21,15 @@ from support.asgi import Reply, call
 from support.flavours import FLAVOURS, MARIADB, Flavour, Observer, everywhere, only
 from support.holding import holding
 from support.models import Item, add_item
-from support.rivals import Lose, Rival, lose_deadlock, lose_patience, lose_race, rival
+from support.rivals import (
+    Lose,
+    Rival,
+    lose_deadlock,
+    lose_patience,
+    lose_race,
+    rival,
+    set_for_this_connection,
+)
 from support.swallowing import core, plain_text, post, write_and_swallow, wrong_sql
 from unitwork import DBSessionMiddleware, UnexpectedRollbackError
 
@@ -158,7 +166,7 @@ async def test_a_bulk_insert_that_fails_may_cost_everything(
 ) -> None:
     def body(session: Session) -> None:
         add_item(session)
-        session.execute(text("SET unique_checks = 0, foreign_key_checks = 0"))
+        set_for_this_connection(session, "unique_checks = 0, foreign_key_checks = 0")
         with pytest.raises(DBAPIError):
             session.execute(text("INSERT INTO bulk VALUES (1), (2), (1)"))
 

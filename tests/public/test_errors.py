@@ -45,6 +45,7 @@ def test_is_drawn_where_it_belongs(kind: type[Exception]) -> None:
         (unitwork.SessionEndedError, RuntimeError),
         (unitwork.PoolTimeoutError, TimeoutError),
         (unitwork.BlockingSessionWarning, UserWarning),
+        (unitwork.SessionStateWarning, UserWarning),
     ],
 )
 def test_can_be_caught_as_what_python_has_for_it(

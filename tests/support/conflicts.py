@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from support.flavours import MARIADB, Flavour, connect_mariadb
 from support.models import add_item
+from support.rivals import set_for_this_connection
 from unitwork import TransactionOptions, current_unit
 
 READ = text("SELECT name FROM item WHERE id = 1")
@@ -75,7 +76,7 @@ class Race:
         self.attempts.append(current_unit().attempt)
         self.on_begin(session)
         if self.flavour.name in MARIADB:
-            session.execute(text("SET innodb_snapshot_isolation = ON"))
+            set_for_this_connection(session, "innodb_snapshot_isolation = ON")
         seen = int(session.execute(READ).scalar_one())
         if len(self.attempts) <= self.lost:
             theirs = f"UPDATE item SET name = '{seen + 10}' WHERE id = 1"

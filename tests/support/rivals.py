@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from support.flavours import Flavour, connect_mariadb
 from support.models import names
+from unitwork import SessionStateWarning
 
 Rival = pymysql.Connection
 Lose = Callable[[Session, Rival], None]
@@ -51,7 +53,7 @@ def lose_deadlock(session: Session, other: Rival) -> None:
 
 def lose_race(session: Session, other: Rival) -> None:
     """1020: the row is not what it was in this transaction's snapshot."""
-    session.execute(text("SET innodb_snapshot_isolation = ON"))
+    set_for_this_connection(session, "innodb_snapshot_isolation = ON")
     names(session)
     other.query("UPDATE item SET name = 'theirs' WHERE name = 'red'")
     write(session, "red")
@@ -60,10 +62,17 @@ def lose_race(session: Session, other: Rival) -> None:
 
 def lose_patience(session: Session, other: Rival) -> None:
     """1205: the row is locked, and not to be had in time."""
-    session.execute(text("SET innodb_lock_wait_timeout = 0"))
+    set_for_this_connection(session, "innodb_lock_wait_timeout = 0")
     other.begin()
     other.query("UPDATE item SET name = 'theirs' WHERE name = 'red'")
     try:
         write(session, "red")
     finally:
         other.rollback()
+
+
+def set_for_this_connection(session: Session, setting: str) -> None:
+    """Change a setting of MariaDB; its connection is dropped after the unit."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SessionStateWarning)
+        session.execute(text(f"SET {setting}"))

@@ -16,6 +16,7 @@ from unitwork import (
     PoolTimeoutError,
     Rule,
     SessionEndedError,
+    SessionStateWarning,
     UnexpectedRollbackError,
     UnitworkError,
     UsageError,
@@ -36,6 +37,7 @@ misuse: list[type[UsageError]] = [MissingSessionError, SessionEndedError]
 wrong: RuntimeError = UsageError("do it otherwise")
 late: TimeoutError = PoolTimeoutError("busy", retry_after=0.5)
 warning: UserWarning = BlockingSessionWarning()
+left_behind: UserWarning = SessionStateWarning()
 
 error = PoolTimeoutError("busy")
 assert_type(error.retry_after, float)

@@ -8,7 +8,6 @@ acquires a permit here, without a thread; there are as many as the pool has conn
 from __future__ import annotations
 
 import asyncio
-import inspect
 import warnings
 from collections import deque
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from threading import Lock
 from anyio import from_thread, to_thread
 
 from ..errors import BlockingSessionWarning, PoolTimeoutError
+from .call_site import level_of_the_caller
 
 __all__ = ["AdmissionGate"]
 
@@ -107,7 +107,7 @@ class AdmissionGate:
             "request waits meanwhile. Make the endpoint a plain `def`, or use "
             "AsyncDatabase",
             BlockingSessionWarning,
-            stacklevel=_level_of_the_caller(),
+            stacklevel=level_of_the_caller(),
         )
 
     async def _acquire_with_extra_thread(self) -> None:
@@ -145,18 +145,6 @@ class AdmissionGate:
             f"no connection became free {when}: {self.size} units hold them all, "
             f"{self.waiting} wait; {remedy}make the pool larger or the units shorter"
         )
-
-
-def _level_of_the_caller() -> int:
-    """The `stacklevel` of the first frame outside unitwork and SQLAlchemy."""
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and _is_machinery(frame.f_globals["__name__"]):
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def _is_machinery(module: str) -> bool:
-    return module.partition(".")[0] in ("unitwork", "sqlalchemy")
 
 
 def _on_event_loop() -> bool:

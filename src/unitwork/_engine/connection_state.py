@@ -33,6 +33,7 @@ class ConnectionState:
         "server_side_cursor",
         "statement_prefix",
         "statements_in_flight",
+        "used_by_unit",
         "wrote",
         "xid",
     )
@@ -52,8 +53,10 @@ class ConnectionState:
         """SQLite's pragmas that the transaction has changed: their values before."""
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self, *, used_by_unit: bool = False) -> None:
         """Reset the per-transaction state."""
+        self.used_by_unit = used_by_unit
+        """Whether a unit uses it, and so its statements are watched."""
         self.wrote = False
         self.statement_prefix = ""
         """What each statement of the transaction begins with."""

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 
-from . import sqlite, statement_events
+from . import session_reset, sqlite, statement_events
 from .connection_state import INFO_KEY, ConnectionState
 from .driver_connection import in_transaction
 from .event_loops import close_in_its_loop, hang_up
@@ -47,6 +47,7 @@ def listen(engine: Engine, ping_after_idle: float | None) -> None:
     if engine.dialect.name == "sqlite":
         sqlite.listen_for_pragmas(engine)
     statement_events.listen(engine)
+    session_reset.listen(engine)
 
 
 class _PoolEvents:
@@ -73,6 +74,7 @@ class _PoolEvents:
             return
         state.returned_at = time.monotonic()
         state.server_side_cursor = None
+        state.used_by_unit = False
         if state.aborted_by_client or in_transaction(state.driver_connection):
             record.invalidate()
 

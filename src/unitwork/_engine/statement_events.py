@@ -21,6 +21,7 @@ from ..errors import ReadOnlyError
 from .connection_state import INFO_KEY, ConnectionState, state_of
 from .driver_connection import in_transaction
 from .lost_work import unexpected_rollback
+from .session_reset import note_traces
 from .sqlalchemy_internals import is_autocommit
 from .write_detection import statement_writes
 
@@ -59,6 +60,8 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
                 "isolation_level='AUTOCOMMIT' is for reads: there is no transaction, "
                 "and what this statement writes could not be rolled back"
             )
+        if state.used_by_unit:
+            note_traces(context, statement, parameters)
         state.statements_in_flight += 1
         try:
             execute(cursor, state.statement_prefix + statement, parameters, context)

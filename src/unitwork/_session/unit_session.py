@@ -249,7 +249,7 @@ class UnitSession:
         state = state_of(connection)
         if state is None:
             return
-        state.reset()
+        state.reset(used_by_unit=True)
         self.connection_states.append(state)
         if self.begun_with is not None and self._binds is not None:
             _, directives = self._binds.find(connection.engine, self.begun_with)

@@ -1,0 +1,129 @@
+"""Session-level state that a unit has left on a connection: found, and dropped with it.
+
+Settings, locks, temporary tables and the like outlive the transaction, and would be
+there in the next request. A unit without such statements pays no round trip.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from ..errors import SessionStateWarning
+from .call_site import level_of_the_caller
+from .session_statements import Trace, find_traces
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+
+__all__ = ["listen", "note_traces"]
+
+log = logging.getLogger("unitwork")
+
+_TRACES = "unitwork.traces"
+"""In the `info` of a connection: what its unit may have left behind."""
+_IS_DIRTY = "unitwork.is_dirty"
+_MOST_WARNINGS = 100  # of one engine
+_warned: WeakKeyDictionary[Dialect, set[str]] = WeakKeyDictionary()
+
+_POSTGRESQL = """
+SELECT EXISTS (SELECT 1 FROM pg_locks
+  WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid())
+OR EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = pg_my_temp_schema())
+OR EXISTS (SELECT 1 FROM pg_prepared_statements WHERE from_sql)
+OR EXISTS (SELECT 1 FROM pg_cursors WHERE is_holdable)
+OR EXISTS (SELECT 1 FROM pg_listening_channels())
+"""
+_SQLITE = """
+SELECT EXISTS (SELECT 1 FROM sqlite_temp_master)
+OR EXISTS (SELECT 1 FROM pragma_database_list WHERE name NOT IN ('main', 'temp'))
+"""
+_MYSQL = "SELECT RELEASE_ALL_LOCKS()"  # how many there were
+_QUESTIONS = {
+    "postgresql": _POSTGRESQL,
+    "sqlite": _SQLITE,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+}
+
+
+def note_traces(context: Any, statement: str, parameters: Any) -> None:
+    """Record what *statement*, of a unit, may leave behind; before it is executed.
+
+    Also one that fails may have taken a lock. Warns, once, of what it certainly leaves.
+    """
+    dialect = context.dialect
+    compiled = context.compiled
+    template = statement if compiled is None else compiled.string or statement
+    found = find_traces(dialect.name, template, statement, parameters)
+    if found:
+        info = context.root_connection.connection.info
+        info.setdefault(_TRACES, []).extend(found)
+        _warn(dialect, (trace for trace in found if trace.is_certain))
+
+
+def listen(engine: Engine) -> None:
+    """Drop connections of *engine* on which a unit has left session-level state.
+
+    One that is shared by design is kept: the database may be lost with it.
+    """
+    dialect = engine.dialect
+    is_shared = isinstance(engine.pool, StaticPool | SingletonThreadPool)
+
+    @event.listens_for(engine, "reset")
+    def reset(
+        dbapi_connection: Any, record: ConnectionPoolEntry, pool_state: PoolResetState
+    ) -> None:
+        traces: list[Trace] = record.info.pop(_TRACES, [])
+        if not traces or pool_state.terminate_only:
+            return
+        if any(trace.is_certain for trace in traces) or not pool_state.asyncio_safe:
+            record.info[_IS_DIRTY] = True
+        elif _is_left(dialect, dbapi_connection):
+            record.info[_IS_DIRTY] = True
+            _warn(dialect, traces)
+
+    @event.listens_for(engine, "checkin")
+    def checkin(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+        if record.info.pop(_IS_DIRTY, False) and not is_shared:
+            record.invalidate()
+
+
+def _is_left(dialect: Dialect, dbapi_connection: Any) -> bool:
+    """Query the database, once the transaction is over; `True` if that fails."""
+    try:
+        dialect.do_rollback(dbapi_connection)
+        cursor = dbapi_connection.cursor()
+        try:
+            cursor.execute(_QUESTIONS[dialect.name])
+            (found,) = cursor.fetchone()
+        finally:
+            cursor.close()
+        dialect.do_rollback(dbapi_connection)
+    except Exception as error:
+        log.info("the session-level state of a connection is unknown", exc_info=error)
+        return True
+    return bool(found)
+
+
+def _warn(dialect: Dialect, traces: Iterable[Trace]) -> None:
+    warned = _warned.setdefault(dialect, set())
+    for trace in traces:
+        if trace.label in warned or len(warned) >= _MOST_WARNINGS:
+            continue
+        warned.add(trace.label)
+        warnings.warn(
+            f"{trace.label!r} outlives the transaction: the next request would find "
+            "what it has left on the pooled connection, so that is dropped, each time. "
+            f"Instead, {trace.remedy}",
+            SessionStateWarning,
+            stacklevel=level_of_the_caller(),
+        )

@@ -1,0 +1,249 @@
+"""Which statements may leave session-level state behind on a connection: by their text.
+
+Pure, and generous: a text can only suggest that it is time to look. What a function or
+procedure does inside can't be seen here.
+
+Sources: PostgreSQL, "DISCARD", "SET" and "Advisory Lock Functions"; MariaDB, "SET" and
+"Resetting a connection" in MySQL's C API; SQLite, "PRAGMA Statements".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+__all__ = ["Trace", "find_traces"]
+
+
+class Trace(NamedTuple):
+    """What a statement may leave behind.
+
+    *label* names the statement, without its values. *is_certain*: it is there, unless
+    the transaction was rolled back; otherwise the database can be asked.
+    """
+
+    label: str
+    is_certain: bool
+    remedy: str
+
+
+class _Pattern(NamedTuple):
+    regex: re.Pattern[str]
+    is_certain: bool
+    remedy: str
+
+
+def find_traces(
+    family: str, template: str, statement: str, parameters: Any
+) -> Sequence[Trace]:
+    """Return what *statement* may leave behind on a connection of *family*.
+
+    *template* is its text before parameters were expanded: the same for many.
+    """
+    found = (
+        _scan(family, template) if len(template) > _LONG else _known(family, template)
+    )
+    if found and _CALLS_SET_CONFIG.search(template):
+        return [
+            trace
+            for trace in found
+            if trace.label != _SET_CONFIG or not _is_local(statement, parameters)
+        ]
+    return found
+
+
+_LONG = 4000  # such a text is not kept
+_SET_CONFIG = "set_config()"
+_CALLS_SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
+_TRUE = {"true", "t", "on", "yes", "y", "1"}
+
+_XACT_LOCK = "use pg_advisory_xact_lock(), or release the lock before the unit ends"
+_TEMPORARY = "create it with ON COMMIT DROP, or drop it before the unit ends"
+_OWN = "use a connection of its own for it, outside the pool"
+_LOCAL = "use SET LOCAL, which ends with the transaction"
+
+# Where a statement may begin: also inside a DO block, and in what it executes.
+_PG = r"(?:^|[;$]|\b(?:begin|then|else|loop)\b|\bexecute\s+(?:format\s*\(\s*)?')\s*"
+_MY = r"(?:^|;|\b(?:begin|then|else|loop|do)\b)\s*"
+_LITE = r"(?:^|;)\s*"
+_HARMLESS_PRAGMAS = (
+    "application_id|auto_vacuum|defer_foreign_keys|foreign_key_check|foreign_key_list|"
+    "incremental_vacuum|index_info|index_list|index_xinfo|integrity_check|optimize|"
+    "page_size|quick_check|schema_version|table_info|table_list|table_xinfo|"
+    "user_version|wal_checkpoint"
+)
+
+
+def _pattern(regex: str, remedy: str, *, certain: bool = True) -> _Pattern:
+    """*regex* has one group: what the label shows."""
+    return _Pattern(re.compile(regex, re.IGNORECASE | re.DOTALL), certain, remedy)
+
+
+_POSTGRESQL = [
+    _pattern(
+        _PG + r"(set\s+(?!local\b|transaction\b|constraints\b)(?:session\s+)?[\w.\"]+)",
+        _LOCAL,
+    ),
+    _pattern(_PG + r"((?:reset|discard)\s+[\w.\"]+)", _LOCAL),
+    _pattern(r"\b(set_config)\"?\s*\(", "give set_config() true as its third argument"),
+    _pattern(
+        r"\b(pg_(?:try_)?advisory_lock(?:_shared)?)\"?\s*\(", _XACT_LOCK, certain=False
+    ),
+    _pattern(
+        r"\b(create\s+(?:or\s+replace\s+)?(?:(?:global|local)\s+)?temp(?:orary)?)\b",
+        _TEMPORARY,
+        certain=False,
+    ),
+    _pattern(
+        r"\b(into\s+(?:(?:global|local)\s+)?temp(?:orary)?)\b",
+        _TEMPORARY,
+        certain=False,
+    ),
+    _pattern(r"(pg_temp)\"?\s*\.", _TEMPORARY, certain=False),
+    _pattern(_PG + r"(listen)\s", _OWN, certain=False),
+    _pattern(
+        _PG + r"(prepare)\s+(?!transaction\b)", "DEALLOCATE it first", certain=False
+    ),
+    _pattern(r"\b(with\s+hold)\b", "close the cursor first", certain=False),
+    _pattern(_PG + r"(load)\s", _OWN),
+]
+_MYSQL = [
+    _pattern(
+        _MY + r"(set\s+(?!transaction\b|statement\b)(?:session\s+|local\s+)?[\w.@`]+)",
+        "use SET STATEMENT ... FOR, or a connection of its own",
+    ),
+    _pattern(r"(@[\w.$`]+)\s*:=", "use bound parameters"),
+    _pattern(r"\b(into\s+@[\w.$`]+)", "use bound parameters"),
+    _pattern(
+        r"\b(get_lock)`?\s*\(",
+        "call RELEASE_LOCK() before the unit ends",
+        certain=False,
+    ),
+    _pattern(_MY + r"(lock\s+tables?)\b", _OWN),
+    _pattern(_MY + r"(flush\s+(?:local\s+)?tables?)\b", _OWN),
+    _pattern(r"\b(create\s+(?:or\s+replace\s+)?temporary)\b", _OWN),
+    _pattern(_MY + r"(prepare)\s", _OWN),
+    _pattern(_MY + r"(use)\s", _OWN),
+    _pattern(_MY + r"(handler)\s+\S+\s+open\b", _OWN),
+]
+_SQLITE = [
+    _pattern(
+        _LITE + r"(pragma\s+(?:\w+\s*\.\s*)?(?!(?:" + _HARMLESS_PRAGMAS + r")\b)\w+)"
+        r"\s*[=(]",
+        "set it in a `connect` listener of the engine",
+    ),
+    _pattern(_LITE + r"(attach)\b", "DETACH it before the unit ends", certain=False),
+    _pattern(
+        r"\b(create\s+temp(?:orary)?)\b",
+        "drop it before the unit ends",
+        certain=False,
+    ),
+    _pattern(
+        r"\b(create)\s[^;]*?\btemp\"?\s*\.",
+        "drop it before the unit ends",
+        certain=False,
+    ),
+]
+_PATTERNS = {
+    "postgresql": _POSTGRESQL,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "sqlite": _SQLITE,
+}
+
+
+def _scan(family: str, text: str) -> Sequence[Trace]:
+    patterns = _PATTERNS.get(family, ())
+    if not patterns:
+        return ()
+    text = _without_comments(family, text)
+    found = []
+    for pattern in patterns:
+        for match in pattern.regex.finditer(text):
+            label = " ".join(match[1].split())
+            if _CALLS_SET_CONFIG.match(match[0]):
+                label = _SET_CONFIG
+            found.append(Trace(label, pattern.is_certain, pattern.remedy))
+    return tuple(dict.fromkeys(found))
+
+
+_known = lru_cache(maxsize=512)(_scan)
+
+_LINE_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
+_HASH_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
+_BLOCK_COMMENT = re.compile(r"/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)  # an innermost one
+_EXECUTED = re.compile(r"/\*M?!\d*")
+
+
+def _without_comments(family: str, text: str) -> str:
+    if family in ("mysql", "mariadb"):
+        text = _EXECUTED.sub(" ", text)  # MySQL executes what is in these
+        text = _HASH_COMMENT.sub(r"\1 ", text) if "#" in text else text
+    if "--" in text:
+        text = _LINE_COMMENT.sub(r"\1 ", text)
+    while (shorter := _BLOCK_COMMENT.sub(" ", text)) != text:
+        text = shorter
+    return text
+
+
+# set_config()
+
+
+def _is_local(statement: str, parameters: Any) -> bool:
+    """Whether each set_config() in *statement* ends with the transaction."""
+    calls = list(_CALLS_SET_CONFIG.finditer(statement))
+    return bool(calls) and all(
+        _is_true(argument, statement, start, parameters)
+        for start, argument in (_third_argument(statement, x.end()) for x in calls)
+    )
+
+
+def _third_argument(text: str, start: int) -> tuple[int, str]:
+    """The third argument of the call whose arguments begin at *start*, and where."""
+    commas = [
+        at
+        for at, depth, character in _code(text, start)
+        if (depth, character) == (0, ",")
+    ]
+    end = next((at for at, depth, _ in _code(text, start) if depth < 0), len(text))
+    inside = [at for at in commas if at < end]
+    if len(inside) != 2:
+        return end, ""
+    return inside[1] + 1, text[inside[1] + 1 : end].strip()
+
+
+def _code(text: str, start: int) -> Iterator[tuple[int, int, str]]:
+    """Yield the characters that are not in a string: position, depth of parentheses."""
+    depth, quote = 0, ""
+    for at in range(start, len(text)):
+        character = text[at]
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character == "(") - (character == ")")
+            yield at, depth, character
+
+
+_VALUE = re.compile(
+    r"(?:cast\s*\(\s*)?(?:'(?P<literal>\w+)'|(?P<word>true)|\$(?P<number>\d+)|"
+    r"%\((?P<name>[^)]+)\)s|(?P<next>%s))(?:\s*::\s*\w+|\s+as\s+\w+\s*\))?",
+    re.IGNORECASE,
+)
+
+
+def _is_true(argument: str, text: str, start: int, parameters: Any) -> bool:
+    match = _VALUE.fullmatch(argument)
+    if match is None:
+        return False
+    value: Any = match["literal"] or match["word"]
+    if match["name"] and isinstance(parameters, Mapping):
+        value = parameters.get(match["name"])
+    elif isinstance(parameters, Sequence) and (match["number"] or match["next"]):
+        before = text.count("%s", 0, start)
+        index = int(match["number"]) - 1 if match["number"] else before
+        value = parameters[index] if index < len(parameters) else None
+    return value is True or (isinstance(value, str) and value.lower() in _TRUE)
