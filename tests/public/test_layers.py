@@ -40,11 +40,11 @@ MAY_IMPORT = {
 FOREIGN = {
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
     "_engine.sqlalchemy_internals": "_is_autocommit_isolation _loop _max_overflow "
-    "_pool _prepare_impl _queue _transaction",
+    "_pool _prepare_impl _proxied _queue _transaction",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
-    "_engine.driver_connection": "_cursor _sock _transport _writer",
+    "_engine.driver_connection": "_connection _cursor _sock _transport _writer",
     # What the transport's event loop would have called, had it not been closed.
     "_engine.event_loops": "_call_connection_lost",
     # The look-up of handlers in Starlette; FastAPI uses it as well.

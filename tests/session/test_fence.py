@@ -61,7 +61,7 @@ class Owner:
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     engine = create_engine("sqlite://", poolclass=StaticPool)
-    pool_events.listen(engine, None)
+    pool_events.guard(engine)
     Base.metadata.create_all(engine)
     yield engine
     engine.dispose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from threading import RLock
 
+from .._concurrency.fork import renew_after_fork
 from .._session.database_core import DatabaseCore
 from .._twophase.participants import TwoPhaseCommit
 from .._unit.owner import UnitOwner
@@ -15,7 +16,7 @@ from .types import Scope
 
 __all__ = ["Connection", "uncovered"]
 
-_opening = RLock()
+_opening = renew_after_fork(RLock())
 """Reentrant: a unit opens the one around it."""
 
 

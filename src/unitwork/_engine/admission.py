@@ -14,11 +14,16 @@ from concurrent.futures import Future
 from threading import Lock
 
 from anyio import from_thread, to_thread
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
 
+from .._concurrency.fork import forget_after_fork
 from ..errors import BlockingSessionWarning, PoolTimeoutError
 from .call_site import level_of_the_caller
+from .create import capacity
+from .per_pool import PerPool
 
-__all__ = ["AdmissionGate"]
+__all__ = ["AdmissionGate", "gate_of"]
 
 _UNLIMITED = 2**31
 
@@ -30,13 +35,27 @@ class AdmissionGate:
     and event loops at once.
     """
 
-    __slots__ = ("_free", "_lock", "_permits", "_waiting", "_warned", "size", "timeout")
+    __slots__ = (
+        "__weakref__",
+        "_free",
+        "_lock",
+        "_permits",
+        "_waiting",
+        "_warned",
+        "size",
+        "timeout",
+    )
 
     def __init__(self, size: int | None, timeout: float = 30.0) -> None:
         self.size = size
         self.timeout = timeout
-        self._permits = self._free = _UNLIMITED if size is None else size
+        self._permits = _UNLIMITED if size is None else size
         self._warned = False
+        self.forget_parent()
+        forget_after_fork(self)
+
+    def forget_parent(self) -> None:
+        self._free = self._permits
         self._lock = Lock()
         self._waiting: deque[Future[None]] = deque()
 
@@ -121,7 +140,8 @@ class AdmissionGate:
     def release(self) -> None:
         """Release a permit."""
         with self._lock:
-            self._free += 1
+            # Not above: in the child of a fork an inherited unit may end.
+            self._free = min(self._free + 1, self._permits)
             self._grant()
 
     def _grant(self) -> None:
@@ -145,6 +165,20 @@ class AdmissionGate:
             f"no connection became free {when}: {self.size} units hold them all, "
             f"{self.waiting} wait; {remedy}make the pool larger or the units shorter"
         )
+
+
+def _make_gate(engine: Engine) -> AdmissionGate:
+    if isinstance(engine.pool, QueuePool):
+        return AdmissionGate(capacity(engine), engine.pool.timeout())
+    return AdmissionGate(None)
+
+
+_gates = PerPool(_make_gate)
+
+
+def gate_of(engine: Engine) -> AdmissionGate:
+    """The gate of *engine*'s pool, however many engines and databases share it."""
+    return _gates.of(engine)
 
 
 def _on_event_loop() -> bool:

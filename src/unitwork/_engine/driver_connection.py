@@ -23,6 +23,7 @@ __all__ = [
     "in_transaction",
     "is_aborted",
     "is_cursor_open",
+    "sqlite3_connection",
     "start_aiosqlite_call",
     "terminate_function",
     "transport_of",
@@ -127,6 +128,11 @@ def transport_of(driver_connection: Any) -> Any:
     """The asyncio transport of a connection; `None` if it has none."""
     writer = getattr(driver_connection, "_writer", None)  # aiomysql; asyncmy had one
     return getattr(driver_connection if writer is None else writer, "_transport", None)
+
+
+def sqlite3_connection(driver_connection: Any) -> Any:
+    """The connection of sqlite3, also if aiosqlite has it; `None` if that is closed."""
+    return getattr(driver_connection, "_connection", driver_connection)
 
 
 def start_aiosqlite_call(call: Coroutine[Any, Any, object]) -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 
+from .._concurrency.fork import forget_after_fork
 from . import session_reset, sqlite, statement_events
 from .connection_state import INFO_KEY, ConnectionState
 from .driver_connection import in_transaction
 from .event_loops import close_in_its_loop, hang_up
+from .fork import check_not_inherited, start_afresh
+from .per_pool import PerPool
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -24,21 +27,42 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["listen"]
-
-_listening: WeakSet[Engine] = WeakSet()
+__all__ = ["guard"]
 
 
-def listen(engine: Engine, ping_after_idle: float | None) -> None:
-    """Listen to *engine*: once, however many databases share it.
+def guard(engine: Engine, ping_after_idle: float | None = None) -> None:
+    """Listen to the pool of *engine* once, though several engines may share it.
 
-    A connection that was idle for more than *ping_after_idle* seconds is pinged when
-    it is checked out; `None`: never.
+    Cheap if it is guarded already. A connection that was idle for more than
+    *ping_after_idle* seconds is pinged when it is checked out; `None`: never.
     """
-    if engine in _listening:
-        return
-    _listening.add(engine)
-    events = _PoolEvents(engine.dialect, ping_after_idle)
+    pool = _guarded.of(engine)
+    if ping_after_idle is not None:
+        pool.ping_after_idle = ping_after_idle
+
+
+class _GuardedPool:
+    """A pool that is listened to; refers to its engine weakly, or both would last."""
+
+    __slots__ = ("__weakref__", "_engine", "ping_after_idle", "records")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = ref(engine)
+        self.records: WeakSet[ConnectionPoolEntry] = WeakSet()
+        """Its connections, as far as they were opened or used since."""
+        self.ping_after_idle: float | None = None
+        forget_after_fork(self)
+
+    def forget_parent(self) -> None:
+        engine = self._engine()
+        if engine is not None:
+            records, self.records = self.records, WeakSet()
+            start_afresh(engine, records)
+
+
+def _listen(engine: Engine) -> _GuardedPool:
+    pool = _GuardedPool(engine)
+    events = _PoolEvents(engine.dialect, pool)
     if engine.dialect.is_async:
         event.listen(engine, "close", events.close)
     event.listen(engine, "connect", events.connect)
@@ -48,16 +72,20 @@ def listen(engine: Engine, ping_after_idle: float | None) -> None:
         sqlite.listen_for_pragmas(engine)
     statement_events.listen(engine)
     session_reset.listen(engine)
+    return pool
+
+
+_guarded = PerPool(_listen)
 
 
 class _PoolEvents:
-    """The listeners of one engine, each named after its event."""
+    """The listeners of one pool, each named after its event."""
 
-    __slots__ = ("_dialect", "_ping_after_idle")
+    __slots__ = ("_dialect", "_pool")
 
-    def __init__(self, dialect: Dialect, ping_after_idle: float | None) -> None:
+    def __init__(self, dialect: Dialect, pool: _GuardedPool) -> None:
         self._dialect = dialect
-        self._ping_after_idle = ping_after_idle
+        self._pool = pool
 
     def connect(
         self, dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry
@@ -85,7 +113,9 @@ class _PoolEvents:
         proxy: object,
     ) -> None:
         known: ConnectionState | None = record.info.get(INFO_KEY)
-        state = known or self._new_state(record)  # connected before we listened
+        if known is None:  # connected before we listened
+            check_not_inherited(record, is_sqlite=self._dialect.name == "sqlite")
+        state = known or self._new_state(record)
         # A statement that outlived its session may have begun a transaction since.
         if in_transaction(state.driver_connection):
             raise DisconnectionError("the pooled connection is inside a transaction")
@@ -97,9 +127,9 @@ class _PoolEvents:
             close_in_its_loop(state.loop, record)
             raise DisconnectionError("the pooled connection is another event loop's")
         if (
-            self._ping_after_idle is not None
+            self._pool.ping_after_idle is not None
             and state.returned_at is not None
-            and time.monotonic() - state.returned_at > self._ping_after_idle
+            and time.monotonic() - state.returned_at > self._pool.ping_after_idle
         ):
             self._ping(dbapi_connection)
 
@@ -114,6 +144,7 @@ class _PoolEvents:
         loop = asyncio.get_running_loop() if self._dialect.is_async else None
         state = ConnectionState(loop, record.driver_connection)
         record.info[INFO_KEY] = state
+        self._pool.records.add(record)
         return state
 
     def _ping(self, dbapi_connection: DBAPIConnection) -> None:

@@ -9,10 +9,18 @@ import asyncio
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-__all__ = ["adopt_event_loop", "is_autocommit", "max_overflow", "prepare"]
+__all__ = [
+    "adopt_event_loop",
+    "is_autocommit",
+    "max_overflow",
+    "prepare",
+    "root_engine",
+    "take_connection",
+]
 
 
 def is_autocommit(connection: Connection) -> bool:
@@ -25,6 +33,16 @@ def max_overflow(pool: QueuePool) -> int:
     """How many connections *pool* may open above its size; negative: no limit."""
     overflow: int = pool._max_overflow  # pyright: ignore[reportPrivateUsage]  # see above
     return overflow
+
+
+def root_engine(engine: Engine) -> Engine:
+    """The engine from which *engine* was derived by `execution_options()`, or itself.
+
+    What listens to it listens to all engines that are derived from it.
+    """
+    while isinstance(engine, OptionEngine):
+        engine = engine._proxied  # pyright: ignore[reportPrivateUsage]  # see above
+    return engine
 
 
 def prepare(session: Session) -> None:
@@ -46,3 +64,15 @@ def adopt_event_loop(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
     while not old.empty():
         new.put_nowait(old.get_nowait())
     queue._queue = new
+
+
+def take_connection(record: Any) -> Any:
+    """Take the driver's connection out of a pool's *record*, without closing it.
+
+    What has checked it out finds it invalidated.
+    """
+    connection, record.dbapi_connection = record.dbapi_connection, None
+    fairy = record.fairy_ref() if record.fairy_ref is not None else None
+    if fairy is not None:
+        fairy.dbapi_connection = None
+    return connection

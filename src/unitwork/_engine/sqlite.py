@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from .connection_state import INFO_KEY, ConnectionState, state_of
-from .driver_connection import start_aiosqlite_call
+from .driver_connection import sqlite3_connection, start_aiosqlite_call
 from .sqlalchemy_internals import is_autocommit
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 __all__ = [
+    "close_after_fork",
     "in_memory",
     "keep_in_memory",
     "listen_for_defaults",
@@ -161,3 +162,10 @@ def roll_back_before_close(driver_connection: Any) -> None:
         start_aiosqlite_call(driver_connection.rollback())
         # Or an earlier interrupt, still pending, stops the checkpoint of the close.
         start_aiosqlite_call(driver_connection.execute("SELECT 0 WHERE 0"))
+
+
+def close_after_fork(driver_connection: Any) -> None:
+    """Close a connection of the parent process, in the child, without its thread."""
+    connection = sqlite3_connection(driver_connection)
+    with contextlib.suppress(sqlite3.Error):  # it may be of another thread
+        connection.close()

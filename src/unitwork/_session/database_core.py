@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from .._callables import check_callable
-from .._engine import pool_events
+from .._concurrency.fork import forget_after_fork
 from .._engine.create import capacity, open_engine
+from .._engine.pool_events import guard
 from ..errors import UsageError
 from ..settings import DatabaseSettings
 from .factory import SessionFactory, engines_of
@@ -76,6 +77,7 @@ class DatabaseCore:
         self._on_idle: Callable[[], object] | None = None
         self._factory: SessionFactory | None = None
         self._given = given = self._opened(given, engine_options)
+        forget_after_fork(self)
         is_maker = hasattr(given, "kw")
         self._late = callable(given) and not is_maker
         if self._late:
@@ -84,6 +86,10 @@ class DatabaseCore:
         # A sessionmaker may be given its engine later, by configure().
         if not self._late and not (is_maker and not engines_of(given)):
             self._adopt(given)
+
+    def forget_parent(self) -> None:
+        self.open_units = set()
+        self._on_idle = None
 
     def _opened(self, given: object, engine_options: Mapping[str, Any]) -> object:
         """Create the engine, if a URL was *given*."""
@@ -128,7 +134,7 @@ class DatabaseCore:
             sets_begin=self.owns_engine and self.settings.sqlite_defaults,
         )
         for engine in factory.engines:
-            pool_events.listen(engine, self.settings.ping_after_idle)
+            guard(engine, self.settings.ping_after_idle)
         self._factory = factory
         return factory
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import QueuePool
 
-from .._engine.admission import AdmissionGate
+from .._engine.admission import gate_of
 from .._engine.begin import BindCache
-from .._engine.create import capacity
 from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
 from ..errors import UsageError
@@ -51,7 +49,7 @@ class SessionFactory:
         self.engines = engines_of(given)
         self._check()
         self.engine = engine = self.engines[0]
-        self.gate = None if is_async else _gate_for(engine)
+        self.gate = None if is_async else gate_of(engine)
         self.takes_write_lock = (
             sets_begin
             and engine.dialect.name == "sqlite"
@@ -159,9 +157,3 @@ def _default_class(is_async: bool) -> type[Any]:
     from sqlalchemy.ext.asyncio import AsyncSession  # needs greenlet
 
     return AsyncSession
-
-
-def _gate_for(engine: Engine) -> AdmissionGate:
-    if isinstance(engine.pool, QueuePool):
-        return AdmissionGate(capacity(engine), engine.pool.timeout())
-    return AdmissionGate(None)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
@@ -19,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from .._classify.driver_errors import read
 from .._engine.commit_status import TransactionStatus
 from .._engine.connection_state import state_of
+from .._engine.per_pool import PerPool
 from ..errors import UsageError
 
 __all__ = ["NoSuchPreparedTransaction", "TwoPhaseDialect", "dialect_for"]
@@ -236,18 +236,12 @@ def dialect_for(name: str, engine: Engine) -> TwoPhaseDialect:
             "PostgreSQL and MariaDB databases only"
         )
     if dialect.names_at_begin:
-        _listen(engine)
+        _listening.of(engine)
     return dialect
 
 
-_listening: WeakSet[Engine] = WeakSet()
-
-
-def _listen(engine: Engine) -> None:
+def _listen(engine: Engine) -> bool:
     """End the XA transactions of *engine* as SQLAlchemy ends those that it knows."""
-    if engine in _listening:
-        return
-    _listening.add(engine)
 
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
@@ -266,6 +260,11 @@ def _listen(engine: Engine) -> None:
                 _send(connection, f"XA END '{name}'")
             with suppress(NoSuchPreparedTransaction):
                 _DIALECTS["mysql"].end(connection, name, commit=False)
+
+    return True
+
+
+_listening = PerPool(_listen)
 
 
 def _name(connection: Connection, new: str | None = None) -> str:

@@ -6,6 +6,7 @@ from collections import deque
 from concurrent.futures import Future
 from threading import RLock
 
+from .._concurrency.fork import renew_after_fork
 from .._engine.lost_work import unexpected_rollback
 from ..errors import (
     DeadlineExceededError,
@@ -21,7 +22,7 @@ __all__ = ["Lifecycle"]
 _NOT_BEGUN = "no transaction was begun"
 _BY_USER = "session.commit() was called"
 
-_moving = RLock()
+_moving = renew_after_fork(RLock())
 """For all units: two threads may begin to end the same one at the same moment."""
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sqlalchemy.orm import SessionTransaction
 
+from .._concurrency.fork import renew_after_fork
 from .._engine.create import capacity
 from .._session.database_core import DatabaseCore
 from .._session.owner import SessionOwner
@@ -17,7 +18,7 @@ from ..errors import UsageError
 
 __all__ = ["Sessions", "check_not_blocked", "sessions_around"]
 
-_changing = Lock()
+_changing = renew_after_fork(Lock())
 """For all units: held for a moment, never while other code runs."""
 
 
