@@ -22,11 +22,11 @@ MAY_IMPORT = {
     "_callables": "errors",
     "outcome": "_callables",
     "_classify": "errors _callables",
-    "_engine": "errors _callables _classify",
+    "_engine": "errors _callables _classify _concurrency",
     "settings": "errors _callables _engine",
     "options": "errors outcome _callables _engine",
     "retry": "errors _callables _classify",
-    "_session": "errors settings _callables _engine",
+    "_session": "errors settings _callables _engine _concurrency",
     "_execution": "errors _callables _session _concurrency",
     "_twophase": "errors _classify _engine _session _execution",
     "_commit": "errors outcome _classify _engine _session _execution _twophase",
@@ -38,6 +38,8 @@ MAY_IMPORT = {
 """From the bottom up. A module that is not here is a door: it may import anything."""
 
 FOREIGN = {
+    # As the standard library renews its own locks; there is no public way.
+    "_concurrency.fork": "_at_fork_reinit",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
     "_engine.sqlalchemy_internals": "_is_autocommit_isolation _loop _max_overflow "
     "_pool _prepare_impl _proxied _queue _transaction",

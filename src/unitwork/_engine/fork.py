@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DisconnectionError
 
 from .._concurrency.fork import in_child
+from ..errors import UsageError
 from . import sqlite
 from .driver_connection import in_transaction
 from .sqlalchemy_internals import take_connection
@@ -34,7 +35,7 @@ _forked_at = 0.0
 def start_afresh(engine: Engine, records: Iterable[ConnectionPoolEntry]) -> None:
     """Give *engine*, in the child of a fork, an empty pool.
 
-    What still uses one of the *records* finds its connection invalidated.
+    What still uses one of the *records* gets `UsageError`.
     """
     if _is_only_memory(engine):
         return
@@ -44,7 +45,7 @@ def start_afresh(engine: Engine, records: Iterable[ConnectionPoolEntry]) -> None
     engine.dispose(close=False)
 
 
-def check_not_inherited(record: ConnectionPoolEntry, *, is_sqlite: bool) -> None:
+def check_not_inherited(record: Any, *, is_sqlite: bool) -> None:
     """Raise `DisconnectionError` for a connection opened before the last fork.
 
     For the pool of an engine that was not known then. No I/O.
@@ -56,7 +57,7 @@ def check_not_inherited(record: ConnectionPoolEntry, *, is_sqlite: bool) -> None
 
 def _let_go(record: ConnectionPoolEntry, *, is_sqlite: bool) -> None:
     driver_connection: Any = record.driver_connection
-    connection = take_connection(record)
+    connection = take_connection(record, _OfTheParent())
     if connection is None:
         return
     _inherited.append(connection)
@@ -69,6 +70,18 @@ def _let_go(record: ConnectionPoolEntry, *, is_sqlite: bool) -> None:
         log.warning("a process has forked inside a transaction of SQLite")
         return
     sqlite.close_after_fork(driver_connection)
+
+
+class _OfTheParent:
+    """In place of a connection that was in use during the fork."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UsageError(
+            "this process has forked inside a transaction, which belongs to the parent "
+            "process: open a unit of work, or a connection, of its own in the child"
+        )
 
 
 def _is_only_memory(engine: Engine) -> bool:

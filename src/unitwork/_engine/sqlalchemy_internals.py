@@ -66,13 +66,13 @@ def adopt_event_loop(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
     queue._queue = new
 
 
-def take_connection(record: Any) -> Any:
+def take_connection(record: Any, replacement: object) -> Any:
     """Take the driver's connection out of a pool's *record*, without closing it.
 
-    What has checked it out finds it invalidated.
+    What has checked it out gets the *replacement*, and closes nothing.
     """
     connection, record.dbapi_connection = record.dbapi_connection, None
     fairy = record.fairy_ref() if record.fairy_ref is not None else None
     if fairy is not None:
-        fairy.dbapi_connection = None
+        fairy.dbapi_connection = replacement
     return connection
