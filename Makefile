@@ -8,7 +8,7 @@ suite = $(1)/python tools/postgres.py -- $(1)/python tools/mariadb.py -- \
 	$(1)/python tools/pgbouncer.py -- $(1)/python -m pytest $(PARALLEL) $(ARGS)
 
 N ?= 100000
-DRIVERS ?= asyncpg psycopg psycopg-async
+DRIVERS ?= asyncpg psycopg psycopg-async aiosqlite
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Asked first: what venv itself says on Debian is long, and leaves half a .venv behind.
@@ -41,10 +41,11 @@ demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
 test: venv  ## run the suite on SQLite, PostgreSQL and MariaDB (ARGS="-k name -x")
 	$(call suite,$(BIN))
 
-soak: venv  ## put N requests by each of DRIVERS under faults (SEED); print a table
-	PYTHONPATH=tests $(BIN)/python tools/postgres.py -- $(BIN)/python tools/mariadb.py -- \
-		$(BIN)/python -m faults --requests $(N) --drivers "$(DRIVERS)" \
-		$(if $(SEED),--seed $(SEED))
+soak: venv  ## run N random programs by each of DRIVERS (SEED, PROGRAM, ONLY, WITHOUT)
+	PYTHONPATH=tests:tools $(BIN)/python tools/postgres.py -- \
+		$(BIN)/python -m soak --programs $(N) --drivers "$(DRIVERS)" \
+		--only "$(ONLY)" --without "$(WITHOUT)" \
+		$(if $(SEED),--seed $(SEED)) $(if $(PROGRAM),--program $(PROGRAM))
 
 bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu --before main")
 	.venv-bench/bin/python tools/postgres.py --max_connections=1000 -- \

@@ -1,10 +1,61 @@
-"""Which connection of an engine is which line of the proxy."""
+"""Which connection of an engine is which line of the proxy, and what it meets there."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
+
+from anyio import to_thread
+from sqlalchemy import Engine, event
+
+from faults.traps import Fault, FaultTrap, Struck
+from support.proxy import Proxy
+
+_traps: ContextVar[list[FaultTrap]] = ContextVar("traps")
+
+
+class TrappedLines:
+    """Lets the connections of *engine* through *proxy* meet faults."""
+
+    def __init__(
+        self, engine: Engine, proxy: Proxy, kill: Callable[[int], object]
+    ) -> None:
+        self._proxy = proxy
+        self._kill = kill
+        event.listen(engine, "connect", self._connected)
+        event.listen(engine, "checkout", self._checked_out)
+        event.listen(engine, "checkin", self._checked_in)
+
+    def meet(self, *faults: Fault, struck: Struck = lambda: None) -> None:
+        """The next work of this task meets the *faults*, on its first connections."""
+        kill = self._kill_in_thread
+        _traps.set([FaultTrap(fault, struck, kill) for fault in reversed(faults)])
+
+    def meet_newcomer(self, fault: Fault, struck: Struck = lambda: None) -> None:
+        """The next connection meets *fault*, whoever makes it."""
+        self._proxy.for_newcomers.append(FaultTrap(fault, struck))
+
+    async def _kill_in_thread(self, backend: int) -> None:
+        await to_thread.run_sync(self._kill, backend)
+
+    def _connected(self, dbapi_connection: Any, record: Any) -> None:
+        record.info["backend"] = backend_of(record.driver_connection)
+        record.info["port"] = port_of(record.driver_connection)
+
+    def _checked_out(self, dbapi_connection: Any, record: Any, fairy: object) -> None:
+        line = self._proxy.lines.get(record.info["port"])
+        traps = _traps.get([])
+        if line is not None and traps:
+            line.trap = trap = traps.pop()
+            trap.backend = record.info["backend"]
+
+    def _checked_in(self, dbapi_connection: Any, record: Any) -> None:
+        line = self._proxy.lines.get(record.info.get("port"))
+        if line is not None:
+            line.trap = None
 
 
 def port_of(driver_connection: Any) -> int:
