@@ -349,7 +349,12 @@ async def test_what_can_be_is_folded_into_begin(
 
 @only(*POSTGRESQL)
 async def test_a_read_in_autocommit_is_one_round_trip(flavour: Flavour) -> None:
-    assert await trips(flavour, read, isolation_level="AUTOCOMMIT") == 1
+    assert await trips(flavour, names, isolation_level="AUTOCOMMIT") == 1
+
+
+@only(*POSTGRESQL)
+async def test_sql_text_in_autocommit_pays_for_a_transaction(flavour: Flavour) -> None:
+    assert await trips(flavour, read, isolation_level="AUTOCOMMIT") == 3
 
 
 @only(*MARIADB)

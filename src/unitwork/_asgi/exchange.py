@@ -216,7 +216,7 @@ class HTTPExchange(RequestAttempt):
             if self.is_retried(self.handled_exception):
                 await self._roll_back(unit, "the request is retried")
                 raise Unwind
-        elif streams_what_it_wrote(unit):
+        elif await streams_what_it_wrote(unit):
             await self._roll_back(unit, "it would have to be committed later")
             self.replace_response(UsageError(STREAMS_WRITES))
         ending = endings.end_before_body(unit, verdict, error_response=is_error)

@@ -122,7 +122,7 @@ def _sqlite(dialect: Dialect, wanted: TransactionCharacteristics) -> BeginDirect
     elif wanted.deferred or wanted.read_only:
         options["unitwork_begin"] = "BEGIN"
     pragmas = {}
-    if wanted.read_only:
+    if wanted.read_only or autocommit:
         pragmas["query_only"] = 1
     if wanted.lock_timeout is not None:
         pragmas["busy_timeout"] = _milliseconds(wanted.lock_timeout) or 2**31 - 1

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
 from .driver_connection import is_cursor_open
-from .write_detection import statement_writes
+from .write_detection import known_to_read, known_to_write
+from .write_evidence import changes_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -22,10 +23,12 @@ class ConnectionState:
 
     __slots__ = (
         "aborted_by_client",
+        "changes_before",
         "client_side_read_only",
         "driver_connection",
         "failure",
         "loop",
+        "only_reads",
         "pragmas",
         "read_only",
         "returned_at",
@@ -58,6 +61,10 @@ class ConnectionState:
         self.used_by_unit = used_by_unit
         """Whether a unit uses it, and so its statements are watched."""
         self.wrote = False
+        """Whether a statement of the transaction is known to have written."""
+        self.only_reads = True
+        """Whether all statements are known to read; those of the driver are unknown."""
+        self.changes_before = changes_of(self.driver_connection)
         self.statement_prefix = ""
         """What each statement of the transaction begins with."""
         self.xid = ""
@@ -73,10 +80,17 @@ class ConnectionState:
     def statement_executed(self, statement: str, context: Any) -> None:
         """Record whether *statement* has written, or opened a server-side cursor."""
         if not self.wrote:
-            self.wrote = statement_writes(context, statement)
+            self.wrote = known_to_write(context, statement)
+            if self.only_reads and not self.wrote:
+                self.only_reads = known_to_read(context, statement)
         options = context.execution_options
         if options and (options.get("stream_results") or options.get("yield_per")):
             self.server_side_cursor = ref(context)
+
+    @property
+    def may_have_written(self) -> bool:
+        """Whether it has written, as far as is known without I/O: see `has_written`."""
+        return self.wrote or changes_of(self.driver_connection) != self.changes_before
 
     @property
     def is_streaming(self) -> bool:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .sql_text import without_comments
+
 __all__ = ["Trace", "find_traces"]
 
 
@@ -158,7 +160,7 @@ def _scan(family: str, text: str) -> Sequence[Trace]:
     patterns = _PATTERNS.get(family, ())
     if not patterns:
         return ()
-    text = _without_comments(family, text)
+    text = without_comments(family, text)
     found = []
     for pattern in patterns:
         for match in pattern.regex.finditer(text):
@@ -170,23 +172,6 @@ def _scan(family: str, text: str) -> Sequence[Trace]:
 
 
 _known = lru_cache(maxsize=512)(_scan)
-
-_LINE_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
-_HASH_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
-_BLOCK_COMMENT = re.compile(r"/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)  # an innermost one
-_EXECUTED = re.compile(r"/\*M?!\d*")
-
-
-def _without_comments(family: str, text: str) -> str:
-    if family in ("mysql", "mariadb"):
-        text = _EXECUTED.sub(" ", text)  # MySQL executes what is in these
-        text = _HASH_COMMENT.sub(r"\1 ", text) if "#" in text else text
-    if "--" in text:
-        text = _LINE_COMMENT.sub(r"\1 ", text)
-    while (shorter := _BLOCK_COMMENT.sub(" ", text)) != text:
-        text = shorter
-    return text
-
 
 # set_config()
 

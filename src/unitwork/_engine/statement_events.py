@@ -21,9 +21,9 @@ from ..errors import ReadOnlyError
 from .connection_state import INFO_KEY, ConnectionState, state_of
 from .driver_connection import in_transaction
 from .lost_work import unexpected_rollback
+from .read_only import only_reading, refused_in_autocommit
 from .session_reset import note_traces
 from .sqlalchemy_internals import is_autocommit
-from .write_detection import statement_writes
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -55,16 +55,16 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
             return False
         if state.rolled_back_by_server:  # or it would begin a transaction of its own
             raise unexpected_rollback(state.failure) from state.failure
-        if state.client_side_read_only and statement_writes(context, statement):
-            raise ReadOnlyError(
-                "isolation_level='AUTOCOMMIT' is for reads: there is no transaction, "
-                "and what this statement writes could not be rolled back"
-            )
         if state.used_by_unit:
             note_traces(context, statement, parameters)
         state.statements_in_flight += 1
         try:
-            execute(cursor, state.statement_prefix + statement, parameters, context)
+            statement = state.statement_prefix + statement
+            if state.client_side_read_only:
+                with only_reading(context, statement):
+                    execute(cursor, statement, parameters, context)
+            else:
+                execute(cursor, statement, parameters, context)
         finally:
             # A checkout meanwhile has reset the count to 0.
             state.statements_in_flight = max(0, state.statements_in_flight - 1)
@@ -104,7 +104,7 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
         return None
     error = failure.sqlalchemy_exception or failure.original_exception
     found = classify(error)
-    refused = _refusal(found) if state.read_only else None
+    refused = _refusal(found, state)
     if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
         failure.is_disconnect = True
     if not state.client_side_read_only and not is_autocommit(connection):
@@ -112,9 +112,13 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
     return refused
 
 
-def _refusal(found: Classification) -> ReadOnlyError | None:
+def _refusal(found: Classification, state: ConnectionState) -> ReadOnlyError | None:
     """The error to raise if the database has refused to write."""
     if (found.family, found.code) not in _READ_ONLY:
+        return None
+    if state.client_side_read_only:
+        return refused_in_autocommit(found.error)
+    if not state.read_only:
         return None
     return ReadOnlyError(
         "this transaction only reads (read_only=True), and the database has refused to "

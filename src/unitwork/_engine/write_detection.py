@@ -1,38 +1,119 @@
-"""Whether a statement may have changed data."""
+"""Which statements are known to write, and which are known to read. Pure.
+
+By SQLAlchemy's constructs, and by obvious SQL text. A text is never known to read: it
+may call a function that writes. Between the two the database has to be asked: see
+`write_evidence`.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
-__all__ = ["statement_writes"]
+from .sql_text import without_comments, without_strings
 
-_MAY_WRITE = {"with", "explain"}
+__all__ = ["controls_transaction", "known_to_read", "known_to_write"]
+
+_READING = {
+    *("select", "values", "table", "show", "set", "with", "explain", "declare"),
+    *("fetch", "close", "describe", "desc", "pragma", "listen", "unlisten", "reset"),
+    *("savepoint", "release", "rollback", "begin", "xa", "start", "commit", "end"),
+    *("discard", "deallocate", "analyse", "use", "lock", "unlock", "attach", "detach"),
+}
+"""Statements that begin so write only what is to be found by `_WRITING`."""
+
 _WRITING = re.compile(
-    r"\b(insert\s+into|delete\s+from|merge\s+into|update\b.{1,200}?\bset)\b",
+    r"\b(insert\s+into|replace\s+into|delete\s+from|merge\s+into|"
+    r"update\b.{1,200}?\bset|into\s+(?:outfile|dumpfile)|"
+    r"(?:nextval|setval|pg_notify|lowrite|lo_\w+)\s*\()",
     re.IGNORECASE | re.DOTALL,
 )
-_READING = {"select", "values", "table", "show", "set"} | {
-    "savepoint",
-    "release",
-    "rollback",
-    "begin",
-    "xa",
+_CONTROL = re.compile(
+    r"(?:^|;)\s*(?:begin|start|commit|end|rollback|abort|prepare|xa)\b", re.IGNORECASE
+)
+_BEGINS = re.compile(
+    r"set\s+transaction\s[\w\s,]+|xa\s+(?:start|end)\s+'[^']*'", re.IGNORECASE
+)
+_CALL = re.compile(r"([\w.\"`]+)\s*\(")
+_NO_FUNCTIONS = {
+    # Keywords before a parenthesis.
+    *("and", "any", "all", "array", "as", "between", "by", "cast", "distinct", "else"),
+    *("except", "exists", "filter", "from", "group", "in", "intersect", "join", "not"),
+    *("lateral", "like", "materialized", "on", "or", "over", "select", "some", "then"),
+    *("union", "using", "values", "when", "where", "within", "limit", "offset", "is"),
+    # Types.
+    *("char", "character", "varchar", "nvarchar", "numeric", "decimal", "float"),
+    *("timestamp", "time", "binary", "varbinary", "bit", "varying", "interval"),
+    # Functions that only compute.
+    *("abs", "array_agg", "avg", "ceil", "char_length", "coalesce", "concat", "count"),
+    *("cume_dist", "dense_rank", "extract", "first_value", "floor", "greatest"),
+    *("group_concat", "ifnull", "json_agg", "lag", "last_value", "lead", "least"),
+    *("length", "lower", "ltrim", "max", "min", "mod", "now", "nullif", "percent_rank"),
+    *("position", "rank", "replace", "round", "row_number", "rtrim", "string_agg"),
+    *("substr", "substring", "sum", "to_char", "trim", "upper"),
 }
+_SAVEPOINTS = {"savepoint", "rollback_to_savepoint", "release_savepoint"}
+_LONG = 4000  # such a text is not kept
 
 
-def statement_writes(context: Any, statement: str) -> bool:
-    """Whether a statement may have changed data, by its SQLAlchemy construct.
-
-    SQL text is judged by its first word, so a function that writes is not noticed.
-    """
+def known_to_write(context: Any, statement: str) -> bool:
+    """Whether *statement* writes, as far as can be seen; `False` means: not known."""
     compiled = context.compiled
     if compiled is None or context.is_text:
-        first = statement.split(None, 1)[0].lower() if statement else "select"
-        if first in _MAY_WRITE:
-            return _WRITING.search(statement) is not None
-        return first not in _READING
+        scan = _text_writes if len(statement) > _LONG else _known_text_writes
+        return scan(context.dialect.name, statement)
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         return True
     ctes = getattr(compiled, "ctes", None)
     return ctes is not None and any(cte.element.is_dml for cte in ctes)
+
+
+def known_to_read(context: Any, statement: str) -> bool:
+    """Whether a statement is a SELECT of SQLAlchemy's that calls no function.
+
+    But for those that only compute. Savepoints change nothing, and neither does what
+    unitwork sends itself when a transaction begins.
+    """
+    compiled = context.compiled
+    if compiled is None or context.is_text:
+        return _BEGINS.fullmatch(statement) is not None
+    kind = getattr(compiled.statement, "__visit_name__", "")
+    if kind in _SAVEPOINTS:
+        return True
+    if not getattr(compiled.statement, "is_select", False):
+        return False
+    if known_to_write(context, ""):
+        return False
+    text = compiled.string
+    return not (_calls if len(text) > _LONG else _known_calls)(text)
+
+
+def controls_transaction(dialect: str, statement: str) -> bool:
+    """Whether a text begins or ends transactions by itself."""
+    return _CONTROL.search(_bare(dialect, statement)) is not None
+
+
+def _bare(dialect: str, statement: str) -> str:
+    return without_strings(without_comments(dialect, statement)).strip()
+
+
+def _text_writes(dialect: str, statement: str) -> bool:
+    text = _bare(dialect, statement)
+    if _WRITING.search(text):
+        return True
+    for each in text.split(";"):
+        word = re.match(r"[\s(]*(\w*)", each)
+        if word is not None and word[1] and word[1].lower() not in _READING:
+            return True
+    return False
+
+
+def _calls(text: str) -> bool:
+    """Whether *text*, which SQLAlchemy has made, calls functions that may write."""
+    names = _CALL.findall(without_strings(text))
+    return any(name.strip('"`').lower() not in _NO_FUNCTIONS for name in names)
+
+
+_known_text_writes = lru_cache(maxsize=512)(_text_writes)
+_known_calls = lru_cache(maxsize=512)(_calls)

@@ -15,10 +15,18 @@ from .._engine.commit_status import PendingVerification, verifier_for
 from .._engine.connection_state import state_of
 from .._engine.driver_connection import is_aborted
 from .._engine.lost_work import unexpected_rollback
+from .._engine.write_evidence import has_written
 from .dropped_work import dropped_work
 from .unit_session import UnitSession, unit_session_of
 
-__all__ = ["accept_commit", "check_not_lost", "commit", "flush", "rollback"]
+__all__ = [
+    "accept_commit",
+    "check_not_lost",
+    "commit",
+    "find_writes",
+    "flush",
+    "rollback",
+]
 
 log = logging.getLogger("unitwork")
 
@@ -64,6 +72,8 @@ def commit(session: Session) -> bool:
     if unit_session is None:
         session.commit()
         return True
+    if unit_session.owner.is_inside_a_retry:
+        find_writes(session)
     if not unit_session.owner.begin_commit():
         return False
     _prepare_verification(unit_session)
@@ -73,6 +83,21 @@ def commit(session: Session) -> bool:
         raise unexpected_rollback(None)
     unit_session.commit_ended()
     return True
+
+
+def find_writes(session: Session) -> bool:
+    """Whether the open transaction has written; the database is asked, if it can tell.
+
+    From then on the `UnitSession` knows it, too.
+    """
+    unit_session = unit_session_of(session)
+    if unit_session is None:
+        return False
+    for connection in unit_session.connections:
+        state = state_of(connection)
+        if state is not None and not state.wrote:
+            state.wrote = has_written(connection, state)
+    return unit_session.may_have_written
 
 
 def _send_commit(session: Session) -> None:

@@ -31,6 +31,11 @@ class SessionOwner(Protocol[SessionT]):
     def connection_begun(self, session: SessionT, connection: Connection) -> None:
         """Called when a transaction has begun, before its first statement."""
 
+    @property
+    def is_inside_a_retry(self) -> bool:
+        """Whether an enclosing unit may be retried: then it counts what is stored."""
+        ...
+
     def begin_commit(self) -> bool:
         """Return whether COMMIT may be sent; from then on nothing interrupts it."""
         ...

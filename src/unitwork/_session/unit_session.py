@@ -137,12 +137,14 @@ class UnitSession:
     def may_have_written(self) -> bool:
         session = self.sync_session
         unflushed = session.new or session.dirty or session.deleted
-        return bool(unflushed) or any(x.wrote for x in self.connection_states)
+        states = self.connection_states
+        return bool(unflushed) or any(x.may_have_written for x in states)
 
     @property
     def has_autocommitted(self) -> bool:
-        """Whether it has written, and each statement was committed at once."""
-        if not any(state.wrote for state in self.connection_states):
+        """Whether it may have written in AUTOCOMMIT; by option, that refuses writes."""
+        states = self.connection_states
+        if all(x.client_side_read_only and not x.may_have_written for x in states):
             return False
         return any(is_autocommit(each) for each in self.connections)
 
@@ -157,10 +159,8 @@ class UnitSession:
     @property
     def user_commit_pending(self) -> bool:
         """Whether the application's own COMMIT is under way."""
-        if (
-            self.commit_state is not CommitState.SENT_BY_APPLICATION
-            or self.in_statement
-        ):
+        sent = self.commit_state is CommitState.SENT_BY_APPLICATION
+        if not sent or self.in_statement:
             return False  # a flush comes first
         return any(connection.in_transaction() for connection in self.connections)
 

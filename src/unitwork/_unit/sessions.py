@@ -179,6 +179,6 @@ def _is_blocked(
     connected = session.in_transaction and bool(session.connections)
     if capacity(factory.engine) == 1:
         return connected or session.holds_permit
-    wrote = any(state.wrote for state in session.connection_states)
+    wrote = session.may_have_written
     both_write = (outer.may_write or wrote) and unit.may_write
     return factory.takes_write_lock and connected and both_write

@@ -30,8 +30,7 @@ __all__ = ["Unit"]
 _DEFAULTS = TransactionCharacteristics()
 _NO_OWNER = UnitOwner()
 _BY_USER = "session.rollback() was called"
-_STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)
-"""All of the work, or perhaps, or a part of it."""
+_STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)  # or a part
 
 
 class Unit(Lifecycle):
@@ -148,17 +147,19 @@ class Unit(Lifecycle):
     @property
     def is_repeatable(self) -> bool:
         """Whether nothing has been done in it that must not be done twice."""
-        if self.attempt.not_repeatable_because is not None:
-            return False
-        return self.owner.allows_another_attempt()
+        forbidden = self.attempt.not_repeatable_because is not None
+        return not forbidden and self.owner.allows_another_attempt()
 
     @property
     def is_in_a_retry(self) -> bool:
         """Whether it, or an enclosing unit, is retried: nested work alone is not."""
-        for unit in self.outwards():
-            if unit.is_open and unit.is_repeatable and (unit.options.attempts or 1) > 1:
-                return True
-        return False
+        if self.is_open and self.is_repeatable and (self.options.attempts or 1) > 1:
+            return True
+        return self.is_inside_a_retry
+
+    @property
+    def is_inside_a_retry(self) -> bool:
+        return self.parent is not None and self.parent.is_in_a_retry
 
     def forbid_retry(self, reason: str, *, itself: bool = True) -> None:
         """Forbid to retry the enclosing units, and *itself*."""
@@ -204,7 +205,8 @@ class Unit(Lifecycle):
         self.record(outcome, error)
         self.rollback_was_requested = self.rollback_requested is not None
         self.undone_because = ""
-        if outcome in _STORED and self.parent and self.sessions.may_have_written:
+        stored = outcome in _STORED and self.parent is not None
+        if stored and (self.two_phase or self.sessions.may_have_written):
             reason = "a unit of its own inside has committed"
             self.forbid_retry(reason, itself=False)
         self.move(UnitState.SETTLED)

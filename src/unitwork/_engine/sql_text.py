@@ -1,0 +1,30 @@
+"""SQL text without its comments, or without its strings. Pure, and approximate."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["without_comments", "without_strings"]
+
+_LINE_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
+_HASH_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
+_BLOCK_COMMENT = re.compile(r"/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)  # an innermost one
+_EXECUTED = re.compile(r"/\*M?!\d*")
+_STRING = re.compile(r"'(?:[^']|'')*'|(\$\w*\$).*?\1", re.DOTALL)
+
+
+def without_comments(dialect: str, text: str) -> str:
+    """*text*, with spaces in place of its comments."""
+    if dialect in ("mysql", "mariadb"):
+        text = _EXECUTED.sub(" ", text)  # MySQL executes what is in these
+        text = _HASH_COMMENT.sub(r"\1 ", text) if "#" in text else text
+    if "--" in text:
+        text = _LINE_COMMENT.sub(r"\1 ", text)
+    while (shorter := _BLOCK_COMMENT.sub(" ", text)) != text:
+        text = shorter
+    return text
+
+
+def without_strings(text: str) -> str:
+    """*text*, with empty strings in place of its strings."""
+    return _STRING.sub("''", text)

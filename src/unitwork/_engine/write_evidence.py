@@ -1,0 +1,71 @@
+"""Whether a transaction has written: the database is asked, where it can tell.
+
+PostgreSQL: locks on relations that only writers take are held until the end of the
+transaction, however the statement was sent; what it has changed in its catalogs, in
+large objects too, is in its own statistics. SQLite counts the rows that a connection
+has changed. Other databases can't tell: what is not known to read, has written.
+
+Sources: PostgreSQL, "Explicit Locking" and "The Cumulative Statistics System"; SQLite,
+`sqlite3_total_changes()`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["changes_of", "has_written"]
+
+_POSTGRESQL = """
+SELECT EXISTS (SELECT 1 FROM pg_locks
+  WHERE pid = pg_backend_pid() AND granted AND locktype IN ('relation', 'object')
+  AND mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock',
+    'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
+OR EXISTS (SELECT 1 FROM pg_class
+  WHERE relnamespace = CAST('pg_catalog' AS regnamespace) AND relkind = 'r'
+  AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
+    + pg_stat_get_xact_tuples_deleted(oid) > 0)
+"""
+
+
+class _Known(Protocol):
+    """What is known of a transaction without I/O."""
+
+    read_only: bool
+    client_side_read_only: bool
+    only_reads: bool
+
+    @property
+    def may_have_written(self) -> bool: ...
+
+
+def has_written(connection: Connection, state: _Known) -> bool:
+    """Whether the open transaction of *connection* has written anything.
+
+    One round trip on PostgreSQL, unless that is known already; `True` if that fails.
+    """
+    if state.may_have_written:
+        return True
+    if state.read_only or state.client_side_read_only:  # the database has refused
+        return False
+    dialect = connection.dialect
+    if dialect.name != "postgresql":
+        return dialect.name != "sqlite" and not state.only_reads
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(_POSTGRESQL)
+        return bool(cursor.fetchall()[0][0])
+    except dialect.loaded_dbapi.Error:
+        return True
+    finally:
+        cursor.close()
+
+
+def changes_of(driver_connection: Any) -> int:
+    """How many rows SQLite has changed on a connection so far; 0 elsewhere. No I/O."""
+    try:
+        return int(getattr(driver_connection, "total_changes", 0))
+    except (ValueError, TypeError):  # aiosqlite, closed already
+        return 0
