@@ -249,6 +249,24 @@ async def test_rollback_only_is_for_one_message(
     assert observer.names() == ["keep", "keep too"]
 
 
+@pytest.mark.parametrize("name", ["rollback_only", "commit_anyway"])
+async def test_what_a_message_without_work_says_is_not_for_the_next(
+    flavour: Flavour, store: Handle, observer: Observer, name: str
+) -> None:
+    async def say_or_store(websocket: WebSocket, message: str) -> None:
+        if message == "say":
+            getattr(current_unit(), name)()
+            await websocket.send_text("said")
+        else:
+            await store(websocket, message)
+
+    async with Socket(serve(flavour, say_or_store), "/") as socket:
+        assert await socket.ask("say") == "said"
+        assert await socket.ask("one") == "stored"
+
+    assert observer.names() == ["one"]
+
+
 async def test_hooks_are_for_one_message(
     flavour: Flavour, store: Handle, observer: Observer
 ) -> None:

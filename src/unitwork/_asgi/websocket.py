@@ -139,6 +139,7 @@ class WebSocket(Connection):
             if await self._is_settled(unit, ending):
                 return
         if not unit.needs_ending:
+            unit.start_afresh()
             unit.sessions.release_unused_permits()
             return
         self._ending = ending = _Ending()
