@@ -58,7 +58,7 @@ async def writer(flavour: Flavour) -> AsyncIterator[None]:
 async def write_through_the_driver(flavour: Flavour, session: Any) -> None:
     """Write on the driver's own connection, inside the transaction of *session*."""
     if flavour.is_async:
-        await session.scalar(text("SELECT 1"))
+        await session.scalar(select(1))
         raw = await (await session.connection()).get_raw_connection()
         done: Any = execute(raw.driver_connection, INSERT)
         if inspect.isawaitable(done):
@@ -68,9 +68,8 @@ async def write_through_the_driver(flavour: Flavour, session: Any) -> None:
 
 
 def _write_through_the_driver(session: Session) -> None:
-    session.scalar(text("SELECT 1"))
-    driver: Any = session.connection().connection.driver_connection
-    driver.execute(INSERT)
+    session.scalar(select(1))
+    execute(session.connection().connection.driver_connection, INSERT)
 
 
 def executing(statement: Any) -> Callable[[Session], None]:
@@ -116,13 +115,26 @@ async def test_a_block_of_several_statements_or_comments_is_not_run_twice(
     assert observer.names() == ["hidden"]
 
 
-@only(*SQLITE, *POSTGRESQL)
+@everywhere
 async def test_a_block_that_writes_through_the_driver_is_not_run_twice(
     flavour: Flavour, tried: Tried, observer: Observer
 ) -> None:
     async def block() -> None:
         async with flavour.block() as session:
             await write_through_the_driver(flavour, session)
+
+    check_once(tried, await tried.request(block))
+    assert observer.names() == ["hidden"]
+
+
+@only("asyncpg", "psycopg-async", "asyncmy")
+async def test_a_block_that_only_writes_through_the_driver_is_not_run_twice(
+    flavour: Flavour, tried: Tried, observer: Observer
+) -> None:
+    async def block() -> None:
+        async with flavour.db.transaction() as session:
+            raw = await (await session.connection()).get_raw_connection()
+            await execute(raw.driver_connection, INSERT)
 
     check_once(tried, await tried.request(block))
     assert observer.names() == ["hidden"]
@@ -175,7 +187,7 @@ async def test_a_kept_transaction_that_has_written_secretly_is_no_success(
     assert observer.names() == []
 
 
-@only(*SQLITE, *POSTGRESQL)
+@everywhere
 async def test_a_kept_transaction_that_has_written_by_the_driver_is_no_success(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -303,6 +315,7 @@ async def test_options_of_a_block_that_reads_do_not_count_as_writes(
 ) -> None:
     async def read() -> None:
         await flavour.work(names, isolation_level="SERIALIZABLE", timeout=5.0)
+        await flavour.work(names)
 
     assert (await tried.request(read, tried.write)).status == 200
     assert (tried.attempts, observer.names()) == ([1, 2], ["attempt 2"])

@@ -46,7 +46,7 @@ FOREIGN = {
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
-    "_engine.driver_connection": "_connection _cursor _sock _transport _writer",
+    "_engine.driver_connection": "_connection _cursor _result _sock _transport _writer",
     # What the transport's event loop would have called, had it not been closed.
     "_engine.event_loops": "_call_connection_lost",
     # The look-up of handlers in Starlette; FastAPI uses it as well.

@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
-from .driver_connection import is_cursor_open
+from .driver_connection import is_cursor_open, last_result
 from .write_detection import known_to_read, known_to_write
-from .write_evidence import changes_of
+from .write_evidence import TELLING, changes_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,6 +27,7 @@ class ConnectionState:
         "client_side_read_only",
         "driver_connection",
         "failure",
+        "last_result",
         "loop",
         "only_reads",
         "pragmas",
@@ -63,7 +64,8 @@ class ConnectionState:
         self.wrote = False
         """Whether a statement of the transaction is known to have written."""
         self.only_reads = True
-        """Whether all statements are known to read; those of the driver are unknown."""
+        """Whether all statements are known to read, where the database can't tell."""
+        self.last_result = last_result(self.driver_connection)
         self.changes_before = changes_of(self.driver_connection)
         self.statement_prefix = ""
         """What each statement of the transaction begins with."""
@@ -81,11 +83,18 @@ class ConnectionState:
         """Record whether *statement* has written, or opened a server-side cursor."""
         if not self.wrote:
             self.wrote = known_to_write(context, statement)
-            if self.only_reads and not self.wrote:
+            if self.only_reads and context.dialect.name not in TELLING:
                 self.only_reads = known_to_read(context, statement)
+                self.last_result = last_result(self.driver_connection)
         options = context.execution_options
         if options and (options.get("stream_results") or options.get("yield_per")):
             self.server_side_cursor = ref(context)
+
+    @property
+    def was_bypassed(self) -> bool:
+        """Whether a driver of MySQL has had a query that did not pass SQLAlchemy."""
+        result = last_result(self.driver_connection)
+        return result is not None and result is not self.last_result
 
     @property
     def may_have_written(self) -> bool:

@@ -23,6 +23,7 @@ __all__ = [
     "in_transaction",
     "is_aborted",
     "is_cursor_open",
+    "last_result",
     "sqlite3_connection",
     "start_aiosqlite_call",
     "terminate_function",
@@ -77,6 +78,11 @@ def _libpq_status(driver_connection: Any) -> int | None:
         libpq = getattr(driver_connection, "info", None)  # psycopg2
     status: int | None = getattr(libpq, "transaction_status", None)
     return status
+
+
+def last_result(driver_connection: Any) -> object:
+    """What a driver of MySQL keeps of its last query; `None` after a COMMIT, a ping."""
+    return getattr(driver_connection, "_result", None)
 
 
 def is_cursor_open(cursor: Any) -> bool:

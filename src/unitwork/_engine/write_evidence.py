@@ -13,10 +13,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .driver_connection import in_transaction
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["changes_of", "has_written"]
+__all__ = ["TELLING", "changes_of", "has_written"]
+
+TELLING = ("postgresql", "sqlite")
+"""The dialects of the databases that can tell."""
 
 _POSTGRESQL = """
 SELECT EXISTS (SELECT 1 FROM pg_locks
@@ -40,6 +45,9 @@ class _Known(Protocol):
     @property
     def may_have_written(self) -> bool: ...
 
+    @property
+    def was_bypassed(self) -> bool: ...
+
 
 def has_written(connection: Connection, state: _Known) -> bool:
     """Whether the open transaction of *connection* has written anything.
@@ -52,7 +60,10 @@ def has_written(connection: Connection, state: _Known) -> bool:
         return False
     dialect = connection.dialect
     if dialect.name != "postgresql":
-        return dialect.name != "sqlite" and not state.only_reads
+        only_reads = state.only_reads and not state.was_bypassed
+        return dialect.name not in TELLING and not only_reads
+    if not in_transaction(connection.connection.driver_connection):
+        return True  # what was sent through the driver has been committed at once
     cursor = connection.connection.cursor()
     try:
         cursor.execute(_POSTGRESQL)
