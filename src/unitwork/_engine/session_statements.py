@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from .sql_text import without_comments
@@ -32,9 +32,14 @@ class Trace(NamedTuple):
 
 
 class _Pattern(NamedTuple):
+    word: str
+    """What any text that matches contains, in lower case: fast to look for."""
     regex: re.Pattern[str]
-    is_certain: bool
+    """With one group: what the label shows."""
     remedy: str
+    is_certain: bool
+    begins: bool
+    """Whether it counts only where a statement may begin."""
 
 
 def find_traces(
@@ -63,13 +68,17 @@ _TRUE = {"true", "t", "on", "yes", "y", "1"}
 
 _XACT_LOCK = "use pg_advisory_xact_lock(), or release the lock before the unit ends"
 _TEMPORARY = "create it with ON COMMIT DROP, or drop it before the unit ends"
+_DROPPED = "drop it before the unit ends"
 _OWN = "use a connection of its own for it, outside the pool"
 _LOCAL = "use SET LOCAL, which ends with the transaction"
 
-# Where a statement may begin: also inside a DO block, and in what it executes.
-_PG = r"(?:^|[;$]|\b(?:begin|then|else|loop)\b|\bexecute\s+(?:format\s*\(\s*)?')\s*"
-_MY = r"(?:^|;|\b(?:begin|then|else|loop|do)\b)\s*"
-_LITE = r"(?:^|;)\s*"
+_BEGINS = re.compile(
+    r"(?:[;$]|\b(?:begin|then|else|loop|do)|\bexecute\s+(?:format\s*\(\s*)?')\s*$",
+    re.IGNORECASE,
+)
+"""What precedes a statement: also inside a DO block, and in what it executes."""
+_BEFORE = 40  # characters in which that is looked for
+
 _HARMLESS_PRAGMAS = (
     "application_id|auto_vacuum|defer_foreign_keys|foreign_key_check|foreign_key_list|"
     "incremental_vacuum|index_info|index_list|index_xinfo|integrity_check|optimize|"
@@ -78,75 +87,79 @@ _HARMLESS_PRAGMAS = (
 )
 
 
-def _pattern(regex: str, remedy: str, *, certain: bool = True) -> _Pattern:
-    """*regex* has one group: what the label shows."""
-    return _Pattern(re.compile(regex, re.IGNORECASE | re.DOTALL), certain, remedy)
+def _pattern(
+    word: str, regex: str, remedy: str, *, certain: bool = True, begins: bool = False
+) -> _Pattern:
+    compiled = re.compile(regex, re.IGNORECASE | re.DOTALL)
+    return _Pattern(word, compiled, remedy, certain, begins)
 
+
+_ask = partial(_pattern, certain=False)
+_begin = partial(_pattern, begins=True)
+_begin_and_ask = partial(_pattern, certain=False, begins=True)
 
 _POSTGRESQL = [
-    _pattern(
-        _PG + r"(set\s+(?!local\b|transaction\b|constraints\b)(?:session\s+)?[\w.\"]+)",
+    _begin(
+        "set",
+        r"\b(set\s+(?!local\b|transaction\b|constraints\b)(?:session\s+)?[\w.\"]+)",
         _LOCAL,
     ),
-    _pattern(_PG + r"((?:reset|discard)\s+[\w.\"]+)", _LOCAL),
-    _pattern(r"\b(set_config)\"?\s*\(", "give set_config() true as its third argument"),
+    _begin("reset", r"\b(reset\s+[\w.\"]+)", _LOCAL),
+    _begin("discard", r"\b(discard\s+\w+)", _LOCAL),
+    _begin("load", r"\b(load)\s", _OWN),
     _pattern(
-        r"\b(pg_(?:try_)?advisory_lock(?:_shared)?)\"?\s*\(", _XACT_LOCK, certain=False
+        "set_config",
+        r"\b(set_config)\"?\s*\(",
+        "give set_config() true as its third argument",
     ),
-    _pattern(
+    _ask(
+        "advisory_lock",
+        r"\b(pg_(?:try_)?advisory_lock(?:_shared)?)\"?\s*\(",
+        _XACT_LOCK,
+    ),
+    _ask(
+        "temp",
         r"\b(create\s+(?:or\s+replace\s+)?(?:(?:global|local)\s+)?temp(?:orary)?)\b",
         _TEMPORARY,
-        certain=False,
     ),
-    _pattern(
-        r"\b(into\s+(?:(?:global|local)\s+)?temp(?:orary)?)\b",
-        _TEMPORARY,
-        certain=False,
+    _ask("temp", r"\b(into\s+(?:(?:global|local)\s+)?temp(?:orary)?)\b", _TEMPORARY),
+    _ask("pg_temp", r"(pg_temp)\"?\s*\.", _TEMPORARY),
+    _ask("hold", r"\b(with\s+hold)\b", "close the cursor first"),
+    _begin_and_ask("listen", r"\b(listen)\s", _OWN),
+    _begin_and_ask(
+        "prepare", r"\b(prepare)\s+(?!transaction\b)", "DEALLOCATE it first"
     ),
-    _pattern(r"(pg_temp)\"?\s*\.", _TEMPORARY, certain=False),
-    _pattern(_PG + r"(listen)\s", _OWN, certain=False),
-    _pattern(
-        _PG + r"(prepare)\s+(?!transaction\b)", "DEALLOCATE it first", certain=False
-    ),
-    _pattern(r"\b(with\s+hold)\b", "close the cursor first", certain=False),
-    _pattern(_PG + r"(load)\s", _OWN),
 ]
 _MYSQL = [
-    _pattern(
-        _MY + r"(set\s+(?!transaction\b|statement\b)(?:session\s+|local\s+)?[\w.@`]+)",
+    _begin(
+        "set",
+        r"\b(set\s+(?!transaction\b|statement\b)(?:session\s+|local\s+)?[\w.@`]+)",
         "use SET STATEMENT ... FOR, or a connection of its own",
     ),
-    _pattern(r"(@[\w.$`]+)\s*:=", "use bound parameters"),
-    _pattern(r"\b(into\s+@[\w.$`]+)", "use bound parameters"),
-    _pattern(
+    _pattern(":=", r"(@[\w.$`]+)\s*:=", "use bound parameters"),
+    _pattern("into", r"\b(into\s+@[\w.$`]+)", "use bound parameters"),
+    _pattern("temporary", r"\b(create\s+(?:or\s+replace\s+)?temporary)\b", _OWN),
+    _ask(
+        "get_lock",
         r"\b(get_lock)`?\s*\(",
         "call RELEASE_LOCK() before the unit ends",
-        certain=False,
     ),
-    _pattern(_MY + r"(lock\s+tables?)\b", _OWN),
-    _pattern(_MY + r"(flush\s+(?:local\s+)?tables?)\b", _OWN),
-    _pattern(r"\b(create\s+(?:or\s+replace\s+)?temporary)\b", _OWN),
-    _pattern(_MY + r"(prepare)\s", _OWN),
-    _pattern(_MY + r"(use)\s", _OWN),
-    _pattern(_MY + r"(handler)\s+\S+\s+open\b", _OWN),
+    _begin("lock", r"\b(lock\s+tables?)\b", _OWN),
+    _begin("flush", r"\b(flush\s+(?:local\s+)?tables?)\b", _OWN),
+    _begin("prepare", r"\b(prepare)\s", _OWN),
+    _begin("use", r"\b(use)\s", _OWN),
+    _begin("handler", r"\b(handler)\s+\S+\s+open\b", _OWN),
 ]
 _SQLITE = [
-    _pattern(
-        _LITE + r"(pragma\s+(?:\w+\s*\.\s*)?(?!(?:" + _HARMLESS_PRAGMAS + r")\b)\w+)"
+    _begin(
+        "pragma",
+        r"\b(pragma\s+(?:\w+\s*\.\s*)?(?!(?:" + _HARMLESS_PRAGMAS + r")\b)\w+)"
         r"\s*[=(]",
         "set it in a `connect` listener of the engine",
     ),
-    _pattern(_LITE + r"(attach)\b", "DETACH it before the unit ends", certain=False),
-    _pattern(
-        r"\b(create\s+temp(?:orary)?)\b",
-        "drop it before the unit ends",
-        certain=False,
-    ),
-    _pattern(
-        r"\b(create)\s[^;]*?\btemp\"?\s*\.",
-        "drop it before the unit ends",
-        certain=False,
-    ),
+    _begin_and_ask("attach", r"\b(attach)\b", "DETACH it before the unit ends"),
+    _ask("temp", r"\b(create\s+temp(?:orary)?)\b", _DROPPED),
+    _ask("temp", r"\b(temp)\"?\s*\.", _DROPPED),
 ]
 _PATTERNS = {
     "postgresql": _POSTGRESQL,
@@ -157,18 +170,26 @@ _PATTERNS = {
 
 
 def _scan(family: str, text: str) -> Sequence[Trace]:
-    patterns = _PATTERNS.get(family, ())
+    lower = text.lower()
+    patterns = [x for x in _PATTERNS.get(family, ()) if x.word in lower]
     if not patterns:
         return ()
     text = without_comments(family, text)
     found = []
     for pattern in patterns:
         for match in pattern.regex.finditer(text):
+            if pattern.begins and not _may_begin(text, match.start()):
+                continue
             label = " ".join(match[1].split())
             if _CALLS_SET_CONFIG.match(match[0]):
                 label = _SET_CONFIG
             found.append(Trace(label, pattern.is_certain, pattern.remedy))
     return tuple(dict.fromkeys(found))
+
+
+def _may_begin(text: str, at: int) -> bool:
+    before = text[max(0, at - _BEFORE) : at]
+    return not before.strip() or _BEGINS.search(before) is not None
 
 
 _known = lru_cache(maxsize=512)(_scan)

@@ -20,6 +20,8 @@ def without_comments(dialect: str, text: str) -> str:
         text = _HASH_COMMENT.sub(r"\1 ", text) if "#" in text else text
     if "--" in text:
         text = _LINE_COMMENT.sub(r"\1 ", text)
+    if "/*" not in text:
+        return text
     while (shorter := _BLOCK_COMMENT.sub(" ", text)) != text:
         text = shorter
     return text

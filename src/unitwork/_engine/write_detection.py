@@ -35,6 +35,7 @@ _CONTROL = re.compile(
 _BEGINS = re.compile(
     r"set\s+transaction\s[\w\s,]+|xa\s+(?:start|end)\s+'[^']*'", re.IGNORECASE
 )
+_FIRST_WORD = re.compile(r"[\s(]*(\w+)")
 _CALL = re.compile(r"([\w.\"`]+)\s*\(")
 _NO_FUNCTIONS = {
     # Keywords before a parenthesis.
@@ -99,14 +100,17 @@ def _bare(dialect: str, statement: str) -> str:
 
 
 def _text_writes(dialect: str, statement: str) -> bool:
+    if _begins_to_write(statement):  # no need to read the rest
+        return True
     text = _bare(dialect, statement)
     if _WRITING.search(text):
         return True
-    for each in text.split(";"):
-        word = re.match(r"[\s(]*(\w*)", each)
-        if word is not None and word[1] and word[1].lower() not in _READING:
-            return True
-    return False
+    return any(_begins_to_write(each) for each in text.split(";"))
+
+
+def _begins_to_write(statement: str) -> bool:
+    word = _FIRST_WORD.match(statement)
+    return word is not None and word[1].lower() not in _READING
 
 
 def _calls(text: str) -> bool:
