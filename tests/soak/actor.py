@@ -97,7 +97,6 @@ class Actor:
                 await OPERATIONS[op.name](self, op)
             except Exception as error:
                 self.books.failed(error)
-                self.unit.note_failure()
                 raise
 
     async def write(self, do: Callable[[str], Any]) -> None:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from unitwork import CommitUnknownError
 
@@ -90,8 +89,6 @@ class Scope:
     """Rows of statements that have not returned: in flight, or failed."""
     deleted: list[str] = field(default_factory=list)
     hooks: list[Hook] = field(default_factory=list)
-    transaction: Any = None
-    """SQLAlchemy's, of a savepoint."""
 
     def take(self, other: Scope) -> None:
         self.rows += other.rows
@@ -148,8 +145,8 @@ class Unit:
         self.scope.hooks.append(hook)
         return hook
 
-    def savepoint(self, transaction: Any = None) -> Scope:
-        self._scopes.append(Scope(transaction=transaction))
+    def savepoint(self) -> Scope:
+        self._scopes.append(Scope())
         return self.scope
 
     def released(self, scope: Scope) -> None:
@@ -167,13 +164,6 @@ class Unit:
         at = self._scopes.index(scope)
         inner, self._scopes[at:] = self._scopes[at:], []
         return inner
-
-    def note_failure(self) -> None:
-        """A flush that fails rolls back the innermost savepoint: ask SQLAlchemy."""
-        for scope in self._scopes[1:]:
-            if scope.transaction is not None and not scope.transaction.is_active:
-                scope.unanswered += scope.rows
-                scope.rows = []
 
     # What becomes of it
 

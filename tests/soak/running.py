@@ -80,8 +80,9 @@ class Running:
                 self.books.wrong("protocol: two responses have started")
             self._status = message["status"]
             self._headers = dict(message["headers"])
-            # An open cursor keeps a transaction that has only read.
-            waits = "cursor" in self.program.names and not self.unit.open_rows
+            # An open cursor keeps its transaction, unless that is to be committed.
+            dropped = self.unit.rollback_only or not self.unit.open_rows
+            waits = "cursor" in self.program.names and dropped
             if not waits and (self._status < 400 or b"x-own" in self._headers):
                 self._settle_answer(self.unit, "was answered")
         elif kind == "http.response.body":

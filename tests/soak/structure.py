@@ -32,8 +32,7 @@ async def _in_savepoint(actor: Actor, manager: Any, op: Op) -> None:
     unit, scope = actor.unit, Scope()
     try:
         async with Either(manager):
-            nested = actor.sync_session.get_nested_transaction()
-            scope = unit.savepoint(nested)
+            scope = unit.savepoint()
             await actor.run(op.body)
     except BaseException:
         unit.undone(scope)
@@ -45,7 +44,7 @@ async def _in_savepoint(actor: Actor, manager: Any, op: Op) -> None:
 async def savepoint_by_hand(actor: Actor, op: Op) -> None:
     nested = actor.session.begin_nested()
     nested = await nested if inspect.isawaitable(nested) else nested
-    scope = actor.unit.savepoint(actor.sync_session.get_nested_transaction())
+    scope = actor.unit.savepoint()
     await actor.run(op.body)
     if op.arg == "rollback":
         try:
