@@ -243,6 +243,7 @@ class Books:
         self.failures: list[str] = []
         """What may be a reason to tell of a failure."""
         self.interrupted = False
+        self.has_cursor = False
         self.found: list[str] = []
         self._keys = 0
 
