@@ -319,3 +319,14 @@ async def test_options_of_a_block_that_reads_do_not_count_as_writes(
 
     assert (await tried.request(read, tried.write)).status == 200
     assert (tried.attempts, observer.names()) == ([1, 2], ["attempt 2"])
+
+
+@only(*SQLITE)
+async def test_a_block_that_writes_by_a_pragma_is_not_run_twice(
+    flavour: Flavour, tried: Tried
+) -> None:
+    async def block() -> None:
+        pragma = text("PRAGMA main.user_version = 7")
+        await flavour.work(lambda session: session.execute(pragma) and None)
+
+    check_once(tried, await tried.request(block))

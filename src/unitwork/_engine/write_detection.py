@@ -26,6 +26,7 @@ _READING = {
 _WRITING = re.compile(
     r"\b(insert\s+into|replace\s+into|delete\s+from|merge\s+into|"
     r"update\b.{1,200}?\bset|into\s+(?:outfile|dumpfile)|"
+    r"pragma\s+(?:\w+\s*\.\s*)?(?:user_version|application_id)\s*[=(]|"
     r"(?:nextval|setval|pg_notify|lowrite|lo_\w+)\s*\()",
     re.IGNORECASE | re.DOTALL,
 )
