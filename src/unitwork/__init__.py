@@ -8,6 +8,7 @@ from ._unit.context import current_unit
 from ._unit.unit_of_work import UnitOfWork
 from .async_database import AsyncDatabase
 from .database import Database
+from .endpoints import transactional
 from .errors import (
     BlockingSessionWarning,
     CommitUnknownError,
@@ -23,7 +24,7 @@ from .errors import (
     UsageError,
 )
 from .middleware import DBSessionMiddleware
-from .options import TransactionOptions, transactional
+from .options import TransactionOptions
 from .outcome import CommitWhen, Ending, Outcome, succeeded
 from .recovery import Recovered, arecover, recover
 from .retry import Retry, RetryPolicy

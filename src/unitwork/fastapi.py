@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Unpack
 
 from fastapi import Depends
 from sqlalchemy import exc
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ._asgi.problems import Problem, problem_of
 from ._classify.classification import Kind, classify
 from ._unit.begin_options import add_options
 from ._unit.context import current_unit, innermost
 from ._unit.unit_of_work import UnitOfWork
-from .errors import DeadlineExceededError, PoolTimeoutError
-from .options import RouteOptions, TransactionOptions
+from .errors import (
+    CommitUnknownError,
+    DeadlineExceededError,
+    PartialCommitError,
+    PoolTimeoutError,
+)
+from .options import RouteOptions, TransactionOptions, route_retries
 
 __all__ = [
     "UnitDep",
@@ -25,7 +31,9 @@ __all__ = [
     "answer_database_error",
     "answer_pool_timeout",
     "answer_read_only",
+    "answer_stale_data",
     "answer_timeout",
+    "answer_unknown",
     "exception_handlers",
     "transaction_options",
     "unit_of_work",
@@ -45,6 +53,8 @@ def transaction_options(
     .. versionadded:: 0.1
     """
     given = TransactionOptions(**options)
+    if (given.attempts or 1) > 1:
+        route_retries.by_routers = True
 
     async def apply() -> None:
         unit = innermost()
@@ -56,7 +66,24 @@ def transaction_options(
     return apply
 
 
-_BUSY = {Kind.RETRY, Kind.RETRY_WITH_CARE, Kind.UNAVAILABLE}
+_BUSY_KINDS = {Kind.RETRY, Kind.RETRY_WITH_CARE, Kind.UNAVAILABLE}
+_CONFLICT = Problem(
+    HTTPStatus.CONFLICT,
+    "The change conflicts with what is stored, or breaks a rule of the database.",
+)
+_STALE = Problem(
+    HTTPStatus.CONFLICT, "What is stored was changed since it was read. Read it again."
+)
+_BUSY = Problem(
+    HTTPStatus.SERVICE_UNAVAILABLE, "The database is busy.", retry_after=1.0
+)
+_UNREACHABLE = Problem(
+    HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached.", retry_after=5.0
+)
+_TOO_SLOW = Problem(HTTPStatus.GATEWAY_TIMEOUT, "The database took too long.")
+_WRITES = Problem(
+    HTTPStatus.METHOD_NOT_ALLOWED, "This method may only read, and tried to write."
+)
 
 
 async def unit_of_work() -> UnitOfWork:
@@ -79,10 +106,7 @@ async def answer_conflict(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
-    return _problem(
-        HTTPStatus.CONFLICT,
-        "The change conflicts with what is stored, or breaks a rule of the database.",
-    )
+    return _response(_CONFLICT)
 
 
 async def answer_pool_timeout(request: Request, error: Exception) -> Response:
@@ -90,8 +114,7 @@ async def answer_pool_timeout(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
-    wait = error.retry_after if isinstance(error, PoolTimeoutError) else 1.0
-    return _unavailable("The database is busy.", retry_after=wait)
+    return _response(problem_of(error) or _BUSY)
 
 
 async def answer_timeout(request: Request, error: Exception) -> Response:
@@ -99,7 +122,7 @@ async def answer_timeout(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
-    return _problem(HTTPStatus.GATEWAY_TIMEOUT, "The database took too long.")
+    return _response(_TOO_SLOW)
 
 
 async def answer_read_only(request: Request, error: Exception) -> Response:
@@ -112,9 +135,7 @@ async def answer_read_only(request: Request, error: Exception) -> Response:
     """
     if request.method not in ("GET", "HEAD"):
         raise error
-    response = _problem(
-        HTTPStatus.METHOD_NOT_ALLOWED, "This method may only read, and tried to write."
-    )
+    response = _response(_WRITES)
     response.headers["Allow"] = ""  # RFC 9110, 15.5.6: it has to be there
     return response
 
@@ -130,11 +151,32 @@ async def answer_database_error(request: Request, error: Exception) -> Response:
     kind = found.kind
     if kind is Kind.TIMEOUT and found.family is not None:  # not another service's
         return await answer_timeout(request, error)
-    if kind in _BUSY:
-        return _unavailable("The database is busy.", retry_after=1.0)
+    if kind in _BUSY_KINDS:
+        return _response(_BUSY)
     if kind is Kind.RECONNECT:
-        return _unavailable("The database can't be reached.", retry_after=5.0)
+        return _response(_UNREACHABLE)
     raise error
+
+
+async def answer_unknown(request: Request, error: Exception) -> Response:
+    """Answer 500 with a document which says that the outcome is unknown, or partial.
+
+    For a `CommitUnknownError` and a `PartialCommitError`; others are raised again.
+
+    .. versionadded:: 0.1
+    """
+    problem = problem_of(error)
+    if problem is None:
+        raise error
+    return _response(problem)
+
+
+async def answer_stale_data(request: Request, error: Exception) -> Response:
+    """Answer a `StaleDataError` with 409: the row was changed since it was read.
+
+    .. versionadded:: 0.1
+    """
+    return _response(_STALE)
 
 
 exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
@@ -142,6 +184,9 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
     exc.TimeoutError: answer_pool_timeout,
     PoolTimeoutError: answer_pool_timeout,
     DeadlineExceededError: answer_timeout,
+    CommitUnknownError: answer_unknown,
+    PartialCommitError: answer_unknown,
+    StaleDataError: answer_stale_data,
     exc.DBAPIError: answer_database_error,
     OSError: answer_database_error,
 }
@@ -151,21 +196,10 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
 """
 
 
-def _unavailable(detail: str, *, retry_after: float) -> Response:
-    response = _problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
-    response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
-    return response
-
-
-def _problem(status: HTTPStatus, detail: str) -> Response:
-    """A problem in the format of RFC 9457."""
+def _response(problem: Problem) -> Response:
     return JSONResponse(
-        {
-            "type": "about:blank",
-            "title": status.phrase,
-            "status": status.value,
-            "detail": detail,
-        },
-        status_code=status,
+        problem.document,
+        status_code=problem.status,
+        headers=problem.headers,
         media_type="application/problem+json",
     )

@@ -9,7 +9,7 @@ from ._asgi.connection import Connection, uncovered
 from ._asgi.exchange import HTTPExchange
 from ._asgi.lifespan import run_lifespan
 from ._asgi.rerun import run_again
-from ._asgi.route_options import Defaults, MiddlewareConfig, defaults_of
+from ._asgi.route_options import Defaults, MiddlewareConfig, defaults_of, may_retry
 from ._asgi.state import State
 from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
@@ -43,6 +43,9 @@ class DBSessionMiddleware:
 
     A COMMIT that fails is answered by the application's own exception handlers; the
     response that the endpoint made is dropped, and its background tasks do not run.
+    Where the application has no handler, some of unitwork's errors are answered here,
+    and logged: no free connection (503), the deadline (504), an unknown outcome and a
+    partial commit (500), as problem documents. `answer_errors=False` turns that off.
     Does nothing for a request that uses no session.
 
     .. versionadded:: 0.1
@@ -58,6 +61,7 @@ class DBSessionMiddleware:
         retry: RetryPolicy | None = None,
         state_attribute: str = "db",
         twophase: bool = False,
+        answer_errors: bool = True,
     ) -> None:
         databases = [db] if isinstance(db, str) or not isinstance(db, Sequence) else db
         self._app = app
@@ -68,6 +72,8 @@ class DBSessionMiddleware:
             defaults_of(options),
             retry or RetryPolicy(),
             CommitOrder(self._own) if twophase else None,
+            answer_errors,
+            may_retry(options),
         )
         check_callable("commit_when", commit_when)
 

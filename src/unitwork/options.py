@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict
 
 from ._callables import check_callable
 from ._engine.begin import AUTOCOMMIT, TransactionCharacteristics
@@ -13,12 +12,15 @@ from .errors import UsageError
 from .outcome import CommitWhen
 
 __all__ = [
+    "MARK",
     "NO_OPTIONS",
     "BeginOptions",
+    "EndpointMark",
     "RouteOptions",
     "TransactionOptions",
+    "mark_of",
     "options_of",
-    "transactional",
+    "route_retries",
 ]
 
 _LEVELS = (
@@ -29,8 +31,8 @@ _LEVELS = (
     "SNAPSHOT",
     AUTOCOMMIT,
 )
-_KEY = "__unitwork_options__"
-F = TypeVar("F", bound=Callable[..., Any] | type)
+MARK = "__unitwork_options__"
+"""The attribute of an endpoint that has its `EndpointMark`."""
 
 
 class BeginOptions(TypedDict, total=False):
@@ -151,38 +153,43 @@ _NAMES = tuple(field.name for field in fields(TransactionOptions))
 NO_OPTIONS = TransactionOptions()
 
 
-def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
-    """Set the options of the transaction of an endpoint: see `TransactionOptions`.
+class EndpointMark:
+    """What `@transactional` leaves on an endpoint: its options."""
 
-    For a function, an `HTTPEndpoint` class or one of its methods. Leaves it as it is:
-    called by anything else than a request it does what it did before. Goes below the
-    decorator that makes it a route. Raises `UsageError` as `TransactionOptions`
-    does.
+    __slots__ = ("options", "reported_by")
 
-    .. versionadded:: 0.1
-    """
-    given = TransactionOptions(**options)
+    def __init__(self, options: TransactionOptions) -> None:
+        self.options = options
+        self.reported_by: object = None
+        """The function that reports the options when it is called."""
 
-    def mark(endpoint: F) -> F:
-        if not callable(endpoint):
-            raise UsageError(
-                f"@transactional goes above a function or class; this is {endpoint!r}"
-            )
-        setattr(endpoint, _KEY, getattr(endpoint, _KEY, NO_OPTIONS) | given)
-        return endpoint
 
+class _RouteRetries:
+    """Whether some route asks for more than one attempt: by which means."""
+
+    by_endpoints = False
+    by_routers = False
+
+
+route_retries = _RouteRetries()
+_NO_MARK = EndpointMark(NO_OPTIONS)
+
+
+def mark_of(endpoint: object) -> EndpointMark:
+    """Return what `@transactional` has left on *endpoint*, or an empty mark."""
+    mark: EndpointMark = getattr(endpoint, MARK, _NO_MARK)
     return mark
 
 
 def options_of(endpoint: Any, method: str) -> TransactionOptions:
     """The options of the *endpoint* of a request, by `@transactional`."""
-    options: TransactionOptions = getattr(endpoint, _KEY, NO_OPTIONS)
+    options = mark_of(endpoint).options
     if isinstance(endpoint, type):
         name = method.lower()
         if name == "head" and not hasattr(endpoint, name):
             name = "get"  # as Starlette does
-        return options | getattr(getattr(endpoint, name, None), _KEY, NO_OPTIONS)
+        return options | mark_of(getattr(endpoint, name, None)).options
     while isinstance(endpoint, partial):
         endpoint = endpoint.func
-        options = getattr(endpoint, _KEY, NO_OPTIONS) | options
+        options = mark_of(endpoint).options | options
     return options

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sqlalchemy.orm.exc import StaleDataError
+
 from ._callables import check_callable, returned_plainly
 from ._classify.classification import Rule, classify
 from .errors import UsageError
@@ -42,7 +44,11 @@ class RetryPolicy:
     `first_wait * 2 ** (n - 1)`, but never longer than `longest_wait`.
     *give_up_after*: no attempt begins later than that after the first failure.
     *body_limit*, in bytes: a request with a larger body is not run a second time; the
-    body is kept in memory until the response starts.
+    body is kept in memory until the response starts, if its route has `attempts`.
+    *stale_data*: a `StaleDataError` of SQLAlchemy is retryable, too: the row, which has
+    a version (`version_id_col`), was changed or deleted since it was read. The whole
+    request is run again with what is stored now, so it must not rely on a version that
+    the client has sent.
     *rules* classify an error before unitwork does: see `classify()`.
     *before_retry* is called with a `Retry` before each wait, for logs and metrics; in
     the thread or event loop of the work, so it must not block. What it raises
@@ -58,6 +64,7 @@ class RetryPolicy:
     longest_wait: float = 1.0
     give_up_after: float = 10.0
     body_limit: int = 2**20
+    stale_data: bool = False
     rules: Sequence[Rule] = ()
     before_retry: Callable[[Retry], object] | None = None
 
@@ -86,6 +93,8 @@ class RetryPolicy:
         for error in errors:
             if not isinstance(error, Exception):
                 continue
+            if self.stale_data and isinstance(error, StaleDataError):
+                return error
             if classify(error, rules=self.rules).retryable:
                 return error
         return None

@@ -57,7 +57,7 @@ async def test_a_commit_by_hand_under_way_stands_and_is_told_of(
             await asyncio.Event().wait()
 
         app = FastAPI()
-        app.add_middleware(DBSessionMiddleware, db=there.db)
+        app.add_middleware(DBSessionMiddleware, db=there.db, answer_errors=False)
         app.post("/")(endpoint)
         return app
 

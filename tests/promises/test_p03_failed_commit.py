@@ -21,7 +21,13 @@ from support.endpoints import serve_bare, serve_fastapi, serve_starlette
 from support.failed_commits import PassOn, check_conflict, conflict, fails_at_commit
 from support.flavours import FEW, Flavour, Observer
 from support.models import add_item
-from unitwork import DBSessionMiddleware, SessionEndedError, UsageError
+from unitwork import (
+    DBSessionMiddleware,
+    SessionEndedError,
+    TransactionOptions,
+    UsageError,
+)
+from unitwork.options import route_retries
 from unitwork.retry import RetryPolicy
 
 pytestmark = pytest.mark.anyio
@@ -257,7 +263,7 @@ async def with_body(request: Request, error: Exception) -> Response:
 
 
 def reading(app: Any) -> Any:
-    """The application with an endpoint that has read its body, as most have."""
+    """The application with a middleware that has read the body."""
 
     class Reads:
         def __init__(self, app: Any) -> None:
@@ -273,28 +279,49 @@ def reading(app: Any) -> Any:
 
 @FEW
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_a_handler_can_read_the_body_again(
+async def test_a_handler_can_read_the_body_that_was_kept_for_a_retry(
     flavour: Flavour, framework: Any
 ) -> None:
-    app = framework(flavour, fails_at_commit, handlers={IntegrityError: with_body})
+    handlers, options = {IntegrityError: with_body}, TransactionOptions(attempts=2)
+    app = framework(flavour, fails_at_commit, handlers=handlers, options=options)
 
     reply = await call(reading(app), "POST", "/", body=b"a" * 1000)
 
-    assert (reply.status, reply.json, reply.complete) == (
-        409,
-        {"sent": "a" * 1000},
-        True,
-    )
+    sent = {"sent": "a" * 1000}
+    assert (reply.status, reply.json, reply.complete) == (409, sent, True)
 
 
 @FEW
-async def test_a_body_that_was_too_large_to_keep_is_an_error_and_no_hang(
+async def test_a_handler_has_the_request_of_the_endpoint_with_the_body_it_has_read(
     flavour: Flavour,
 ) -> None:
-    app = serve_fastapi(flavour, fails_at_commit, handlers={IntegrityError: with_body})
+    async def endpoint(request: Request) -> None:
+        await request.body()
+        await flavour.do(await flavour.db.session(request), fails_at_commit)
+
+    app = FastAPI(exception_handlers={IntegrityError: with_body})
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.post("/")(endpoint)
+
+    reply = await call(app, "POST", "/", body=b"a" * 1000)
+
+    assert (reply.status, reply.json) == (409, {"sent": "a" * 1000})
+
+
+@FEW
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_a_body_that_was_not_kept_is_an_error_and_no_hang(
+    flavour: Flavour, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(route_retries, "by_endpoints", False)
+    monkeypatch.setattr(route_retries, "by_routers", False)
+    handlers = {IntegrityError: with_body}
+    options = TransactionOptions(attempts=attempts)
+    app = serve_fastapi(flavour, fails_at_commit, handlers=handlers, options=options)
 
     limit = RetryPolicy().body_limit
-    reply = await call(reading(app), "POST", "/", body=b"a" * (limit + 1))
+    body = b"a" * (limit * (attempts - 1) + 1)
+    reply = await call(reading(app), "POST", "/", body=body)
 
     assert isinstance(reply.error, UsageError)
     assert f"more than {limit} bytes" in str(reply.error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -212,12 +214,27 @@ async def test_of_the_messages_of_a_websocket(flavour: Flavour) -> None:
     assert found == ["serializable"] * 2
 
 
-def test_the_decorator_leaves_the_function_as_it_is() -> None:
-    def endpoint() -> int:
-        return 7
+def test_the_decorator_leaves_what_the_function_does_as_it_is() -> None:
+    def endpoint(number: int = 7) -> int:
+        "Documented."
+        return number
 
-    assert SERIAL(endpoint) is endpoint
-    assert endpoint() == 7
+    decorated = SERIAL(endpoint)
+
+    assert decorated() == 7
+    assert signature(decorated) == signature(endpoint)
+    assert (decorated.__name__, decorated.__doc__) == ("endpoint", "Documented.")
+
+
+async def test_a_decorated_generator_is_still_one() -> None:
+    async def aitems() -> AsyncIterator[int]:
+        yield 1
+
+    def items() -> Iterator[int]:
+        yield 1
+
+    assert list(SERIAL(items)()) == [1]
+    assert [x async for x in SERIAL(aitems)()] == [1]
 
 
 @only("sqlite3", "asyncpg")

@@ -6,9 +6,11 @@ from typing import Any, assert_type
 from fastapi import Depends, FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 
 from unitwork import (
     AsyncDatabase,
+    CommitUnknownError,
     Database,
     DBSessionMiddleware,
     DeadlineExceededError,
@@ -23,7 +25,13 @@ from unitwork import (
     succeeded,
     transactional,
 )
-from unitwork.fastapi import answer_read_only, answer_timeout, transaction_options
+from unitwork.fastapi import (
+    answer_read_only,
+    answer_stale_data,
+    answer_timeout,
+    answer_unknown,
+    transaction_options,
+)
 from unitwork.testing import no_waits
 
 db = Database("sqlite://")
@@ -128,4 +136,9 @@ with no_waits() as nothing:
 
 found: UsageError = ReadOnlyError()
 late: TimeoutError = DeadlineExceededError()
-handlers = {ReadOnlyError: answer_read_only, DeadlineExceededError: answer_timeout}
+handlers = {
+    ReadOnlyError: answer_read_only,
+    DeadlineExceededError: answer_timeout,
+    CommitUnknownError: answer_unknown,
+    StaleDataError: answer_stale_data,
+}

@@ -1,113 +1,49 @@
-"""One attempt at an HTTP request: its response's state, its deadline, its retries."""
+"""One attempt at an HTTP request: its deadline, and whether it is retried."""
 
 from __future__ import annotations
 
 import asyncio
-from contextvars import Context
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .._concurrency.deadline import Deadline
 from .._unit.endings import note_commits
-from .._unit.state import IllegalMove
 from ..errors import DeadlineExceededError
-from ..options import NO_OPTIONS, TransactionOptions
+from ..options import NO_OPTIONS, TransactionOptions, route_retries
 from ..outcome import Outcome
-from .body import Recording, is_kept, replayed
-from .connection import Connection
-from .exception_handlers import answer
-from .replay import SessionCopy, Snapshot
+from .body import NOT_KEPT, is_kept, record
+from .replay import Snapshot
+from .response import ReplaceableResponse, Unwind
 from .retry import Retries
-from .state import NEXT_STATES, NO_STATE, ResponseState
-from .types import Message, Receive, Scope, Send
+from .route_options import is_endpoint
+from .state import NO_STATE, ResponseState
+from .types import Message
 
-__all__ = ["RequestAttempt", "Unwind"]
+__all__ = ["RequestAttempt"]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _UNDONE = (None, Outcome.ROLLED_BACK, Outcome.EMPTY)
 
 
-class Unwind(BaseException):
-    """Unwinds the application: a silenced one would still run its background tasks."""
+class RequestAttempt(ReplaceableResponse):
+    """One attempt at one request."""
 
+    __slots__ = ("deadline", "retries", "snapshot")
 
-class RequestAttempt(Connection):
-    """One attempt at one request. Only `move()` changes the state of its response."""
-
-    __slots__ = (
-        "body",
-        "client_has_left",
-        "context_before",
-        "deadline",
-        "exception_at_start",
-        "exception_before",
-        "failure",
-        "headers_before",
-        "receive_from_server",
-        "response",
-        "retries",
-        "scope_before",
-        "session_before",
-        "task",
-    )
-
-    body: Message | Recording | None
-    client_has_left: bool
     deadline: Deadline | None
-    exception_at_start: BaseException | None
-    exception_before: BaseException | None
-    failure: Exception | None
-    """What the client gets in place of the response."""
-    receive_from_server: Receive
-    response: ResponseState
     retries: Retries | None
     """Set once the request has been run again, or is going to be."""
-    scope_before: Scope
-    """The scope, its headers, its session and the context variables, for a retry.
+    snapshot: Snapshot | None
+    """What another attempt begins with; `None` if there will be none.
 
-    Copied for each request, as little as can be: its route is not known yet, and so
-    whether it may be run again.
+    Taken before the application runs, as soon as some route asks for attempts: which
+    one the request is for is not known yet.
     """
-    headers_before: list[Any]
-    session_before: SessionCopy | None
-    context_before: Context
-    task: asyncio.Task[object] | None
-    """The one that runs the application."""
 
-    def move(self, state: ResponseState) -> None:
-        if not NEXT_STATES[self.response] & 1 << state:
-            raise IllegalMove(
-                f"a response that is {self.response.name} can't be {state.name}"
-            )
-        self.response = state
-
-    @property
-    def handled_exception(self) -> BaseException | None:
-        """The exception that a handler has made into the response."""
-        error = self.exception_at_start
-        return None if error is self.exception_before else error
-
-    # An error in place of the response
+    # How it ends
 
     @property
     def is_to_be_retried(self) -> bool:
         return self.response is ResponseState.RETRY
-
-    async def answer_failure(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application's handlers answer, if there is an error to answer."""
-        if self.failure is None:
-            return
-        cut_short = self.response is ResponseState.CUT_SHORT
-        error, receive = self.take_failure(receive)
-        if cut_short:
-            raise error
-        await answer(error, scope, receive, send)
-
-    def take_failure(self, receive: Receive) -> tuple[Exception, Receive]:
-        """Give the error, and a *receive* that begins with the body that was read."""
-        error, body = self.failure, self.body
-        assert error is not None
-        self.failure = self.body = None
-        return error, replayed(body, receive, self.config.retry.body_limit)
 
     def is_replaced_after(self, error: BaseException) -> bool:
         """Whether the client gets another error in place of *error*, which escapes.
@@ -119,7 +55,7 @@ class RequestAttempt(Connection):
             if isinstance(error, Exception) and self.is_retried(error):
                 return True
             self.note_attempts(error)
-            return False
+            return self.answers_itself(error)
         if isinstance(error, asyncio.CancelledError):
             return ours
         # Otherwise the process was asked to exit while the application was unwound.
@@ -157,15 +93,11 @@ class RequestAttempt(Connection):
         if found is None:
             return False
         if self.retries is None:
+            assert self.snapshot is not None
             self.retries = Retries(
                 policy,
                 unit.options.attempts or 1,
-                snapshot=Snapshot(
-                    self.scope_before,
-                    self.headers_before,
-                    self.session_before,
-                    self.context_before,
-                ),
+                snapshot=self.snapshot,
                 receive=self.receive_from_server,
                 client_has_left=self.client_has_left,
                 deadline=self.deadline,
@@ -175,6 +107,21 @@ class RequestAttempt(Connection):
         self.failure = error if isinstance(error, Exception) else found
         self.move(ResponseState.RETRY)
         return True
+
+    def keep(self, message: Message) -> None:
+        """Record a message of the body, if the request may be run again."""
+        if self.snapshot is not None and not self._may_be_run_again():
+            self.snapshot = None
+        if self.snapshot is None:
+            self.body = NOT_KEPT
+        else:
+            self.body = record(self.body, message, self.config.retry.body_limit)
+
+    def _may_be_run_again(self) -> bool:
+        """Whether its options ask for attempts, as far as they are known yet."""
+        if route_retries.by_routers or not is_endpoint(self.scope.get("endpoint")):
+            return True
+        return (self.find_options(NO_OPTIONS).attempts or 1) > 1
 
     def note_attempts(self, error: BaseException) -> None:
         if self.retries is not None:
@@ -194,12 +141,14 @@ class RequestAttempt(Connection):
 
     def may_write(self, options: TransactionOptions) -> bool:
         if options.read_only is None:
-            return self.scope["method"] not in _SAFE_METHODS
+            return self.scope.get("method") not in _SAFE_METHODS
         return not options.read_only
 
     def allows_another_attempt(self) -> bool:
         unit = self.open_unit()
         if self.response.has_started or unit.outcome not in _UNDONE:
+            return False
+        if self.snapshot is None or not self.snapshot.is_complete:
             return False
         if not is_kept(self.body, self.config.retry.body_limit):
             return False

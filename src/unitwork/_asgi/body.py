@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from ..errors import UsageError
 from .types import Message, Receive
 
-__all__ = ["Recording", "is_kept", "record", "replayed"]
+__all__ = ["NOT_KEPT", "Recording", "is_kept", "record", "replayed"]
 
 
 class Recording(list[Message]):
     """The messages of one body that have been read, in order: two or more."""
 
-    size = 0
+    size: float = 0
+
+
+NOT_KEPT = Recording()
+"""A body that has been read by a request which is not run again."""
+NOT_KEPT.size = math.inf
+_MESSAGES, _BYTES = 1000, 100
+"""How many messages are kept of any body, and of a larger one with that much each."""
 
 
 def record(
@@ -21,15 +29,20 @@ def record(
 ) -> Message | Recording:
     """Add *message* to the recorded *body*: mostly it is the only one.
 
-    Of a body with more than *limit* bytes nothing is kept.
+    Nothing is kept of a body with more than *limit* bytes, or in too many messages.
     """
     if body is None:
         return message
+    content = message.get("body", b"")
+    if not content and message.get("more_body"):
+        return body  # says nothing
     if not isinstance(body, Recording):
         first = body
-        body = Recording()
-        record(body, first, limit)
-    body.size += len(message.get("body", b""))
+        body = Recording((first,))
+        body.size = len(first.get("body", b""))
+    body.size += len(content)
+    if len(body) > _MESSAGES + limit // _BYTES:
+        body.size = math.inf
     if body.size > limit:
         body.clear()
     else:
@@ -50,7 +63,8 @@ def replayed(body: Message | Recording | None, receive: Receive, limit: int) -> 
     if isinstance(body, Recording):
         recorded = body
     elif body is not None:
-        record(recorded, body, limit)
+        recorded.size = len(body.get("body", b""))
+        recorded.append(body)
     if isinstance(receive, _Replay) and not receive.left:
         receive = receive.receive
     return _Replay(recorded, receive, limit)
@@ -68,9 +82,9 @@ class _Replay:
     async def __call__(self) -> Message:
         if not self._is_kept:
             raise UsageError(
-                f"the body of this request, of more than {self._limit} bytes, has been "
-                "read and was not kept (RetryPolicy's body_limit): an exception "
-                "handler can't read it again"
+                "the body of this request has been read and was not kept: it is not to "
+                f"be run again, or its body has more than {self._limit} bytes "
+                "(RetryPolicy's body_limit); an exception handler can't read it again"
             )
         if self.left:
             return {**self.left.popleft()}

@@ -8,10 +8,11 @@ from threading import RLock
 from .._concurrency.fork import renew_after_fork
 from .._session.database_core import DatabaseCore
 from .._twophase.participants import TwoPhaseCommit
+from .._unit.begin_options import check_in_time
 from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
-from ..options import TransactionOptions
-from .route_options import FoundOptions, MiddlewareConfig, merge_options
+from ..options import NO_OPTIONS, EndpointMark, TransactionOptions
+from .route_options import FoundOptions, MiddlewareConfig, is_endpoint, merge_options
 from .types import Scope
 
 __all__ = ["Connection", "uncovered"]
@@ -26,7 +27,18 @@ class Connection(UnitOwner):
     *databases* are those that no connection of a middleware further out (*outer*) has.
     """
 
-    __slots__ = ("config", "databases", "found_options", "outer", "scope", "unit")
+    __slots__ = (
+        "called",
+        "config",
+        "databases",
+        "found_options",
+        "outer",
+        "scope",
+        "unit",
+    )
+
+    called: EndpointMark | None
+    """That of the endpoint, if it was called and the scope has not shown it."""
 
     def __init__(
         self,
@@ -41,6 +53,7 @@ class Connection(UnitOwner):
         self.outer = outer
         self.unit: Unit | None = None
         self.found_options: FoundOptions | None = None
+        self.called = None
 
     def open_unit(self) -> Unit:
         """The unit; made now if there is none, and closed if the connection is over."""
@@ -79,14 +92,31 @@ class Connection(UnitOwner):
     def find_options(self, own: TransactionOptions) -> TransactionOptions:
         """Merge the endpoint's, before *own* (its routers'), before the defaults.
 
-        Frameworks leave the endpoint in the scope once they have found it.
+        Frameworks leave the endpoint in the scope once they have found it; one that is
+        in a copy of the scope has reported itself.
         """
-        endpoint = self.scope.get("endpoint")
+        endpoint = self.called or self.scope.get("endpoint")
         found = self.found_options
         if found is None or found[0] is not endpoint or found[1] is not own:
-            merged = merge_options(self.scope, self.config, own)
+            merged = merge_options(self.scope, self.config, own, self.called)
             self.found_options = found = (endpoint, own, merged)
         return found[2]
+
+    def endpoint_called(self, mark: EndpointMark) -> None:
+        """Take the options of an endpoint that the scope does not show.
+
+        Raises `UsageError` if a transaction has begun without them.
+        """
+        if self.is_over or is_endpoint(self.scope.get("endpoint")):
+            return
+        if self.called is None or self.called.reported_by is None:  # a class
+            before = NO_OPTIONS if self.called is None else self.called.options
+            self.called = EndpointMark(before | mark.options)
+            self.called.reported_by = mark.reported_by
+            if self.unit is not None:
+                check_in_time(self.unit)
+                if self.unit.sessions:
+                    self.session_requested()
 
 
 def uncovered(

@@ -2,28 +2,123 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from .problems import problem_of
+from .types import Message
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["answer"]
+__all__ = ["Answering", "answers_itself", "request_left_by"]
+
+log = logging.getLogger("unitwork")
+
+_STARLETTE = "starlette._exception_handler"
 
 
-async def answer(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    """Let the handlers of the application (or of its mounted one) answer *error*.
+class Answering:
+    """Answers an error in place of the response of an application.
 
-    Raises *error* where there is no handler for it, and always in an application that
-    is not Starlette's: Starlette leaves its handlers in the scope.
+    *request* is the application's own, in whose scope its handlers are, if it could be
+    found. unitwork's own errors answer for themselves where there is no handler, if
+    *answer_errors*. All others are raised.
     """
-    if "starlette.exception_handlers" not in scope:
-        raise error
-    from starlette._exception_handler import wrap_app_handling_exceptions
-    from starlette.requests import Request
 
-    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
-        raise error
+    def __init__(
+        self, request: Request | None, *, handlers_left: bool, answer_errors: bool
+    ) -> None:
+        self._request = request
+        self._handlers_left = handlers_left
+        """Whether the error has left the handlers already."""
+        self._answer_errors = answer_errors
+        self._send: Send
+        self._started = False
 
-    # Private to Starlette, but FastAPI uses it as well.
-    app = wrap_app_handling_exceptions(fail, Request(scope, receive, send))
-    await app(scope, receive, send)
+    async def answer(
+        self, error: Exception, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._send = send
+        if not self._handlers_left:
+            try:
+                await self._let_handlers_answer(error, scope, receive)
+            except Exception as raised:
+                if raised is not error or self._started:
+                    raise
+            else:
+                return
+        own_scope = scope if self._request is None else self._request.scope
+        if not self._answer_errors or not answers_itself(error, own_scope):
+            raise error
+        await _answer_itself(error, send)
+
+    async def _let_handlers_answer(
+        self, error: Exception, scope: Scope, receive: Receive
+    ) -> None:
+        """Look a handler up as Starlette does; raise *error* if there is none.
+
+        Or always, in an application that is not Starlette's.
+        """
+        if self._request is None and "starlette.exception_handlers" not in scope:
+            raise error
+        from starlette._exception_handler import wrap_app_handling_exceptions
+        from starlette.requests import Request
+
+        async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+            raise error
+
+        # Private to Starlette, but FastAPI uses it as well.
+        request = self._request or Request(scope, receive, self._note_start)
+        app = wrap_app_handling_exceptions(fail, request)
+        await app(request.scope, receive, self._note_start)
+
+    async def _note_start(self, message: Message) -> None:
+        self._started = True
+        await self._send(message)
+
+
+def answers_itself(error: BaseException, scope: Mapping[str, Any]) -> bool:
+    """Whether it is an error that unitwork answers, and no handler of all errors."""
+    if problem_of(error) is None:
+        return False
+    app_handlers = getattr(scope.get("app"), "exception_handlers", None) or {}
+    return Exception not in app_handlers and 500 not in app_handlers
+
+
+async def _answer_itself(error: Exception, send: Send) -> None:
+    problem = problem_of(error)
+    assert problem is not None
+    log.error("a request was answered with %d", problem.status, exc_info=error)
+    await problem.send(send)
+
+
+def request_left_by(error: BaseException) -> Request | None:
+    """The innermost request of Starlette whose exception handlers *error* has passed.
+
+    The scope of the middleware is not the application's where an application further in
+    has copied it, and only the frames lead to the copy.
+    """
+    found = None
+    for frame in _frames(error):
+        code = frame.f_code
+        if code.co_name == "wrapped_app" and (
+            frame.f_globals.get("__name__") == _STARLETTE
+        ):
+            found = frame.f_locals.get("conn")
+    return found
+
+
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    """Those that *error* has left, or the errors in a group: the outermost first."""
+    entry = error.__traceback__
+    while entry is not None:
+        yield entry.tb_frame
+        entry = entry.tb_next
+    inner: tuple[Any, ...] = getattr(error, "exceptions", ())
+    for each in inner:
+        if isinstance(each, BaseException):
+            yield from _frames(each)

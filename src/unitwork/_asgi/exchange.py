@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Mapping, MutableMapping
-from contextvars import copy_context
 from typing import Any
 
 from .._concurrency.shield import uninterrupted
@@ -16,12 +15,12 @@ from .._unit.begin_options import check_in_time
 from .._unit.context import current
 from .._unit.unit import Unit
 from ..errors import UsageError
-from ..options import NO_OPTIONS
+from ..options import NO_OPTIONS, route_retries
 from ..outcome import Ending, Verdict
-from .attempt import RequestAttempt, Unwind
-from .body import record
 from .connection import Connection
-from .replay import copy_session
+from .reading import RequestReader
+from .replay import Snapshot
+from .response import Unwind, nothing_more
 from .retry import Retries
 from .route_options import MiddlewareConfig
 from .state import NO_STATE, ResponseState, State
@@ -39,12 +38,17 @@ _COMPLETE = ResponseState.COMPLETE
 _REPLACED = ResponseState.REPLACED
 
 
-class HTTPExchange(RequestAttempt):
+class HTTPExchange(RequestReader):
     """One request and its response; a retry is an exchange of its own."""
 
-    __slots__ = ("_leaving", "_outer_state", "_send", "_start", "_state", "_verdict")
+    __slots__ = (
+        "_outer_state",
+        "_send",
+        "_start",
+        "_state",
+        "_verdict",
+    )
 
-    _leaving: asyncio.Task[None] | None
     _outer_state: MutableMapping[str, Any] | None
     _send: Send
     _start: Message | None
@@ -63,24 +67,26 @@ class HTTPExchange(RequestAttempt):
     ) -> None:
         # All in one place: to call the bases' own would take twice the time.
         self.scope = scope
-        self.scope_before = dict(scope)
-        # These two are changed where they are, and not replaced.
-        self.headers_before = list(scope.get("headers", ()))
-        self.session_before = None
-        if "session" in scope:
-            self.session_before = copy_session(scope["session"])
-        self.context_before = copy_context()
+        self.snapshot = None
+        if retries is not None:
+            self.snapshot = retries.snapshot
+        elif config.may_retry or route_retries.by_endpoints or route_retries.by_routers:
+            self.snapshot = Snapshot(scope)
         self.config = config
         self.databases = databases
         self.outer = outer
         self.receive_from_server = receive
         self._send = send
-        self.unit = self.found_options = self.failure = self.body = self.deadline = None
-        self._start = self._verdict = self._leaving = None
+        self.unit = self.found_options = self.called = None
+        self.failure = self.body = self.deadline = None
+        self._start = self._verdict = self.leaving = self.held = None
         self.response = _WAITING
         self.client_has_left = False
-        self.exception_before = self.exception_at_start = sys.exception()
-        self.task = asyncio.current_task()
+        self.exception_before = sys.exception()
+        self.handled_exception = self.request_left = None
+        self.handlers_left = False
+        self.task = task = asyncio.current_task()
+        self.cancelling_before = 0 if task is None else task.cancelling()
         self.retries = retries
         self._outer_state = outer_state = scope.get("state")
         self._state = scope["state"] = state = State()
@@ -102,6 +108,8 @@ class HTTPExchange(RequestAttempt):
             await self._close(endings.raised(error))
             if not is_replaced:
                 raise
+            await self.pass_on_cancellation()
+            self.note_failure(error)
         finally:
             current.reset(token)
             try:
@@ -123,8 +131,8 @@ class HTTPExchange(RequestAttempt):
 
     async def _close(self, reason: str) -> None:
         """Roll back what is open: the application has returned, or has raised."""
-        if self._leaving is not None:
-            await uninterrupted(_join(self._leaving))
+        if self.leaving is not None:
+            await uninterrupted(_join(self.leaving))
         if self.unit is not None and self.unit.is_open:
             await endings.close(self.unit, reason)
 
@@ -134,15 +142,14 @@ class HTTPExchange(RequestAttempt):
         if response is not _COMPLETE:
             self._leave_unfinished(response)
         # The state leads back to here.
-        self.scope = self.scope_before = self._state = NO_STATE
-        self.found_options = self.exception_at_start = self.exception_before = None
+        self.scope = self._state = NO_STATE
+        self.found_options = self.handled_exception = self.exception_before = None
         if self.unit is not None:
             self.stop_deadline()
-            self.receive_from_server, self._send = _nothing_more, _too_late
-            self._outer_state = self._leaving = self.task = self._start = None
-            del self.headers_before, self.session_before, self.context_before
+            self.receive_from_server, self._send = nothing_more, _too_late
+            self._outer_state = self.leaving = self.task = self._start = None
             if self.failure is None:
-                self.body = self.retries = None
+                self.body = self.retries = self.snapshot = None
 
     def _leave_unfinished(self, response: ResponseState) -> None:
         if response is _WAITING or response is _REPLACED:
@@ -151,23 +158,6 @@ class HTTPExchange(RequestAttempt):
             self.move(_COMPLETE)
 
     # Called by the application
-
-    async def receive(self) -> Message:
-        message = await self.receive_from_server()
-        if message["type"] == "http.request":
-            if self.response is not _WAITING:
-                pass  # nothing reads it again
-            elif self.body is None:
-                self.body = message
-            else:
-                limit = self.config.retry.body_limit
-                self.body = record(self.body, message, limit)
-            return message
-        self.client_has_left = True
-        streams = self.response is ResponseState.STARTED
-        if streams and self.unit is not None and self._leaving is None:
-            self._leaving = asyncio.create_task(self._client_leaves(self.unit))
-        return message
 
     def send(self, message: Message) -> Awaitable[None]:
         """Hand *message* on, after what has to come before it.
@@ -181,16 +171,14 @@ class HTTPExchange(RequestAttempt):
         if response is _WAITING:
             if kind == "http.response.start":
                 self._start = message
-                # A handler sends its response while it handles the exception.
-                self.exception_at_start = error = sys.exception()
+                if sys.exception() is not self.exception_before:
+                    self.note_exception()
                 if self.unit is not None and self._has_to_end(self.unit):
                     return self._end_and_start(self.unit, message)
-                if error is not self.exception_before and self.is_retried(error):
+                error = self.handled_exception
+                if error is not None and self.is_retried(error):
                     raise Unwind  # nothing to roll back: a block inside has failed
-                self.move(_STARTED)
-                self.body = None
-                if self._state:
-                    self._show_state()
+                self._note_start()
         elif kind in _LAST and response is _STARTED and not message.get("more_body"):
             unit = self.unit
             if unit is not None and self._has_to_end(unit):
@@ -211,36 +199,50 @@ class HTTPExchange(RequestAttempt):
     async def _end_and_start(self, unit: Unit, message: Message) -> None:
         """Commit or roll back before the response starts; streams go on."""
         is_error = message["status"] >= 400
-        verdict = await self._decide(unit)
-        if not verdict.commit or is_error:
-            if self.is_retried(self.handled_exception):
-                await self._roll_back(unit, "the request is retried")
-                raise Unwind
-        elif await streams_what_it_wrote(unit):
-            await self._roll_back(unit, "it would have to be committed later")
-            self.replace_response(UsageError(STREAMS_WRITES))
-        ending = endings.end_before_body(unit, verdict, error_response=is_error)
-        await self._run_ending(unit, ending)
-        self.move(_STARTED)
-        self.body = None
-        if self._state:
-            self._show_state()
+        try:
+            verdict = await self._decide(unit)
+            if not verdict.commit or is_error:
+                if self.is_retried(self.handled_exception):
+                    await self._roll_back(unit, "the request is retried")
+                    raise Unwind
+            elif await streams_what_it_wrote(unit):
+                await self._roll_back(unit, "it would have to be committed later")
+                self.replace_response(UsageError(STREAMS_WRITES))
+            ending = endings.end_before_body(unit, verdict, error_response=is_error)
+            await self._run_ending(unit, ending)
+            self._note_start()
+        finally:
+            self.let_go()
         await self._send(message)
 
     async def _end_and_finish(self, unit: Unit, message: Message) -> None:
         """Commit or roll back what the body has begun, before its last chunk leaves."""
-        verdict = await self._decide(unit)
         is_error = self._status >= 400
-        ending = endings.end_and_close(unit, lambda: verdict, error_response=is_error)
-        await self._run_ending(unit, ending)
-        self.move(ResponseState.COMPLETE)
+        try:
+            verdict = await self._decide(unit)
+            ending = endings.end_and_close(
+                unit, lambda: verdict, error_response=is_error
+            )
+            await self._run_ending(unit, ending)
+            self.move(_COMPLETE)
+        finally:
+            self.let_go()
         await self._send(message)
+
+    def _note_start(self) -> None:
+        self.move(_STARTED)
+        self.body = self.snapshot = None
+        if self._state:
+            self._show_state()
 
     async def _run_ending(self, unit: Unit, ending: Plan[None]) -> None:
         try:
             await endings.run_ending(unit, ending)
         except Exception as error:
             self.replace_response(error)
+        except asyncio.CancelledError as error:
+            self.unwind_if_client_left(unit, error)
+            raise
 
     async def _roll_back(self, unit: Unit, reason: str) -> None:
         await self._run_ending(unit, endings.roll_back(unit, reason))
@@ -267,8 +269,8 @@ class HTTPExchange(RequestAttempt):
                 ending = Ending(
                     status=self._status,
                     exception=self.handled_exception,
-                    method=self.scope["method"],
-                    path=self.scope["path"],
+                    method=self.scope.get("method", ""),
+                    path=self.scope.get("path", ""),
                 )
                 policy = options.commit_when or self.config.commit_when
                 self._verdict = endings.judge_response(unit, ending, policy)
@@ -277,16 +279,6 @@ class HTTPExchange(RequestAttempt):
             self.replace_response(error)
         return self._verdict
 
-    async def _client_leaves(self, unit: Unit) -> None:
-        """Roll back what a stream has begun, now that its client has left.
-
-        What runs later in the same task (a background task) must find the sessions
-        closed. First the stream itself has to be cancelled: its task group does that in
-        this round of the event loop, and goes on in the next but one.
-        """
-        await asyncio.sleep(0)
-        await endings.close(unit, "the client left")
-
 
 async def _join(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
@@ -294,7 +286,3 @@ async def _join(task: asyncio.Task[None]) -> None:
 
 async def _too_late(message: Message) -> None:
     raise UsageError("the request is over: nothing can be sent any more")
-
-
-async def _nothing_more() -> Message:
-    return {"type": "http.disconnect"}

@@ -6,35 +6,45 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context
+from contextvars import Context, copy_context
 from copy import deepcopy
 from typing import Any
 
 from .types import Message, Receive, Scope
 
-__all__ = ["InContext", "ReceiveAhead", "SessionCopy", "Snapshot", "copy_session"]
+__all__ = ["InContext", "ReceiveAhead", "Snapshot"]
 
 _UNSET = object()
-SessionCopy = tuple[dict[str, Any] | None, dict[str, Any]]
 _IMMUTABLE = {str, int, float, bool, type(None)}
 
 
 class Snapshot:
     """A scope and the context variables, as they were before the application ran."""
 
-    __slots__ = ("_context", "_flags", "_headers", "_session", "scope")
+    __slots__ = ("_context", "_flags", "_headers", "_session", "is_complete", "scope")
 
-    def __init__(
-        self,
-        scope: Scope,
-        headers: list[Any],
-        session: SessionCopy | None,
-        context: Context,
-    ) -> None:
-        self.scope = scope
-        self._headers = headers
-        self._session, self._flags = session or (None, {})
-        self._context = context
+    def __init__(self, scope: Scope) -> None:
+        self.scope = dict(scope)
+        # These two are changed where they are, and not replaced.
+        self._headers = list(scope.get("headers", ()))
+        self._session: dict[str, Any] | None = None
+        self._flags: dict[str, Any] = {}
+        self._context = copy_context()
+        self.is_complete = "session" not in scope or self._keeps(scope["session"])
+        """Whether all of it could be copied."""
+
+    def _keeps(self, session: Any) -> bool:
+        """Copy the contents of `scope["session"]`, and the flags that Starlette's has.
+
+        It may hold what can't be copied.
+        """
+        self._flags = dict(getattr(session, "__dict__", {}))
+        if isinstance(session, dict):
+            try:
+                self._session = _copied(session)
+            except Exception:
+                return False
+        return True
 
     def restore(self, scope: Scope) -> None:
         """Make *scope* what it was. It stays the object that outer middleware knows."""
@@ -51,12 +61,6 @@ class Snapshot:
 
     def context(self) -> Context:
         return self._context.copy()
-
-
-def copy_session(session: Any) -> SessionCopy:
-    """The contents of `scope["session"]`, and the flags that Starlette's has."""
-    contents = _copied(session) if isinstance(session, dict) else None
-    return contents, dict(getattr(session, "__dict__", {}))
 
 
 def _copied(session: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .exception_handlers import answer
 from .exchange import HTTPExchange
 from .replay import InContext
 from .types import ASGIApp, Receive, Scope, Send
@@ -22,7 +21,7 @@ async def run_again(
             error, receive = failed.take_failure(receive)
             if await retries.client_leaves(error):
                 error.add_note("unitwork: not retried: the client has left")
-                await answer(error, scope, receive, send)
+                await failed.answer(error, scope, receive, send)
                 return
             retries.snapshot.restore(scope)
             exchange = failed.next_attempt(scope, receive, send)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import CodeType
 from typing import NamedTuple
 
 from .._callables import check_callable, returned_plainly
 from .._twophase.order import CommitOrder
 from ..errors import UsageError
-from ..options import NO_OPTIONS, TransactionOptions, options_of
+from ..options import NO_OPTIONS, EndpointMark, TransactionOptions, options_of
 from ..outcome import CommitWhen
 from ..retry import RetryPolicy
-from .types import Scope
+from .types import Scope, is_asgi
 
 __all__ = [
     "Defaults",
     "FoundOptions",
     "MiddlewareConfig",
     "defaults_of",
+    "is_endpoint",
+    "may_retry",
     "merge_options",
 ]
 
@@ -40,6 +44,9 @@ class MiddlewareConfig(NamedTuple):
     retry: RetryPolicy
     order: CommitOrder | None = None
     """Set if its databases are committed in two phases."""
+    answer_errors: bool = True
+    may_retry: bool = False
+    """Whether its options may ask for more than one attempt: routes may as well."""
 
 
 FoundOptions = tuple[object, TransactionOptions, TransactionOptions]
@@ -47,13 +54,36 @@ FoundOptions = tuple[object, TransactionOptions, TransactionOptions]
 
 
 def merge_options(
-    scope: Scope, config: MiddlewareConfig, own: TransactionOptions
+    scope: Scope,
+    config: MiddlewareConfig,
+    own: TransactionOptions,
+    called: EndpointMark | None = None,
 ) -> TransactionOptions:
     found = own
     if config.defaults is not None:
         found = config.defaults(scope) | own
-    nearest = options_of(scope.get("endpoint"), scope.get("method", ""))
+    if called is not None:
+        nearest = called.options
+    else:
+        nearest = options_of(scope.get("endpoint"), scope.get("method", ""))
     return nearest if found is NO_OPTIONS else found | nearest
+
+
+def is_endpoint(found: object) -> bool:
+    """Whether `scope["endpoint"]` is one, and not the application of a `Mount`."""
+    if isinstance(found, type | partial):
+        return True
+    code: CodeType | None = getattr(found, "__code__", None)
+    return code is not None and not is_asgi(code)
+
+
+def may_retry(given: Defaults | None) -> bool:
+    """Whether options *given* for all requests may ask for more than one attempt."""
+    if isinstance(given, TransactionOptions):
+        return (given.attempts or 1) > 1
+    if isinstance(given, Mapping):
+        return any(map(may_retry, given.values()))
+    return given is not None
 
 
 def defaults_of(given: Defaults | None) -> Callable[[Scope], TransactionOptions] | None:

@@ -43,11 +43,11 @@ class ResponseState(IntEnum):
     COMPLETE = 2
     """Its last chunk is sent, or the application has returned without one."""
     REPLACED = 3
-    """The client gets an error in its place."""
+    """The client gets an error in its place, or nothing if it has left."""
     RETRY = 4
     """The request is run again."""
     CUT_SHORT = 5
-    """An error came after its start: its body is not finished."""
+    """An error came after its start, or the client has left: it is not finished."""
 
     @property
     def has_started(self) -> bool:

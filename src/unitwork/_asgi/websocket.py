@@ -20,6 +20,7 @@ from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..outcome import Ending, Verdict
+from .answered_exception import answered_exception
 from .connection import Connection
 from .route_options import MiddlewareConfig
 from .state import State
@@ -133,8 +134,7 @@ class WebSocket(Connection):
             if unit.cut_off_by is not None:
                 raise unit.cut_off_by
             return  # hooks run, one of which may wait for this message
-        handled = sys.exception()
-        error = None if handled is self._exception_before else handled
+        error = answered_exception(self, self._exception_before)
         while (ending := self._ending) is not None:
             if await self._is_settled(unit, ending):
                 return
@@ -179,7 +179,7 @@ class WebSocket(Connection):
         if self._status is None:
             reason = "the message was handled" if error is None else raised(error)
             return Verdict(error is None, reason)
-        path = self.scope["path"]
+        path = self.scope.get("path", "")
         ending = Ending(status=self._status, exception=error, method="GET", path=path)
         return judge_response(unit, ending, self.config.commit_when)
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from .._session.database_core import DatabaseCore
 from ..errors import MissingSessionError, UsageError
+from ..options import EndpointMark
+from .owner import UnitOwner
 from .unit import Unit
 from .unit_of_work import UnitOfWork, facade_of
 
@@ -16,6 +18,7 @@ __all__ = [
     "current",
     "current_unit",
     "innermost",
+    "report_endpoint",
     "unit_of",
     "unit_of_request",
 ]
@@ -35,6 +38,19 @@ def innermost() -> Unit | None:
     """The innermost unit around the caller, whatever its databases; may be closed."""
     provider = current.get()
     return None if provider is None else provider.open_unit()
+
+
+def report_endpoint(mark: EndpointMark) -> None:
+    """Tell the connections around the caller that an endpoint with options is called.
+
+    A middleware that copies the scope hides the endpoint, which frameworks leave there.
+    """
+    provider: object = current.get()
+    if isinstance(provider, Unit):
+        for unit in provider.outwards():
+            unit.owner.endpoint_called(mark)
+    elif isinstance(provider, UnitOwner):
+        provider.endpoint_called(mark)
 
 
 def current_unit() -> UnitOfWork:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..options import TransactionOptions
+from ..options import EndpointMark, TransactionOptions
 
 __all__ = ["UnitOwner"]
 
@@ -15,6 +15,9 @@ class UnitOwner:
     def find_options(self, own: TransactionOptions) -> TransactionOptions:
         """Merge the unit's *own* options with those of its route and application."""
         return own
+
+    def endpoint_called(self, mark: EndpointMark) -> None:
+        """Called when an endpoint with options is: only a connection needs them."""
 
     def may_write(self, options: TransactionOptions) -> bool:
         """Whether its sessions are expected to write."""

@@ -1,0 +1,100 @@
+"""What a client reads of unitwork's own errors: problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from json import dumps
+from typing import NamedTuple
+
+from sqlalchemy.exc import TimeoutError as PoolTimeoutOfSQLAlchemy
+
+from ..errors import (
+    CommitUnknownError,
+    DeadlineExceededError,
+    PartialCommitError,
+    PoolTimeoutError,
+)
+from .types import Send
+
+__all__ = ["Problem", "problem_of"]
+
+_URN = "urn:problem-type:unitwork:"
+
+
+class Problem(NamedTuple):
+    """A response in the format of RFC 9457; *retry_after* in seconds."""
+
+    status: HTTPStatus
+    detail: str
+    retry_after: float | None = None
+    type: str = "about:blank"
+    title: str | None = None
+
+    @property
+    def document(self) -> dict[str, str | int]:
+        return {
+            "type": self.type,
+            "title": self.title or self.status.phrase,
+            "status": self.status.value,
+            "detail": self.detail,
+        }
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those beside the type and the length of the content."""
+        if self.retry_after is None:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+
+    async def send(self, send: Send) -> None:
+        """Send it as ASGI says."""
+        body = dumps(self.document).encode()
+        headers = {
+            "content-type": "application/problem+json",
+            "content-length": str(len(body)),
+            **self.headers,
+        }
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status.value,
+                "headers": [
+                    (key.lower().encode(), value.encode())
+                    for key, value in headers.items()
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+
+
+_UNKNOWN = Problem(
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "The outcome of this request is unknown: the connection to the database was lost "
+    "while the change was being committed. It may be stored, or it may not be. Check "
+    "before you try again.",
+    type=_URN + "commit-unknown",
+    title="Outcome unknown",
+)
+_PARTIAL = Problem(
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "Only a part of the change is stored: one database has committed it, and another "
+    "one has not, or may not have. Do not try again before that is put right.",
+    type=_URN + "partial-commit",
+    title="Partly stored",
+)
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """The answer to *error*, if it is one of unitwork's own that has one."""
+    if isinstance(error, CommitUnknownError):
+        return _UNKNOWN
+    if isinstance(error, PartialCommitError):
+        return _PARTIAL
+    if isinstance(error, DeadlineExceededError):
+        return Problem(HTTPStatus.GATEWAY_TIMEOUT, "The database took too long.")
+    if isinstance(error, PoolTimeoutError | PoolTimeoutOfSQLAlchemy):
+        wait: float = getattr(error, "retry_after", 1.0)
+        busy = HTTPStatus.SERVICE_UNAVAILABLE
+        return Problem(busy, "The database is busy.", retry_after=wait)
+    return None

@@ -1,0 +1,154 @@
+"""The response of an HTTP request: its state, and the error that may replace it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .._unit.state import IllegalMove
+from .._unit.unit import Unit
+from ..outcome import Outcome
+from .answered_exception import answered_exception
+from .body import Recording, replayed
+from .connection import Connection
+from .exception_handlers import Answering, answers_itself, request_left_by
+from .state import NEXT_STATES, ResponseState
+from .types import Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+__all__ = ["ReplaceableResponse", "Unwind", "nothing_more"]
+
+_MAY_BE_UNWOUND = (ResponseState.WAITING, ResponseState.STARTED)
+
+
+async def nothing_more() -> Message:
+    """The `receive` of a request that is over."""
+    return {"type": "http.disconnect"}
+
+
+class Unwind(BaseException):
+    """Unwinds the application: a silenced one would still run its background tasks."""
+
+
+class ReplaceableResponse(Connection):
+    """The response of a request. Only `move()` changes its state."""
+
+    __slots__ = (
+        "body",
+        "cancelling_before",
+        "client_has_left",
+        "exception_before",
+        "failure",
+        "handled_exception",
+        "handlers_left",
+        "receive_from_server",
+        "request_left",
+        "response",
+        "task",
+    )
+
+    body: Message | Recording | None
+    """What has been read of the request's, for those that come later."""
+    cancelling_before: int
+    client_has_left: bool
+    exception_before: BaseException | None
+    failure: Exception | None
+    """What the client gets in place of the response."""
+    handled_exception: BaseException | None
+    """The exception that a handler makes into the response."""
+    handlers_left: bool
+    """Whether the failure has left the application's handlers already."""
+    receive_from_server: Receive
+    request_left: Request | None
+    """The application's own, whose handlers the failure has to be given to."""
+    response: ResponseState
+    task: asyncio.Task[object] | None
+    """The one that runs the application."""
+
+    def move(self, state: ResponseState) -> None:
+        if not NEXT_STATES[self.response] & 1 << state:
+            raise IllegalMove(
+                f"a response that is {self.response.name} can't be {state.name}"
+            )
+        self.response = state
+
+    def note_exception(self) -> None:
+        """Note the exception that the application answers, if it handles one now."""
+        if (error := answered_exception(self, self.exception_before)) is not None:
+            self.handled_exception = error
+
+    # An error in place of the response
+
+    async def answer_failure(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application's handlers answer, if there is an error to answer."""
+        if self.failure is None:
+            return
+        cut_short = self.response is ResponseState.CUT_SHORT
+        error, receive = self.take_failure(receive)
+        if cut_short:
+            raise error
+        await self.answer(error, scope, receive, send)
+
+    def take_failure(self, receive: Receive) -> tuple[Exception, Receive]:
+        """Give the error, and a *receive* that begins with the body that was read."""
+        error, body = self.failure, self.body
+        assert error is not None
+        self.failure = self.body = None
+        return error, replayed(body, receive, self.config.retry.body_limit)
+
+    async def answer(
+        self, error: Exception, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the application's handlers, or unitwork itself, answer *error*."""
+        answering = Answering(
+            self.request_left,
+            handlers_left=self.handlers_left,
+            answer_errors=self.config.answer_errors,
+        )
+        # The application's request reads from here.
+        self.request_left, self.receive_from_server = None, receive
+        await answering.answer(error, scope, receive, send)
+        self.receive_from_server = nothing_more
+
+    def note_failure(self, error: BaseException) -> None:
+        """Find what is needed to answer the failure for which *error* was raised."""
+        # The application's own may have the frames of earlier requests, too.
+        if self.failure is not None and not isinstance(error, Exception):
+            self.request_left = request_left_by(error)
+
+    def answers_itself(self, error: BaseException) -> bool:
+        """Whether unitwork answers *error*, which has left the application."""
+        if self.response is not ResponseState.WAITING or not (
+            self.config.answer_errors
+            and isinstance(error, Exception)
+            and answers_itself(error, self.scope)
+        ):
+            return False
+        self.failure, self.handlers_left = error, True
+        self.move(ResponseState.REPLACED)
+        return True
+
+    async def pass_on_cancellation(self) -> None:
+        """Raise the cancellation of the request, if a task group has lost it."""
+        task = self.task
+        if task is not None and task.cancelling() > self.cancelling_before:
+            self.failure = self.body = None
+            await asyncio.sleep(0)  # anyio raises its own, if it is one of its scopes
+            raise asyncio.CancelledError
+
+    def unwind_if_client_left(
+        self, unit: Unit, cancelled: asyncio.CancelledError
+    ) -> None:
+        """Raise `Unwind` if the client has left and the work is rolled back.
+
+        A task group takes the cancellation of the task that sends for its own, and the
+        application goes on, with its background tasks.
+        """
+        if asyncio.current_task() is self.task or not self.client_has_left:
+            return
+        if unit.outcome is Outcome.ROLLED_BACK and self.response in _MAY_BE_UNWOUND:
+            started = self.response.has_started
+            self.move(ResponseState.CUT_SHORT if started else ResponseState.REPLACED)
+            raise Unwind from cancelled
