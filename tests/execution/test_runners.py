@@ -20,7 +20,7 @@ from sqlalchemy.util import await_only
 from unitwork import DatabaseSettings, UsageError
 from unitwork._engine.connection_state import ConnectionState
 from unitwork._execution.async_runner import arun
-from unitwork._execution.plan import Call, Pause, Plan, Step, Wait
+from unitwork._execution.plan import Call, HookCall, Pause, Plan, Step, Wait
 from unitwork._execution.sync_runner import run
 from unitwork._session.unit_session import UnitSession
 
@@ -66,7 +66,7 @@ def drive(request: pytest.FixtureRequest) -> Callable[[Plan[Any]], Any]:
     return lambda plan: asyncio.run(arun(plan))
 
 
-def steps(*wanted: Step | Call | Pause | Wait) -> Plan[list[Any]]:
+def steps(*wanted: Step | HookCall | Call | Pause | Wait) -> Plan[list[Any]]:
     """Make the *wanted* steps; give results and errors, in order."""
     found: list[Any] = []
     for step in wanted:
@@ -77,7 +77,7 @@ def steps(*wanted: Step | Call | Pause | Wait) -> Plan[list[Any]]:
     return found
 
 
-def one(step: Step | Call | Pause | Wait) -> Plan[Any]:
+def one(step: Step | HookCall | Call | Pause | Wait) -> Plan[Any]:
     return (yield step)
 
 
@@ -90,7 +90,7 @@ def test_results_and_errors_go_back_into_the_plan(drive: Any) -> None:
     wanted = [
         Step(lambda session: "result", session),
         Step(partial(fail, LookupError()), session),
-        Step(partial(fail, LookupError())),
+        HookCall(partial(fail, LookupError())),
         Step(lambda sync_session: sync_session, session),
     ]
 
@@ -101,7 +101,7 @@ def test_results_and_errors_go_back_into_the_plan(drive: Any) -> None:
 
 def test_what_a_plan_raises_comes_out(drive: Any) -> None:
     with pytest.raises(LookupError, match="x"):
-        drive(one(Step(partial(fail, LookupError("x")))))
+        drive(one(HookCall(partial(fail, LookupError("x")))))
 
 
 def test_a_session_that_is_in_use_is_waited_for(drive: Any) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from unitwork import DatabaseSettings, Outcome
 from unitwork._commit.finish import finish
 from unitwork._commit.hooks import Hook, Hooks
-from unitwork._execution.plan import Plan, Step
+from unitwork._execution.plan import HookCall, Plan, Step
 from unitwork._session.unit_session import UnitSession
 
 SETTINGS = DatabaseSettings(commit_timeout=9.0, end_timeout=7.0)
@@ -71,6 +71,8 @@ class PlayUnit:
 
     two_phase = None
     undone_because = ""
+    in_hook = was_cancelled = False
+    hooks_until = None
 
     def __init__(self, play: Play) -> None:
         self.play = play
@@ -78,6 +80,10 @@ class PlayUnit:
         self.rollback_when: Callable[[], bool] = lambda: False
         self.outcomes: list[Outcome] = []
         self.is_committing = False
+
+    @property
+    def sessions(self) -> list[PlayUnitSession]:
+        return self.play.sessions
 
     @property
     def must_roll_back(self) -> bool:
@@ -148,13 +154,13 @@ class Play:
 
     def make(self, step: Any, failure: BaseException | None = None) -> Any:
         """Make one step, which raises *failure*: COMMIT does once it has been sent."""
-        assert isinstance(step, Step)
-        if step.session is None:
+        if isinstance(step, HookCall):
             step.call()  # notes the name of the hook
             if failure is not None:
                 self.steps[-1] += " fails"
                 raise failure
             return None
+        assert isinstance(step, Step)
         name = f"{name_of(step)} {step.session.name}"
         session: Any = step.session.sync_session
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from support.play import Play, PlayUnitSession
+from unitwork._execution.plan import HookCall
 from unitwork._unit.unit import Unit
 
 COMMITTED = ["before_commit", "commit a", "on_commit"]
@@ -28,5 +29,5 @@ class PlayDatabase:
 
 
 def call_hook(step: Any) -> None:
-    assert step.session is None
+    assert isinstance(step, HookCall)
     step.call()

@@ -159,6 +159,12 @@ class RequestAttempt(ReplaceableResponse):
         if self.response is ResponseState.RETRY:
             self.move(ResponseState.REPLACED)
 
+    @property
+    def deadline_ends_at(self) -> float | None:
+        if self.deadline is None or self.response.has_started:
+            return None
+        return self.deadline.until
+
     def session_requested(self) -> None:
         limit = self.open_unit().options.deadline
         if limit is not None and self.deadline is None:

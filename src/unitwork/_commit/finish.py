@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from asyncio import CancelledError
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
@@ -21,6 +20,7 @@ from .._twophase.failure import partial_commit
 from .._twophase.participants import TwoPhaseCommit
 from ..errors import CommitUnknownError
 from ..outcome import Outcome
+from .calling import HookedUnit, call_after, call_before_commit
 from .hooks import Hooks
 
 __all__ = ["EndingUnit", "finish"]
@@ -28,7 +28,7 @@ __all__ = ["EndingUnit", "finish"]
 log = logging.getLogger("unitwork")
 
 
-class EndingUnit(Protocol):
+class EndingUnit(HookedUnit, Protocol):
     """A unit whose end has begun, as `finish()` uses it."""
 
     @property
@@ -144,8 +144,7 @@ class _Finish:
         for session in self._unit.sessions_to_end():
             if session.may_be_lost:  # no hook is called in vain
                 yield Step(operations.check_not_lost, session)
-        for hook in hooks.take_before_commit():
-            yield Step(hook.call)
+        yield from call_before_commit(self._unit, hooks)
 
     def _commit_all(self, pending: Sequence[UnitSession]) -> Plan[bool]:
         for session in pending:  # let all that can fail do so before the first COMMIT
@@ -229,15 +228,9 @@ class _Finish:
     # Hooks
 
     def _call_hooks(self, outcome: Outcome) -> Plan[None]:
-        """A hook that fails is logged, and the others still run: the outcome stands."""
         hooks = self._unit.hooks_to_call()
-        for hook in hooks.take(outcome) if hooks else ():
-            try:
-                yield Step(hook.call)
-            except (Exception, CancelledError) as error:
-                log.error(
-                    "%s failed after the unit had ended", hook.name, exc_info=error
-                )
+        if hooks:
+            yield from call_after(self._unit, hooks, outcome)
 
 
 def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ async def uninterrupted(
     """Run *work* to its end in a task of its own, also if this task is cancelled.
 
     It runs in *context*, or in a copy of the current one. A cancellation, native or by
-    an anyio scope, is raised here afterwards. It also cancels the *work*, once, if
+    an anyio scope, is raised here afterwards. It also cancels the *work* if
     *interruptible* returns `True` when the cancellation arrives.
     """
     # As `asyncio.shield()`, at a lower cost: cancelling this task cancels the future
@@ -42,7 +41,7 @@ async def uninterrupted(
     except asyncio.CancelledError as cancelled:
         if not task.done() and interruptible():
             task.cancel()
-        await _wait_for(task)
+        await _wait_for(task, interruptible)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a unit failed to end while it was cancelled", exc_info=error)
         raise cancelled
@@ -65,9 +64,12 @@ async def _signal_done(work: Coroutine[Any, Any, T], done: asyncio.Future[None])
             done.set_result(None)
 
 
-async def _wait_for(task: asyncio.Task[Any]) -> None:
+async def _wait_for(task: asyncio.Task[Any], interruptible: Callable[[], bool]) -> None:
     """Wait for *task*, even if the current task is cancelled more than once."""
     with CancelScope(shield=True):  # or this loop would spin in a cancelled anyio scope
         while not task.done():
-            with suppress(asyncio.CancelledError):
+            try:
                 await asyncio.wait((task,))
+            except asyncio.CancelledError:
+                if interruptible():
+                    task.cancel()

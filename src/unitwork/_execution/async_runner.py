@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -16,8 +15,9 @@ from .._concurrency.cancellation import TaskCancellation
 from .._concurrency.watchdog import Watchdog
 from .._concurrency.worker_threads import run_in_worker_thread
 from .._session.unit_session import UnitSession
+from .hook_task import call_hook
 from .patience import POLL_INTERVAL, Patience
-from .plan import Call, Pause, Plan, Step, Wait
+from .plan import Call, HookCall, Pause, Plan, Step, Wait
 
 __all__ = ["arun"]
 
@@ -45,8 +45,6 @@ async def arun(plan: Plan[T]) -> T:
 
 async def _make(step: Step) -> Any:
     session = step.session
-    if session is None:
-        return await _call_hook(step.call)
     patience: Patience | None = None
     while True:
         if not session.in_statement:
@@ -62,8 +60,10 @@ async def _make(step: Step) -> Any:
         await asyncio.sleep(POLL_INTERVAL)
 
 
-async def _make_other(step: Call | Pause | Wait) -> Any:
+async def _make_other(step: HookCall | Call | Pause | Wait) -> Any:
     match step:
+        case HookCall(call, limit):
+            return await call_hook(call, limit)
         case Pause(seconds):
             return await asyncio.sleep(seconds)
         case Wait(future, limit):
@@ -124,13 +124,3 @@ def _in_place(call: Callable[..., Any], session: UnitSession) -> Awaitable[Any]:
     if session.is_async:
         return greenlet_spawn(call, session.sync_session)
     return run_in_worker_thread(call, session.sync_session)
-
-
-async def _call_hook(call: Callable[[], Any]) -> None:
-    if inspect.iscoroutinefunction(call):
-        await call()
-        return
-    # A limiter of its own: the framework's threads may all wait for this unit's locks.
-    result = await to_thread.run_sync(call, limiter=CapacityLimiter(1))
-    if inspect.isawaitable(result):
-        await result

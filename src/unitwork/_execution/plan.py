@@ -6,26 +6,43 @@ thread, `async_runner` in the session's greenlet or in a worker thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from asyncio import CancelledError
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from .._session.unit_session import UnitSession
 
-__all__ = ["Call", "Pause", "Plan", "Step", "Wait"]
+__all__ = ["Call", "HookCall", "Interrupted", "Pause", "Plan", "Step", "Wait"]
 
 T = TypeVar("T")
 
 
 class Step(NamedTuple):
-    """One call with the SQLAlchemy session of *session*; of a hook, if that is `None`.
+    """One call with the SQLAlchemy session of *session*.
 
     *limit*, in seconds, bounds the call: its connection is aborted then.
     """
 
     call: Callable[..., Any]
-    session: UnitSession | None = None
+    session: UnitSession
     limit: float | None = None
+
+
+class HookCall(NamedTuple):
+    """One call of a hook. Raises `TimeoutError` after *limit* seconds.
+
+    A task or thread can't be stopped by force: one that ignores its cancellation runs
+    on. In the caller's own thread *sessions* lose their connections instead.
+    """
+
+    call: Callable[[], Any]
+    limit: float | None = None
+    sessions: Sequence[UnitSession] = ()
+
+
+class Interrupted(CancelledError):
+    """The ending itself was cancelled while a hook was running."""
 
 
 class Call(NamedTuple):
@@ -48,4 +65,4 @@ class Wait(NamedTuple):
     limit: float | None = None
 
 
-Plan = Generator[Step | Call | Pause | Wait, Any, T]
+Plan = Generator[Step | HookCall | Call | Pause | Wait, Any, T]

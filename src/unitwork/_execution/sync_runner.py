@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import IllegalStateChangeError
@@ -12,7 +14,7 @@ from .._callables import returned_plainly
 from .._concurrency.watchdog import Watchdog
 from .._session.unit_session import UnitSession
 from .patience import POLL_INTERVAL, Patience
-from .plan import Call, Pause, Plan, Step, Wait
+from .plan import Call, HookCall, Pause, Plan, Step, Wait
 
 __all__ = ["run"]
 
@@ -31,14 +33,24 @@ def run(plan: Plan[T]) -> T:
         result = error = None
         try:
             result = _make(step)
+        except GeneratorExit as caught:  # which would close the plan
+            error = _chained(caught)
         except BaseException as caught:
             error = caught
 
 
-def _make(step: Step | Call | Pause | Wait) -> Any:
+def _chained(error: GeneratorExit) -> RuntimeError:
+    chained = RuntimeError("GeneratorExit was raised")
+    chained.__cause__ = error
+    return chained
+
+
+def _make(step: Step | HookCall | Call | Pause | Wait) -> Any:
     match step:
         case Step():
             return _make_step(step)
+        case HookCall():
+            return _call_hook(step)
         case Call(call):
             return call()
         case Pause(seconds):
@@ -51,30 +63,38 @@ def _make(step: Step | Call | Pause | Wait) -> Any:
 
 def _make_step(step: Step) -> Any:
     session = step.session
-    if session is None:
-        result = step.call()
-        returned_plainly("a hook", result)
-        return result
     patience = Patience(session)
     while True:
         if not session.in_statement:
             with suppress(IllegalStateChangeError):  # another thread uses it just now
                 if step.limit is None:
                     return step.call(session.sync_session)
-                with _AbortAfter(step.limit, session):
+                with _AbortAfter(step.limit, (session,)):
                     return step.call(session.sync_session)
         patience.check()
         time.sleep(POLL_INTERVAL)
 
 
+def _call_hook(step: HookCall) -> Any:
+    limit = math.inf if step.limit is None else step.limit
+    until = time.monotonic() + limit
+    with _AbortAfter(limit, step.sessions) if step.sessions else nullcontext():
+        result = step.call()
+    returned_plainly("a hook", result)
+    if step.sessions and time.monotonic() > until:
+        raise TimeoutError
+    return result
+
+
 class _AbortAfter(Watchdog):
-    """Aborts the connections of a session when the time is over."""
+    """Aborts the connections of sessions when the time is over."""
 
-    __slots__ = ("_session",)
+    __slots__ = ("_sessions",)
 
-    def __init__(self, limit: float, session: UnitSession) -> None:
+    def __init__(self, limit: float, sessions: Sequence[UnitSession]) -> None:
         self.seconds = limit
-        self._session = session
+        self._sessions = sessions
 
     def expired(self) -> None:
-        self._session.abort_connections()
+        for session in self._sessions:
+            session.abort_connections()

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .._classify.classification import Phase, classify
+from .._commit.calling import end_timeout
 from .._commit.finish import finish
 from .._concurrency.shield import uninterrupted
 from .._execution.async_runner import arun
@@ -56,11 +57,17 @@ def run_ending(
     if context is None and innermost() is not unit:
         context = copy_context()
         context.run(current.set, unit)
-    return uninterrupted(arun(plan), lambda: _is_interruptible(unit), context)
+    return uninterrupted(arun(plan), lambda: _interrupts(unit), context)
 
 
-def _is_interruptible(unit: Unit) -> bool:
-    """Whether a cancellation may interrupt the ending: COMMIT is not sent yet."""
+def _interrupts(unit: Unit) -> bool:
+    """Whether a cancellation that arrives now interrupts the ending.
+
+    It does before COMMIT is sent, and in hooks. Later hooks have a time limit then.
+    """
+    unit.was_cancelled = True
+    if unit.in_hook:
+        return True
     if unit.state is not UnitState.ENDING:
         return False
     return all(session.is_async for session in unit.sessions)
@@ -120,14 +127,9 @@ def _decide_and_finish(
 
 def _wait_for_turn(unit: Unit) -> Plan[None]:
     # A thread does not wait for ever: it may block the event loop of that ending.
-    limit = _patience(unit) if unit.is_sync else None
+    limit = end_timeout(unit.sessions) if unit.is_sync else None
     if not (yield Wait(unit.next_turn(), limit)):
         raise unit.unexpected()
-
-
-def _patience(unit: Unit) -> float:
-    limits = (x.settings.end_timeout for x in unit.sessions)
-    return max(limits, default=0.0)
 
 
 def raised(error: BaseException) -> str:
@@ -203,7 +205,7 @@ def shut_down(unit: Unit) -> Plan[None]:
     An ending that is under way gets `end_timeout`; then its connections are aborted,
     and it determines its outcome by itself.
     """
-    until = time.monotonic() + _patience(unit)
+    until = time.monotonic() + end_timeout(unit.sessions)
     while not unit.begin_ending():
         left = until - time.monotonic()
         if not unit.is_open:

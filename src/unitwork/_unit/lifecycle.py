@@ -38,6 +38,7 @@ class Lifecycle:
         "cut_off_by",
         "end_error",
         "failure",
+        "in_hook",
         "intent",
         "intent_reason",
         "outcome",
@@ -47,6 +48,7 @@ class Lifecycle:
         "state",
         "undone_because",
         "verdict",
+        "was_cancelled",
     )
 
     def __init__(self) -> None:
@@ -69,6 +71,8 @@ class Lifecycle:
         self.committed_by_user = False
         self.undone_because = ""
         """How the application has undone its last transaction, if it has."""
+        self.in_hook = False
+        self.was_cancelled = False
         self._waiting: deque[Future[None]] | None = None
 
     @property

@@ -27,6 +27,11 @@ class UnitOwner:
         """Whether the work could be done once more from its beginning."""
         return True
 
+    @property
+    def deadline_ends_at(self) -> float | None:
+        """When the time of its hooks is over, by `time.monotonic()`; `None`: never."""
+        return None
+
     def session_requested(self) -> None:
         """Called when a session of its unit is requested."""
 

@@ -127,6 +127,10 @@ class Unit(Lifecycle):
         order = list(self.databases.values())
         return self.sessions.to_end(order, streaming=not self.keeps_streams_open)
 
+    @property
+    def hooks_until(self) -> float | None:
+        return self.owner.deadline_ends_at
+
     # Options and attempts
 
     @property
@@ -188,11 +192,10 @@ class Unit(Lifecycle):
 
     def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
         """Force a rollback, and refuse more work; `False` if it is too late."""
-        if not super().cut_off(error):
-            return False
-        if self.state is UnitState.OPEN:  # else the ending may still flush
+        is_cut_off = super().cut_off(error)
+        if is_cut_off and self.state is UnitState.OPEN:  # else it may still flush
             self.sessions.refuse()
-        return True
+        return is_cut_off
 
     def roll_back(self) -> None:
         self.move(UnitState.ROLLING_BACK)
@@ -257,8 +260,7 @@ class Unit(Lifecycle):
     def characteristics(
         self, session: UnitSession
     ) -> TransactionCharacteristics | None:
-        options = self.options
-        if options is NO_OPTIONS and not session.defers_write_lock:
+        if (options := self.options) is NO_OPTIONS and not session.defers_write_lock:
             return None
         found = options.characteristics
         if session.defers_write_lock and not self.owner.may_write(options):

@@ -1,0 +1,111 @@
+"""Calls the hooks of a unit, each within its time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from asyncio import CancelledError
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from .._execution.plan import HookCall, Interrupted, Plan
+from .._session.unit_session import UnitSession
+from ..errors import UsageError
+from ..outcome import Outcome
+from ..settings import DatabaseSettings
+from .hooks import Hook, Hooks
+
+__all__ = ["HookedUnit", "call_after", "call_before_commit", "end_timeout"]
+
+log = logging.getLogger("unitwork")
+
+_DEFAULT = DatabaseSettings().end_timeout
+_LEAST = 0.5  # seconds for on_commit hooks, even if COMMIT has used the deadline up
+_TOO_SLOW = (
+    "the before_commit hook {name} has kept the transaction open for more than "
+    "{limit:g} seconds (end_timeout), so it was rolled back. Do slow work before the "
+    "unit ends, or in on_commit; or set a longer DatabaseSettings(end_timeout=...)"
+)
+
+
+class HookedUnit(Protocol):
+    """A unit whose hooks are called."""
+
+    in_hook: bool
+    """Whether a hook is running: it may be interrupted, also with sync sessions."""
+    was_cancelled: bool
+    """Whether a cancellation has arrived that could not interrupt the ending."""
+
+    @property
+    def sessions(self) -> Iterable[UnitSession]: ...
+
+    @property
+    def hooks_until(self) -> float | None:
+        """When the deadline ends, by `time.monotonic()`."""
+        ...
+
+    def sessions_to_end(self) -> list[UnitSession]: ...
+
+
+def call_before_commit(unit: HookedUnit, hooks: Hooks) -> Plan[None]:
+    """Call them in turn, within `end_timeout`: they keep a transaction open."""
+    limit = end_timeout(unit.sessions)
+    until = time.monotonic() + limit
+    for hook in hooks.take_before_commit():
+        left = max(until - time.monotonic(), 0.0)
+        try:
+            yield from _call(unit, hook, left, unit.sessions_to_end())
+        except TimeoutError as error:
+            if time.monotonic() < until:
+                raise  # it is the hook's own
+            raise UsageError(_TOO_SLOW.format(name=hook.name, limit=limit)) from error
+
+
+def call_after(unit: HookedUnit, hooks: Hooks, outcome: Outcome) -> Plan[None]:
+    """Call those that wait for *outcome*, which stands whatever they do.
+
+    One that fails is logged, and the others are called. Those that a cancellation or
+    the deadline leaves no time for are logged, and not called.
+    """
+    until = _end_of_hooks(unit, outcome)
+    for hook in hooks.take(outcome):
+        left = until - time.monotonic()
+        if left <= 0:
+            log.error("%s was not called: there was no time left", hook.name)
+            continue
+        try:
+            yield from _call(unit, hook, None if math.isinf(left) else left)
+        except Interrupted:
+            log.error("%s was interrupted by a cancellation", hook.name)
+            until = -math.inf
+        except (Exception, CancelledError) as error:
+            log.error("%s failed after the unit had ended", hook.name, exc_info=error)
+
+
+def _call(
+    unit: HookedUnit,
+    hook: Hook,
+    limit: float | None,
+    sessions: Sequence[UnitSession] = (),
+) -> Plan[None]:
+    unit.in_hook = True
+    try:
+        yield HookCall(hook.call, limit, sessions)
+    finally:
+        unit.in_hook = False
+
+
+def _end_of_hooks(unit: HookedUnit, outcome: Outcome) -> float:
+    """The deadline; but those that follow a rollback may still clean up after it."""
+    now, patience = time.monotonic(), end_timeout(unit.sessions)
+    until = math.inf if unit.hooks_until is None else unit.hooks_until
+    least = _LEAST if outcome is Outcome.COMMITTED else patience
+    until = max(until, now + least)
+    return min(until, now + patience) if unit.was_cancelled else until
+
+
+def end_timeout(sessions: Iterable[UnitSession]) -> float:
+    """The longest of theirs; the default without any: a hook may still begin one."""
+    limits = [session.settings.end_timeout for session in sessions]
+    return max(limits, default=_DEFAULT)
