@@ -13,14 +13,13 @@ from .._execution.plan import HookCall, Interrupted, Plan
 from .._session.unit_session import UnitSession
 from ..errors import UsageError
 from ..outcome import Outcome
-from ..settings import DatabaseSettings
 from .hooks import Hook, Hooks
 
 __all__ = ["HookedUnit", "call_after", "call_before_commit", "end_timeout"]
 
 log = logging.getLogger("unitwork")
 
-_DEFAULT = DatabaseSettings().end_timeout
+_DEFAULT = 5.0  # seconds, that of the settings
 _LEAST = 0.5  # seconds for on_commit hooks, even if COMMIT has used the deadline up
 _TOO_SLOW = (
     "the before_commit hook {name} has kept the transaction open for more than "

@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 async def uninterrupted(
     work: Coroutine[Any, Any, T],
-    interruptible: Callable[[], bool] = lambda: False,
+    patience: Callable[[], float | None] = lambda: None,
     context: Context | None = None,
 ) -> T:
     """Run *work* to its end in a task of its own, also if this task is cancelled.
 
     It runs in *context*, or in a copy of the current one. A cancellation, native or by
-    an anyio scope, is raised here afterwards. It also cancels the *work* if
-    *interruptible* returns `True` when the cancellation arrives.
+    an anyio scope, is raised here afterwards. It also cancels the *work*, after
+    the seconds that *patience* returns when the cancellation arrives, if any.
     """
     # As `asyncio.shield()`, at a lower cost: cancelling this task cancels the future
     # that it waits for, and not the work.
@@ -39,9 +39,8 @@ async def uninterrupted(
             await asyncio.wait((task,))
         return task.result()
     except asyncio.CancelledError as cancelled:
-        if not task.done() and interruptible():
-            task.cancel()
-        await _wait_for(task, interruptible)
+        _cancel_after(patience, task)
+        await _wait_for(task, patience)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a unit failed to end while it was cancelled", exc_info=error)
         raise cancelled
@@ -64,12 +63,23 @@ async def _signal_done(work: Coroutine[Any, Any, T], done: asyncio.Future[None])
             done.set_result(None)
 
 
-async def _wait_for(task: asyncio.Task[Any], interruptible: Callable[[], bool]) -> None:
+def _cancel_after(
+    patience: Callable[[], float | None], task: asyncio.Task[Any]
+) -> None:
+    seconds = None if task.done() else patience()
+    if seconds == 0:
+        task.cancel()
+    elif seconds is not None:
+        task.get_loop().call_later(seconds, _cancel_after, patience, task)
+
+
+async def _wait_for(
+    task: asyncio.Task[Any], patience: Callable[[], float | None]
+) -> None:
     """Wait for *task*, even if the current task is cancelled more than once."""
     with CancelScope(shield=True):  # or this loop would spin in a cancelled anyio scope
         while not task.done():
             try:
                 await asyncio.wait((task,))
             except asyncio.CancelledError:
-                if interruptible():
-                    task.cancel()
+                _cancel_after(patience, task)

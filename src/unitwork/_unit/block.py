@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Token
+from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
 from sqlalchemy import exc
@@ -17,6 +20,7 @@ from ..retry import Tries
 from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
 from .endings import end_block, run_ending
+from .open_blocks import OpenBlock, is_held_by_dependency
 from .owner import UnitOwner
 from .sessions import sessions_around
 from .unit import Unit
@@ -42,6 +46,8 @@ class _Block(Generic[S]):
     __slots__ = (
         "_attempt",
         "_database",
+        "_holder",
+        "_joined",
         "_nested",
         "_options",
         "_savepoint",
@@ -68,6 +74,9 @@ class _Block(Generic[S]):
         self._session: UnitSession | None = None
         self._token: Token[UnitProvider | None] | None = None
         self._savepoint: Any = None
+        self._joined: OpenBlock | None = None
+        self._holder: Unit | None = None
+        """The unit that ends before this block, as a dependency holds it open."""
 
     def _open(self) -> S:
         """Join the enclosing unit, or open a new one; return its session."""
@@ -87,10 +96,15 @@ class _Block(Generic[S]):
             )
             self._session = unit.session_of(self._database)
             self._token = current.set(unit)
+            if unit.parent is not None and is_held_by_dependency(currentframe()):
+                self._holder = unit.parent
+                self._holder.open_blocks.hold(1)
         else:
             join(around, self._options)
             self._unit = around
             self._session = around.session_of(self._database)
+            held = is_held_by_dependency(currentframe())
+            self._joined = around.open_blocks.join(self._nested, held=held)
         return cast(S, self._session.session)
 
     def _around(self) -> Unit | None:
@@ -139,7 +153,30 @@ class _Block(Generic[S]):
                 "block after the enclosing unit"
             ) from error
 
+    def _leave_joined(self, error: BaseException | None) -> None:
+        """Let the enclosing unit end; it can't commit any more after an *error*."""
+        assert self._unit is not None
+        assert self._joined is not None
+        if error is not None and self._savepoint is None:
+            self._unit.lose(error)
+        self._unit.open_blocks.leave(self._joined)
+        if error is None:
+            self._joined.check()
+
+    @contextmanager
+    def _leaving_on_error(self) -> Iterator[None]:
+        """Leave the enclosing unit if its savepoint fails to begin or to end."""
+        assert self._unit is not None
+        assert self._joined is not None
+        try:
+            yield
+        except BaseException:
+            self._unit.open_blocks.leave(self._joined)
+            raise
+
     def _leave(self) -> None:
+        if self._holder is not None:
+            self._holder.open_blocks.hold(-1)
         if self._token is None:
             return
         try:
@@ -161,8 +198,10 @@ class Transaction(_Block[S]):
     def __enter__(self) -> S:
         session = self._open()
         if not self._is_own and self._nested == "savepoint":
-            self._savepoint = cast(Any, session).begin_nested()
-            self._savepoint.__enter__()
+            with self._leaving_on_error():
+                savepoint = cast(Any, session).begin_nested()
+                savepoint.__enter__()
+            self._savepoint = savepoint
         return session
 
     def __exit__(
@@ -173,14 +212,16 @@ class Transaction(_Block[S]):
     ) -> None:
         assert self._unit is not None
         if self._is_own:
+            self._unit.end_requested()
             try:
                 run(self._end(self._unit, error))
             finally:
                 self._leave()
-        elif self._savepoint is not None:
-            self._savepoint.__exit__(kind, error, traceback)
-        elif error is not None:
-            self._unit.lose(error)
+            return
+        with self._leaving_on_error():
+            if self._savepoint is not None:
+                self._savepoint.__exit__(kind, error, traceback)
+        self._leave_joined(error)
 
 
 class AsyncTransaction(_Block[S]):
@@ -191,8 +232,10 @@ class AsyncTransaction(_Block[S]):
     async def __aenter__(self) -> S:
         session = self._open()
         if not self._is_own and self._nested == "savepoint":
-            self._savepoint = cast(Any, session).begin_nested()
-            await self._savepoint.__aenter__()
+            with self._leaving_on_error():
+                savepoint = cast(Any, session).begin_nested()
+                await savepoint.__aenter__()
+            self._savepoint = savepoint
         return session
 
     async def __aexit__(
@@ -207,7 +250,8 @@ class AsyncTransaction(_Block[S]):
                 await run_ending(self._unit, self._end(self._unit, error))
             finally:
                 self._leave()
-        elif self._savepoint is not None:
-            await self._savepoint.__aexit__(kind, error, traceback)
-        elif error is not None:
-            self._unit.lose(error)
+            return
+        with self._leaving_on_error():
+            if self._savepoint is not None:
+                await self._savepoint.__aexit__(kind, error, traceback)
+        self._leave_joined(error)

@@ -42,6 +42,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+_TIME_FOR_HOOKS = 0.5  # seconds, after a cancellation
+
 _SHUT_DOWN = (
     "the application shut down before this unit of work had ended; it was rolled back"
 )
@@ -54,23 +56,26 @@ def run_ending(
 
     A *context* that is given is one already.
     """
+    unit.end_requested()
     if context is None and innermost() is not unit:
         context = copy_context()
         context.run(current.set, unit)
-    return uninterrupted(arun(plan), lambda: _interrupts(unit), context)
+    return uninterrupted(arun(plan), lambda: _patience_of(unit), context)
 
 
-def _interrupts(unit: Unit) -> bool:
-    """Whether a cancellation that arrives now interrupts the ending.
+def _patience_of(unit: Unit) -> float | None:
+    """After how many seconds a cancellation that arrives now interrupts the ending.
 
-    It does before COMMIT is sent, and in hooks. Later hooks have a time limit then.
+    At once before COMMIT is sent. Hooks that follow it may end; the second cancellation
+    interrupts them at once. `None`: not at all.
     """
-    unit.was_cancelled = True
-    if unit.in_hook:
-        return True
-    if unit.state is not UnitState.ENDING:
-        return False
-    return all(session.is_async for session in unit.sessions)
+    is_first, unit.was_cancelled = not unit.was_cancelled, True
+    if unit.state is UnitState.ENDING:
+        is_async = all(session.is_async for session in unit.sessions)
+        return 0.0 if unit.in_hook or is_async else None
+    if not unit.in_hook:
+        return None
+    return _TIME_FOR_HOOKS if is_first else 0.0
 
 
 def end(
@@ -118,11 +123,22 @@ def _decide_and_finish(
 ) -> Plan[tuple[Verdict, bool]]:
     try:
         unit.verdict = verdict = decide()
+        if verdict.commit and unit.has_had_blocks:
+            yield from _wait_for_blocks(unit)
     except BaseException as error:
         unit.verdict = Verdict(False, raised(error))
         yield from finish(unit, commit=False)
         raise
     return verdict, (yield from finish(unit, commit=verdict.commit))
+
+
+def _wait_for_blocks(unit: Unit) -> Plan[None]:
+    """Let other tasks finish what they do inside: half of it must not be stored."""
+    others = unit.open_blocks.end_of_others()
+    if others is not None:
+        limit = end_timeout(unit.sessions)
+        if not (yield Wait(others, limit)):
+            raise unit.open_blocks.cut_off(limit)
 
 
 def _wait_for_turn(unit: Unit) -> Plan[None]:
@@ -171,9 +187,13 @@ def end_before_body(
     unit: Unit, verdict: Verdict, *, error_response: bool
 ) -> Plan[None]:
     """End all but streams before the response starts; its body may begin again."""
-    yield from end(
-        unit, lambda: verdict, keep_streams_open=True, error_response=error_response
-    )
+
+    def decide() -> Verdict:
+        if verdict.commit and not error_response and unit.has_had_blocks:
+            unit.open_blocks.check_held()
+        return verdict
+
+    yield from end(unit, decide, keep_streams_open=True, error_response=error_response)
     unit.reopen_sessions()
 
 

@@ -15,6 +15,7 @@ from ..errors import (
     UnexpectedRollbackError,
 )
 from ..outcome import Outcome, Verdict
+from .open_blocks import OpenBlocks, current_worker
 from .state import NEXT_STATES, IllegalMove, Intent, UnitState
 
 __all__ = ["Lifecycle"]
@@ -33,6 +34,7 @@ class Lifecycle:
     """
 
     __slots__ = (
+        "_blocks",
         "_waiting",
         "committed_by_user",
         "cut_off_by",
@@ -71,6 +73,7 @@ class Lifecycle:
         self.committed_by_user = False
         self.undone_because = ""
         """How the application has undone its last transaction, if it has."""
+        self._blocks: OpenBlocks | None = None
         self.in_hook = False
         self.was_cancelled = False
         self._waiting: deque[Future[None]] | None = None
@@ -161,6 +164,25 @@ class Lifecycle:
             if turn.set_running_or_notify_cancel():
                 turn.set_result(None)
         return True
+
+    # Blocks inside
+
+    @property
+    def open_blocks(self) -> OpenBlocks:
+        """The blocks that have joined it and have not ended."""
+        with _moving:
+            if self._blocks is None:
+                self._blocks = OpenBlocks()
+        return self._blocks
+
+    @property
+    def has_had_blocks(self) -> bool:
+        return self._blocks is not None
+
+    def end_requested(self) -> None:
+        """Record which task or thread has requested the end."""
+        if self._blocks is not None:
+            self._blocks.requested_by = current_worker()
 
     # Intent
 

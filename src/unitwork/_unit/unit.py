@@ -117,11 +117,9 @@ class Unit(Lifecycle):
     @property
     def needs_ending(self) -> bool:
         """Whether an ending does more than close the sessions."""
-        return (
-            self.sessions.in_transaction
-            or bool(self.hooks)
-            or self.cut_off_by is not None
-        )
+        if self.sessions.in_transaction or self.hooks:
+            return True
+        return self.cut_off_by is not None or self.has_had_blocks
 
     def sessions_to_end(self) -> list[UnitSession]:
         order = list(self.databases.values())
