@@ -99,7 +99,7 @@ async def test_after_commit_it_ends_with_the_deadline_and_the_commit_stands(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     body = register(hanging, "on_commit", hang, lambda: None)
-    app = serve_fastapi(flavour, body, options=DEADLINE)
+    app = serve_fastapi(flavour, body, options=TransactionOptions(deadline=1.0))
 
     async with asyncio.timeout(20):
         reply = await call(app, "POST", "/")

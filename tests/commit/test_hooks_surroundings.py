@@ -294,7 +294,7 @@ async def test_a_hook_finds_its_own_unit_whatever_block_is_open(
         current_unit().before_commit(hook)
 
     async def holds_a_block() -> AsyncIterator[None]:
-        async with flavour.db.transaction():
+        async with flavour.db.transaction(read_only=True):
             yield
 
     app = serve_fastapi(flavour, add_item)

@@ -115,9 +115,24 @@ async def test_a_work_that_never_waits_raises_its_error() -> None:
 
 async def test_a_cancellation_reaches_what_may_be_interrupted() -> None:
     ending = Ending()
-    task = asyncio.create_task(uninterrupted(ending(), lambda: True))
+    task = asyncio.create_task(uninterrupted(ending(), lambda: 0.0))
     await ending.begun.wait()
 
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert not ending.done
+
+
+async def test_a_cancellation_may_have_patience_until_a_second_one() -> None:
+    ending, patience = Ending(), iter([10.0, 0.0])
+    task = asyncio.create_task(uninterrupted(ending(), lambda: next(patience)))
+    await ending.begun.wait()
+
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

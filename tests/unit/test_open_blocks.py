@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -277,3 +278,21 @@ async def test_a_block_that_joins_is_committed_with_the_request(
     reply = await request_with(flavour, nested, kind, between=between)
 
     assert (reply.status, reply.error, observer.names()) == (200, None, ["one"])
+
+
+@only("asyncpg")
+async def test_a_block_that_only_reads_may_be_held_open(flavour: Flavour) -> None:
+    async def reads() -> AsyncIterator[AsyncSession]:
+        async with flavour.db.transaction(read_only=True) as session:
+            yield session
+
+    app, injected = FastAPI(), Depends(reads)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.get("/")
+    async def endpoint(session: AsyncSession = injected) -> int | None:
+        return await session.scalar(select(1))
+
+    reply = await call(app, "GET", "/")
+
+    assert (reply.status, reply.json) == (200, 1)

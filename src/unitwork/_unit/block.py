@@ -20,6 +20,7 @@ from ..retry import Tries
 from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
 from .endings import end_block, run_ending
+from .generator_block import generator_around
 from .open_blocks import OpenBlock, is_held_by_dependency
 from .owner import UnitOwner
 from .sessions import sessions_around
@@ -96,8 +97,9 @@ class _Block(Generic[S]):
             )
             self._session = unit.session_of(self._database)
             self._token = current.set(unit)
-            if unit.parent is not None and is_held_by_dependency(currentframe()):
-                self._holder = unit.parent
+            unit.generator_block = generator_around(currentframe())
+            self._holder = self._holder_of(unit)
+            if self._holder is not None:
                 self._holder.open_blocks.hold(1)
         else:
             join(around, self._options)
@@ -106,6 +108,12 @@ class _Block(Generic[S]):
             held = is_held_by_dependency(currentframe())
             self._joined = around.open_blocks.join(self._nested, held=held)
         return cast(S, self._session.session)
+
+    def _holder_of(self, unit: Unit) -> Unit | None:
+        """The enclosing unit, if it ends before this block, which may write."""
+        if unit.parent is None or self._options.read_only:
+            return None
+        return unit.parent if is_held_by_dependency(currentframe()) else None
 
     def _around(self) -> Unit | None:
         try:
@@ -175,6 +183,8 @@ class _Block(Generic[S]):
             raise
 
     def _leave(self) -> None:
+        if self._unit is not None and self._unit.generator_block is not None:
+            self._unit.generator_block.end()
         if self._holder is not None:
             self._holder.open_blocks.hold(-1)
         if self._token is None:

@@ -35,9 +35,19 @@ current: ContextVar[UnitProvider | None] = ContextVar("unitwork", default=None)
 
 
 def innermost() -> Unit | None:
-    """The innermost unit around the caller, whatever its databases; may be closed."""
+    """The innermost unit around the caller, whatever its databases; may be closed.
+
+    The consumer of a generator is in its context, but not inside the blocks in it.
+    """
     provider = current.get()
-    return None if provider is None else provider.open_unit()
+    if provider is None:
+        return None
+    unit = provider.open_unit()
+    while (block := unit.generator_block) is not None and unit.parent is not None:
+        if block.contains_caller():
+            break
+        unit = unit.parent
+    return unit
 
 
 def report_endpoint(mark: EndpointMark) -> None:

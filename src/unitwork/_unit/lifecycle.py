@@ -15,6 +15,7 @@ from ..errors import (
     UnexpectedRollbackError,
 )
 from ..outcome import Outcome, Verdict
+from .generator_block import GeneratorBlock
 from .open_blocks import OpenBlocks, current_worker
 from .state import NEXT_STATES, IllegalMove, Intent, UnitState
 
@@ -40,6 +41,7 @@ class Lifecycle:
         "cut_off_by",
         "end_error",
         "failure",
+        "generator_block",
         "in_hook",
         "intent",
         "intent_reason",
@@ -74,6 +76,8 @@ class Lifecycle:
         self.undone_because = ""
         """How the application has undone its last transaction, if it has."""
         self._blocks: OpenBlocks | None = None
+        self.generator_block: GeneratorBlock | None = None
+        """Where its block was entered, if that is in a generator."""
         self.in_hook = False
         self.was_cancelled = False
         self._waiting: deque[Future[None]] | None = None
@@ -160,6 +164,8 @@ class Lifecycle:
                 return False
             self.move(state)
             waiting, self._waiting = self._waiting, None
+            if self._blocks is not None:
+                self._blocks.requested_by = None
         for turn in waiting or ():
             if turn.set_running_or_notify_cancel():
                 turn.set_result(None)

@@ -10,7 +10,14 @@ from types import FrameType
 
 from ..errors import UsageError
 
-__all__ = ["OpenBlock", "OpenBlocks", "current_worker", "is_held_by_dependency"]
+__all__ = [
+    "BETWEEN",
+    "OpenBlock",
+    "OpenBlocks",
+    "current_worker",
+    "is_generator",
+    "is_held_by_dependency",
+]
 
 _IN_ANOTHER_TASK = (
     "another task or thread was still inside a transaction() block that had joined "
@@ -30,7 +37,7 @@ _CUT_OFF = (
 )
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _SOLVES_DEPENDENCIES = "fastapi.dependencies.utils"
-_BETWEEN = ("contextlib", "unitwork._unit.block")
+BETWEEN = ("contextlib", "unitwork._unit.block")
 _RUNS_THREADS = "anyio._backends._asyncio"
 
 
@@ -122,6 +129,10 @@ class OpenBlocks:
         return [x for x in self._joined if x.runs_beside(self.requested_by)]
 
 
+def is_generator(frame: FrameType) -> bool:
+    return bool(frame.f_code.co_flags & _GENERATOR)
+
+
 def is_held_by_dependency(frame: FrameType | None) -> bool:
     """Whether a dependency with `yield` enters a block, in *frame* or by what it calls.
 
@@ -135,9 +146,9 @@ def is_held_by_dependency(frame: FrameType | None) -> bool:
             return in_generator
         if module == _RUNS_THREADS:
             return in_generator and directly
-        if frame.f_code.co_flags & _GENERATOR:
+        if is_generator(frame):
             in_generator = True
-        elif module not in _BETWEEN:
+        elif module not in BETWEEN:
             directly = False
         frame = frame.f_back
     return False
