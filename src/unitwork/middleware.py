@@ -14,6 +14,7 @@ from ._asgi.state import State
 from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
 from ._callables import check_callable
+from ._redaction import described
 from ._session.database_core import DatabaseCore
 from ._twophase.janitor import Janitor
 from ._twophase.order import CommitOrder
@@ -115,7 +116,8 @@ def _by_attribute(
     for database in databases:
         if not isinstance(database, Database | AsyncDatabase):
             raise UsageError(
-                f"db is {database!r}; give a Database or an AsyncDatabase, or several"
+                f"db is {described(database)}; give a Database or an AsyncDatabase, "
+                "or several"
             )
         if database.name in found:
             raise UsageError(

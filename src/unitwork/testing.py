@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
+from ._redaction import described
 from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
 from .errors import UsageError
@@ -106,7 +107,9 @@ def check_idle(*databases: Database[Any] | AsyncDatabase[Any]) -> None:
     """
     for db in databases:
         if not isinstance(db, Database | AsyncDatabase):
-            raise UsageError(f"{db!r} is no database; give a Database or AsyncDatabase")
+            raise UsageError(
+                f"{described(db)} is no database; give a Database or AsyncDatabase"
+            )
         in_use = [f"{what}: {count}" for what, count in _in_use(db).items() if count]
         if in_use:
             raise AssertionError(

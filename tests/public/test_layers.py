@@ -17,21 +17,22 @@ Sources = dict[str, str]
 Rule = Callable[[Sources], list[str]]
 
 MAY_IMPORT = {
+    "_redaction": "",
     "_concurrency": "",
     "errors": "",
     "_callables": "errors",
     "outcome": "_callables",
     "_classify": "errors _callables",
-    "_engine": "errors _callables _classify _concurrency",
+    "_engine": "_redaction errors _callables _classify _concurrency",
     "settings": "errors _callables _engine",
     "options": "errors outcome _callables _engine",
     "retry": "errors _callables _classify",
-    "_session": "errors settings _callables _engine _concurrency",
+    "_session": "_redaction errors settings _callables _engine _concurrency",
     "_execution": "errors _callables _session _concurrency",
     "_twophase": "errors _classify _engine _session _execution",
     "_commit": "errors outcome _classify _engine _session _execution _twophase",
-    "_unit": "errors settings outcome options retry _callables _classify _engine "
-    "_session _execution _concurrency _twophase _commit",
+    "_unit": "_redaction errors settings outcome options retry _callables _classify "
+    "_engine _session _execution _concurrency _twophase _commit",
     "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
     "_twophase _unit",
 }
@@ -46,7 +47,8 @@ FOREIGN = {
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
-    "_engine.driver_connection": "_connection _cursor _result _sock _transport _writer",
+    "_engine.driver_connection": "_connection _cursor _execute _result _sock "
+    "_transport _writer",
     # What the transport's event loop would have called, had it not been closed.
     "_engine.event_loops": "_call_connection_lost",
     # The look-up of handlers in Starlette; FastAPI uses it as well.

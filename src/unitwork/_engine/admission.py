@@ -40,14 +40,19 @@ class AdmissionGate:
         "_free",
         "_lock",
         "_permits",
+        "_pool_waits",
         "_waiting",
         "_warned",
         "size",
         "timeout",
     )
 
-    def __init__(self, size: int | None, timeout: float = 30.0) -> None:
+    def __init__(
+        self, size: int | None, timeout: float = 30.0, *, pool_waits: bool = True
+    ) -> None:
         self.size = size
+        self._pool_waits = pool_waits
+        """Whether the pool makes its users wait, should they not wait here."""
         self.timeout = timeout
         self._permits = _UNLIMITED if size is None else size
         self._warned = False
@@ -81,10 +86,7 @@ class AdmissionGate:
         """Wait for a permit; raise `PoolTimeoutError` after *timeout* seconds."""
         if self.try_acquire():
             return
-        with self._lock:
-            permit: Future[None] = Future()
-            self._waiting.append(permit)
-            self._grant()
+        permit = self._request()
         try:
             async with asyncio.timeout(self.timeout):
                 await asyncio.wrap_future(permit)
@@ -100,7 +102,7 @@ class AdmissionGate:
 
         While a thread of the framework waits, their limit is one higher: otherwise
         units that hold permits might wait for this thread while it waits for them. In
-        any other thread this returns `False` if no permit is free: the pool will wait.
+        any other thread this returns `False` if no permit is free and the pool waits.
         """
         if self.try_acquire():
             return True
@@ -112,9 +114,31 @@ class AdmissionGate:
         try:
             from_thread.check_cancelled()
         except RuntimeError:
-            return False
+            if self._pool_waits:
+                return False
+            self._wait()
+            return True
         from_thread.run(self._acquire_with_extra_thread)
         return True
+
+    def _wait(self) -> None:
+        """Wait in a thread that no event loop knows."""
+        permit = self._request()
+        try:
+            permit.result(self.timeout)
+        except TimeoutError:
+            self._abandon(permit)
+            raise self._timed_out(f"within {self.timeout:g} seconds") from None
+        except BaseException:
+            self._abandon(permit)
+            raise
+
+    def _request(self) -> Future[None]:
+        with self._lock:
+            permit: Future[None] = Future()
+            self._waiting.append(permit)
+            self._grant()
+        return permit
 
     def warn_on_event_loop(self) -> None:
         """Warn, once, if this is called on the thread of an event loop."""
@@ -170,7 +194,7 @@ class AdmissionGate:
 def _make_gate(engine: Engine) -> AdmissionGate:
     if isinstance(engine.pool, QueuePool):
         return AdmissionGate(capacity(engine), engine.pool.timeout())
-    return AdmissionGate(None)
+    return AdmissionGate(capacity(engine), pool_waits=False)
 
 
 _gates = PerPool(_make_gate)

@@ -9,10 +9,11 @@ TRANSACTION" and "SET STATEMENT"; SQLite, "PRAGMA Statements" and "Isolation In 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UsageError
+from . import sqlite_units
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -63,18 +64,26 @@ _Key = tuple["Engine", TransactionCharacteristics]
 class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
     """The engines of one database, with the execution options of its transactions."""
 
-    def __init__(self, *, defers_write_lock: bool = False) -> None:
+    def __init__(
+        self, engines: Iterable[Engine] = (), *, defers_write_lock: bool = False
+    ) -> None:
         super().__init__()
+        self._always = any(each.dialect.name == "sqlite" for each in engines)
+        """Whether there is something to apply without any characteristics."""
         self.defers_write_lock = defers_write_lock
         """Whether a transaction that does not write is to be `deferred`."""
 
     def find(
-        self, engine: Engine, wanted: TransactionCharacteristics
-    ) -> tuple[Engine, BeginDirectives]:
+        self, engine: Engine, wanted: TransactionCharacteristics | None
+    ) -> tuple[Engine, BeginDirectives | None]:
         """The engine to connect with, and what applies the *wanted* characteristics.
 
         *engine* may be the original one, or one that this has returned.
         """
+        if wanted is None:
+            if not self._always:
+                return engine, None
+            wanted = TransactionCharacteristics()
         found = self.get((engine, wanted))
         if found is None:
             if len(self) >= _CACHE_SIZE:
@@ -117,10 +126,10 @@ def _sqlite(dialect: Dialect, wanted: TransactionCharacteristics) -> BeginDirect
     _reject(dialect, wanted, "deferrable", "timeout")
     options: dict[str, Any] = {}
     autocommit = wanted.isolation_level == AUTOCOMMIT
-    if autocommit:
-        options["unitwork_begin"] = ""
-    elif wanted.deferred or wanted.read_only:
-        options["unitwork_begin"] = "BEGIN"
+    if sqlite_units.has_defaults(dialect):
+        deferred = wanted.deferred or wanted.read_only
+        begin = "BEGIN" if deferred else "BEGIN IMMEDIATE"
+        options[sqlite_units.BEGIN] = "" if autocommit else begin
     pragmas = {}
     if wanted.read_only or autocommit:
         pragmas["query_only"] = 1
@@ -203,6 +212,8 @@ def apply(
             "MySQL has no time limits of a transaction, and timeout or "
             "lock_timeout is set; leave it out"
         )
+    if dialect.name == "sqlite" and not directives.client_side_read_only:
+        sqlite_units.check_transactional(connection)
     state.read_only = directives.read_only
     state.client_side_read_only = directives.client_side_read_only
     if directives.first_statement:

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import AssertionPool, QueuePool, StaticPool
 
+from .._redaction import secrets_in, without
 from ..errors import UsageError
-from . import sqlite
+from . import sqlite, sqlite_units
 from .sqlalchemy_internals import max_overflow
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["capacity", "open_engine", "sync_engine"]
+__all__ = ["capacity", "is_shared_by_design", "open_engine", "sync_engine"]
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -44,8 +45,17 @@ def open_engine(
     if in_memory:
         sqlite.keep_in_memory(sync_engine(engine))
     if sqlite_defaults:
-        sqlite.listen_for_defaults(sync_engine(engine), wal=not in_memory)
+        sqlite_units.listen(sync_engine(engine), wal=not in_memory)
+    elif _commits_at_once(options):
+        raise UsageError(
+            "connect_args has autocommit=True: SQLite would store each statement at "
+            "once, and could roll nothing back. Leave it out"
+        )
     return engine
+
+
+def _commits_at_once(options: Mapping[str, Any]) -> bool:
+    return (options.get("connect_args") or {}).get("autocommit") is True
 
 
 def sync_engine(engine: Engine | AsyncEngine) -> Engine:
@@ -56,10 +66,20 @@ def sync_engine(engine: Engine | AsyncEngine) -> Engine:
 def capacity(engine: Engine) -> int | None:
     """How many connections the pool may open; `None` without a limit."""
     pool = engine.pool
+    if is_shared_by_design(engine):
+        return 1
     if not isinstance(pool, QueuePool):
         return None
     overflow = max_overflow(pool)
     return None if overflow < 0 else pool.size() + overflow
+
+
+def is_shared_by_design(engine: Engine) -> bool:
+    """Whether the pool has one connection at most, and does not wait for it."""
+    if isinstance(engine.pool, StaticPool | AssertionPool):
+        return True
+    in_memory = engine.dialect.name == "sqlite" and sqlite.is_shared(engine.url)
+    return in_memory and not isinstance(engine.pool, QueuePool)
 
 
 def _create(
@@ -76,14 +96,34 @@ def _create(
             f"{url.drivername!r} needs the package {error.name!r}, which is not "
             "installed"
         ) from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        # Its text may have the URL in it; so it is not the cause of ours.
+        message = without(_secrets(url, options), error)
+        raise UsageError(f"the engine can't be created: {message}") from None
+
+
+def _secrets(url: URL, options: Mapping[str, Any]) -> list[str]:
+    given = [url.password] if url.password else []
+    arguments = options.get("connect_args") or {}
+    return [*given, *secrets_in(url.query), *secrets_in(arguments)]
 
 
 def _checked(given: str | URL, is_async: bool) -> URL:
     try:
         url = make_url(given)
+    except (ArgumentError, ValueError):
+        # Neither the URL nor the error is shown: where the password is is not known.
+        raise UsageError(
+            "the database URL can't be used: it can't be parsed (it is not shown, as "
+            "it may have a password in it). Give dialect+driver://user:password@host:"
+            "port/database, with a password that is quoted by urllib.parse.quote_plus()"
+        ) from None
+    try:
         dialect = _dialect(url, is_async)
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise UsageError(f"the database URL can't be used: {error}") from error
+    except NoSuchModuleError:
+        raise UsageError(
+            f"the database URL can't be used: SQLAlchemy knows no {url.drivername!r}"
+        ) from None
     if dialect.is_async is not is_async:
         raise UsageError(_wrong_flavour(url, is_async))
     return url
@@ -96,7 +136,7 @@ def _dialect(url: URL, is_async: bool) -> type[Dialect]:
 
 
 def _wrong_flavour(url: URL, is_async: bool) -> str:
-    shown = url.render_as_string(hide_password=True)
+    shown = url.drivername  # of the rest, a part may be a password
     if is_async:
         fitting = _ASYNC_DRIVERS.get(url.get_backend_name(), "one with an async driver")
         return f"AsyncDatabase needs an async driver, {shown!r} has none; use {fitting}"

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -20,15 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "abort",
+    "call_sqlite3",
     "in_transaction",
     "is_aborted",
     "is_cursor_open",
     "last_result",
+    "left_in_transaction",
     "sqlite3_connection",
     "start_aiosqlite_call",
     "terminate_function",
     "transport_of",
 ]
+
+T = TypeVar("T")
 
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
 _IDLE, _INERROR = 0, 3  # libpq, PGTransactionStatusType
@@ -50,6 +55,19 @@ def in_transaction(driver_connection: Any) -> bool:
         return bool(getattr(driver_connection, "in_transaction", False))
     except ValueError:  # aiosqlite, closed already
         return False
+
+
+def left_in_transaction(driver_connection: Any) -> bool:
+    """Whether a connection that is not in use is inside a transaction all the same.
+
+    With `autocommit=False` sqlite3 always is: it begins the next one at once.
+    """
+    if not in_transaction(driver_connection):
+        return False
+    sqlite = sqlite3_connection(driver_connection)
+    if not isinstance(sqlite, sqlite3.Connection):
+        return True
+    return getattr(sqlite, "autocommit", None) is not False
 
 
 def is_aborted(connection: Connection) -> bool:
@@ -139,6 +157,16 @@ def transport_of(driver_connection: Any) -> Any:
 def sqlite3_connection(driver_connection: Any) -> Any:
     """The connection of sqlite3, also if aiosqlite has it; `None` if that is closed."""
     return getattr(driver_connection, "_connection", driver_connection)
+
+
+def call_sqlite3(dbapi_connection: Any, call: Callable[[sqlite3.Connection], T]) -> T:
+    """Call *call* with the connection of sqlite3, in the thread that it belongs to."""
+    if isinstance(dbapi_connection, sqlite3.Connection):
+        return call(dbapi_connection)
+    result: T = dbapi_connection.run_async(
+        lambda driver: driver._execute(call, sqlite3_connection(driver))
+    )
+    return result
 
 
 def start_aiosqlite_call(call: Coroutine[Any, Any, object]) -> None:

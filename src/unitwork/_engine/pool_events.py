@@ -12,11 +12,12 @@ from weakref import WeakSet, ref
 
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import StaticPool
 
 from .._concurrency.fork import forget_after_fork
 from . import session_reset, sqlite, statement_events
 from .connection_state import INFO_KEY, ConnectionState
-from .driver_connection import in_transaction
+from .driver_connection import left_in_transaction
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
 from .per_pool import PerPool
@@ -44,10 +45,20 @@ def guard(engine: Engine, ping_after_idle: float | None = None) -> None:
 class _GuardedPool:
     """A pool that is listened to; refers to its engine weakly, or both would last."""
 
-    __slots__ = ("__weakref__", "_engine", "ping_after_idle", "records")
+    __slots__ = (
+        "__weakref__",
+        "_engine",
+        "is_kept",
+        "is_static",
+        "ping_after_idle",
+        "records",
+    )
 
     def __init__(self, engine: Engine) -> None:
         self._engine = ref(engine)
+        self.is_static = isinstance(engine.pool, StaticPool)
+        self.is_kept = engine.dialect.name == "sqlite" and sqlite.is_kept(engine)
+        """Whether its only connection is the database, and must not be replaced."""
         self.records: WeakSet[ConnectionPoolEntry] = WeakSet()
         """Its connections, as far as they were opened or used since."""
         self.ping_after_idle: float | None = None
@@ -68,6 +79,8 @@ def _listen(engine: Engine) -> _GuardedPool:
     event.listen(engine, "connect", events.connect)
     event.listen(engine, "checkin", events.checkin)
     event.listen(engine, "checkout", events.checkout)
+    if pool.is_kept:
+        sqlite.keep_connection(engine)
     if engine.dialect.name == "sqlite":
         sqlite.listen_for_pragmas(engine)
     statement_events.listen(engine)
@@ -97,13 +110,14 @@ class _PoolEvents:
             return
         state: ConnectionState | None = record.info.get(INFO_KEY)
         if state is None:  # connected before we listened
-            if in_transaction(record.driver_connection):
+            if self._is_dirty(record.driver_connection):
                 record.invalidate()
             return
         state.returned_at = time.monotonic()
         state.server_side_cursor = None
         state.used_by_unit = False
-        if state.aborted_by_client or in_transaction(state.driver_connection):
+        aborted = state.aborted_by_client and not self._pool.is_kept
+        if aborted or self._is_dirty(state.driver_connection):
             record.invalidate()
 
     def checkout(
@@ -117,7 +131,7 @@ class _PoolEvents:
             check_not_inherited(record, is_sqlite=self._dialect.name == "sqlite")
         state = known or self._new_state(record)
         # A statement that outlived its session may have begun a transaction since.
-        if in_transaction(state.driver_connection):
+        if self._is_dirty(state.driver_connection):
             raise DisconnectionError("the pooled connection is inside a transaction")
         if state.aborted_by_client:
             raise DisconnectionError("the pooled connection was aborted")
@@ -132,6 +146,10 @@ class _PoolEvents:
             and time.monotonic() - state.returned_at > self._pool.ping_after_idle
         ):
             self._ping(dbapi_connection)
+
+    def _is_dirty(self, driver_connection: Any) -> bool:
+        """Whether it is left in a transaction, and is not shared by its users."""
+        return not self._pool.is_static and left_in_transaction(driver_connection)
 
     def close(self, dbapi_connection: object, record: ConnectionPoolEntry) -> None:
         state: ConnectionState | None = record.info.get(INFO_KEY)

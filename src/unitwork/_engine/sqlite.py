@@ -1,4 +1,4 @@
-"""Defaults of SQLite, in-memory databases, and pragmas for one transaction.
+"""SQLite: in-memory databases, and pragmas for one transaction.
 
 Sources: SQLite, "PRAGMA Statements", "Isolation In SQLite" and "In-Memory Databases".
 """
@@ -10,15 +10,16 @@ import contextlib
 import sqlite3
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import uuid4
 from weakref import finalize
 
 from sqlalchemy import event
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
+from sqlalchemy.util import asbool
 
 from .connection_state import INFO_KEY, ConnectionState, state_of
-from .driver_connection import sqlite3_connection, start_aiosqlite_call
-from .sqlalchemy_internals import is_autocommit
+from .driver_connection import abort, sqlite3_connection, start_aiosqlite_call
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "close_after_fork",
     "in_memory",
+    "is_kept",
+    "is_shared",
+    "keep_connection",
     "keep_in_memory",
-    "listen_for_defaults",
     "listen_for_pragmas",
     "reads_only",
     "roll_back_before_close",
@@ -43,8 +46,18 @@ def reads_only(url: URL) -> bool:
 
 
 def in_memory(url: URL) -> bool:
-    """Whether the URL is that of an in-memory database."""
-    return url.database in (None, "", ":memory:")
+    """Whether the URL is that of an in-memory database, in any spelling."""
+    if url.database in (None, "", ":memory:"):
+        return True
+    is_uri = asbool(url.query.get("uri", "false"))
+    named = url.database == "file::memory:" or url.query.get("mode") == "memory"
+    return is_uri and (named or url.query.get("vfs") == "memdb")
+
+
+def is_shared(url: URL) -> bool:
+    """Whether all connections of this process with the URL have one database."""
+    query = url.query
+    return query.get("cache") == "shared" or query.get("vfs") == "memdb"
 
 
 def shared_in_memory(
@@ -55,10 +68,18 @@ def shared_in_memory(
     By default each connection has a database of its own. The pool holds one connection
     at a time: its users take turns.
     """
-    pool = AsyncAdaptedQueuePool if is_async else QueuePool
-    options = {"poolclass": pool, "pool_size": 1, "max_overflow": 0, **options}
-    query = {**url.query, "vfs": "memdb", "uri": "true"}
-    return url.set(database=f"file:/unitwork-{uuid4().hex}", query=query), options
+    options = {
+        "poolclass": AsyncAdaptedQueuePool if is_async else QueuePool,
+        **options,
+    }
+    if "pool" not in options and issubclass(options["poolclass"], QueuePool):
+        options = {"pool_size": 1, "max_overflow": 0, **options}
+    query = {"check_same_thread": "false", **url.query}
+    if not is_shared(url):
+        query = {k: v for k, v in query.items() if k not in ("mode", "cache")}
+        query |= {"vfs": "memdb", "uri": "true"}
+        url = url.set(database=f"file:/unitwork-{uuid4().hex}")
+    return url.set(query=query), options
 
 
 def keep_in_memory(engine: Engine) -> None:
@@ -66,46 +87,55 @@ def keep_in_memory(engine: Engine) -> None:
 
     It would be deleted with its last connection.
     """
-    uri = f"{engine.url.database}?vfs=memdb"
+    given = engine.url.query.items()
+    query = {key: value for key, value in given if key not in _OF_THE_DRIVER}
+    uri = f"{engine.url.database}?{urlencode(query, doseq=True)}"
     connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
     finalize(engine, connection.close)
 
 
-def listen_for_defaults(engine: Engine, *, wal: bool) -> None:
-    """Write-ahead log, enforced foreign keys, and a BEGIN that takes the write lock.
+_OF_THE_DRIVER = {
+    "cached_statements",
+    "check_same_thread",
+    "detect_types",
+    "isolation_level",
+    "timeout",
+    "uri",
+}
+"""Parameters that SQLAlchemy takes out of the URL of a database."""
 
-    A transaction that reads first and writes later fails if another one has written in
-    between: it does not get the lock, and does not wait for the busy timeout.
+
+def is_kept(engine: Engine) -> bool:
+    """Whether *engine* has one connection for all, and its database ends with that."""
+    if not isinstance(engine.pool, StaticPool) or is_shared(engine.url):
+        return False
+    return in_memory(engine.url)
+
+
+def keep_connection(engine: Engine) -> None:
+    """Let *engine* use its only connection again where it would replace it.
+
+    SQLAlchemy replaces one that is invalidated, as when a statement is cancelled.
     """
+    dialect = engine.dialect
+    kept: list[Any] = []
 
-    @event.listens_for(engine, "connect")
-    def connect(dbapi_connection: Any, record: object) -> None:
-        dbapi_connection.isolation_level = None  # BEGIN is sent below
-        cursor = dbapi_connection.cursor()
-        try:
-            cursor.execute("PRAGMA foreign_keys = ON")
-            if wal:
-                _set_write_ahead_log(cursor)
-        except Exception:  # not a database, or locked
-            dbapi_connection.close()  # or aiosqlite's thread would go on
-            raise
-        cursor.close()
+    def do_terminate(dbapi_connection: Any) -> None:
+        abort(getattr(dbapi_connection, "driver_connection", dbapi_connection))
+        if dialect.is_async:
+            with contextlib.suppress(RuntimeError):  # no event loop
+                asyncio.get_running_loop()
+                start_aiosqlite_call(dbapi_connection.driver_connection.rollback())
+        else:
+            with contextlib.suppress(sqlite3.Error):
+                dbapi_connection.rollback()
+        kept.append(dbapi_connection)
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        if is_autocommit(connection):
-            return
-        options = connection.get_execution_options()
-        if statement := options.get("unitwork_begin", "BEGIN IMMEDIATE"):
-            connection.exec_driver_sql(statement)
+    setattr(dialect, "do_terminate", do_terminate)  # noqa: B010  # of this object alone
 
-
-def _set_write_ahead_log(cursor: Any) -> None:
-    try:
-        cursor.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY:
-            raise
+    @event.listens_for(engine, "do_connect")
+    def do_connect(*args: object) -> Any:
+        return kept.pop() if kept else None
 
 
 def listen_for_pragmas(engine: Engine) -> None:

@@ -16,6 +16,7 @@ from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
 from .._engine.create import capacity, open_engine
 from .._engine.pool_events import guard
+from .._redaction import described
 from ..errors import UsageError
 from ..settings import DatabaseSettings
 from .factory import SessionFactory, engines_of
@@ -64,7 +65,9 @@ class DatabaseCore:
         engine_options: Mapping[str, Any],
     ) -> None:
         if not isinstance(name, str) or not name:
-            raise UsageError(f"name is {name!r}; give a name, such as 'default'")
+            raise UsageError(
+                f"name is {described(name)}; give a name, such as 'default'"
+            )
         self.name = name
         self.is_async = is_async
         self.settings = settings or DatabaseSettings()
@@ -131,7 +134,6 @@ class DatabaseCore:
             is_async=self.is_async,
             session_class=self._session_class,
             options=self._session_options,
-            sets_begin=self.owns_engine and self.settings.sqlite_defaults,
         )
         for engine in factory.engines:
             guard(engine, self.settings.ping_after_idle)
@@ -154,7 +156,9 @@ class DatabaseCore:
         sync_session = getattr(session, "sync_session", session)
         is_async = sync_session is not session
         if not isinstance(sync_session, Session) or is_async is not self.is_async:
-            raise UsageError(f"database {self.name!r} can't be given {session!r}")
+            raise UsageError(
+                f"database {self.name!r} can't be given {described(session)}"
+            )
         before, self.override = self.override, session
         try:
             with reporting(sync_session):
@@ -207,9 +211,10 @@ class DatabaseCore:
 
     def pool_status(self) -> PoolStatus:
         factory = self.factory
-        waiting = factory.gate.waiting if factory.gate is not None else 0
+        gate, size = factory.gate, capacity(factory.engine)
+        waiting = gate.waiting if gate is not None else 0
         pool = factory.engine.pool
         if not isinstance(pool, QueuePool):
-            return PoolStatus(None, 0, 0, waiting)
-        size = capacity(factory.engine)
+            in_use = 0 if size is None or gate is None else gate.in_use
+            return PoolStatus(size, in_use, 0, waiting)
         return PoolStatus(size, pool.checkedout(), pool.checkedin(), waiting)

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import SingletonThreadPool
 
 from .._engine.admission import gate_of
 from .._engine.begin import BindCache
+from .._engine.create import is_shared_by_design
 from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
+from .._engine.sqlite_units import has_defaults
+from .._redaction import described
 from ..errors import UsageError
 from .async_fence import fenced_async
 from .fence import fence, fenced
@@ -27,8 +31,7 @@ __all__ = ["SessionFactory", "engines_of"]
 class SessionFactory:
     """Makes the sessions of one engine, or of one sessionmaker.
 
-    Lives as long as its database has that engine. *sets_begin*: whether unitwork made
-    the engine, and so chooses its BEGIN by what a unit may do.
+    Lives as long as its database has that engine.
     """
 
     def __init__(
@@ -38,7 +41,6 @@ class SessionFactory:
         is_async: bool,
         session_class: type[Any] | None,
         options: Mapping[str, Any],
-        sets_begin: bool,
     ) -> None:
         self.given = given
         self._is_async = is_async
@@ -49,11 +51,10 @@ class SessionFactory:
         self.engines = engines_of(given)
         self._check()
         self.engine = engine = self.engines[0]
-        self.gate = None if is_async else gate_of(engine)
-        self.takes_write_lock = (
-            sets_begin
-            and engine.dialect.name == "sqlite"
-            and not reads_only(engine.url)
+        waits = not is_async or is_shared_by_design(engine)
+        self.gate = gate_of(engine) if waits else None
+        self.takes_write_lock = has_defaults(engine.dialect) and not reads_only(
+            engine.url
         )
         self._makes_sync_session = False
         """Whether the session class gives a `sync_session_class` of its own."""
@@ -61,7 +62,7 @@ class SessionFactory:
         """The event loop in which the last session was made."""
         # A sessionmaker is read each time: configure() may have changed it.
         self._recipe = self._recipe_of(None) if maker is None else None
-        self.binds = BindCache(defers_write_lock=self.takes_write_lock)
+        self.binds = BindCache(self.engines, defers_write_lock=self.takes_write_lock)
 
     @property
     def _maker(self) -> sessionmaker[Session] | None:
@@ -71,16 +72,22 @@ class SessionFactory:
         engines = self.engines
         flavour = "AsyncDatabase" if self._is_async else "Database"
         wanted = "an async" if self._is_async else "a sync"
+        given = described(self.given)
         if not engines:
             raise UsageError(
-                f"{flavour} was given {self.given!r}; give a URL, {wanted} engine, "
+                f"{flavour} was given {given}; give a URL, {wanted} engine, "
                 f"{wanted} sessionmaker bound to an engine, or a callable returning one"
             )
         if any(engine.dialect.is_async is not self._is_async for engine in engines):
             other = "Database" if self._is_async else "AsyncDatabase"
             raise UsageError(
-                f"{flavour} was given {self.given!r}, which is not {wanted} one; "
-                f"use {other}"
+                f"{flavour} was given {given}, which is not {wanted} one; use {other}"
+            )
+        if any(isinstance(engine.pool, SingletonThreadPool) for engine in engines):
+            raise UsageError(
+                "SingletonThreadPool has a connection for each thread, and a unit of "
+                "work is used by several. Leave poolclass out, and give the URL: "
+                f"{flavour} shares an SQLite database in memory between all threads"
             )
         if self._maker is not None and self._session_class is not None:
             raise UsageError(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from asyncio import Lock
 from contextlib import suppress
 
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
 from .._engine.admission import AdmissionGate
 
 __all__ = ["Permit"]
@@ -51,6 +54,16 @@ class Permit:
             return False
         self._held.append(None)
         return True
+
+    def acquire_in_greenlet(self) -> bool:
+        """Wait on the event loop, inside an `AsyncSession`, which is about to connect.
+
+        Returns whether it was acquired now. Outside (`get_bind()` by hand) no
+        connection follows, and this does nothing.
+        """
+        if self._held or not in_greenlet():
+            return False
+        return bool(await_only(self.acquire()))
 
     def release(self) -> None:
         """Release it once, even if two threads do so at the same time."""

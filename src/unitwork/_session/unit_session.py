@@ -10,11 +10,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from .._engine import driver_connection
-from .._engine.begin import (
-    BindCache,
-    TransactionCharacteristics,
-    apply,
-)
+from .._engine.begin import BindCache, TransactionCharacteristics, apply
 from .._engine.commit_status import PendingVerification
 from .._engine.connection_state import ConnectionState, state_of
 from .._engine.sqlalchemy_internals import is_autocommit
@@ -218,7 +214,7 @@ class UnitSession:
         self.commit_state = CommitState.NOT_SENT
         self.ends.reset()
         self.kept_for_stream = False
-        if self.permit is None:
+        if self.permit is None or self.is_async:  # that can only wait to connect
             return
         before, self.awaiting_connection = self.awaiting_connection, True
         if self.permit.acquire_in_thread():
@@ -231,9 +227,9 @@ class UnitSession:
             self.awaiting_connection = True
             self.begun_with = self.owner.characteristics(self)
             self.owner.check_bind(self, bind)
-        if self.begun_with is None or self._binds is None:
-            return bind
-        if not isinstance(bind, Engine):
+            if self.is_async and self.permit and self.permit.acquire_in_greenlet():
+                self._check_permit()
+        if self._binds is None or not isinstance(bind, Engine):
             return bind
         return self._binds.find(bind, self.begun_with)[0]
 
@@ -251,9 +247,10 @@ class UnitSession:
             return
         state.reset(used_by_unit=True)
         self.connection_states.append(state)
-        if self.begun_with is not None and self._binds is not None:
+        if self._binds is not None:
             _, directives = self._binds.find(connection.engine, self.begun_with)
-            apply(connection, state, directives)
+            if directives is not None:
+                apply(connection, state, directives)
         self.owner.connection_begun(self, connection)
 
     def commit_sent(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Protocol
 
+from .._redaction import described
 from .._session.database_core import DatabaseCore
 from ..errors import MissingSessionError, UsageError
 from ..options import EndpointMark
@@ -104,7 +105,9 @@ def unit_of_request(database: DatabaseCore, request: object = None) -> Unit:
         return _outermost(unit_of(database), database)
     scope = getattr(request, "scope", request)
     if not isinstance(scope, Mapping):
-        raise UsageError(f"give the request (or its ASGI scope), not {request!r}")
+        raise UsageError(
+            f"give the request (or its ASGI scope), not {described(request)}"
+        )
     provider: UnitProvider | None = getattr(scope.get("state"), "provider", None)
     outermost = None if provider is None else provider.open_unit()
     return _covering(outermost, database) or unit_of(database)
