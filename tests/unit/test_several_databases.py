@@ -283,7 +283,7 @@ DB = AsyncDatabase("sqlite+aiosqlite://")
     [
         ([], "db is empty"),
         ((), "db is empty"),
-        ("sqlite://", "db is 'sqlite://'; give a Database"),
+        ("sqlite://", "db is a string, which is not shown; give a Database"),
         (None, "db is None; give a Database"),
         ([DB, "second"], "db is 'second'; give a Database"),
         ([DB, DB], "two databases are named 'default'"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -35,6 +35,7 @@ __all__ = [
     "keep_in_memory",
     "listen_for_pragmas",
     "reads_only",
+    "released_on_failure",
     "roll_back_before_close",
     "shared_in_memory",
 ]
@@ -138,6 +139,17 @@ def keep_connection(engine: Engine) -> None:
         return kept.pop() if kept else None
 
 
+@contextlib.contextmanager
+def released_on_failure(connection: Connection) -> Iterator[None]:
+    """Discard a *connection* that is being made: a cancellation would leak it."""
+    try:
+        yield
+    except BaseException:
+        connection.invalidate()
+        connection.close()
+        raise
+
+
 def listen_for_pragmas(engine: Engine) -> None:
     """Set the pragmas of a transaction, and restore them at its end.
 
@@ -146,7 +158,8 @@ def listen_for_pragmas(engine: Engine) -> None:
 
     @event.listens_for(engine, "engine_connect")  # before BEGIN waits for a lock
     def engine_connect(connection: Connection) -> None:
-        _apply(connection, "busy_timeout")
+        with released_on_failure(connection):
+            _apply(connection, "busy_timeout")
 
     @event.listens_for(engine, "begin")  # before it, BEGIN IMMEDIATE would be refused
     def begin(connection: Connection) -> None:

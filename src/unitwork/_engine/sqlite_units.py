@@ -13,7 +13,8 @@ from weakref import WeakSet
 from sqlalchemy import event
 
 from ..errors import UsageError
-from .driver_connection import call_sqlite3, sqlite3_connection
+from . import sqlite
+from .driver_connection import call_sqlite3, in_transaction, sqlite3_connection
 from .sqlalchemy_internals import is_autocommit
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def listen(engine: Engine, *, wal: bool) -> None:
     _with_defaults.add(engine.dialect)
     event.listen(engine, "engine_connect", _prepare)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "savepoint", _begin_before_savepoint)
     if not wal:
         return
 
@@ -61,19 +63,31 @@ def _prepare(connection: Connection) -> None:
     """Let *connection* serve a unit, or others; before BEGIN, which is too late."""
     before: _Settings | None = connection.info.get(_BEFORE)
     serves_unit = BEGIN in connection.get_execution_options()
-    if serves_unit and before is None:
-        dbapi_connection = connection.connection.dbapi_connection
-        connection.info[_BEFORE] = call_sqlite3(dbapi_connection, _serve_units)
-    elif before is not None and not serves_unit:
-        dbapi_connection = connection.connection.dbapi_connection
-        call_sqlite3(dbapi_connection, before.restore)
-        del connection.info[_BEFORE]
+    if serves_unit is (before is not None):
+        return
+    dbapi_connection = connection.connection.dbapi_connection
+    with sqlite.released_on_failure(connection):
+        if before is None:
+            connection.info[_BEFORE] = call_sqlite3(dbapi_connection, _serve_units)
+        else:
+            call_sqlite3(dbapi_connection, before.restore)
+            del connection.info[_BEFORE]
 
 
 def _begin(connection: Connection) -> None:
     statement = connection.get_execution_options().get(BEGIN)
     if statement and not is_autocommit(connection):
         connection.exec_driver_sql(statement)
+
+
+def _begin_before_savepoint(connection: Connection, name: str | None) -> None:
+    """Begin, or to release the savepoint would commit: the driver begins at a write.
+
+    For a session of a test, which joins the transaction of a connection by savepoints.
+    """
+    driver_connection = connection.connection.driver_connection
+    if not is_autocommit(connection) and not in_transaction(driver_connection):
+        connection.exec_driver_sql("BEGIN")
 
 
 class _Settings(NamedTuple):
