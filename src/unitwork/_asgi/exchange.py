@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..options import NO_OPTIONS, route_retries
 from ..outcome import Ending, Verdict
 from .connection import Connection
+from .event_loop import current_task
 from .reading import RequestReader
 from .replay import Snapshot
 from .response import Unwind, nothing_more
@@ -65,6 +66,7 @@ class HTTPExchange(RequestReader):
         outer: Connection | None,
         retries: Retries | None = None,
     ) -> None:
+        self.task = task = current_task()
         # All in one place: to call the bases' own would take twice the time.
         self.scope = scope
         self.snapshot = None
@@ -85,7 +87,6 @@ class HTTPExchange(RequestReader):
         self.exception_before = sys.exception()
         self.handled_exception = self.request_left = None
         self.handlers_left = False
-        self.task = task = asyncio.current_task()
         self.cancelling_before = 0 if task is None else task.cancelling()
         self.retries = retries
         self._outer_state = outer_state = scope.get("state")

@@ -14,6 +14,7 @@ from .._session.database_core import DatabaseCore
 from .._twophase.janitor import Janitor
 from .._unit.endings import run_ending, shut_down
 from .._unit.unit import Unit
+from .event_loop import ONLY_ASYNCIO, runs_asyncio
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["check", "drain_and_dispose", "run_lifespan"]
@@ -44,6 +45,10 @@ async def run_lifespan(
     For an application without a lifespan (it raises at once, or returns) it is handled
     here.
     """
+    if not runs_asyncio():
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": ONLY_ASYNCIO})
+        return
     life = _Life(databases, receive, send, janitor)
     with contextlib.suppress(_CanNotStart):
         try:

@@ -22,6 +22,7 @@ from ..errors import UsageError
 from ..outcome import Ending, Verdict
 from .answered_exception import answered_exception
 from .connection import Connection
+from .event_loop import current_task
 from .route_options import MiddlewareConfig
 from .state import State
 from .types import ASGIApp, Message, Receive, Scope, Send
@@ -72,6 +73,7 @@ class WebSocket(Connection):
         databases: Mapping[str, DatabaseCore],
         outer: Connection | None,
     ) -> None:
+        current_task()  # raises without asyncio
         super().__init__(scope, config, databases, outer)
         self._receive = receive
         self._send = send

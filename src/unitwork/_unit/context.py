@@ -31,6 +31,11 @@ class UnitProvider(Protocol):
     def open_unit(self) -> Unit: ...
 
 
+_ORDER = (
+    "In a middleware: call add_middleware(DBSessionMiddleware, ...) after that of the "
+    "other one, as what is added later is further out"
+)
+
 current: ContextVar[UnitProvider | None] = ContextVar("unitwork", default=None)
 """Set before the application is called; what the application sets is not read."""
 
@@ -77,7 +82,8 @@ def current_unit() -> UnitOfWork:
     if unit is None:
         raise MissingSessionError(
             "there is no unit of work here: add DBSessionMiddleware to the "
-            "application, or open one: `async with db.transaction() as session:`"
+            "application, or open one: `async with db.transaction() as session:`. "
+            + _ORDER
         )
     unit.check_open()
     return facade_of(unit)
@@ -90,7 +96,7 @@ def unit_of(database: DatabaseCore) -> Unit:
         raise MissingSessionError(
             f"there is no unit of work for database {database.name!r} here: give it to "
             "DBSessionMiddleware (db=...), or open one: "
-            "`async with db.transaction() as session:`"
+            "`async with db.transaction() as session:`. " + _ORDER
         )
     return unit
 
