@@ -29,7 +29,7 @@ from support.guarding import (
 )
 from support.models import add_item, names
 from support.pool import eventually
-from unitwork import DatabaseSettings
+from unitwork import DatabaseSettings, UnexpectedRollbackError
 
 pytestmark = pytest.mark.anyio
 
@@ -176,7 +176,8 @@ async def test_a_connection_put_in_a_transaction_is_thrown_away_at_checkout(
 
 @everywhere
 async def test_an_invalidated_connection_may_be_checked_in(flavour: Flavour) -> None:
-    await flavour.work(use_and_invalidate)
+    with pytest.raises(UnexpectedRollbackError, match="was called"):
+        await flavour.work(use_and_invalidate)
 
     await flavour.work(add_item)
 

@@ -15,7 +15,7 @@ from support.asgi import call
 from support.flavours import Flavour, only
 from support.models import Child, add_item, names
 from support.sqlite import add_quietly, serve, serve_inside
-from unitwork import AsyncDatabase, Database, UsageError
+from unitwork import AsyncDatabase, Database, UnexpectedRollbackError, UsageError
 
 pytestmark = [pytest.mark.anyio, only("sqlite3", "aiosqlite")]
 
@@ -83,7 +83,8 @@ async def test_a_database_in_memory_survives_its_connection(memory: Flavour) -> 
     await memory.work(add_item)
 
     await memory.work(Session.invalidate)
-    await memory.work(use_and_invalidate)
+    with pytest.raises(UnexpectedRollbackError, match="was called"):
+        await memory.work(use_and_invalidate)
     await memory.dispose()
 
     assert await memory.work(names) == ["one"]

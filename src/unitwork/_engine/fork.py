@@ -57,6 +57,7 @@ def check_not_inherited(record: Any, *, is_sqlite: bool) -> None:
 
 def _let_go(record: ConnectionPoolEntry, *, is_sqlite: bool) -> None:
     driver_connection: Any = record.driver_connection
+    in_use = record.in_use
     connection = take_connection(record, _OfTheParent())
     if connection is None:
         return
@@ -65,9 +66,10 @@ def _let_go(record: ConnectionPoolEntry, *, is_sqlite: bool) -> None:
         return
     # SQLite's locks are the process's. With the file open twice it would take those of
     # the parent for its own, and lose what it writes when the parent closes the file.
-    # Closing what is idle does nothing to the parent.
-    if in_transaction(driver_connection):
-        log.warning("a process has forked inside a transaction of SQLite")
+    # Closing what is idle does nothing to the parent; to close what another thread is
+    # using might wait for that thread, which does not exist here.
+    if in_use or in_transaction(driver_connection):
+        log.warning("a process has forked while it used a connection to SQLite")
         return
     sqlite.close_after_fork(driver_connection)
 
