@@ -72,9 +72,9 @@ class Running:
     def passes(self, message: Message) -> None:
         """*message* is on its way to the client: what it depends on must be stored."""
         kind = message["type"]
-        if kind == "websocket.send":
+        if kind in ("websocket.send", "websocket.close"):
             self.reported = "success"
-            self._message_passes("a WebSocket message was sent")
+            self._message_passes(f"{kind} has left")
         elif kind == "http.response.start":
             if self._status:
                 self.books.wrong("protocol: two responses have started")
