@@ -102,9 +102,10 @@ class Running:
         """An answer that the application has meant to give, or one in its place."""
         because = f"{self._status} {what}"
         success = self._status < 400 and b"x-handled" not in self._headers
+        committed_anyway = unit.commit_anyway and not unit.must_fail
         if b"x-own" not in self._headers:
             unit.settle(Fate.ABSENT, because)
-        elif success or unit.commit_anyway or unit.rollback_only:
+        elif success or committed_anyway or unit.rollback_only:
             unit.succeed(because)
         elif self._status < 400 and self.program.base_inside:
             unit.settle(Fate.TOGETHER, f"{because}, its exception may be hidden")

@@ -14,7 +14,7 @@ from soak.run import Run
 SEED = 2026
 PROGRAMS = 400
 NOT_YET = (
-    *("spawn", "ahead", "kill"),
+    *("ahead", "kill"),
     *("driver_insert", "driver_copy", "driver_error", "driver_rollback"),
     *("driver_commit",),
 )
