@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..options import NO_OPTIONS, route_retries
 from ..outcome import Ending, Verdict
 from .connection import Connection
-from .event_loop import current_task
+from .event_loop import ONLY_ASYNCIO
 from .reading import RequestReader
 from .replay import Snapshot
 from .response import Unwind, nothing_more
@@ -66,7 +66,10 @@ class HTTPExchange(RequestReader):
         outer: Connection | None,
         retries: Retries | None = None,
     ) -> None:
-        self.task = task = current_task()
+        try:
+            self.task = task = asyncio.current_task()
+        except RuntimeError:
+            raise UsageError(ONLY_ASYNCIO) from None
         # All in one place: to call the bases' own would take twice the time.
         self.scope = scope
         self.snapshot = None
@@ -179,7 +182,10 @@ class HTTPExchange(RequestReader):
                 error = self.handled_exception
                 if error is not None and self.is_retried(error):
                     raise Unwind  # nothing to roll back: a block inside has failed
-                self._note_start()
+                self.move(_STARTED)
+                self.body = self.snapshot = None
+                if self._state:
+                    self._show_state()
         elif kind in _LAST and response is _STARTED and not message.get("more_body"):
             unit = self.unit
             if unit is not None and self._has_to_end(unit):
