@@ -149,6 +149,30 @@ async def test_all_engines_of_a_sessionmaker_are_guarded(
     assert observer.names() == ["next"]
 
 
+@pytest.mark.parametrize("way", ["get_bind", "binds"])
+async def test_engines_that_only_a_session_knows_are_guarded(
+    flavour: Flavour, engine: Any, observer: Observer, way: str
+) -> None:
+    sync_engine = getattr(engine, "sync_engine", engine)
+
+    class Routing(Session):
+        def get_bind(self, *args: Any, **options: Any) -> Any:
+            return sync_engine
+
+    routing = "sync_session_class" if flavour.is_async else "class_"
+    options = {"get_bind": {routing: Routing}, "binds": {"binds": {Item: engine}}}[way]
+    session_class = options.pop("class_", None)
+    routed = over(
+        flavour, flavour.db.engine, session_class=session_class, session_options=options
+    )
+    put = await driver_connection_of(engine)
+    await write_behind_the_pool(put)
+
+    await routed.work(partial(add_item, name="next"))
+
+    assert observer.names() == ["next"]
+
+
 @only("sqlite3", "aiosqlite")
 async def test_what_cost_one_unit_its_work_is_forgotten_at_checkin(
     flavour: Flavour,

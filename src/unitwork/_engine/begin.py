@@ -9,11 +9,12 @@ TRANSACTION" and "SET STATEMENT"; SQLite, "PRAGMA Statements" and "Isolation In 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UsageError
 from . import sqlite_units
+from .pool_events import guard
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -65,9 +66,10 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
     """The engines of one database, with the execution options of its transactions."""
 
     def __init__(
-        self, engines: Iterable[Engine] = (), *, defers_write_lock: bool = False
+        self, engines: Collection[Engine] = (), *, defers_write_lock: bool = False
     ) -> None:
         super().__init__()
+        self._guarded = {each.dialect for each in engines}
         self._always = any(each.dialect.name == "sqlite" for each in engines)
         """Whether there is something to apply without any characteristics."""
         self.defers_write_lock = defers_write_lock
@@ -80,6 +82,9 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
 
         *engine* may be the original one, or one that this has returned.
         """
+        if engine.dialect not in self._guarded:  # only `get_bind()` or `binds` has it
+            guard(engine)
+            self._guarded.add(engine.dialect)
         if wanted is None:
             if not self._always:
                 return engine, None
