@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, make_url
 from support.databases import check_nothing_is_left, empty_tables, url_of
 from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
+from unitwork import DatabaseSettings
 
 
 @pytest.fixture
@@ -89,3 +90,12 @@ def _no_garbage_with_connections() -> Iterator[None]:
     """What only the garbage collector gives back must fail its own test."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+async def unsure(flavour: Flavour) -> AsyncIterator[Flavour]:
+    """The same database, which is not asked for the outcome of a COMMIT in doubt."""
+    settings = DatabaseSettings(verify_commit=False)
+    unsure = flavour.another(settings=settings)
+    yield unsure
+    await unsure.dispose()

@@ -10,7 +10,7 @@ from .errors import UsageError
 
 __all__ = ["DatabaseSettings"]
 
-_OPTIONAL = ("ping_after_idle", "commit_timeout")
+_OPTIONAL = ("commit_timeout",)
 _TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
 
 
@@ -18,15 +18,14 @@ _TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
 class DatabaseSettings:
     """How unitwork uses one database. Times are in seconds.
 
-    *ping_after_idle*: a pooled connection that was idle for longer is pinged when it is
-    checked out; `None`: never.
     *end_timeout*: how long a rollback, or a stray task that still uses the session, may
     keep a unit from ending; afterwards the connection is discarded.
     *commit_timeout*: how long COMMIT may take; afterwards its connection is aborted and
     the outcome is in doubt. `None`: no limit.
-    *verify_commit*: ask the database for the outcome of a COMMIT in doubt. `True` for
-    PostgreSQL, where it costs one round trip in each unit that writes; for others give
-    a `CommitVerifier`. Without one the outcome is unknown: `CommitUnknownError`.
+    *verify_commit*: ask the database for the outcome of a COMMIT in doubt. With `True`
+    PostgreSQL is asked: each unit that may write gets a transaction id for that, with
+    the answer to BEGIN. For other databases give a `CommitVerifier`. Where there is
+    none the outcome is unknown: `CommitUnknownError`.
     *verify_timeout*: how long to go on asking; then the outcome is unknown.
     *drain_timeout*: how long the shutdown waits for units that are still open; then
     they are rolled back.
@@ -41,10 +40,9 @@ class DatabaseSettings:
     .. versionadded:: 0.1
     """
 
-    ping_after_idle: float | None = 30.0
     end_timeout: float = 5.0
     commit_timeout: float | None = 60.0
-    verify_commit: bool | CommitVerifier = False
+    verify_commit: bool | CommitVerifier = True
     verify_timeout: float = 10.0
     drain_timeout: float = 10.0
     check_at_startup: bool = False

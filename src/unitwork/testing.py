@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
+from ._engine.commit_events import CommitSender, sender_of
 from ._redaction import described
 from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
@@ -66,31 +66,40 @@ def commit_faults(
                 f"{fault!r} is no fault; give a CommitFault, an exception or None"
             )
     waiting = deque(faults)
-    engines = core_of(db).factory.engines
+    dialects = {engine.dialect for engine in core_of(db).factory.engines}
+    with ExitStack() as stack:
+        for dialect in dialects:
+            stack.enter_context(_failing(sender_of(dialect), waiting))
+        yield
+    if waiting:
+        raise AssertionError(f"{len(waiting)} of {len(faults)} faults found no COMMIT")
 
-    def commit(connection: Connection) -> None:
+
+@contextmanager
+def _failing(
+    sender: CommitSender, waiting: deque[CommitFault | Exception | None]
+) -> Iterator[None]:
+    send = sender.send
+
+    def fail(dbapi_connection: Any) -> None:
         fault = waiting.popleft() if waiting else None
-        if fault is None:
-            return
-        driver = connection.connection
-        if fault is CommitFault.COMMITTED:
-            driver.commit()
+        if fault is None or fault is CommitFault.COMMITTED:
+            send(dbapi_connection)
         else:
-            driver.rollback()
+            dbapi_connection.rollback()
         if isinstance(fault, Exception):
             raise fault
-        lost = ConnectionResetError(f"the connection was lost on cue: {fault.value}")
-        raise OperationalError("COMMIT", None, lost, connection_invalidated=True)
+        if fault is not None:
+            lost = ConnectionResetError(
+                f"the connection was lost on cue: {fault.value}"
+            )
+            raise OperationalError("COMMIT", None, lost, connection_invalidated=True)
 
-    for engine in engines:
-        event.listen(engine, "commit", commit)
+    sender.send = fail
     try:
         yield
     finally:
-        for engine in engines:
-            event.remove(engine, "commit", commit)
-    if waiting:
-        raise AssertionError(f"{len(waiting)} of {len(faults)} faults found no COMMIT")
+        sender.send = send
 
 
 def check_idle(*databases: Database[Any] | AsyncDatabase[Any]) -> None:

@@ -1,8 +1,9 @@
-"""The guard of the pool: pings after idling, clean checkins, clean checkouts."""
+"""The guard of the pool: dropped connections, clean checkins, clean checkouts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from asyncio import gather
+from collections.abc import Awaitable
 from functools import partial
 
 import pytest
@@ -21,7 +22,6 @@ from support.flavours import (
     only,
 )
 from support.guarding import (
-    Clock,
     connected,
     count_pings,
     driver_connection_of,
@@ -29,102 +29,82 @@ from support.guarding import (
 )
 from support.models import add_item, names
 from support.pool import eventually
-from unitwork import DatabaseSettings, UnexpectedRollbackError
+from unitwork import UnexpectedRollbackError
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def impatient(flavour: Flavour) -> AsyncIterator[Flavour]:
-    """The same database, with one connection that is asked after 10 seconds."""
-    settings = DatabaseSettings(ping_after_idle=10.0)
-    another = flavour.another(settings=settings, pool_size=1, max_overflow=0)
-    yield another
-    assert another.db.pool_status().checked_out == 0
-    await another.dispose()
+# Connections that the server has dropped
 
 
-# Idle connections
-
-
-@everywhere
-async def test_asks_a_connection_that_was_idle_for_long(
-    impatient: Flavour, clock: Clock, monkeypatch: pytest.MonkeyPatch
+@only(*SERVERS)
+async def test_a_connection_that_the_server_has_dropped_is_replaced_unnoticed(
+    flavour: Flavour, observer: Observer
 ) -> None:
-    pings = count_pings(impatient, monkeypatch)
-    await impatient.work(add_item)
+    before = await flavour.work(backend)
+    observer.terminate_all()
 
-    clock.now += 10.1
-    assert await impatient.work(names) == ["one"]
-    assert len(pings) == 1
+    await flavour.work(add_item)
 
-    await impatient.work(names)
-    assert len(pings) == 1
+    assert observer.names() == ["one"]
+    assert await flavour.work(backend) != before
 
 
-async def test_does_not_ask_a_connection_that_was_used_just_now(
-    impatient: Flavour, clock: Clock, monkeypatch: pytest.MonkeyPatch
+@only(*SERVERS)
+async def test_requests_at_once_replace_all_connections_that_were_dropped(
+    flavour: Flavour, observer: Observer
 ) -> None:
-    pings = count_pings(impatient, monkeypatch)
+    async def write_all(*rows: str) -> None:
+        await gather(*(flavour.work(partial(add_item, name=row)) for row in rows))
 
-    for _ in range(5):
-        await impatient.work(names)
-        clock.now += 10.0
+    await write_all("a", "b", "c", "d", "e")
+    observer.terminate_all()
+    await write_all("f", "g", "h", "i", "j")
+
+    assert sorted(observer.names()) == list("abcdefghij")
+
+
+@only(*SERVERS)
+async def test_a_dropped_connection_costs_no_read_in_autocommit_mode(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def read() -> Awaitable[list[str]]:
+        return flavour.work(names, isolation_level="AUTOCOMMIT")
+
+    await read()
+    observer.terminate_all()
+
+    assert await read() == []
+
+
+@only(*POSTGRESQL)
+async def test_the_characteristics_are_those_of_the_new_connection(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def level() -> Awaitable[str]:
+        return flavour.work(isolation_level, isolation_level="SERIALIZABLE")
+
+    await level()
+    observer.terminate_all()
+
+    assert await level() == "serializable"
+    assert await flavour.work(isolation_level) == "read committed"
+
+
+@only(*SERVERS)
+async def test_no_connection_is_pinged(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pings = count_pings(flavour, monkeypatch)
+
+    for name in "abc":
+        await flavour.work(partial(add_item, name=name))
 
     assert pings == []
 
 
-async def test_never_asks_if_it_is_told_so(
-    flavour: Flavour, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    never = flavour.another(settings=DatabaseSettings(ping_after_idle=None))
-    pings = count_pings(never, monkeypatch)
-
-    for _ in range(2):
-        await never.work(names)
-        clock.now += 1e9
-    await never.dispose()
-
-    assert pings == []
-
-
-@only(*SERVERS)
-async def test_a_connection_that_died_while_it_was_idle_is_replaced_unnoticed(
-    impatient: Flavour, observer: Observer, clock: Clock
-) -> None:
-    before = await impatient.work(backend)
-    observer.terminate_all()
-
-    clock.now += 10.1
-    await impatient.work(add_item)
-
-    assert observer.names() == ["one"]
-    assert await impatient.work(backend) != before
-
-
-@only(*SERVERS)
-async def test_a_connection_that_died_just_now_is_noticed_and_replaced(
-    impatient: Flavour, observer: Observer, clock: Clock
-) -> None:
-    await impatient.work(names)
-    observer.terminate_all()
-
-    with pytest.raises(Exception, match=r"(?i)terminat|closed|connection"):
-        await impatient.work(add_item)
-
-    await impatient.work(add_item)
-    assert observer.names() == ["one"]
-
-
-@only(*SERVERS)
-async def test_a_ping_leaves_no_transaction_behind(
-    impatient: Flavour, observer: Observer, clock: Clock
-) -> None:
-    await impatient.work(names)
-    clock.now += 10.1
-
-    async with connected(impatient.db.engine):
-        assert observer.in_transaction() == []
+def isolation_level(session: Session) -> str:
+    return str(session.scalar(text("SHOW transaction_isolation")))
 
 
 def backend(session: Session) -> int:

@@ -14,14 +14,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
 from support.guarding import (
-    Clock,
-    count_pings,
     driver_connection_of,
     write_behind_the_pool,
 )
 from support.models import Item, add_item, names
 from support.pool import use_every_connection
-from unitwork import DatabaseSettings, UnexpectedRollbackError
+from unitwork import UnexpectedRollbackError
 
 pytestmark = pytest.mark.anyio
 
@@ -36,22 +34,6 @@ async def engine(flavour: Flavour) -> AsyncIterator[Any]:
 
 def over(flavour: Flavour, source: Any, **options: Any) -> Flavour:
     return Flavour(flavour.name, flavour.url, type(flavour.db)(source, **options))
-
-
-async def test_listens_once_to_an_engine_that_is_shared(
-    flavour: Flavour, engine: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = DatabaseSettings(ping_after_idle=10.0)
-    one = over(flavour, engine, settings=settings)
-    two = over(flavour, engine, name="two", settings=settings)
-    late = over(flavour, lambda: engine, settings=settings)
-    pings = count_pings(one, monkeypatch)
-
-    for shared in (one, two, late):
-        await shared.work(names)
-        clock.now += 10.1
-
-    assert len(pings) == 2
 
 
 async def make_and_use(flavour: Flavour, engine: Any) -> Flavour:

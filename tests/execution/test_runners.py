@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from unitwork import DatabaseSettings, UsageError
-from unitwork._engine.connection_state import ConnectionState
+from unitwork._engine.connection_state import Loan
 from unitwork._execution.async_runner import arun
 from unitwork._execution.plan import Call, HookCall, Pause, Plan, Step, Wait
 from unitwork._execution.sync_runner import run
@@ -133,9 +133,9 @@ def test_a_session_in_the_middle_of_a_statement_is_waited_for(drive: Any) -> Non
 
 def test_a_statement_that_does_not_end_is_broken_off(drive: Any) -> None:
     session = IdleSession(patience=0.02)
-    state = ConnectionState(None, None)
-    state.statements_in_flight = 1
-    session.connection_states.append(state)
+    loan = Loan(None)
+    loan.statements_in_flight = 1
+    session.loans.append(loan)
 
     with pytest.raises(UsageError):
         drive(one(Step(lambda session: None, session)))

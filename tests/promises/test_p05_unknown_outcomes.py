@@ -194,7 +194,8 @@ async def test_another_history_can_not_tell(
         mark = status.before_commit(session.connection())
         assert mark is not None
         session.commit()
-        marks = (mark, mark._replace(**other))
+        there = mark.installation._replace(**other)
+        marks = (mark, mark._replace(installation=there))
         return [status.committed(session.connection(), each) for each in marks]
 
     right, wrong = await flavour.work(work)

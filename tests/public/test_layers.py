@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "settings": "errors _callables _engine",
     "options": "errors outcome _callables _engine",
     "retry": "errors _callables _classify",
-    "_session": "_redaction errors settings _callables _engine _concurrency",
+    "_session": "_redaction errors settings _callables _classify _engine _concurrency",
     "_execution": "errors _callables _session _concurrency",
     "_twophase": "errors _classify _engine _session _execution",
     "_commit": "errors outcome _classify _engine _session _execution _twophase",
@@ -42,8 +42,13 @@ FOREIGN = {
     # As the standard library renews its own locks; there is no public way.
     "_concurrency.fork": "_at_fork_reinit",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
-    "_engine.sqlalchemy_internals": "_is_autocommit_isolation _loop _max_overflow "
-    "_pool _prepare_impl _proxied _queue _transaction",
+    "_engine.sqlalchemy_internals": "_connection_record "
+    "_is_autocommit_isolation _loop _max_overflow _pool _prepare_impl _proxied _queue "
+    "_transaction",
+    # The drivers' own BEGIN and COMMIT, whose answers they drop.
+    "_engine.postgresql": "_check_connection_ok _connection "
+    "_execute_mutex _get_tx_start_command _handle_exception _protocol _started "
+    "_top_xact _transaction",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.

@@ -9,13 +9,13 @@ import pytest
 
 from unitwork import DatabaseSettings, UsageError
 
-TIMES = ["ping_after_idle", "end_timeout", "drain_timeout"]
+TIMES = ["end_timeout", "verify_timeout", "drain_timeout"]
 
 
 def test_the_defaults_are_fit_for_use() -> None:
     settings = DatabaseSettings()
 
-    assert settings.ping_after_idle == 30
+    assert settings.verify_commit is True
     assert (settings.end_timeout, settings.drain_timeout) == (5, 10)
     assert (settings.check_at_startup, settings.sqlite_defaults) == (False, True)
 
@@ -33,8 +33,8 @@ def test_a_time_that_is_none_is_refused_by_name(key: str, value: Any) -> None:
         DatabaseSettings(**{key: value})
 
 
-def test_only_the_ping_can_be_switched_off() -> None:
-    assert DatabaseSettings(ping_after_idle=None).ping_after_idle is None
+def test_only_the_limit_of_commit_can_be_switched_off() -> None:
+    assert DatabaseSettings(commit_timeout=None).commit_timeout is None
     for key in ("end_timeout", "drain_timeout"):
         with pytest.raises(UsageError, match=f"{key} is None"):
             DatabaseSettings(**{key: None})

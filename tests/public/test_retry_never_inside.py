@@ -85,17 +85,17 @@ async def test_after_a_block_that_has_committed_by_hand_and_failed_then(
 @FEW
 @BOTH_WAYS
 async def test_after_a_block_whose_commit_by_hand_is_in_doubt(
-    flavour: Flavour, tried: Tried, fault: CommitFault
+    unsure: Flavour, fault: CommitFault
 ) -> None:
     def body(session: Session) -> None:
         tried.add(session)
         session.commit()
 
     async def block() -> None:
-        await flavour.work(body)
+        await unsure.work(body)
 
-    tried.attempts.append(0)
-    with commit_faults(flavour.db, fault):
+    tried = Tried(unsure, [0])
+    with commit_faults(unsure.db, fault):
         reply = await tried.request(block)
 
     assert (reply.status, tried.attempts) == (500, [0, 1])

@@ -37,6 +37,15 @@ class Owner:
     def check_bind(self, session: UnitSession, bind: Engine | Connection) -> None:
         pass
 
+    def identifies_transactions(self, session: UnitSession) -> bool:
+        return True
+
+    def settle_commit(self, session: UnitSession) -> bool | None:
+        return None
+
+    def commit_unclear(self, error: Exception) -> None:
+        self.reports.append("unclear")
+
     def connection_begun(self, session: UnitSession, connection: Connection) -> None:
         self.reports.append("begun")
 

@@ -58,7 +58,7 @@ class Server:
         served = replace(self.flavour, url=self.proxy.url).another(
             settings=DatabaseSettings(**settings)
         )
-        self.app.add_middleware(DBSessionMiddleware, db=served.db)
+        self.app.add_middleware(DBSessionMiddleware, db=served.db, answer_errors=False)
 
         def write(session: Session) -> None:
             add_item(session)

@@ -183,9 +183,11 @@ class Observer:
         return self._query(IN_TRANSACTION[self._backend])
 
     def terminate_all(self) -> None:
-        """Kill every other connection to this database; not in SQLite."""
+        """End every other connection to this database, and wait; not in SQLite."""
         if self._backend == "postgresql":
-            self._query(f"SELECT pg_terminate_backend(pid) {OTHERS[self._backend]}")
+            self._query(
+                f"SELECT pg_terminate_backend(pid, 5000) {OTHERS[self._backend]}"
+            )
             return
         for row in self._query(f"SELECT id {OTHERS[self._backend]}"):
             with suppress(pymysql.OperationalError):  # it has ended meanwhile

@@ -14,16 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from support.flavours import Flavour
 
 
-class Clock:
-    """What the guard takes for the time."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 def count_pings(flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     dialect = flavour.sync_engine.dialect
     ping, pings = dialect.do_ping, []

@@ -84,7 +84,7 @@ Database(
     sync_url,
     name="reports",
     session_options={"autoflush": False},
-    settings=DatabaseSettings(ping_after_idle=None),
+    settings=DatabaseSettings(commit_timeout=None),
     pool_size=5,
     echo=True,
 )
@@ -179,8 +179,8 @@ def default(db: Database, async_db: AsyncDatabase) -> None:
 
 # Settings
 
-settings = DatabaseSettings(ping_after_idle=1, end_timeout=0.5, check_at_startup=True)
-assert_type(settings.ping_after_idle, float | None)
+settings = DatabaseSettings(commit_timeout=1, end_timeout=0.5, check_at_startup=True)
+assert_type(settings.commit_timeout, float | None)
 assert_type(settings.end_timeout, float)
 assert_type(settings.drain_timeout, float)
 assert_type(settings.check_at_startup, bool)

@@ -64,7 +64,7 @@ def serve(
 ) -> FastAPI:
     """Two requests at / each hold a connection, and wait for another for *inner*."""
     app = FastAPI(exception_handlers=handlers)
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db, answer_errors=False)
     barrier = asyncio.Barrier(2)
 
     @app.post("/")

@@ -87,9 +87,9 @@ class RequestAttempt(ReplaceableResponse):
         note_commits(unit, error)
         if self.response is not ResponseState.WAITING or not unit.may_be_retried:
             return False
-        states = [x for session in unit.sessions for x in session.connection_states]
+        loans = [x for session in unit.sessions for x in session.loans]
         policy = self.config.retry
-        found = policy.retryable(error, *(state.failure for state in states))
+        found = policy.retryable(error, *(loan.failure for loan in loans))
         if found is None:
             return False
         if self.retries is None:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Protocol
 
-from .._classify.classification import Phase, classify
-from .._engine.commit_status import verify
+from .._engine.lost_work import (
+    commit_unknown,
+    partial_commit,
+    unexpected_rollback,
+)
 from .._execution.accept_commit import accept_commit
-from .._execution.ask_until_known import ask_until_known
 from .._execution.plan import Plan, Step
 from .._session import operations
+from .._session.send_commit import in_doubt
 from .._session.state import Access, CommitState
 from .._session.unit_session import UnitSession
 from .._twophase.coordinator import commit_together, split
-from .._twophase.failure import partial_commit
 from .._twophase.participants import TwoPhaseCommit
-from ..errors import CommitUnknownError
+from ..errors import CommitUnknownError, PartialCommitError
 from ..outcome import Outcome
 from .calling import HookedUnit, call_after, call_before_commit
 from .hooks import Hooks
+from .in_doubt import ask_the_database
 
 __all__ = ["EndingUnit", "finish"]
 
@@ -33,6 +35,11 @@ class EndingUnit(HookedUnit, Protocol):
 
     @property
     def two_phase(self) -> TwoPhaseCommit | None: ...
+
+    @property
+    def unclear_commit(self) -> CommitUnknownError | PartialCommitError | None:
+        """What a commit of the application's own has raised."""
+        ...
 
     @property
     def must_roll_back(self) -> bool:
@@ -88,7 +95,7 @@ class _Finish:
         try:
             committed = commit and (yield from self._commit())
         except BaseException as error:
-            outcome = self._outcome_of(error)
+            outcome = self._outcome_before or self._outcome_of(error)
             yield from self._roll_back(outcome, error)
             yield from self._call_hooks(outcome)
             raise
@@ -98,9 +105,22 @@ class _Finish:
             outcome = Outcome.ROLLED_BACK if undone else Outcome.COMMITTED
             yield from self._call_hooks(outcome)
         else:
-            yield from self._roll_back()
-            yield from self._call_hooks(Outcome.ROLLED_BACK)
+            before = self._outcome_before
+            yield from self._roll_back(before)
+            yield from self._call_hooks(before or Outcome.ROLLED_BACK)
         return committed
+
+    @property
+    def _outcome_before(self) -> Outcome | None:
+        """That of a transaction that the application has ended: it can't be undone."""
+        if isinstance(self._unit.unclear_commit, PartialCommitError):
+            return Outcome.PARTIAL
+        if self._unit.unclear_commit is not None:
+            return Outcome.UNKNOWN
+        for session in self._unit.sessions_to_end():
+            if any(loan.has_ended_elsewhere for loan in session.loans):
+                return Outcome.UNKNOWN
+        return None
 
     def _outcome_of(self, error: BaseException) -> Outcome:
         """The outcome of an ending that *error* has interrupted.
@@ -108,7 +128,7 @@ class _Finish:
         `_commit_one()` has classified what COMMIT raised; only a cancellation, after
         which it can't ask the database, is left to classify here.
         """
-        if self._committed:
+        if self._committed or isinstance(error, PartialCommitError):
             return Outcome.PARTIAL
         sent = any(s.commit_state is CommitState.SENT_BY_UNIT for s in self._pending)
         unclear = isinstance(error, CommitUnknownError) or not isinstance(
@@ -193,13 +213,12 @@ class _Finish:
         except Exception as error:
             if not _is_in_doubt(session, error):
                 raise
-            committed = yield from _ask_the_database(session)
+            committed = yield from ask_the_database(session)
             if committed is None:
-                raise CommitUnknownError(
-                    "the connection was lost while COMMIT was under way: the work may "
-                    "be stored or not; check that before trying again"
-                ) from error
+                raise _unknown(error) from error
             session.commit_ended()
+            if not committed and isinstance(error, CommitUnknownError):
+                raise unexpected_rollback(error) from error
             if not committed:
                 raise
             log.warning("COMMIT failed, but the database has committed", exc_info=error)
@@ -237,16 +256,11 @@ def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
     """Whether the work may be stored although COMMIT has raised *error*."""
     if session.commit_state is not CommitState.SENT_BY_UNIT:
         return False
-    return classify(error, phase=Phase.COMMIT).unknown
+    return in_doubt(error)
 
 
-def _ask_the_database(session: UnitSession) -> Plan[bool | None]:
-    """Verify the outcome of COMMIT; `None` if that can't be done in time."""
-    pending = session.verifications
-    if not pending:
-        return None
-    question = partial(verify, pending, session.is_async)
-    return (yield from ask_until_known(session, question))
+def _unknown(error: Exception) -> CommitUnknownError:
+    return error if isinstance(error, CommitUnknownError) else commit_unknown()
 
 
 def _roll_back(session: UnitSession) -> Plan[None]:

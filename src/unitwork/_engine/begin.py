@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import Dialect
 
-    from .connection_state import ConnectionState
+    from .connection_state import Loan
 
 __all__ = [
     "AUTOCOMMIT",
@@ -207,9 +207,7 @@ def _milliseconds(seconds: float) -> int:
     return 0 if math.isinf(seconds) else max(1, math.ceil(seconds * 1000))
 
 
-def apply(
-    connection: Connection, state: ConnectionState, directives: BeginDirectives
-) -> None:
+def apply(connection: Connection, loan: Loan, directives: BeginDirectives) -> None:
     """Apply *directives* to the transaction that has just begun."""
     dialect = connection.dialect
     if directives.statement_prefix and not getattr(dialect, "is_mariadb", False):
@@ -219,8 +217,8 @@ def apply(
         )
     if dialect.name == "sqlite" and not directives.client_side_read_only:
         sqlite_units.check_transactional(connection)
-    state.read_only = directives.read_only
-    state.client_side_read_only = directives.client_side_read_only
+    loan.read_only = directives.read_only
+    loan.client_side_read_only = directives.client_side_read_only
     if directives.first_statement:
         connection.exec_driver_sql(directives.first_statement)
-    state.statement_prefix = directives.statement_prefix
+    loan.statement_prefix = directives.statement_prefix

@@ -15,12 +15,15 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from sqlalchemy import Connection, Engine, text
 
 from .._callables import returned_plainly
+from .connection_state import loan_of
 
 __all__ = [
     "CommitVerifier",
+    "Mark",
     "PendingVerification",
     "TransactionStatus",
     "ask_within",
+    "fetch_installation",
     "fresh_connection",
     "verifier_for",
     "verify",
@@ -58,7 +61,9 @@ class CommitVerifier(Protocol):
 
 
 class TransactionStatus:
-    """Verifies by PostgreSQL's own commit status: one more round trip at COMMIT.
+    """Verifies by PostgreSQL's own commit status; its transaction id comes with BEGIN.
+
+    A unit that was not expected to write, and has, pays a round trip for it at COMMIT.
 
     The transaction id alone is not enough. After a failover it may be that of another
     transaction, and also after a crash: ids that were not in the log yet are assigned
@@ -66,45 +71,48 @@ class TransactionStatus:
     which has not crashed since.
     """
 
-    def before_commit(self, connection: Connection) -> _Mark | None:
+    def before_commit(self, connection: Connection) -> Mark | None:
+        loan = loan_of(connection)
+        if loan is not None and isinstance(loan.mark, Mark):
+            return loan.mark
         try:
-            txid, timeline = _fetch(connection, _TRANSACTION_ID)
+            (txid,) = _fetch(connection, _TRANSACTION_ID)
         except connection.dialect.loaded_dbapi.Error:
             # Once more, so that SQLAlchemy wraps the error as that of any statement.
-            txid, timeline = connection.exec_driver_sql(_TRANSACTION_ID).one()
-        return (
-            None if txid is None else _Mark(txid, timeline, *_installation(connection))
-        )
+            (txid,) = connection.exec_driver_sql(_TRANSACTION_ID).one()
+        return None if txid is None else Mark(txid, fetch_installation(connection))
 
-    def committed(self, connection: Connection, mark: _Mark) -> bool | None:
-        found = connection.execute(text(_STATUS), {"txid": mark.txid}).one()
-        if mark != _Mark(mark.txid, found.timeline, *_installation(connection)):
+    def committed(self, connection: Connection, mark: Mark) -> bool | None:
+        if mark.installation != fetch_installation(connection):
             return None
-        if found.status == "in progress":
+        status = connection.execute(text(_STATUS), {"txid": mark.txid}).scalar_one()
+        if status == "in progress":
             # COMMIT has not arrived, and must not any more: end its session.
             connection.execute(text(_TERMINATE), {"txid": mark.txid % 2**32})
-        return {"committed": True, "aborted": False}.get(found.status)
+        return {"committed": True, "aborted": False}.get(status)
 
 
-class _Mark(NamedTuple):
+class Mark(NamedTuple):
     """A transaction id, and the server on which it is valid."""
 
     txid: int
-    timeline: str | None
+    installation: Installation
+
+
+class Installation(NamedTuple):
+    """A server: its system, the time of its last crash, its timeline."""
+
     system: int
     stats_reset: object
+    timeline: str | None
 
 
-def _installation(connection: Connection) -> tuple[int, object]:
-    """The system identifier, and the time of the last crash; fixed for a connection.
+def fetch_installation(connection: Connection) -> Installation:
+    """What identifies the server of *connection*.
 
     A crash resets the server's statistics, and the time of that is recorded.
     """
-    known: tuple[int, object] | None = connection.info.get(_INSTALLATION)
-    if known is None:
-        known = tuple(connection.exec_driver_sql(_INSTALLATION).one())
-        connection.info[_INSTALLATION] = known
-    return known
+    return Installation(*_fetch(connection, _INSTALLATION))
 
 
 def _fetch(connection: Connection, sql: str) -> Sequence[Any]:
@@ -118,15 +126,13 @@ def _fetch(connection: Connection, sql: str) -> Sequence[Any]:
     return row
 
 
-_TIMELINE = """
-CASE WHEN NOT pg_is_in_recovery()
-THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END AS timeline
+_TRANSACTION_ID = "SELECT txid_current_if_assigned()"
+_STATUS = "SELECT txid_status(CAST(:txid AS bigint))"
+_INSTALLATION = """
+SELECT system_identifier, stats_reset, CASE WHEN NOT pg_is_in_recovery()
+THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
+FROM pg_control_system(), pg_stat_bgwriter
 """
-_TRANSACTION_ID = f"SELECT txid_current_if_assigned(), {_TIMELINE}"
-_STATUS = f"SELECT txid_status(CAST(:txid AS bigint)) AS status, {_TIMELINE}"
-_INSTALLATION = (
-    "SELECT system_identifier, stats_reset FROM pg_control_system(), pg_stat_bgwriter"
-)
 _TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE CAST(CAST(backend_xid AS text) AS bigint) = CAST(:txid AS bigint)

@@ -1,21 +1,43 @@
-"""The state of one pooled connection that its driver does not keep."""
+"""The state of a pooled connection, and of one loan of it, that no driver keeps."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ReferenceType, ref
 
-from .driver_connection import is_cursor_open, last_result
+from .driver_connection import (
+    in_transaction,
+    is_cursor_open,
+    last_result,
+    reports_idle,
+)
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["INFO_KEY", "ConnectionState", "state_of"]
+__all__ = [
+    "INFO_KEY",
+    "ConnectionState",
+    "Loan",
+    "LoanHolder",
+    "known_state",
+    "loan_of",
+    "state_of",
+]
 
 INFO_KEY = "unitwork"
+_ROLLS_BACK = {"rollback", "rollback;", "abort", "abort;"}
+
+
+class LoanHolder(Protocol):
+    """The session of a unit, which the loan of a connection serves."""
+
+    def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
+        """Commit the transaction of *loan* by *send*; raise unless it is committed."""
 
 
 class ConnectionState:
@@ -23,23 +45,12 @@ class ConnectionState:
 
     __slots__ = (
         "aborted_by_client",
-        "changes_before",
-        "client_side_read_only",
         "driver_connection",
-        "failure",
-        "last_result",
+        "installation",
+        "is_new",
+        "loan",
         "loop",
-        "only_reads",
         "pragmas",
-        "read_only",
-        "returned_at",
-        "rolled_back_by_server",
-        "server_side_cursor",
-        "statement_prefix",
-        "statements_in_flight",
-        "used_by_unit",
-        "wrote",
-        "xid",
     )
 
     def __init__(
@@ -47,20 +58,63 @@ class ConnectionState:
     ) -> None:
         self.loop = loop
         self.driver_connection = driver_connection
-        self.returned_at: float | None = None
         self.aborted_by_client = False
         """Whether unitwork has aborted it: its user may not have noticed that."""
-        self.statements_in_flight = 0
-        self.server_side_cursor: ReferenceType[Any] | None = None
-        """The execution context of the last statement with one."""
+        self.is_new = True
+        """Whether no transaction of a unit has begun on it yet."""
+        self.installation: Any = None
+        """What identifies its server, once that has been queried."""
         self.pragmas: dict[str, Any] = {}
         """SQLite's pragmas that the transaction has changed: their values before."""
-        self.reset()
+        self.loan = Loan(driver_connection)
 
-    def reset(self, *, used_by_unit: bool = False) -> None:
-        """Reset the per-transaction state."""
-        self.used_by_unit = used_by_unit
-        """Whether a unit uses it, and so its statements are watched."""
+    def lend(self) -> Loan:
+        """Start a new loan: what is known of the one before does not apply any more."""
+        self.loan = Loan(self.driver_connection)
+        return self.loan
+
+
+class Loan:
+    """One loan of a connection: from its checkout, or the BEGIN of a unit, to its end.
+
+    Of a unit that has ended, it tells nothing about the next user of the connection.
+    """
+
+    __slots__ = (
+        "began",
+        "begun_with_id",
+        "changes_before",
+        "client_side_read_only",
+        "driver_connection",
+        "failure",
+        "holder",
+        "in_two_phases",
+        "is_committed",
+        "last_result",
+        "mark",
+        "only_reads",
+        "read_only",
+        "rolled_back_by_server",
+        "server_side_cursor",
+        "statement_prefix",
+        "statements_in_flight",
+        "wrote",
+        "xid",
+    )
+
+    def __init__(self, driver_connection: Any) -> None:
+        self.driver_connection = driver_connection
+        self.holder: LoanHolder | None = None
+        """The session of a unit; `None` if something else uses the connection."""
+        self.began = False
+        """Whether the driver has reported a transaction, which has yet to end."""
+        self.begun_with_id = False
+        """Whether BEGIN has had a query behind it, and no statement followed yet."""
+        self.in_two_phases = False
+        """Whether it ends by PREPARE TRANSACTION or XA PREPARE."""
+        self.is_committed = False
+        self.mark: Any = None
+        """What identifies the transaction, if BEGIN has returned it."""
         self.wrote = False
         """Whether a statement of the transaction is known to have written."""
         self.only_reads = True
@@ -77,10 +131,17 @@ class ConnectionState:
         self.failure: BaseException | None = None
         """The last statement error that no savepoint has undone."""
         self.rolled_back_by_server = False
-        """Whether the database has rolled back the whole transaction by itself."""
+        """Whether the whole transaction is rolled back, and not by SQLAlchemy."""
+        self.statements_in_flight = 0
+        self.server_side_cursor: ReferenceType[Any] | None = None
+        """The execution context of the last statement with one."""
 
     def statement_executed(self, statement: str, context: Any) -> None:
         """Record whether *statement* has written, or opened a server-side cursor."""
+        if not self.began:
+            self.began = in_transaction(self.driver_connection)
+        elif context.compiled is None or context.is_text:
+            self._text_executed(statement)
         if not self.wrote:
             self.wrote = known_to_write(context, statement)
             if self.only_reads and context.dialect.name not in TELLING:
@@ -89,6 +150,27 @@ class ConnectionState:
         options = context.execution_options
         if options and (options.get("stream_results") or options.get("yield_per")):
             self.server_side_cursor = ref(context)
+
+    def _text_executed(self, statement: str) -> None:
+        first = statement.split(None, 1)[0].lower()
+        if first in _ROLLS_BACK and self.has_ended:
+            self.rolled_back_by_server = True
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the driver reports that the transaction is over, which had
+        begun, while the connection is open.
+        """
+        if not self.began or self.in_two_phases:
+            return False
+        return reports_idle(self.driver_connection)
+
+    @property
+    def has_ended_elsewhere(self) -> bool:
+        """Whether SQL or the driver has ended it, so that it may be committed."""
+        if self.rolled_back_by_server or self.is_committed:
+            return False
+        return self.has_ended
 
     @property
     def was_bypassed(self) -> bool:
@@ -115,3 +197,20 @@ def state_of(connection: Connection) -> ConnectionState | None:
         return None
     state: ConnectionState | None = connection.info.get(INFO_KEY)
     return state
+
+
+def known_state(connection: Connection) -> ConnectionState:
+    """The state of an open *connection*; made now, if it was opened unnoticed."""
+    state: ConnectionState | None = connection.info.get(INFO_KEY)
+    if state is None:
+        loop = asyncio.get_running_loop() if connection.dialect.is_async else None
+        driver_connection = connection.connection.driver_connection
+        state = ConnectionState(loop, driver_connection)
+        connection.info[INFO_KEY] = state
+    return state
+
+
+def loan_of(connection: Connection) -> Loan | None:
+    """The present loan of an open *connection*."""
+    state = state_of(connection)
+    return None if state is None else state.loan

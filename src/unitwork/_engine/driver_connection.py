@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import sqlite3
 from collections.abc import Callable, Coroutine
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = [
+    "CLOSED_SQLITE",
     "abort",
     "call_sqlite3",
+    "has_input",
+    "in_error",
     "in_transaction",
     "is_aborted",
     "is_cursor_open",
+    "last_command_failed",
     "last_result",
     "left_in_transaction",
+    "reports_idle",
     "sqlite3_connection",
     "start_aiosqlite_call",
     "terminate_function",
@@ -36,6 +42,9 @@ __all__ = [
 T = TypeVar("T")
 
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
+_UNKNOWN = object()
+CLOSED_SQLITE = (ValueError, sqlite3.ProgrammingError)
+"""What aiosqlite and sqlite3 raise when a connection is closed."""
 _IDLE, _INERROR = 0, 3  # libpq, PGTransactionStatusType
 
 
@@ -53,7 +62,7 @@ def in_transaction(driver_connection: Any) -> bool:
         return bool(status & _SERVER_STATUS_IN_TRANS)
     try:  # sqlite3, aiosqlite
         return bool(getattr(driver_connection, "in_transaction", False))
-    except ValueError:  # aiosqlite, closed already
+    except CLOSED_SQLITE:
         return False
 
 
@@ -68,6 +77,54 @@ def left_in_transaction(driver_connection: Any) -> bool:
     if not isinstance(sqlite, sqlite3.Connection):
         return True
     return getattr(sqlite, "autocommit", None) is not False
+
+
+def reports_idle(driver_connection: Any) -> bool:
+    """Whether the connection is open, and not inside a transaction; no I/O."""
+    if in_transaction(driver_connection):
+        return False
+    is_closed = getattr(driver_connection, "is_closed", None)  # asyncpg
+    if is_closed is not None:
+        return not is_closed()
+    try:  # sqlite3, aiosqlite
+        getattr(driver_connection, "in_transaction", None)
+    except CLOSED_SQLITE:
+        return False
+    return driver_connection is not None
+
+
+def in_error(driver_connection: Any) -> bool:
+    """Whether the driver knows that PostgreSQL has aborted the transaction; no I/O."""
+    return _libpq_status(driver_connection) == _INERROR
+
+
+def last_command_failed(driver_connection: Any) -> bool:
+    """Whether the last command of a MySQL driver has failed; no I/O."""
+    return getattr(driver_connection, "_result", _UNKNOWN) is None
+
+
+def has_input(driver_connection: Any) -> bool:
+    """Whether the server has sent something, or hung up, while nothing was expected.
+
+    No I/O; `False` where the driver has no socket.
+    """
+    transport = transport_of(driver_connection)
+    if transport is not None:
+        if transport.is_closing():
+            return True
+        sock = transport.get_extra_info("socket")
+    else:
+        sock = getattr(driver_connection, "_sock", None)  # pymysql
+    if sock is None:
+        sock = getattr(driver_connection, "pgconn", None)  # psycopg
+        descriptor = getattr(sock, "socket", None)
+    else:
+        descriptor = sock.fileno()
+    if not isinstance(descriptor, int) or descriptor < 0:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def is_aborted(connection: Connection) -> bool:

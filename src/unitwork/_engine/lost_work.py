@@ -1,10 +1,32 @@
-"""The error for a transaction that has been rolled back unnoticed."""
+"""Whether the work of a transaction is lost, by its driver; and the errors for it."""
 
 from __future__ import annotations
 
-from ..errors import UnexpectedRollbackError
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["unexpected_rollback"]
+from ..errors import (
+    CommitUnknownError,
+    PartialCommitError,
+    UnexpectedRollbackError,
+)
+from .driver_connection import in_error, in_transaction, last_command_failed
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from .connection_state import Loan
+
+__all__ = [
+    "check_before_commit",
+    "commit_unknown",
+    "ended_elsewhere",
+    "partial_commit",
+    "unexpected_rollback",
+]
+
+_MYSQL = {"mysql", "mariadb"}
 
 
 def unexpected_rollback(error: BaseException | None) -> UnexpectedRollbackError:
@@ -18,3 +40,68 @@ def unexpected_rollback(error: BaseException | None) -> UnexpectedRollbackError:
         "after that nothing can be committed. Let the error through, or put the risky "
         "part into a savepoint: `session.begin_nested()`"
     )
+
+
+def ended_elsewhere() -> CommitUnknownError:
+    """Make the error for a transaction that SQL or the driver has ended."""
+    return CommitUnknownError(
+        "the transaction was ended past the session, by a COMMIT or ROLLBACK that was "
+        "sent as SQL or through the driver's connection: what it wrote may be stored "
+        "or not. Use `session.commit()` and `session.rollback()`"
+    )
+
+
+def commit_unknown() -> CommitUnknownError:
+    """Make the error for a COMMIT without an answer that can't be verified."""
+    return CommitUnknownError(
+        "the connection was lost while COMMIT was under way: the work may be stored or "
+        "not; check that before trying again"
+    )
+
+
+def partial_commit(
+    committed: Sequence[str],
+    *,
+    rolled_back: Sequence[str] = (),
+    unknown: Sequence[str] = (),
+    advice: str = "check that before trying again",
+) -> PartialCommitError:
+    """Make the error; its message lists the outcome of each database."""
+    outcomes = {
+        "committed": committed,
+        "rolled back": rolled_back,
+        "unknown": unknown,
+    }
+    listed = "; ".join(
+        f"{outcome}: {', '.join(map(repr, names))}"
+        for outcome, names in outcomes.items()
+        if names
+    )
+    return PartialCommitError(
+        f"only a part of this unit is stored ({listed}); {advice}",
+        committed=tuple(committed),
+        rolled_back=tuple(rolled_back),
+        unknown=tuple(unknown),
+    )
+
+
+def check_before_commit(
+    loan: Loan, dialect: Dialect, dbapi_connection: DBAPIConnection
+) -> None:
+    """Raise unless COMMIT can store the work, as far as the driver knows.
+
+    `UnexpectedRollbackError` if the database has rolled it back, or is going to;
+    `CommitUnknownError` if the transaction is over already. No I/O, except where the
+    driver of MySQL has had an error: its status is that of the answer before.
+    """
+    driver = loan.driver_connection
+    if loan.rolled_back_by_server or in_error(driver):
+        raise unexpected_rollback(loan.failure) from loan.failure
+    if not loan.began:
+        return
+    if dialect.name in _MYSQL and (loan.failure or last_command_failed(driver)):
+        dialect.do_ping(dbapi_connection)
+        if not in_transaction(driver):
+            raise unexpected_rollback(loan.failure) from loan.failure
+    if loan.has_ended:
+        raise ended_elsewhere()

@@ -1,12 +1,11 @@
 """Pool events: a connection comes back clean, and is checked out clean.
 
-The listeners do no I/O, except for a ping after an idle time.
+The listeners do no I/O.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
 
@@ -15,9 +14,9 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import StaticPool
 
 from .._concurrency.fork import forget_after_fork
-from . import session_reset, sqlite, statement_events
+from . import commit_events, session_reset, sqlite, statement_events
 from .connection_state import INFO_KEY, ConnectionState
-from .driver_connection import left_in_transaction
+from .driver_connection import has_input, left_in_transaction
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
 from .per_pool import PerPool
@@ -30,29 +29,21 @@ if TYPE_CHECKING:
 
 __all__ = ["guard"]
 
+_MYSQL = {"mysql", "mariadb"}
 
-def guard(engine: Engine, ping_after_idle: float | None = None) -> None:
+
+def guard(engine: Engine) -> None:
     """Listen to the pool of *engine* once, though several engines may share it.
 
-    Cheap if it is guarded already. A connection that was idle for more than
-    *ping_after_idle* seconds is pinged when it is checked out; `None`: never.
+    Cheap if it is guarded already.
     """
-    pool = _guarded.of(engine)
-    if ping_after_idle is not None:
-        pool.ping_after_idle = ping_after_idle
+    _guarded.of(engine)
 
 
 class _GuardedPool:
     """A pool that is listened to; refers to its engine weakly, or both would last."""
 
-    __slots__ = (
-        "__weakref__",
-        "_engine",
-        "is_kept",
-        "is_static",
-        "ping_after_idle",
-        "records",
-    )
+    __slots__ = ("__weakref__", "_engine", "is_kept", "is_static", "records")
 
     def __init__(self, engine: Engine) -> None:
         self._engine = ref(engine)
@@ -61,7 +52,6 @@ class _GuardedPool:
         """Whether its only connection is the database, and must not be replaced."""
         self.records: WeakSet[ConnectionPoolEntry] = WeakSet()
         """Its connections, as far as they were opened or used since."""
-        self.ping_after_idle: float | None = None
         forget_after_fork(self)
 
     def forget_parent(self) -> None:
@@ -84,6 +74,7 @@ def _listen(engine: Engine) -> _GuardedPool:
     if engine.dialect.name == "sqlite":
         sqlite.listen_for_pragmas(engine)
     statement_events.listen(engine)
+    commit_events.listen(engine.dialect)
     session_reset.listen(engine)
     return pool
 
@@ -113,9 +104,7 @@ class _PoolEvents:
             if self._is_dirty(record.driver_connection):
                 record.invalidate()
             return
-        state.returned_at = time.monotonic()
-        state.server_side_cursor = None
-        state.used_by_unit = False
+        state.lend()  # what a unit has left behind here tells nothing any more
         aborted = state.aborted_by_client and not self._pool.is_kept
         if aborted or self._is_dirty(state.driver_connection):
             record.invalidate()
@@ -135,17 +124,11 @@ class _PoolEvents:
             raise DisconnectionError("the pooled connection is inside a transaction")
         if state.aborted_by_client:
             raise DisconnectionError("the pooled connection was aborted")
-        state.statements_in_flight = 0
-        state.reset()
         if state.loop is not None and state.loop is not asyncio.get_running_loop():
             close_in_its_loop(state.loop, record)
             raise DisconnectionError("the pooled connection is another event loop's")
-        if (
-            self._pool.ping_after_idle is not None
-            and state.returned_at is not None
-            and time.monotonic() - state.returned_at > self._pool.ping_after_idle
-        ):
-            self._ping(dbapi_connection)
+        if self._dialect.name in _MYSQL and has_input(state.driver_connection):
+            raise DisconnectionError("the server has hung up")
 
     def _is_dirty(self, driver_connection: Any) -> bool:
         """Whether it is left in a transaction, and is not shared by its users."""
@@ -164,11 +147,3 @@ class _PoolEvents:
         record.info[INFO_KEY] = state
         self._pool.records.add(record)
         return state
-
-    def _ping(self, dbapi_connection: DBAPIConnection) -> None:
-        try:
-            alive = self._dialect.do_ping(dbapi_connection)
-        except self._dialect.loaded_dbapi.Error as error:
-            raise DisconnectionError("the idle connection did not answer") from error
-        if not alive:
-            raise DisconnectionError("the idle connection is dead")

@@ -18,6 +18,7 @@ __all__ = [
     "is_autocommit",
     "max_overflow",
     "prepare",
+    "reconnect",
     "root_engine",
     "take_connection",
 ]
@@ -43,6 +44,26 @@ def root_engine(engine: Engine) -> Engine:
     while isinstance(engine, OptionEngine):
         engine = engine._proxied  # pyright: ignore[reportPrivateUsage]  # see above
     return engine
+
+
+def reconnect(connection: Connection) -> None:
+    """Open a new connection in place of the driver's one under *connection*.
+
+    As a pool does it at a checkout, but after the isolation level has been set.
+    """
+    fairy: Any = connection.connection
+    record = fairy._connection_record
+    at_checkin = list(record.finalize_callback)
+    record.invalidate()
+    fairy.dbapi_connection = record.get_connection()
+    record.finalize_callback.extend(at_checkin)
+    dialect: Any = connection.dialect
+    options = connection.get_execution_options()
+    for name, characteristic in dialect.connection_characteristics.items():
+        if name in options:
+            characteristic.set_connection_characteristic(
+                dialect, connection, fairy.dbapi_connection, options[name]
+            )
 
 
 def prepare(session: Session) -> None:

@@ -18,12 +18,13 @@ from .._classify.classification import (
     only_follows,
 )
 from ..errors import ReadOnlyError
-from .connection_state import INFO_KEY, ConnectionState, state_of
+from .connection_state import INFO_KEY, ConnectionState, Loan, loan_of
 from .driver_connection import in_transaction
-from .lost_work import unexpected_rollback
+from .lost_work import ended_elsewhere, unexpected_rollback
 from .read_only import only_reading, refused_in_autocommit
 from .session_reset import note_traces
 from .sqlalchemy_internals import is_autocommit
+from .unit_begin import prepare_first_statement
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -50,25 +51,28 @@ def listen(engine: Engine) -> None:
 
 def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
     def do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-        state = _state_in(context)
-        if state is None:
+        loan = _loan_in(context)
+        if loan is None:
             return False
-        if state.rolled_back_by_server:  # or it would begin a transaction of its own
-            raise unexpected_rollback(state.failure) from state.failure
-        if state.used_by_unit:
+        if loan.rolled_back_by_server:  # or it would begin a transaction of its own
+            raise unexpected_rollback(loan.failure) from loan.failure
+        if loan.holder is not None:
+            if loan.has_ended:
+                raise ended_elsewhere()
             note_traces(context, statement, parameters)
-        state.statements_in_flight += 1
+        if loan.begun_with_id:
+            prepare_first_statement(context.root_connection, loan, statement)
+        loan.statements_in_flight += 1
         try:
-            statement = state.statement_prefix + statement
-            if state.client_side_read_only:
+            statement = loan.statement_prefix + statement
+            if loan.client_side_read_only:
                 with only_reading(context, statement):
                     execute(cursor, statement, parameters, context)
             else:
                 execute(cursor, statement, parameters, context)
         finally:
-            # A checkout meanwhile has reset the count to 0.
-            state.statements_in_flight = max(0, state.statements_in_flight - 1)
-        state.statement_executed(statement, context)
+            loan.statements_in_flight -= 1
+        loan.statement_executed(statement, context)
         return True  # it has been executed
 
     return do_execute
@@ -81,13 +85,13 @@ def _execute_without_parameters(cursor: Any, statement: str, context: Any) -> bo
     return _executing(execute)(cursor, statement, None, context)
 
 
-def _state_in(context: Any) -> ConnectionState | None:
+def _loan_in(context: Any) -> Loan | None:
     try:
         info = context.root_connection.connection.info
     except NotImplementedError:  # SQLAlchemy's first connection, in initialize()
         return None
     state: ConnectionState | None = info.get(INFO_KEY)
-    return state
+    return None if state is None else state.loan
 
 
 def _handle_error(failure: ExceptionContext) -> BaseException | None:
@@ -99,26 +103,26 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
     connection = failure.connection
     if connection is None or failure.execution_context is None:
         return None
-    state = state_of(connection)
-    if state is None:
+    loan = loan_of(connection)
+    if loan is None:
         return None
     error = failure.sqlalchemy_exception or failure.original_exception
     found = classify(error)
-    refused = _refusal(found, state)
+    refused = _refusal(found, loan)
     if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
         failure.is_disconnect = True
-    if not state.client_side_read_only and not is_autocommit(connection):
-        _record_failure(state, connection, refused or error)
+    if not loan.client_side_read_only and not is_autocommit(connection):
+        _record_failure(loan, connection, refused or error)
     return refused
 
 
-def _refusal(found: Classification, state: ConnectionState) -> ReadOnlyError | None:
+def _refusal(found: Classification, loan: Loan) -> ReadOnlyError | None:
     """The error to raise if the database has refused to write."""
     if (found.family, found.code) not in _READ_ONLY:
         return None
-    if state.client_side_read_only:
+    if loan.client_side_read_only:
         return refused_in_autocommit(found.error)
-    if not state.read_only:
+    if not loan.read_only:
         return None
     return ReadOnlyError(
         "this transaction only reads (read_only=True), and the database has refused to "
@@ -126,23 +130,19 @@ def _refusal(found: Classification, state: ConnectionState) -> ReadOnlyError | N
     )
 
 
-def _record_failure(
-    state: ConnectionState, connection: Connection, error: BaseException
-) -> None:
-    rolled_back = state.rolled_back_by_server
-    if state.failure is not None and (rolled_back or only_follows(error)):
-        chain_to(error, state.failure)
+def _record_failure(loan: Loan, connection: Connection, error: BaseException) -> None:
+    rolled_back = loan.rolled_back_by_server
+    if loan.failure is not None and (rolled_back or only_follows(error)):
+        chain_to(error, loan.failure)
         # A missing savepoint: the transaction has ended; not so in PostgreSQL.
-        state.rolled_back_by_server = rolled_back or connection.dialect.name in _MYSQL
+        loan.rolled_back_by_server = rolled_back or connection.dialect.name in _MYSQL
         return
-    state.failure = error
+    loan.failure = error
     if connection.in_transaction() and not rolled_back:
-        state.rolled_back_by_server = _has_rolled_back(error, connection, state)
+        loan.rolled_back_by_server = _has_rolled_back(error, connection, loan)
 
 
-def _has_rolled_back(
-    error: BaseException, connection: Connection, state: ConnectionState
-) -> bool:
+def _has_rolled_back(error: BaseException, connection: Connection, loan: Loan) -> bool:
     """Whether the database has rolled back the whole transaction by itself."""
     found = classify(error)
     driver_connection = connection.connection.driver_connection
@@ -152,7 +152,7 @@ def _has_rolled_back(
         return False
     # In legacy mode sqlite3 begins at the first write: before, nothing can be lost.
     legacy = getattr(driver_connection, "isolation_level", None) is not None
-    return found.family != "sqlite" or state.wrote or found.poisons or not legacy
+    return found.family != "sqlite" or loan.wrote or found.poisons or not legacy
 
 
 def _has_ended(connection: Connection, driver_connection: Any) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .driver_connection import in_transaction
+from .driver_connection import CLOSED_SQLITE, in_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -78,5 +78,5 @@ def changes_of(driver_connection: Any) -> int:
     """How many rows SQLite has changed on a connection so far; 0 elsewhere. No I/O."""
     try:
         return int(getattr(driver_connection, "total_changes", 0))
-    except (ValueError, TypeError):  # aiosqlite, closed already
+    except (*CLOSED_SQLITE, TypeError):
         return 0

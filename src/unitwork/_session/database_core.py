@@ -136,7 +136,7 @@ class DatabaseCore:
             options=self._session_options,
         )
         for engine in factory.engines:
-            guard(engine, self.settings.ping_after_idle)
+            guard(engine)
         self._factory = factory
         return factory
 

@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
+from .connecting import bind_for, connected
 from .dropped_work import dropped_work
-from .operations import check_not_lost, rollback
+from .operations import check_not_lost, prepare_verification, rollback
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -43,7 +44,7 @@ class _Fenced(Session):
             return super().get_bind(*args, **kwargs)
         unit_session.check()
         bind = super().get_bind(*args, **kwargs)
-        return unit_session.bind(bind, begun=self.in_transaction())
+        return bind_for(unit_session, bind, begun=self.in_transaction())
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         try:
@@ -185,7 +186,7 @@ def _after_begin(
     session: _Fenced, transaction: SessionTransaction, connection: Connection
 ) -> None:
     if session.unitwork_session is not None and not transaction.nested:
-        session.unitwork_session.connected(connection)
+        connected(session.unitwork_session, connection)
 
 
 def _before_commit(session: _Fenced) -> None:
@@ -197,6 +198,7 @@ def _before_commit(session: _Fenced) -> None:
     unit_session.commit_state = CommitState.SENT_BY_APPLICATION
     if unit_session.may_be_lost:
         check_not_lost(session)
+    prepare_verification(unit_session)
 
 
 def _after_commit(session: Session) -> None:
@@ -248,9 +250,9 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
     """Forget a failure inside a savepoint: it does not matter any more."""
     unit_session = unit_session_of(session)
     if unit_session is not None and transaction.nested:
-        for state in unit_session.connection_states:
-            if not state.rolled_back_by_server:
-                state.failure = None
+        for loan in unit_session.loans:
+            if not loan.rolled_back_by_server:
+                loan.failure = None
 
 
 _REPORTS: dict[str, Callable[..., None]] = {

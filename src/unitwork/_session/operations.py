@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from .._callables import returned_plainly
 from .._engine.commit_status import PendingVerification, verifier_for
-from .._engine.connection_state import state_of
+from .._engine.connection_state import loan_of
 from .._engine.driver_connection import is_aborted
 from .._engine.lost_work import unexpected_rollback
 from .._engine.write_evidence import has_written
@@ -25,6 +25,7 @@ __all__ = [
     "commit",
     "find_writes",
     "flush",
+    "prepare_verification",
     "rollback",
 ]
 
@@ -38,16 +39,16 @@ def check_not_lost(session: Session) -> None:
         return
     for connection in unit_session.connections:
         if connection.invalidated:  # lost, or cancelled in the middle of a statement
-            states = unit_session.connection_states
+            states = unit_session.loans
             cause = next((x.failure for x in states if x.failure), None)
             raise unexpected_rollback(cause) from cause
-        state = state_of(connection)
-        if state is None or (failure := state.failure) is None:
+        loan = loan_of(connection)
+        if loan is None or (failure := loan.failure) is None:
             continue
-        lost = state.rolled_back_by_server or not session.is_active
+        lost = loan.rolled_back_by_server or not session.is_active
         if lost or is_aborted(connection):
             raise unexpected_rollback(failure) from failure
-        state.failure = None
+        loan.failure = None
     if unit_session.ends.by_connection:
         raise dropped_work("its transaction was ended through the connection")
     if not session.is_active:
@@ -76,7 +77,7 @@ def commit(session: Session) -> bool:
         find_writes(session)
     if not unit_session.owner.begin_commit():
         return False
-    _prepare_verification(unit_session)
+    prepare_verification(unit_session)
     unit_session.commit_sent()
     _send_commit(session)
     if unit_session.ends.commit_undone:
@@ -94,9 +95,9 @@ def find_writes(session: Session) -> bool:
     if unit_session is None:
         return False
     for connection in unit_session.connections:
-        state = state_of(connection)
-        if state is not None and not state.wrote:
-            state.wrote = has_written(connection, state)
+        loan = loan_of(connection)
+        if loan is not None and not loan.wrote:
+            loan.wrote = has_written(connection, loan)
     return unit_session.may_have_written
 
 
@@ -113,13 +114,13 @@ def _call(method: Callable[[], object]) -> None:
         result.close()
 
 
-def _prepare_verification(unit_session: UnitSession) -> None:
+def prepare_verification(unit_session: UnitSession) -> None:
     """Prepare, last before COMMIT, the verification of its outcome."""
     wanted = unit_session.settings.verify_commit if unit_session.owned else False
     for connection in unit_session.connections if wanted else ():
-        state = state_of(connection)
+        loan = loan_of(connection)
         verifier = verifier_for(connection, wanted)
-        if state is None or not state.wrote or verifier is None:
+        if loan is None or verifier is None or not (loan.wrote or loan.mark):
             continue
         mark = verifier.before_commit(connection)
         returned_plainly("before_commit() of a CommitVerifier", mark)

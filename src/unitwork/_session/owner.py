@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
 from .._engine.begin import TransactionCharacteristics
+from ..errors import CommitUnknownError, PartialCommitError
 
 __all__ = ["SessionOwner"]
 
@@ -28,6 +29,10 @@ class SessionOwner(Protocol[SessionT]):
     def check_bind(self, session: SessionT, bind: Engine | Connection) -> None:
         """Raise `UsageError` if the session must not connect to *bind*."""
 
+    def identifies_transactions(self, session: SessionT) -> bool:
+        """Whether BEGIN is to return what identifies the transaction: it may write."""
+        ...
+
     def connection_begun(self, session: SessionT, connection: Connection) -> None:
         """Called when a transaction has begun, before its first statement."""
 
@@ -45,6 +50,15 @@ class SessionOwner(Protocol[SessionT]):
 
     def user_commit_failed(self) -> None:
         """Called when the session is used after a `session.commit()` that failed."""
+
+    def settle_commit(self, session: SessionT) -> bool | None:
+        """Ask the database whether `session.commit()`, which has failed, has committed.
+
+        Returns `None` if that can't be known.
+        """
+
+    def commit_unclear(self, error: CommitUnknownError | PartialCommitError) -> None:
+        """Record that the application's commit has ended with *error*."""
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         """Called when a transaction or savepoint has ended without being committed.

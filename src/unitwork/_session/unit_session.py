@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from .._engine import driver_connection
-from .._engine.begin import BindCache, TransactionCharacteristics, apply
+from .._engine.begin import BindCache, TransactionCharacteristics
 from .._engine.commit_status import PendingVerification
-from .._engine.connection_state import ConnectionState, state_of
+from .._engine.connection_state import Loan, state_of
 from .._engine.sqlalchemy_internals import is_autocommit
 from ..errors import SessionEndedError
 from .owner import SessionOwner
@@ -44,17 +43,19 @@ class UnitSession:
     """
 
     __slots__ = (
-        "_binds",
         "access",
         "awaiting_connection",
         "begun_with",
+        "binds",
         "commit_state",
-        "connection_states",
+        "committing",
         "connections",
         "defers_write_lock",
         "ends",
         "is_async",
+        "is_beginning",
         "kept_for_stream",
+        "loans",
         "name",
         "owned",
         "owner",
@@ -89,17 +90,21 @@ class UnitSession:
         self.commit_state = CommitState.NOT_SENT
         self.ends = TransactionEnds()
         self.connections: list[Connection] = []
-        self.connection_states: list[ConnectionState] = []
+        self.loans: list[Loan] = []
+        """Those of its connections, in the same order."""
         self.verifications: list[PendingVerification] = []
         """The verifications to make if COMMIT is not acknowledged."""
         self.begun_with: TransactionCharacteristics | None = None
         """The characteristics that the transaction began with."""
+        self.committing: Loan | None = None
+        """Of several, the one whose COMMIT is next."""
         self.kept_for_stream = False
         """Whether its transaction lasts as long as the response."""
         self.awaiting_connection = False
+        self.is_beginning = False
         self.permit = None if gate is None else Permit(gate)
         self.defers_write_lock = binds is not None and binds.defers_write_lock
-        self._binds = binds
+        self.binds = binds
         sync.unitwork_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     # The state of its transaction
@@ -124,8 +129,8 @@ class UnitSession:
         """Whether its transaction lasts on: for a server-side cursor, or on request."""
         if self.kept_for_stream:
             return True
-        for state in self.connection_states:
-            if state.server_side_cursor is not None and state.is_streaming:
+        for loan in self.loans:
+            if loan.server_side_cursor is not None and loan.is_streaming:
                 return True
         return False
 
@@ -133,22 +138,24 @@ class UnitSession:
     def may_have_written(self) -> bool:
         session = self.sync_session
         unflushed = session.new or session.dirty or session.deleted
-        states = self.connection_states
-        return bool(unflushed) or any(x.may_have_written for x in states)
+        loans = self.loans
+        return bool(unflushed) or any(x.may_have_written for x in loans)
 
     @property
     def has_autocommitted(self) -> bool:
         """Whether it may have written in AUTOCOMMIT; by option, that refuses writes."""
-        states = self.connection_states
-        if all(x.client_side_read_only and not x.may_have_written for x in states):
+        loans = self.loans
+        if all(x.client_side_read_only and not x.may_have_written for x in loans):
             return False
         return any(is_autocommit(each) for each in self.connections)
 
     @property
     def in_statement(self) -> bool:
-        """Whether a statement of another task or thread is under way."""
-        for state in self.connection_states:
-            if state.statements_in_flight:
+        """Whether a statement, or BEGIN, of another task or thread is under way."""
+        if self.is_beginning:
+            return True
+        for loan in self.loans:
+            if loan.statements_in_flight:
                 return True
         return False
 
@@ -163,8 +170,8 @@ class UnitSession:
     @property
     def may_be_lost(self) -> bool:
         """Whether an error may have lost the work: then the server is asked."""
-        for state in self.connection_states:
-            if state.failure is not None:
+        for loan in self.loans:
+            if loan.failure is not None:
                 return True
         for connection in self.connections:
             if connection.invalidated:
@@ -196,7 +203,7 @@ class UnitSession:
             self.sync_session.close()
         self.release_permit()
         self.connections.clear()
-        self.connection_states.clear()
+        self.loans.clear()
         self.ends.reset()
         if not self.owned:
             self.sync_session.unitwork_session = None  # type: ignore[attr-defined]  # see above
@@ -209,7 +216,7 @@ class UnitSession:
         if self.commit_state is CommitState.SENT_BY_APPLICATION:
             self.owner.user_commit_failed()
         self.connections.clear()
-        self.connection_states.clear()
+        self.loans.clear()
         self.verifications = []
         self.commit_state = CommitState.NOT_SENT
         self.ends.reset()
@@ -218,40 +225,8 @@ class UnitSession:
             return
         before, self.awaiting_connection = self.awaiting_connection, True
         if self.permit.acquire_in_thread():
-            self._check_permit()
+            self.check_permit()
         self.awaiting_connection = before
-
-    def bind(self, bind: Engine | Connection, *, begun: bool) -> Engine | Connection:
-        """Return *bind*, or its engine that begins with the unit's characteristics."""
-        if not begun or not self.connections:
-            self.awaiting_connection = True
-            self.begun_with = self.owner.characteristics(self)
-            self.owner.check_bind(self, bind)
-            if self.is_async and self.permit and self.permit.acquire_in_greenlet():
-                self._check_permit()
-        if self._binds is None or not isinstance(bind, Engine):
-            return bind
-        return self._binds.find(bind, self.begun_with)[0]
-
-    def connected(self, connection: Connection) -> None:
-        """Record the *connection* of the transaction, and apply its characteristics."""
-        if self.access is not Access.OPEN:  # it connected while its unit ended
-            connection.invalidate()
-            connection.close()
-            self.check()
-        self.awaiting_connection = False
-        self.connections.append(connection)
-        self.ends.connected(connection)
-        state = state_of(connection)
-        if state is None:
-            return
-        state.reset(used_by_unit=True)
-        self.connection_states.append(state)
-        if self._binds is not None:
-            _, directives = self._binds.find(connection.engine, self.begun_with)
-            if directives is not None:
-                apply(connection, state, directives)
-        self.owner.connection_begun(self, connection)
 
     def commit_sent(self) -> None:
         """Record that the unit sends COMMIT, not the application."""
@@ -275,9 +250,9 @@ class UnitSession:
     async def acquire_permit(self) -> None:
         """Wait on the event loop for the permit to use a connection."""
         if self.permit is not None and await self.permit.acquire():
-            self._check_permit()
+            self.check_permit()
 
-    def _check_permit(self) -> None:
+    def check_permit(self) -> None:
         if self.access is not Access.OPEN:  # the unit ended while this thread waited
             self.release_permit()
             self.check()

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .._classify.driver_errors import read
 from .._engine.commit_status import TransactionStatus
-from .._engine.connection_state import state_of
+from .._engine.connection_state import loan_of
 from .._engine.per_pool import PerPool
 from ..errors import UsageError
 
@@ -78,6 +78,7 @@ class _PostgreSQL:
         return _STATUS.before_commit(connection)
 
     def prepare(self, connection: Connection, name: str) -> None:
+        _end_in_two_phases(connection)
         try:
             connection.exec_driver_sql(f"{_PREPARE} '{name}'")
         except DBAPIError as error:
@@ -159,7 +160,7 @@ class _MariaDB:
         return _Mark(_driver(connection).thread_id(), _server(connection))
 
     def prepare(self, connection: Connection, name: str) -> None:
-        _without_prefix(connection)
+        _end_in_two_phases(connection)
         connection.exec_driver_sql(f"XA END '{name}'")
         connection.exec_driver_sql(f"XA PREPARE '{name}'")
         _name(connection, "")
@@ -246,7 +247,7 @@ def _listen(engine: Engine) -> bool:
     @event.listens_for(engine, "commit")
     def commit(connection: Connection) -> None:
         if name := _name(connection):
-            _without_prefix(connection)
+            _end_in_two_phases(connection)
             connection.exec_driver_sql(f"XA END '{name}'")
             connection.exec_driver_sql(f"XA COMMIT '{name}' ONE PHASE")
             _name(connection, "")
@@ -269,18 +270,19 @@ _listening = PerPool(_listen)
 
 def _name(connection: Connection, new: str | None = None) -> str:
     """The name of the XA transaction that is open; or give it a *new* one, or none."""
-    state = state_of(connection)
-    if state is None:
+    loan = loan_of(connection)
+    if loan is None:
         return ""
     if new is not None:
-        state.xid = new
-    return state.xid
+        loan.xid = new
+    return loan.xid
 
 
-def _without_prefix(connection: Connection) -> None:
-    """Time limits (SET STATEMENT … FOR) are for statements."""
-    if (state := state_of(connection)) is not None:
-        state.statement_prefix = ""
+def _end_in_two_phases(connection: Connection) -> None:
+    """No COMMIT follows, and time limits (SET STATEMENT … FOR) are for statements."""
+    if (loan := loan_of(connection)) is not None:
+        loan.statement_prefix = ""
+        loan.in_two_phases = True
 
 
 def _send(connection: Connection, sql: str) -> None:

@@ -48,8 +48,8 @@ class TwoPhaseCommit:
                 "in a two-phase commit; make it several databases"
             )
         dialect = self._order.dialect(session.name, connection.engine)
-        state = session.connection_states[-1]
-        if dialect.names_at_begin and not state.client_side_read_only:
+        loan = session.loans[-1]
+        if dialect.names_at_begin and not loan.client_side_read_only:
             dialect.begin(connection, str(self._xid(session, 1)))
 
     def _xid(self, session: UnitSession, witness: int) -> Xid:
@@ -61,7 +61,7 @@ class TwoPhaseCommit:
     ) -> Participant:
         dialect = self._order.dialect(session.name, session.connections[0].engine)
         name = str(self._xid(session, self._order.position(witness.name)))
-        begun_as = session.connection_states[0].xid
+        begun_as = session.loans[0].xid
         if dialect.names_at_begin and begun_as != name:
             raise UsageError(
                 f"the transaction in database {session.name!r} was kept open for a "
@@ -72,7 +72,7 @@ class TwoPhaseCommit:
 
     def mark(self, sync_session: Session, session: UnitSession) -> Any:
         """What identifies the transaction later; `None` if it has nothing to store."""
-        if not session.connections or not session.connection_states:
+        if not session.connections or not session.loans:
             return None
         connection = session.connections[0]
         return self._order.dialect(session.name, connection.engine).mark(connection)

@@ -9,10 +9,12 @@ from threading import RLock
 from .._concurrency.fork import renew_after_fork
 from .._engine.lost_work import unexpected_rollback
 from ..errors import (
+    CommitUnknownError,
     DeadlineExceededError,
     PartialCommitError,
     SessionEndedError,
     UnexpectedRollbackError,
+    UnitworkError,
 )
 from ..outcome import Outcome, Verdict
 from .generator_block import GeneratorBlock
@@ -50,6 +52,7 @@ class Lifecycle:
         "rollback_requested",
         "rollback_was_requested",
         "state",
+        "unclear_commit",
         "undone_because",
         "verdict",
         "was_cancelled",
@@ -80,6 +83,8 @@ class Lifecycle:
         """Where its block was entered, if that is in a generator."""
         self.in_hook = False
         self.was_cancelled = False
+        self.unclear_commit: CommitUnknownError | PartialCommitError | None = None
+        """What a commit of the application's own has raised."""
         self._waiting: deque[Future[None]] | None = None
 
     @property
@@ -90,6 +95,11 @@ class Lifecycle:
     def is_ending(self) -> bool:
         """Whether an ending is under way: only that ending moves the state."""
         return self.state not in (UnitState.OPEN, UnitState.CLOSED)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether work done now is a part of it: its outcome is not known yet."""
+        return self.state in (UnitState.OPEN, UnitState.ENDING, UnitState.COMMITTING)
 
     @property
     def keyword(self) -> str:
@@ -216,13 +226,21 @@ class Lifecycle:
         if self.raise_intent(Intent.LOST, reason):
             self.failure = error
 
+    def commit_unclear(self, error: CommitUnknownError | PartialCommitError) -> None:
+        """Record that the application's own commit has ended with *error*."""
+        self.unclear_commit = error
+        self.raise_intent(Intent.LOST, str(error))
+
     def forget_intent(self) -> None:
         """Reset the intent, before the next message."""
         self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
+        self.unclear_commit = None
         self.rollback_requested = None
 
-    def unexpected(self) -> UnexpectedRollbackError | DeadlineExceededError:
+    def unexpected(self) -> UnitworkError:
         """The error to raise in place of the success that was expected."""
+        if self.unclear_commit is not None:
+            return self.unclear_commit
         if self.cut_off_by is not None:
             return self.cut_off_by
         if isinstance(self.failure, UnexpectedRollbackError):
@@ -252,6 +270,7 @@ class Lifecycle:
             return
         self.outcome, verdict = outcome, self.verdict or Verdict(False, "")
         self.reason = verdict.reason
+        error = self.unclear_commit or error
         if isinstance(error, PartialCommitError):
             self.reason = str(error)
         elif error is not None:

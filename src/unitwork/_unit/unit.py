@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
 from .._commit.hooks import Hooks
+from .._commit.in_doubt import ask_the_database_now as ask_now
 from .._engine.begin import TransactionCharacteristics
 from .._session.database_core import DatabaseCore
 from .._session.unit_session import UnitSession
@@ -171,11 +172,6 @@ class Unit(Lifecycle):
                 unit.attempt.forbid_another(reason)
                 unit.owner.retry_forbidden()
 
-    @property
-    def is_at_work(self) -> bool:
-        """Whether work done now is a part of it: its outcome is not known yet."""
-        return self.state in (UnitState.OPEN, UnitState.ENDING, UnitState.COMMITTING)
-
     # State
 
     def begin_ending(self, *, keep_streams_open: bool = False) -> bool:
@@ -208,8 +204,7 @@ class Unit(Lifecycle):
         self.undone_because = ""
         stored = outcome in _STORED and self.parent is not None
         if stored and (self.two_phase or self.sessions.may_have_written):
-            reason = "a unit of its own inside has committed"
-            self.forbid_retry(reason, itself=False)
+            self.forbid_retry("a unit inside has committed", itself=False)
         self.move(UnitState.SETTLED)
         self.sessions.refuse()
         self.owner.unit_settled()
@@ -268,6 +263,11 @@ class Unit(Lifecycle):
     def check_bind(self, session: UnitSession, bind: Engine | Connection) -> None:
         if self.two_phase is not None:
             self.two_phase.check(session, bind)
+
+    def identifies_transactions(self, session: UnitSession) -> bool:
+        return self.two_phase is None and self.may_write
+
+    settle_commit = staticmethod(ask_now)
 
     def connection_begun(self, session: UnitSession, connection: Connection) -> None:
         if self.two_phase is not None:

@@ -1,0 +1,32 @@
+"""A COMMIT in doubt: its connection was lost, so the database is asked about it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from sqlalchemy.util import await_only
+
+from .._engine.commit_status import verify
+from .._execution.ask_until_known import ask_until_known
+from .._execution.async_runner import arun
+from .._execution.plan import Plan
+from .._execution.sync_runner import run
+from .._session.unit_session import UnitSession
+
+__all__ = ["ask_the_database", "ask_the_database_now"]
+
+
+def ask_the_database(session: UnitSession) -> Plan[bool | None]:
+    """Verify the outcome of COMMIT; `None` if that can't be done in time."""
+    pending = session.verifications
+    if not pending:
+        return None
+    question = partial(verify, pending, session.is_async)
+    return (yield from ask_until_known(session, question))
+
+
+def ask_the_database_now(session: UnitSession) -> bool | None:
+    """The same, in the thread or the greenlet in which the session is used."""
+    if session.is_async:
+        return await_only(arun(ask_the_database(session)))
+    return run(ask_the_database(session))

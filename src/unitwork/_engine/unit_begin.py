@@ -1,0 +1,115 @@
+"""How the transaction of a unit begins: at once, and with the id that identifies it.
+
+On PostgreSQL BEGIN is sent when the session connects. So whatever passes through the
+driver's connection afterwards is part of the transaction, and a pooled connection that
+the server has dropped is noticed before anything can be lost: it is replaced, once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from sqlalchemy.exc import DBAPIError
+
+from . import postgresql
+from .commit_status import Mark, fetch_installation
+from .connection_state import ConnectionState, Loan, known_state
+from .driver_connection import has_input, in_transaction
+from .sqlalchemy_internals import is_autocommit, reconnect
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import Dialect
+
+__all__ = ["begin_transaction", "prepare_first_statement"]
+
+_ID = "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE txid_current()::text END"
+_COMES_BEFORE_QUERIES = re.compile(
+    r"\s*(set\s+(local\s+)?transaction|set\s+session\s+characteristics|lock)\b",
+    re.IGNORECASE,
+)
+_without_id: WeakSet[Dialect] = WeakSet()
+"""Those of databases that speak PostgreSQL's protocol and have no transaction ids."""
+
+
+def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
+    """Begin a transaction on *connection*, where that is not left to the driver.
+
+    With *with_id* the transaction can be verified later: its id comes with the answer
+    to BEGIN, in the same round trip. Raises `DBAPIError` if the server is out of reach.
+    """
+    state = known_state(connection)
+    loan = state.lend()
+    loan.began = in_transaction(state.driver_connection)
+    if loan.began or not postgresql.begins(connection):
+        return loan
+    try:
+        if is_autocommit(connection):
+            if not state.is_new and has_input(state.driver_connection):
+                reconnect(connection)
+            state.is_new = False
+        else:
+            _begin_on_pooled(connection, state, with_id=with_id)
+    except BaseException:  # BEGIN may arrive yet
+        connection.invalidate()
+        raise
+    return known_state(connection).loan
+
+
+def prepare_first_statement(connection: Connection, loan: Loan, statement: str) -> None:
+    """Begin anew, without the id, for a *statement* that must precede all queries."""
+    loan.begun_with_id = False
+    if _COMES_BEFORE_QUERIES.match(statement):
+        postgresql.roll_back_begin(connection)
+        postgresql.begin(connection, "")
+        loan.mark = None
+
+
+def _begin_on_pooled(
+    connection: Connection, state: ConnectionState, *, with_id: bool
+) -> None:
+    """Begin; again on a new connection, if the server has dropped this one."""
+    try:
+        try:
+            _begin(connection, state, with_id=with_id)
+        except Exception:
+            if state.is_new:
+                raise
+            reconnect(connection)
+            _begin(connection, known_state(connection), with_id=with_id)
+    except Exception as error:
+        raise _wrapped(connection, error) from error
+
+
+def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> None:
+    loan = state.loan
+    dialect = connection.dialect
+    if not with_id or dialect in _without_id:
+        postgresql.begin(connection, "")
+    else:
+        try:
+            txid = postgresql.begin(connection, _ID)
+        except dialect.loaded_dbapi.Error:
+            if not postgresql.query_failed(connection):
+                raise
+            postgresql.roll_back_begin(connection)
+            _without_id.add(dialect)
+            _begin(connection, state, with_id=False)
+            return
+        loan.begun_with_id = True
+        if txid is not None:
+            if state.installation is None:
+                state.installation = fetch_installation(connection)
+            loan.mark = Mark(int(txid), state.installation)
+    loan.began = True
+    state.is_new = False
+
+
+def _wrapped(connection: Connection, error: Exception) -> BaseException:
+    """The error as SQLAlchemy raises it for a statement."""
+    dialect = connection.dialect
+    return DBAPIError.instance(
+        "BEGIN", None, error, dialect.loaded_dbapi.Error, dialect=dialect
+    )

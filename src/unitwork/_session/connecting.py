@@ -1,0 +1,62 @@
+"""How a session of a unit connects, and begins its transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine
+
+from .._engine.begin import apply
+from .._engine.pool_events import guard
+from .._engine.unit_begin import begin_transaction
+from .send_commit import CommitOrder
+from .state import Access
+from .unit_session import UnitSession
+
+__all__ = ["bind_for", "connected"]
+
+
+def bind_for(
+    session: UnitSession, bind: Engine | Connection, *, begun: bool
+) -> Engine | Connection:
+    """Return *bind*, or its engine that begins with the unit's characteristics.
+
+    Its pool is guarded from now on, if that is the first time that it is met.
+    """
+    guard(bind.engine)
+    if not begun or not session.connections:
+        session.awaiting_connection = True
+        session.begun_with = session.owner.characteristics(session)
+        session.owner.check_bind(session, bind)
+        permit = session.permit
+        if session.is_async and permit is not None and permit.acquire_in_greenlet():
+            session.check_permit()
+    if session.binds is None or not isinstance(bind, Engine):
+        return bind
+    return session.binds.find(bind, session.begun_with)[0]
+
+
+def connected(session: UnitSession, connection: Connection) -> None:
+    """Record the *connection* of the transaction, and apply its characteristics."""
+    if session.access is not Access.OPEN:  # it connected while its unit ended
+        connection.invalidate()
+        connection.close()
+        session.check()
+    session.awaiting_connection = False
+    session.connections.append(connection)
+    session.ends.connected(connection)
+    session.is_beginning = True
+    try:
+        loan = begin_transaction(connection, with_id=_identifies(session))
+    finally:
+        session.is_beginning = False
+    loan.holder = CommitOrder(session)
+    session.loans.append(loan)
+    if session.binds is not None:
+        _, directives = session.binds.find(connection.engine, session.begun_with)
+        if directives is not None:
+            apply(connection, loan, directives)
+    session.owner.connection_begun(session, connection)
+
+
+def _identifies(session: UnitSession) -> bool:
+    verify = session.settings.verify_commit is True and session.owned
+    return verify and session.owner.identifies_transactions(session)

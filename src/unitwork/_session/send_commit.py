@@ -1,0 +1,141 @@
+"""What each COMMIT of a session passes through: the unit's own, `session.commit()`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from .._classify.classification import Phase, classify
+from .._concurrency.shield import uninterrupted
+from .._engine.connection_state import Loan
+from .._engine.lost_work import commit_unknown, partial_commit
+from ..errors import CommitUnknownError, PartialCommitError
+from .state import CommitState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from .unit_session import UnitSession
+
+__all__ = ["CommitOrder", "in_doubt"]
+
+
+def in_doubt(error: BaseException) -> bool:
+    """Whether the work may be stored although COMMIT has raised *error*."""
+    if isinstance(error, CommitUnknownError):
+        return True
+    return classify(error, phase=Phase.COMMIT).unknown
+
+
+class CommitOrder:
+    """Sends the COMMITs of one session, in the order in which it has connected.
+
+    SQLAlchemy commits the connections of a session in the order of a set.
+    """
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: UnitSession) -> None:
+        self._session = session
+
+    def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
+        """Commit the transaction of *loan* by *send*; raise unless it is committed.
+
+        The first call commits all connections; raises `PartialCommitError` if one of
+        them fails after another one has been committed.
+        """
+        session = self._session
+        if loan.is_committed:
+            return  # together with the first one
+        if len(session.loans) == 1 or session.committing is loan:
+            _send_one(session, loan, send)
+            return
+        try:
+            self._send_all(loan, send)
+        finally:
+            session.committing = None
+
+    def _send_all(self, loan: Loan, send: Callable[[], None]) -> None:
+        session = self._session
+        committed: list[str] = []
+        try:
+            for position, connection in enumerate(session.connections):
+                this = session.committing = session.loans[position]
+                if this is loan:
+                    _send_one(session, loan, send)
+                else:  # which leads back to here
+                    connection.dialect.do_commit(connection.connection)
+                committed.append(_name(session, connection))
+        except Exception as error:
+            if not committed:
+                raise
+            rest = session.connections[len(committed) :]
+            partial_error = _partial(session, committed, rest, error)
+            session.owner.commit_unclear(partial_error)
+            raise partial_error from error
+
+
+def _partial(
+    session: UnitSession,
+    committed: Sequence[str],
+    rest: Sequence[Connection],
+    error: Exception,
+) -> PartialCommitError:
+    names = [_name(session, connection) for connection in rest]
+    unknown = names[:1] if in_doubt(error) else []
+    return partial_commit(committed, rolled_back=names[len(unknown) :], unknown=unknown)
+
+
+def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> None:
+    if session.commit_state is CommitState.SENT_BY_UNIT:
+        send()  # the plan of the unit does the rest
+    elif session.is_async:
+        _send_uninterrupted(partial(_send_and_settle, session, loan, send), loan)
+    else:
+        _send_and_settle(session, loan, send)
+
+
+def _send_and_settle(
+    session: UnitSession, loan: Loan, send: Callable[[], None]
+) -> None:
+    """Send a COMMIT of the application; if its answer is lost, ask the database."""
+    try:
+        send()
+    except Exception as error:
+        if not in_doubt(error):
+            raise
+        committed = session.owner.settle_commit(session)
+        if committed is None:
+            unknown = commit_unknown()
+            session.owner.commit_unclear(unknown)
+            raise unknown from error
+        if not committed:
+            session.commit_state = CommitState.NOT_SENT
+            raise
+        loan.is_committed = True
+        session.connections[session.loans.index(loan)].invalidate()
+
+
+def _send_uninterrupted(send: Callable[[], None], loan: Loan) -> None:
+    """Run *send* in a task of its own: no cancellation can tear a COMMIT in two.
+
+    One that arrives meanwhile is raised at the next await if COMMIT has succeeded.
+    """
+    task = asyncio.current_task()
+    try:
+        await_only(uninterrupted(greenlet_spawn(send)))
+    except asyncio.CancelledError:
+        if not loan.is_committed or task is None:
+            raise
+        task.uncancel()
+        task.cancel()
+
+
+def _name(session: UnitSession, connection: Connection) -> str:
+    """The name of the database, and which of its engines it is."""
+    url = connection.engine.url
+    return f"{session.name} ({url.set(username=None, password=None, query={})})"
