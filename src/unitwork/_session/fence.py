@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from .connecting import bind_for, connected
 from .dropped_work import dropped_work
 from .operations import check_not_lost, prepare_verification, rollback
+from .savepoint import CheckedTransaction
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -48,11 +49,14 @@ class _Fenced(Session):
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         try:
-            return super().begin(nested)
+            transaction = super().begin(nested)
         except InvalidRequestError as error:
             if self.unitwork_session is not None and self.in_transaction():
                 error.add_note(_BEGUN_ALREADY)
             raise
+        if self.unitwork_session is not None:
+            transaction.__class__ = CheckedTransaction
+        return transaction
 
     # `close()` and `reset()` are left to the unit while it lasts.
 
