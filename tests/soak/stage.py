@@ -20,11 +20,8 @@ from support.proxy import Proxy
 from unitwork import AsyncDatabase, DatabaseSettings
 from unitwork.testing import check_idle
 
-SETTINGS = DatabaseSettings(
-    end_timeout=1.0, commit_timeout=1.0, verify_timeout=3.0, verify_commit=True
-)
+SETTINGS = DatabaseSettings(end_timeout=1.0, commit_timeout=1.0, verify_timeout=3.0)
 """The defaults, with shorter times."""
-UNVERIFIED = DatabaseSettings(end_timeout=1.0, commit_timeout=1.0)
 LIMIT = 20.0
 """Seconds after which a program counts as hung: far above all other limits."""
 
@@ -44,10 +41,9 @@ class Stage:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.running: dict[int, Any] = {}
         """What runs now, by its number."""
-        settings = UNVERIFIED if self.is_sqlite else SETTINGS
         self.db: Any = kind_of(driver)(
             plain_url(proxy.url if proxy else url, FLAVOURS[driver]),
-            settings=settings,
+            settings=SETTINGS,
             pool_size=pool,
             max_overflow=0,
             pool_timeout=1.0,

@@ -13,12 +13,8 @@ from soak.run import Run
 
 SEED = 2026
 PROGRAMS = 400
-NOT_YET = (
-    *("ahead", "kill"),
-    *("driver_insert", "driver_copy", "driver_error", "driver_rollback"),
-    *("driver_commit",),
-)
-"""Kinds in which known faults are left."""
+NOT_YET = ("ahead",)
+"""A body that a BaseHTTPMiddleware runs beside the ending of its unit may lose rows."""
 
 
 @pytest.mark.filterwarnings(  # the programs are odd
