@@ -158,6 +158,9 @@ class Unit:
         """The savepoint was rolled back, and all that was inside."""
         if scope in self._scopes:
             for inner in self._cut(scope):
+                # A task beside it may have written these after the savepoint.
+                self.scope.unanswered += inner.unanswered
+                inner.unanswered = []
                 self._claim(inner, Fate.ABSENT, "a savepoint was rolled back")
 
     def _cut(self, scope: Scope) -> list[Scope]:

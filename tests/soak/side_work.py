@@ -53,7 +53,8 @@ async def spawn(actor: Actor, op: Op) -> None:
     nested, _, outlives = op.arg.partition(" ")
     actor.books.failed("a task beside it")
     if nested == "own":
-        work = in_block(actor.stage, actor.books, op.body)
+        # It may commit after the attempt that has started it.
+        work = in_block(actor.stage, actor.books, op.body, by_hook=True)
     else:
         work = _beside(actor, current_unit(), nested, op)
     task = asyncio.create_task(_unless_it_fails(work))
