@@ -256,7 +256,7 @@ def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
     """Whether the work may be stored although COMMIT has raised *error*."""
     if session.commit_state is not CommitState.SENT_BY_UNIT:
         return False
-    return in_doubt(error)
+    return not isinstance(error, PartialCommitError) and in_doubt(error)
 
 
 def _unknown(error: Exception) -> CommitUnknownError:

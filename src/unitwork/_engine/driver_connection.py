@@ -59,11 +59,18 @@ def in_transaction(driver_connection: Any) -> bool:
         return status != _IDLE
     status = getattr(driver_connection, "server_status", None)
     if status is not None:  # pymysql, asyncmy, aiomysql
-        return bool(status & _SERVER_STATUS_IN_TRANS)
+        return bool(status & _last_status(driver_connection) & _SERVER_STATUS_IN_TRANS)
     try:  # sqlite3, aiosqlite
         return bool(getattr(driver_connection, "in_transaction", False))
     except CLOSED_SQLITE:
         return False
+
+
+def _last_status(driver_connection: Any) -> int:
+    """The status in the answer to the last query: asyncmy overlooks one that is 0."""
+    result = getattr(driver_connection, "_result", None)
+    status: int | None = getattr(result, "server_status", None)
+    return _SERVER_STATUS_IN_TRANS if status is None else status
 
 
 def left_in_transaction(driver_connection: Any) -> bool:

@@ -97,6 +97,12 @@ class Lifecycle:
         return self.state not in (UnitState.OPEN, UnitState.CLOSED)
 
     @property
+    def is_ending_itself(self) -> bool:
+        """Whether what ends now is no rollback of the application's."""
+        ours = self.state in (UnitState.COMMITTING, UnitState.ROLLING_BACK)
+        return ours or self.unclear_commit is not None
+
+    @property
     def is_at_work(self) -> bool:
         """Whether work done now is a part of it: its outcome is not known yet."""
         return self.state in (UnitState.OPEN, UnitState.ENDING, UnitState.COMMITTING)

@@ -294,7 +294,7 @@ class Unit(Lifecycle):
         if transaction.nested:
             if self.hooks is not None:
                 self.hooks.savepoint_undone(transaction)
-        elif self.state not in (UnitState.COMMITTING, UnitState.ROLLING_BACK):
+        elif not self.is_ending_itself:
             self.undone_because = _BY_USER
             if self.hooks is not None:
                 self.hooks.transaction_undone(transaction)

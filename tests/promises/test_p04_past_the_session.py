@@ -1,0 +1,211 @@
+"""P4: what is lost through the driver, or through SQL text, is no success."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from support.asgi import Reply, call
+from support.driver import INSERT, send, send_and_swallow
+from support.endpoints import serve_fastapi
+from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, everywhere, only
+from support.models import add_item
+from unitwork import (
+    CommitUnknownError,
+    Outcome,
+    UnexpectedRollbackError,
+    UnitOfWork,
+    current_unit,
+)
+
+pytestmark = pytest.mark.anyio
+
+Body = Callable[[Session], object]
+
+WRONG = "INSERT INTO nowhere (name) VALUES ('x')"
+DUPLICATE = "INSERT INTO item (name) VALUES ('one')"
+
+
+async def post(flavour: Flavour, body: Body) -> tuple[Reply, UnitOfWork]:
+    units: list[UnitOfWork] = []
+
+    def noted(session: Session) -> None:
+        units.append(current_unit())
+        body(session)
+
+    app = serve_fastapi(flavour, noted, answer_errors=False)
+    return await call(app, "POST", "/"), units[0]
+
+
+# Errors that the driver has had
+
+
+def fail_in_the_driver(session: Session) -> None:
+    add_item(session)
+    send_and_swallow(session, WRONG)
+
+
+def fail_in_the_driver_last_of_all(session: Session) -> None:
+    add_item(session)
+    send_and_swallow(session, DUPLICATE)
+
+
+def fail_in_the_driver_before_a_savepoint(session: Session) -> None:
+    add_item(session)
+    send_and_swallow(session, WRONG)
+    with pytest.raises(Exception, match="aborted"), session.begin_nested():
+        session.execute(text("SELECT 1"))
+
+
+def fail_in_the_driver_inside_a_savepoint(session: Session) -> None:
+    add_item(session)
+    savepoint = session.begin_nested()
+    session.execute(text("SELECT 1"))
+    send_and_swallow(session, WRONG)
+    with pytest.raises(Exception, match="aborted"):
+        savepoint.commit()
+
+
+FAILING = [
+    fail_in_the_driver,
+    fail_in_the_driver_last_of_all,
+    fail_in_the_driver_before_a_savepoint,
+    fail_in_the_driver_inside_a_savepoint,
+]
+
+
+@only(*POSTGRESQL)
+@pytest.mark.parametrize("body", FAILING)
+async def test_an_error_of_the_driver_that_was_swallowed_is_no_success(
+    flavour: Flavour, observer: Observer, body: Body
+) -> None:
+    reply, unit = await post(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert unit.outcome is Outcome.ROLLED_BACK
+    assert observer.names() == []
+
+
+@only(*POSTGRESQL)
+@pytest.mark.parametrize("body", FAILING[:-1])  # after which SQLAlchemy refuses it
+async def test_nor_is_a_commit_of_the_application(
+    flavour: Flavour, observer: Observer, body: Body
+) -> None:
+    def commit(session: Session) -> None:
+        body(session)
+        session.commit()
+
+    reply, _ = await post(flavour, commit)
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert observer.names() == []
+
+
+@only(*MARIADB)
+async def test_an_error_that_has_cost_nothing_is_no_obstacle(
+    flavour: Flavour, observer: Observer
+) -> None:
+    reply, _ = await post(flavour, fail_in_the_driver)
+
+    assert reply.status == 200
+    assert observer.names() == ["one"]
+
+
+# Writes through the driver are a part of the transaction
+
+
+@everywhere
+async def test_what_the_driver_writes_is_stored(
+    flavour: Flavour, observer: Observer
+) -> None:
+    reply, _ = await post(flavour, lambda session: send(session, INSERT))
+
+    assert reply.status == 200
+    assert observer.names() == ["by the driver"]
+
+
+@everywhere
+async def test_what_the_driver_writes_is_rolled_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        send(session, INSERT)
+        raise LookupError
+
+    reply, _ = await post(flavour, body)
+
+    assert isinstance(reply.error, LookupError)
+    assert observer.names() == []
+
+
+# Transactions that something else has ended
+
+
+def by_text(session: Session, verb: str) -> None:
+    session.execute(text(verb))
+
+
+@everywhere
+@pytest.mark.parametrize("how", [by_text, send])
+async def test_a_rollback_past_the_session_is_no_success(
+    flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        how(session, "ROLLBACK")
+
+    reply, _ = await post(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
+    assert observer.names() == []
+
+
+@everywhere
+@pytest.mark.parametrize("how", [by_text, send])
+async def test_nor_are_statements_after_it(
+    flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        how(session, "ROLLBACK")
+        add_item(session, "two")
+
+    reply, _ = await post(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
+    assert observer.names() == []
+
+
+@everywhere
+@pytest.mark.parametrize("how", [by_text, send])
+async def test_a_commit_past_the_session_is_told_as_it_is(
+    flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        how(session, "COMMIT")
+
+    reply, unit = await post(flavour, body)
+
+    known = flavour.name in POSTGRESQL
+    assert reply.status == (200 if known else 500)
+    assert unit.outcome is (Outcome.COMMITTED if known else Outcome.UNKNOWN)
+    assert observer.names() == ["one"]
+
+
+@everywhere
+async def test_a_failure_after_a_commit_past_the_session_is_no_rollback(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        send(session, "COMMIT")
+        raise LookupError
+
+    _, unit = await post(flavour, body)
+
+    assert unit.outcome is Outcome.UNKNOWN
+    assert observer.names() == ["one"]
