@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -153,11 +154,7 @@ def by_text(session: Session, verb: str) -> None:
 async def test_a_rollback_past_the_session_is_no_success(
     flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
 ) -> None:
-    def body(session: Session) -> None:
-        add_item(session)
-        how(session, "ROLLBACK")
-
-    reply, _ = await post(flavour, body)
+    reply, _ = await post(flavour, partial(add_and_end, how=how, verb="ROLLBACK"))
 
     assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
     assert observer.names() == []
@@ -179,21 +176,78 @@ async def test_nor_are_statements_after_it(
     assert observer.names() == []
 
 
-@everywhere
-@pytest.mark.parametrize("how", [by_text, send])
-async def test_a_commit_past_the_session_is_told_as_it_is(
-    flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
+@only("sqlite3", "aiosqlite", *POSTGRESQL)
+async def test_nor_is_what_the_driver_writes_after_it(
+    flavour: Flavour, observer: Observer
 ) -> None:
     def body(session: Session) -> None:
         add_item(session)
-        how(session, "COMMIT")
+        send(session, "ROLLBACK")
+        send(session, INSERT)
+
+    reply, _ = await post(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
+
+
+@only(*POSTGRESQL)
+async def test_what_the_driver_writes_after_a_commit_is_stored_or_no_success(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        send(session, "COMMIT")
+        send(session, INSERT)
+
+    reply, _ = await post(flavour, body)
+
+    stored = observer.names()
+    assert (reply.status, stored) in (
+        (200, ["one", "by the driver"]),
+        (500, ["one"]),
+    )
+
+
+@only(*MARIADB)
+async def test_a_statement_that_commits_is_no_obstacle(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        session.execute(text("CREATE OR REPLACE TABLE made (id int)"))
+        add_item(session, "two")
 
     reply, unit = await post(flavour, body)
 
-    known = flavour.name in POSTGRESQL
-    assert reply.status == (200 if known else 500)
-    assert unit.outcome is (Outcome.COMMITTED if known else Outcome.UNKNOWN)
+    assert (reply.status, unit.outcome) == (200, Outcome.COMMITTED)
+    assert observer.names() == ["one", "two"]
+
+
+@only(*POSTGRESQL)
+@pytest.mark.parametrize("how", [by_text, send])
+async def test_a_commit_past_the_session_is_verified(
+    flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
+) -> None:
+    reply, unit = await post(flavour, partial(add_and_end, how=how, verb="COMMIT"))
+
+    assert (reply.status, unit.outcome) == (200, Outcome.COMMITTED)
     assert observer.names() == ["one"]
+
+
+@only("sqlite3", "aiosqlite", *MARIADB)
+async def test_or_unknown(flavour: Flavour, observer: Observer) -> None:
+    reply, unit = await post(flavour, partial(add_and_end, how=send, verb="COMMIT"))
+
+    assert isinstance(reply.error, CommitUnknownError)
+    assert unit.outcome is Outcome.UNKNOWN
+    assert observer.names() == ["one"]
+
+
+def add_and_end(
+    session: Session, how: Callable[[Session, str], None], verb: str
+) -> None:
+    add_item(session)
+    how(session, verb)
 
 
 @everywhere

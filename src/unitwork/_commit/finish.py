@@ -211,9 +211,11 @@ class _Finish:
         try:
             sent: bool = yield Step(operations.commit, session, limit)
         except Exception as error:
-            if not _is_in_doubt(session, error):
-                raise
-            committed = yield from ask_the_database(session)
+            committed: bool | None = session.is_committed
+            if not committed:
+                if not _is_in_doubt(session, error):
+                    raise
+                committed = yield from ask_the_database(session)
             if committed is None:
                 raise _unknown(error) from error
             session.commit_ended()

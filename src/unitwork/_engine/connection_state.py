@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import ReferenceType, ref
+from weakref import ReferenceType, WeakMethod, ref
 
 from .driver_connection import (
     in_transaction,
@@ -13,6 +13,7 @@ from .driver_connection import (
     last_result,
     reports_idle,
 )
+from .postgresql import watch
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 INFO_KEY = "unitwork"
+_MYSQL = {"mysql", "mariadb"}
 _ROLLS_BACK = {"rollback", "rollback;", "abort", "abort;"}
 
 
@@ -39,11 +41,15 @@ class LoanHolder(Protocol):
     def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
         """Commit the transaction of *loan* by *send*; raise unless it is committed."""
 
+    def committed_by_statement(self) -> None:
+        """Called when a statement has committed all that came before it."""
+
 
 class ConnectionState:
     """One connection, from the time it is opened until it is closed."""
 
     __slots__ = (
+        "__weakref__",
         "aborted_by_client",
         "driver_connection",
         "installation",
@@ -67,6 +73,11 @@ class ConnectionState:
         self.pragmas: dict[str, Any] = {}
         """SQLite's pragmas that the transaction has changed: their values before."""
         self.loan = Loan(driver_connection)
+        watch(driver_connection, WeakMethod(self.another_begins))
+
+    def another_begins(self) -> None:
+        if self.loan.began:
+            self.loan.was_replaced = True
 
     def lend(self) -> Loan:
         """Start a new loan: what is known of the one before does not apply any more."""
@@ -98,6 +109,7 @@ class Loan:
         "server_side_cursor",
         "statement_prefix",
         "statements_in_flight",
+        "was_replaced",
         "wrote",
         "xid",
     )
@@ -108,6 +120,8 @@ class Loan:
         """The session of a unit; `None` if something else uses the connection."""
         self.began = False
         """Whether the driver has reported a transaction, which has yet to end."""
+        self.was_replaced = False
+        """Whether the driver has begun another transaction since."""
         self.begun_with_id = False
         """Whether BEGIN has had a query behind it, and no statement followed yet."""
         self.in_two_phases = False
@@ -140,8 +154,8 @@ class Loan:
         """Record whether *statement* has written, or opened a server-side cursor."""
         if not self.began:
             self.began = in_transaction(self.driver_connection)
-        elif context.compiled is None or context.is_text:
-            self._text_executed(statement)
+        elif context.compiled is None or context.is_text or context.isddl:
+            self._text_executed(statement, context.dialect.name)
         if not self.wrote:
             self.wrote = known_to_write(context, statement)
             if self.only_reads and context.dialect.name not in TELLING:
@@ -151,10 +165,14 @@ class Loan:
         if options and (options.get("stream_results") or options.get("yield_per")):
             self.server_side_cursor = ref(context)
 
-    def _text_executed(self, statement: str) -> None:
-        first = statement.split(None, 1)[0].lower()
-        if first in _ROLLS_BACK and self.has_ended:
+    def _text_executed(self, statement: str, dialect: str) -> None:
+        if not self.has_ended:
+            return
+        if statement.split(None, 1)[0].lower() in _ROLLS_BACK:
             self.rolled_back_by_server = True
+        elif dialect in _MYSQL and self.holder is not None:  # as DDL does it
+            self.began = False
+            self.holder.committed_by_statement()
 
     @property
     def has_ended(self) -> bool:
@@ -163,7 +181,7 @@ class Loan:
         """
         if not self.began or self.in_two_phases:
             return False
-        return reports_idle(self.driver_connection)
+        return self.was_replaced or reports_idle(self.driver_connection)
 
     @property
     def has_ended_elsewhere(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod, ref
 
 from sqlalchemy.util import await_only
 
@@ -17,7 +18,7 @@ from .driver_connection import in_error, in_transaction
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["begin", "begins", "commit", "query_failed", "roll_back_begin"]
+__all__ = ["begin", "begins", "commit", "query_failed", "roll_back_begin", "watch"]
 
 _ROLLED_BACK = "ROLLBACK"
 _FATAL_ERROR = 7  # libpq, ExecStatusType
@@ -40,7 +41,7 @@ def begin(connection: Connection, query: str) -> str | None:
         adapter: Any = connection.connection.dbapi_connection
         value: str | None = _awaited(_begin_asyncpg(adapter, driver, query))
         return value
-    command = driver._get_tx_start_command()
+    command = type(driver)._get_tx_start_command(driver)
     if query:
         command += f"; {query}".encode()
     if connection.dialect.is_async:
@@ -49,6 +50,21 @@ def begin(connection: Connection, query: str) -> str | None:
         with driver.lock:
             result = driver.wait(_send(driver, command))
     return result.get_value(0, 0).decode() or None if query else None
+
+
+def watch(driver: Any, begins: WeakMethod[Callable[[], None]]) -> None:
+    """Call *begins* whenever psycopg begins a transaction by itself."""
+    if not hasattr(driver, "_get_tx_start_command"):
+        return
+    weakly = ref(driver)
+
+    def get_command() -> bytes:
+        if (method := begins()) is not None:
+            method()
+        command: bytes = type(driver)._get_tx_start_command(weakly())
+        return command
+
+    driver._get_tx_start_command = get_command
 
 
 def query_failed(connection: Connection) -> bool:

@@ -59,6 +59,10 @@ class CommitOrder:
         finally:
             session.committing = None
 
+    def committed_by_statement(self) -> None:
+        """A later failure undoes only what comes after it; no hook runs before."""
+        self._session.owner.user_committed(self._session)
+
     def _send_all(self, loan: Loan, send: Callable[[], None]) -> None:
         session = self._session
         committed: list[str] = []

@@ -160,6 +160,11 @@ class UnitSession:
         return False
 
     @property
+    def is_committed(self) -> bool:
+        """Whether the database has acknowledged COMMIT, whatever happened since."""
+        return bool(self.loans) and all(loan.is_committed for loan in self.loans)
+
+    @property
     def user_commit_pending(self) -> bool:
         """Whether the application's own COMMIT is under way."""
         sent = self.commit_state is CommitState.SENT_BY_APPLICATION
