@@ -163,7 +163,7 @@ async def answer_unknown(request: Request, error: Exception) -> Response:
 
     For a `CommitUnknownError` and a `PartialCommitError`; others are raised again.
 
-    .. versionadded:: 0.1
+    .. versionadded:: 0.2
     """
     problem = problem_of(error)
     if problem is None:
@@ -174,7 +174,7 @@ async def answer_unknown(request: Request, error: Exception) -> Response:
 async def answer_stale_data(request: Request, error: Exception) -> Response:
     """Answer a `StaleDataError` with 409: the row was changed since it was read.
 
-    .. versionadded:: 0.1
+    .. versionadded:: 0.2
     """
     return _response(_STALE)
 

@@ -174,11 +174,10 @@ def without_sessions(plan: Plan[None]) -> Plan[None]:
     with suppress(StopIteration):
         while True:
             step = plan.send(result)
-            assert isinstance(step, Step)
-            if step.session is None:
-                result = yield step
-            else:
+            if isinstance(step, Step):
                 result = step.call(step.session.sync_session)
+            else:
+                result = yield step
 
 
 # What the flush of COMMIT does

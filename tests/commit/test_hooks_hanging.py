@@ -207,6 +207,23 @@ async def test_after_commit_it_can_be_cancelled(
     assert "was not called: there was no time left" in caplog.text
 
 
+@only("sqlite3", "asyncpg")
+async def test_after_commit_a_second_cancellation_leaves_it_its_time(
+    flavour: Flavour, hanging: Hanging, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = serve_fastapi(flavour, register(hanging, "on_commit", hanging.in_thread))
+    request = asyncio.create_task(call(app, "POST", "/"))
+    await hanging.has_begun()
+
+    for _ in range(2):
+        request.cancel()
+        await asyncio.sleep(0)
+    hanging.released.set()
+    await asyncio.wait((request,), timeout=20)
+
+    assert (request.cancelled(), caplog.text) == (True, "")
+
+
 @each
 async def test_before_commit_it_can_be_cancelled(
     flavour: Flavour, observer: Observer, hanging: Hanging, hang: Callable[[], Any]

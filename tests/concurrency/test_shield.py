@@ -125,7 +125,7 @@ async def test_a_cancellation_reaches_what_may_be_interrupted() -> None:
     assert not ending.done
 
 
-async def test_a_cancellation_may_have_patience_until_a_second_one() -> None:
+async def test_a_later_cancellation_may_have_no_patience() -> None:
     ending, patience = Ending(), iter([10.0, 0.0])
     task = asyncio.create_task(uninterrupted(ending(), lambda: next(patience)))
     await ending.begun.wait()
@@ -133,6 +133,18 @@ async def test_a_cancellation_may_have_patience_until_a_second_one() -> None:
     task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert not ending.done
+
+
+async def test_patience_ends_whatever_it_would_be_by_then() -> None:
+    ending, patience = Ending(), iter([0.01])
+    task = asyncio.create_task(uninterrupted(ending(), lambda: next(patience)))
+    await ending.begun.wait()
+
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

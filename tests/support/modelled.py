@@ -20,6 +20,7 @@ from unitwork import (
     Outcome,
     SessionEndedError,
     UnexpectedRollbackError,
+    UsageError,
 )
 from unitwork._execution.plan import Plan
 from unitwork._session.state import Access
@@ -36,6 +37,7 @@ EXPECTED = (
     CommitUnknownError,
     UnexpectedRollbackError,
     DeadlineExceededError,
+    UsageError,  # a before_commit hook has taken too long
 )
 KINDS = {
     Outcome.COMMITTED: "on_commit",
@@ -86,6 +88,8 @@ class World:
     """What the application has written since the last round."""
     under_way: tuple[str, asyncio.Future[str]] | None = None
     is_cut_off: bool = False
+    late: bool = False
+    """Whether the step that is under way has used up each limit there is."""
     expected: Outcome | None = None
     """What the unit has to report as its outcome."""
     waiting: set[int] = field(default_factory=set)
@@ -94,6 +98,8 @@ class World:
     """The kind of the hooks that the last round has called."""
     called: list[tuple[int, str]] = field(default_factory=list)
     to_call: list[tuple[int, str]] = field(default_factory=list)
+    interrupted: bool = False
+    """Whether a hook has been: those that wait for their turn then are not called."""
     rounds: list[Round] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
@@ -124,12 +130,12 @@ class World:
             late = self.unit.hooks is not None and self.unit.hooks.before_commit
             self.check(not late, "a before_commit hook is left out")
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.under_way = name, future
+        self.under_way, self.late = (name, future), False
         how = FAIL
         try:
             how = await future
         except asyncio.CancelledError:
-            self.check(name in ("flush", "before_commit"), f"{name} was cancelled")
+            self.check(self.may_be_cancelled(name), f"{name} was cancelled")
             raise
         finally:
             self.under_way = None
@@ -138,6 +144,12 @@ class World:
             self.rounds[-1].steps += "u" if in_doubt else sign
             self.check_intent()
         return how
+
+    def may_be_cancelled(self, name: str) -> bool:
+        if name in KINDS.values():  # they have time, also when they are cancelled
+            self.interrupted = True
+            return self.late and any(actor.cancelled for actor in self.actors)
+        return name in ("flush", "before_commit")
 
     def check_intent(self) -> None:
         now = self.rounds[-1]
@@ -174,6 +186,15 @@ class World:
         self.kind = KINDS[outcome]
         self.to_call += [(hook, self.kind) for hook in self.waiting]
         self.waiting.clear()
+
+    def check_hooks(self) -> None:
+        after = [call for call in self.called if call[1] != "before_commit"]
+        missing = set(self.to_call) - set(after)
+        all_called = sorted(after) == sorted(set(self.to_call) - missing)
+        what = f"{after} != {self.to_call}"
+        self.check(all_called and (self.interrupted or not missing), what)
+        before = [number for number, kind in self.called if kind == "before_commit"]
+        self.check(len(before) == len(set(before)), "a before_commit hook ran twice")
 
     # What the application does
 

@@ -9,7 +9,7 @@ from asyncio import CancelledError
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from .._execution.plan import HookCall, Interrupted, Plan
+from .._execution.plan import HookCall, HookTimeoutError, Interrupted, Plan
 from .._session.unit_session import UnitSession
 from ..errors import UsageError
 from ..outcome import Outcome
@@ -55,9 +55,7 @@ def call_before_commit(unit: HookedUnit, hooks: Hooks) -> Plan[None]:
         left = max(until - time.monotonic(), 0.0)
         try:
             yield from _call(unit, hook, left, unit.sessions_to_end())
-        except TimeoutError as error:
-            if time.monotonic() < until:
-                raise  # it is the hook's own
+        except HookTimeoutError as error:
             raise UsageError(_TOO_SLOW.format(name=hook.name, limit=limit)) from error
 
 

@@ -70,7 +70,7 @@ def _cancel_after(
     if seconds == 0:
         task.cancel()
     elif seconds is not None:
-        task.get_loop().call_later(seconds, _cancel_after, patience, task)
+        task.get_loop().call_later(seconds, task.cancel)
 
 
 async def _wait_for(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from anyio import CapacityLimiter, to_thread
 
-from .plan import Interrupted
+from .plan import HookTimeoutError, Interrupted
 
 __all__ = ["call_hook"]
 
@@ -28,7 +28,7 @@ class _Result(NamedTuple):
 async def call_hook(call: Callable[[], Any], limit: float | None) -> None:
     """Call the hook; a plain function in a thread.
 
-    Raises `TimeoutError` after *limit* seconds, `Interrupted` if the caller is
+    Raises `HookTimeoutError` after *limit* seconds, `Interrupted` if the caller is
     cancelled, and what the hook raises. Before that the hook is cancelled, and left
     behind if it goes on.
     """
@@ -40,7 +40,7 @@ async def call_hook(call: Callable[[], Any], limit: float | None) -> None:
         raise Interrupted from None
     if not hook.done():
         await _stop(hook)
-        raise TimeoutError
+        raise HookTimeoutError
     error = None if hook.cancelled() else hook.exception()
     if isinstance(error, GeneratorExit):  # which would close the plan
         raise RuntimeError("GeneratorExit was raised") from error

@@ -13,7 +13,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from .._session.unit_session import UnitSession
 
-__all__ = ["Call", "HookCall", "Interrupted", "Pause", "Plan", "Step", "Wait"]
+__all__ = [
+    "Call",
+    "HookCall",
+    "HookTimeoutError",
+    "Interrupted",
+    "Pause",
+    "Plan",
+    "Step",
+    "Wait",
+]
 
 T = TypeVar("T")
 
@@ -30,7 +39,7 @@ class Step(NamedTuple):
 
 
 class HookCall(NamedTuple):
-    """One call of a hook. Raises `TimeoutError` after *limit* seconds.
+    """One call of a hook. Raises `HookTimeoutError` after *limit* seconds.
 
     A task or thread can't be stopped by force: one that ignores its cancellation runs
     on. In the caller's own thread *sessions* lose their connections instead.
@@ -39,6 +48,10 @@ class HookCall(NamedTuple):
     call: Callable[[], Any]
     limit: float | None = None
     sessions: Sequence[UnitSession] = ()
+
+
+class HookTimeoutError(TimeoutError):
+    """A hook has used up its time; a `TimeoutError` of its own is none."""
 
 
 class Interrupted(CancelledError):

@@ -14,7 +14,7 @@ from .._callables import returned_plainly
 from .._concurrency.watchdog import Watchdog
 from .._session.unit_session import UnitSession
 from .patience import POLL_INTERVAL, Patience
-from .plan import Call, HookCall, Pause, Plan, Step, Wait
+from .plan import Call, HookCall, HookTimeoutError, Pause, Plan, Step, Wait
 
 __all__ = ["run"]
 
@@ -82,7 +82,7 @@ def _call_hook(step: HookCall) -> Any:
         result = step.call()
     returned_plainly("a hook", result)
     if step.sessions and time.monotonic() > until:
-        raise TimeoutError
+        raise HookTimeoutError
     return result
 
 

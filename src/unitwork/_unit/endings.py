@@ -66,16 +66,14 @@ def run_ending(
 def _patience_of(unit: Unit) -> float | None:
     """After how many seconds a cancellation that arrives now interrupts the ending.
 
-    At once before COMMIT is sent. Hooks that follow it may end; the second cancellation
-    interrupts them at once. `None`: not at all.
+    At once before COMMIT is sent. A hook that follows it may go on for a while, however
+    many cancellations arrive. `None`: not at all.
     """
-    is_first, unit.was_cancelled = not unit.was_cancelled, True
+    unit.was_cancelled = True
     if unit.state is UnitState.ENDING:
         is_async = all(session.is_async for session in unit.sessions)
         return 0.0 if unit.in_hook or is_async else None
-    if not unit.in_hook:
-        return None
-    return _TIME_FOR_HOOKS if is_first else 0.0
+    return _TIME_FOR_HOOKS if unit.in_hook else None
 
 
 def end(
