@@ -40,6 +40,7 @@ assert_type(DBSessionMiddleware(application, db), DBSessionMiddleware)
 DBSessionMiddleware(application, db=db)
 DBSessionMiddleware(application, [db, reports], commit_when=policy)
 DBSessionMiddleware(application, (reports,), state_attribute="session")
+DBSessionMiddleware(application, db, answer_errors=False)
 DBSessionMiddleware(FastAPI(), db)
 DBSessionMiddleware(DBSessionMiddleware(application, db), reports)
 
@@ -47,6 +48,7 @@ DBSessionMiddleware(application)  # type: ignore[call-arg]
 DBSessionMiddleware(application, "sqlite://")  # type: ignore[arg-type]
 DBSessionMiddleware(application, db, policy)  # type: ignore[call-arg]
 DBSessionMiddleware(application, db, commit_when=len)  # type: ignore[arg-type]
+DBSessionMiddleware(application, db, answer_errors="no")  # type: ignore[arg-type]
 DBSessionMiddleware(application, db, state_attribute=None)  # type: ignore[arg-type]
 
 # As Starlette and FastAPI take it

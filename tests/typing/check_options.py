@@ -100,10 +100,12 @@ policy = RetryPolicy(
     first_wait=0.01,
     longest_wait=1,
     give_up_after=5,
+    stale_data=True,
     rules=[lambda found: Kind.RETRY if found.code == "55P03" else None],
     before_retry=note,
 )
 assert_type(policy.body_limit, int)
+assert_type(policy.stale_data, bool)
 policy.first_wait = 1.0  # type: ignore[misc]
 
 

@@ -51,7 +51,7 @@ class RequestReader(RequestAttempt):
             if loses_work:
                 self.move(ResponseState.CUT_SHORT)
         if unit.is_ending and asyncio.current_task() is not self.task:
-            # The task that is told here does not cancel the one that ends the unit.
+            # This task must not raise yet: it would cancel the one that ends the unit.
             self.held = self.held or asyncio.Event()
             await self.held.wait()
         if self.response >= ResponseState.REPLACED:

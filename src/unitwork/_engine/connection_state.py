@@ -88,7 +88,7 @@ class ConnectionState:
 class Loan:
     """One loan of a connection: from its checkout, or the BEGIN of a unit, to its end.
 
-    Of a unit that has ended, it tells nothing about the next user of the connection.
+    Of a unit that has ended, it says nothing about the next user of the connection.
     """
 
     __slots__ = (

@@ -104,7 +104,7 @@ class _PoolEvents:
             if self._is_dirty(record.driver_connection):
                 record.invalidate()
             return
-        state.lend()  # what a unit has left behind here tells nothing any more
+        state.lend()  # what is known of its last transaction is out of date
         aborted = state.aborted_by_client and not self._pool.is_kept
         if aborted or self._is_dirty(state.driver_connection):
             record.invalidate()

@@ -94,44 +94,46 @@ def _pattern(
     return _Pattern(word, compiled, remedy, certain, begins)
 
 
-_ask = partial(_pattern, certain=False)
-_begin = partial(_pattern, begins=True)
-_begin_and_ask = partial(_pattern, certain=False, begins=True)
+_uncertain = partial(_pattern, certain=False)
+_at_start = partial(_pattern, begins=True)
+_uncertain_at_start = partial(_pattern, certain=False, begins=True)
 
 _POSTGRESQL = [
-    _begin(
+    _at_start(
         "set",
         r"\b(set\s+(?!local\b|transaction\b|constraints\b)(?:session\s+)?[\w.\"]+)",
         _LOCAL,
     ),
-    _begin("reset", r"\b(reset\s+[\w.\"]+)", _LOCAL),
-    _begin("discard", r"\b(discard\s+\w+)", _LOCAL),
-    _begin("load", r"\b(load)\s", _OWN),
+    _at_start("reset", r"\b(reset\s+[\w.\"]+)", _LOCAL),
+    _at_start("discard", r"\b(discard\s+\w+)", _LOCAL),
+    _at_start("load", r"\b(load)\s", _OWN),
     _pattern(
         "set_config",
         r"\b(set_config)\"?\s*\(",
         "give set_config() true as its third argument",
     ),
-    _ask(
+    _uncertain(
         "advisory_lock",
         r"\b(pg_(?:try_)?advisory_lock(?:_shared)?)\"?\s*\(",
         _XACT_LOCK,
     ),
-    _ask(
+    _uncertain(
         "temp",
         r"\b(create\s+(?:or\s+replace\s+)?(?:(?:global|local)\s+)?temp(?:orary)?)\b",
         _TEMPORARY,
     ),
-    _ask("temp", r"\b(into\s+(?:(?:global|local)\s+)?temp(?:orary)?)\b", _TEMPORARY),
-    _ask("pg_temp", r"(pg_temp)\"?\s*\.", _TEMPORARY),
-    _ask("hold", r"\b(with\s+hold)\b", "close the cursor first"),
-    _begin_and_ask("listen", r"\b(listen)\s", _OWN),
-    _begin_and_ask(
+    _uncertain(
+        "temp", r"\b(into\s+(?:(?:global|local)\s+)?temp(?:orary)?)\b", _TEMPORARY
+    ),
+    _uncertain("pg_temp", r"(pg_temp)\"?\s*\.", _TEMPORARY),
+    _uncertain("hold", r"\b(with\s+hold)\b", "close the cursor first"),
+    _uncertain_at_start("listen", r"\b(listen)\s", _OWN),
+    _uncertain_at_start(
         "prepare", r"\b(prepare)\s+(?!transaction\b)", "DEALLOCATE it first"
     ),
 ]
 _MYSQL = [
-    _begin(
+    _at_start(
         "set",
         r"\b(set\s+(?!transaction\b|statement\b)(?:session\s+|local\s+)?[\w.@`]+)",
         "use SET STATEMENT ... FOR, or a connection of its own",
@@ -139,27 +141,27 @@ _MYSQL = [
     _pattern(":=", r"(@[\w.$`]+)\s*:=", "use bound parameters"),
     _pattern("into", r"\b(into\s+@[\w.$`]+)", "use bound parameters"),
     _pattern("temporary", r"\b(create\s+(?:or\s+replace\s+)?temporary)\b", _OWN),
-    _ask(
+    _uncertain(
         "get_lock",
         r"\b(get_lock)`?\s*\(",
         "call RELEASE_LOCK() before the unit ends",
     ),
-    _begin("lock", r"\b(lock\s+tables?)\b", _OWN),
-    _begin("flush", r"\b(flush\s+(?:local\s+)?tables?)\b", _OWN),
-    _begin("prepare", r"\b(prepare)\s", _OWN),
-    _begin("use", r"\b(use)\s", _OWN),
-    _begin("handler", r"\b(handler)\s+\S+\s+open\b", _OWN),
+    _at_start("lock", r"\b(lock\s+tables?)\b", _OWN),
+    _at_start("flush", r"\b(flush\s+(?:local\s+)?tables?)\b", _OWN),
+    _at_start("prepare", r"\b(prepare)\s", _OWN),
+    _at_start("use", r"\b(use)\s", _OWN),
+    _at_start("handler", r"\b(handler)\s+\S+\s+open\b", _OWN),
 ]
 _SQLITE = [
-    _begin(
+    _at_start(
         "pragma",
         r"\b(pragma\s+(?:\w+\s*\.\s*)?(?!(?:" + _HARMLESS_PRAGMAS + r")\b)\w+)"
         r"\s*[=(]",
         "set it in a `connect` listener of the engine",
     ),
-    _begin_and_ask("attach", r"\b(attach)\b", "DETACH it before the unit ends"),
-    _ask("temp", r"\b(create\s+temp(?:orary)?)\b", _DROPPED),
-    _ask("temp", r"\b(temp)\"?\s*\.", _DROPPED),
+    _uncertain_at_start("attach", r"\b(attach)\b", "DETACH it before the unit ends"),
+    _uncertain("temp", r"\b(create\s+temp(?:orary)?)\b", _DROPPED),
+    _uncertain("temp", r"\b(temp)\"?\s*\.", _DROPPED),
 ]
 _PATTERNS = {
     "postgresql": _POSTGRESQL,

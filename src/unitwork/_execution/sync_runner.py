@@ -67,12 +67,16 @@ def _make_step(step: Step) -> Any:
     while True:
         if not session.in_statement:
             with suppress(IllegalStateChangeError):  # another thread uses it just now
-                if step.limit is None:
-                    return step.call(session.sync_session)
-                with _AbortAfter(step.limit, (session,)):
-                    return step.call(session.sync_session)
+                return _make_now(step)
         patience.check()
         time.sleep(POLL_INTERVAL)
+
+
+def _make_now(step: Step) -> Any:
+    if step.limit is None:
+        return step.call(step.session.sync_session)
+    with _AbortAfter(step.limit, (step.session,)):
+        return step.call(step.session.sync_session)
 
 
 def _call_hook(step: HookCall) -> Any:
