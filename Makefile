@@ -7,6 +7,9 @@ PARALLEL := -n 2 --dist loadfile
 suite = $(1)/python tools/postgres.py -- $(1)/python tools/mariadb.py -- \
 	$(1)/python tools/pgbouncer.py -- $(1)/python -m pytest $(PARALLEL) $(ARGS)
 
+# The adapter of fastapi-users excludes SQLAlchemy 2.1 in its requirements, and works there.
+users = $(1)/python -m pip install -qq -c constraints.txt --no-deps fastapi-users-db-sqlalchemy
+
 N ?= 100000
 DRIVERS ?= asyncpg psycopg psycopg-async aiosqlite
 
@@ -33,6 +36,7 @@ venv: .venv/.installed  ## make .venv with all that the other targets need
 	@$(HAS_VENV)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
+	$(call users,$(BIN))
 	@touch $@
 
 demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
@@ -83,6 +87,7 @@ $(SA20)/.installed: pyproject.toml constraints.txt
 	$(NEW_PYTHON) -m venv $(SA20)
 	grep -vi '^sqlalchemy==' constraints.txt > $(SA20)/constraints.txt
 	$(SA20)/bin/python -m pip install -qq -c $(SA20)/constraints.txt -e '.[test]' 'sqlalchemy<2.1'
+	$(call users,$(SA20)/bin)
 	@touch $@
 
 mariadb:  ## install Debian's MariaDB if there is none and root asks

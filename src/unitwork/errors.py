@@ -73,11 +73,15 @@ class CommitUnknownError(UnitworkError):
     """The connection was lost while COMMIT was under way: the outcome is unknown.
 
     `__cause__` is the driver's error. Check before trying again: it may be stored.
+    Also raised for a transaction that was ended past the session, by SQL or through the
+    driver's connection; then there is no `__cause__`.
     """
 
 
 class PartialCommitError(UnitworkError):
     """Of several databases some have committed, and then the COMMIT of another failed.
+
+    So it is with a session that has several engines.
 
     *committed*, *rolled_back* and *unknown* are their names, each in the order of the
     commits. `__cause__` is the driver's error. Don't try again: a part is stored.

@@ -25,14 +25,15 @@ class DatabaseSettings:
     *verify_commit*: ask the database for the outcome of a COMMIT in doubt. With `True`
     PostgreSQL is asked: each unit that may write gets a transaction id for that, with
     the answer to BEGIN. For other databases give a `CommitVerifier`. Where there is
-    none the outcome is unknown: `CommitUnknownError`.
+    none the outcome is unknown: `CommitUnknownError`. `False`: never ask.
     *verify_timeout*: how long to go on asking; then the outcome is unknown.
     *drain_timeout*: how long the shutdown waits for units that are still open; then
     they are rolled back.
     *check_at_startup*: connect once before the application starts, and fail the start
     if that is impossible.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
-    logging, enforced foreign keys and `BEGIN IMMEDIATE` for units that may write.
+    logging; and its units, not other users of the engine, enforced foreign keys and
+    `BEGIN IMMEDIATE` where they may write.
 
     Raises `UsageError` for a time that is not positive, and for a verifier with
     coroutine functions: both methods must be plain, also for async databases.

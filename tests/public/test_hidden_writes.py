@@ -209,10 +209,23 @@ async def test_a_kept_transaction_that_has_read_by_text_streams(
     assert (reply.status, reply.body) == (200, b"streamed")
 
 
+@only(*POSTGRESQL)
+@pytest.mark.parametrize("ddl", ["CREATE TABLE new ()", "CREATE TYPE new AS ()"])
+async def test_a_get_streams_on_a_connection_that_has_created_something(
+    flavour: Flavour, ddl: str
+) -> None:
+    await flavour.work(lambda session: session.execute(text(ddl)) and None)
+    reply = await stream(flavour, executing(text("SELECT 1")), method="GET")
+    await flavour.work(lambda s: s.execute(text(f"DROP {ddl.split()[1]} new")) and None)
+
+    assert (reply.status, reply.body) == (200, b"streamed")
+
+
 async def stream(
     flavour: Flavour,
     body: Callable[[Session], Any],
     then: Callable[[], Any] = lambda: asyncio.sleep(0),
+    method: str = "POST",
 ) -> Any:
     """Serve a response whose transaction is kept open, after *body* and *then*."""
 
@@ -227,8 +240,8 @@ async def stream(
     app = FastAPI()
     options = TransactionOptions(stream=True)
     app.add_middleware(DBSessionMiddleware, db=flavour.db, options=options)
-    app.post("/")(endpoint)
-    return await call(app, "POST", "/")
+    app.add_api_route("/", endpoint, methods=[method])
+    return await call(app, method, "/")
 
 
 # AUTOCOMMIT

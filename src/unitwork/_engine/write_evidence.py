@@ -2,8 +2,10 @@
 
 PostgreSQL: locks on relations that only writers take are held until the end of the
 transaction, however the statement was sent; what it has changed in its catalogs, in
-large objects too, is in its own statistics. SQLite counts the rows that a connection
-has changed. Other databases can't tell: what is not known to read, has written.
+large objects too, is in its own statistics. (They still count earlier transactions for
+some seconds: a transaction without an id has changed nothing.) SQLite counts the rows
+that a connection has changed. Other databases can't tell: what is not known to read,
+has written.
 
 Sources: PostgreSQL, "Explicit Locking" and "The Cumulative Statistics System"; SQLite,
 `sqlite3_total_changes()`.
@@ -28,7 +30,7 @@ SELECT EXISTS (SELECT 1 FROM pg_locks
   WHERE pid = pg_backend_pid() AND granted AND locktype IN ('relation', 'object')
   AND mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock',
     'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
-OR EXISTS (SELECT 1 FROM pg_class
+OR txid_current_if_assigned() IS NOT NULL AND EXISTS (SELECT 1 FROM pg_class
   WHERE relnamespace = CAST('pg_catalog' AS regnamespace) AND relkind = 'r'
   AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
     + pg_stat_get_xact_tuples_deleted(oid) > 0)
