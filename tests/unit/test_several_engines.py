@@ -15,7 +15,14 @@ from support.asgi import call
 from support.endpoints import serve_fastapi
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.models import Item, add_item, names
-from unitwork import Outcome, PartialCommitError, UnitOfWork, current_unit
+from unitwork import (
+    DatabaseSettings,
+    Outcome,
+    PartialCommitError,
+    UnitOfWork,
+    current_unit,
+)
+from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = [pytest.mark.anyio, only(*POSTGRESQL)]
 
@@ -39,13 +46,20 @@ DEFERRABLE INITIALLY DEFERRED
 
 
 @pytest.fixture
-async def split(flavour: Flavour) -> AsyncIterator[Flavour]:
+def settings() -> DatabaseSettings:
+    return DatabaseSettings()
+
+
+@pytest.fixture
+async def split(flavour: Flavour, settings: DatabaseSettings) -> AsyncIterator[Flavour]:
     """Sessions in which each class has an engine of its own."""
     open_engine: Any = create_async_engine if flavour.is_async else create_engine
     items, orders = open_engine(flavour.url), open_engine(flavour.url)
     binds = {Item: items, Order: orders}
     kind: Any = AsyncSession if flavour.is_async else Session
-    db = type(flavour.db)(items, session_class=kind, session_options={"binds": binds})
+    db = type(flavour.db)(
+        items, session_class=kind, session_options={"binds": binds}, settings=settings
+    )
     split = Flavour(flavour.name, flavour.url, db)
     await flavour.work(make_orders)
     yield split
@@ -114,6 +128,24 @@ async def test_the_second_commit_that_fails_leaves_a_part(
     assert len(reply.error.committed) == len(reply.error.rolled_back) == 1
     assert units[0].outcome is Outcome.PARTIAL
     assert (await split.work(names), await split.work(numbers)) == (["one"], [1])
+
+
+@pytest.mark.parametrize("settings", [DatabaseSettings(verify_commit=False)])
+@pytest.mark.parametrize("fault", list(CommitFault))
+async def test_the_second_commit_in_doubt_leaves_a_part_and_an_unknown_rest(
+    split: Flavour, fault: CommitFault
+) -> None:
+    def body(session: Session) -> None:
+        add_order(2)(session)
+        add_item(session)
+
+    app = serve_fastapi(split, body, answer_errors=False)
+    with commit_faults(split.db, fault):  # of items
+        reply = await call(app, "POST", "/")
+
+    assert isinstance(reply.error, PartialCommitError)
+    assert len(reply.error.committed) == len(reply.error.unknown) == 1
+    assert reply.error.rolled_back == ()
 
 
 async def test_the_first_commit_that_fails_leaves_nothing(split: Flavour) -> None:
