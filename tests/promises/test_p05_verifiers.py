@@ -12,11 +12,14 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from support.asgi import call
 from support.commit_server import Server, held, look, served
+from support.endpoints import serve_fastapi
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.models import add_item
 from support.proxy import Proxy, RoundTrips
 from unitwork import CommitVerifier, DatabaseSettings, Outcome, UsageError, current_unit
+from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = pytest.mark.anyio
 
@@ -130,3 +133,21 @@ def test_a_verifier_has_two_methods() -> None:
 
     with pytest.raises(UsageError, match="before_commit and committed"):
         DatabaseSettings(verify_commit=wrong)
+
+
+@only(*POSTGRESQL)
+@pytest.mark.parametrize(
+    ("fault", "status"), [(CommitFault.COMMITTED, 200), (CommitFault.ROLLED_BACK, 500)]
+)
+async def test_a_transaction_that_began_anew_is_verified_by_its_own_id(
+    flavour: Flavour, observer: Observer, fault: CommitFault, status: int
+) -> None:
+    def body(session: Session) -> None:
+        session.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+        add_item(session)
+
+    with commit_faults(flavour.db, fault):
+        reply = await call(serve_fastapi(flavour, body), "POST", "/")
+
+    assert reply.status == status
+    assert observer.names() == ["one"] * (status == 200)
