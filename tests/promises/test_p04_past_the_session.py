@@ -157,6 +157,7 @@ async def test_a_rollback_past_the_session_is_no_success(
     reply, _ = await post(flavour, partial(add_and_end, how=how, verb="ROLLBACK"))
 
     assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
+    assert "ROLLBACK" in str(reply.error)
     assert observer.names() == []
 
 

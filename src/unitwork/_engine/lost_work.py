@@ -34,7 +34,14 @@ def unexpected_rollback(error: BaseException | None) -> UnexpectedRollbackError:
 
     *error* is the one that was swallowed, if it is known.
     """
-    what = "an error" if error is None else type(error).__name__
+    if error is None or isinstance(error, CommitUnknownError):
+        return UnexpectedRollbackError(
+            "the work of this unit is lost: it was rolled back, by an error "
+            "that was swallowed, or by a ROLLBACK that was sent as SQL or through the "
+            "driver's connection. Let errors through, or put the risky part into a "
+            "savepoint: `session.begin_nested()`; roll back by `session.rollback()`"
+        )
+    what = type(error).__name__
     return UnexpectedRollbackError(
         f"the work of this unit is lost: {what} in the middle of it was swallowed, and "
         "after that nothing can be committed. Let the error through, or put the risky "
