@@ -118,7 +118,8 @@ class _Finish:
         if self._unit.unclear_commit is not None:
             return Outcome.UNKNOWN
         for session in self._unit.sessions_to_end():
-            if any(loan.has_ended_elsewhere for loan in session.loans):
+            ended = any(loan.has_ended_elsewhere for loan in session.loans)
+            if ended or session.was_committed_by_connection:
                 return Outcome.UNKNOWN
         return None
 

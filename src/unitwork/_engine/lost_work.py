@@ -53,7 +53,7 @@ def ended_elsewhere() -> CommitUnknownError:
     """Make the error for a transaction that SQL or the driver has ended."""
     return CommitUnknownError(
         "the transaction was ended past the session, by a COMMIT or ROLLBACK that was "
-        "sent as SQL or through the driver's connection: what it wrote may be stored "
+        "sent as SQL or through a connection: what it wrote may be stored "
         "or not. Use `session.commit()` and `session.rollback()`"
     )
 

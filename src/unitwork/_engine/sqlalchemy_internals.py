@@ -49,7 +49,8 @@ def root_engine(engine: Engine) -> Engine:
 def reconnect(connection: Connection) -> None:
     """Open a new connection in place of the driver's one under *connection*.
 
-    As a pool does it at a checkout, but after the isolation level has been set.
+    As a pool does it at a checkout, but after the isolation level has been set. What
+    listens to checkouts is called again: it may prepare the connection for its user.
     """
     fairy: Any = connection.connection
     record = fairy._connection_record
@@ -57,6 +58,7 @@ def reconnect(connection: Connection) -> None:
     record.invalidate()
     fairy.dbapi_connection = record.get_connection()
     record.finalize_callback.extend(at_checkin)
+    fairy._pool.dispatch.checkout(fairy.dbapi_connection, record, fairy)
     dialect: Any = connection.dialect
     options = connection.get_execution_options()
     for name, characteristic in dialect.connection_characteristics.items():

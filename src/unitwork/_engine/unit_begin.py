@@ -18,6 +18,7 @@ from .commit_status import Mark, fetch_installation
 from .connection_state import ConnectionState, Loan, known_state
 from .driver_connection import has_input, in_transaction
 from .sqlalchemy_internals import is_autocommit, reconnect
+from .write_evidence import has_written
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,8 +28,9 @@ __all__ = ["begin_transaction", "prepare_first_statement"]
 
 _ID = "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE txid_current()::text END"
 _COMES_BEFORE_QUERIES = re.compile(
-    r"\s*(set\s+(local\s+)?transaction|set\s+session\s+characteristics|lock)\b",
-    re.IGNORECASE,
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:set\s+(?:(?:local|session)\s+)?(?:transaction|characteristics)|lock\b)",
+    re.IGNORECASE | re.DOTALL,
 )
 _without_id: WeakSet[Dialect] = WeakSet()
 """Those of databases that speak PostgreSQL's protocol and have no transaction ids."""
@@ -59,9 +61,14 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
 
 
 def prepare_first_statement(connection: Connection, loan: Loan, statement: str) -> None:
-    """Begin anew, without the id, for a *statement* that must precede all queries."""
+    """Begin anew, without the id, for a *statement* that must precede all queries.
+
+    Not if something was written through the driver: that would be lost.
+    """
     loan.begun_with_id = False
-    if _COMES_BEFORE_QUERIES.match(statement):
+    if not _COMES_BEFORE_QUERIES.match(statement):
+        return
+    if not has_written(connection, loan):
         postgresql.roll_back_begin(connection)
         postgresql.begin(connection, "")
         loan.mark = None
@@ -86,7 +93,9 @@ def _begin_on_pooled(
 def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> None:
     loan = state.loan
     dialect = connection.dialect
-    if not with_id or dialect in _without_id:
+    if in_transaction(state.driver_connection):
+        pass  # a listener to the checkout of a new connection has begun one
+    elif not with_id or dialect in _without_id:
         postgresql.begin(connection, "")
     else:
         try:

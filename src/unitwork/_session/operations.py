@@ -14,7 +14,7 @@ from .._callables import returned_plainly
 from .._engine.commit_status import PendingVerification, verifier_for
 from .._engine.connection_state import loan_of
 from .._engine.driver_connection import is_aborted
-from .._engine.lost_work import unexpected_rollback
+from .._engine.lost_work import ended_elsewhere, unexpected_rollback
 from .._engine.write_evidence import has_written
 from .dropped_work import dropped_work
 from .unit_session import UnitSession, unit_session_of
@@ -33,10 +33,15 @@ log = logging.getLogger("unitwork")
 
 
 def check_not_lost(session: Session) -> None:
-    """Raise `UnexpectedRollbackError` if the server would answer with ROLLBACK."""
+    """Raise `UnexpectedRollbackError` if the server would answer with ROLLBACK.
+
+    `CommitUnknownError` if a part of the work may be stored already.
+    """
     unit_session = unit_session_of(session)
     if unit_session is None:
         return
+    if unit_session.was_committed_by_connection:
+        raise ended_elsewhere()
     for connection in unit_session.connections:
         if connection.invalidated:  # lost, or cancelled in the middle of a statement
             states = unit_session.loans

@@ -12,6 +12,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from .._classify.classification import Phase, classify
 from .._concurrency.shield import uninterrupted
 from .._engine.connection_state import Loan
+from .._engine.driver_connection import in_transaction
 from .._engine.lost_work import commit_unknown, partial_commit
 from ..errors import CommitUnknownError, PartialCommitError
 from .state import CommitState
@@ -49,7 +50,7 @@ class CommitOrder:
         them fails after another one has been committed.
         """
         session = self._session
-        if loan.is_committed:
+        if loan.is_committed and not in_transaction(loan.driver_connection):
             return  # together with the first one
         if len(session.loans) == 1 or session.committing is loan:
             _send_one(session, loan, send)

@@ -161,7 +161,9 @@ class UnitSession:
 
     @property
     def is_committed(self) -> bool:
-        """Whether the database has acknowledged COMMIT, whatever happened since."""
+        """Whether the unit's COMMIT was acknowledged, whatever happened since."""
+        if self.commit_state is not CommitState.SENT_BY_UNIT:
+            return False  # `connection.commit()`: the work after it is not committed
         return bool(self.loans) and all(loan.is_committed for loan in self.loans)
 
     @property
@@ -171,6 +173,13 @@ class UnitSession:
         if not sent or self.in_statement:
             return False  # a flush comes first
         return any(connection.in_transaction() for connection in self.connections)
+
+    @property
+    def was_committed_by_connection(self) -> bool:
+        """Whether `connection.commit()` has ended a transaction of the session."""
+        if self.commit_state is CommitState.SENT_BY_UNIT:
+            return False
+        return self.ends.by_connection and any(x.is_committed for x in self.loans)
 
     @property
     def may_be_lost(self) -> bool:
@@ -207,8 +216,7 @@ class UnitSession:
         if self.owned and not self.in_transaction:
             self.sync_session.close()
         self.release_permit()
-        self.connections.clear()
-        self.loans.clear()
+        self._let_go_of_connections()
         self.ends.reset()
         if not self.owned:
             self.sync_session.unitwork_session = None  # type: ignore[attr-defined]  # see above
@@ -220,8 +228,7 @@ class UnitSession:
         """Reset the state of the transaction, and acquire a permit for it."""
         if self.commit_state is CommitState.SENT_BY_APPLICATION:
             self.owner.user_commit_failed()
-        self.connections.clear()
-        self.loans.clear()
+        self._let_go_of_connections()
         self.verifications = []
         self.commit_state = CommitState.NOT_SENT
         self.ends.reset()
@@ -232,6 +239,13 @@ class UnitSession:
         if self.permit.acquire_in_thread():
             self.check_permit()
         self.awaiting_connection = before
+
+    def _let_go_of_connections(self) -> None:
+        """Leave the COMMITs of a connection that outlives this to its owner."""
+        for loan in self.loans:
+            loan.holder = None
+        self.connections.clear()
+        self.loans.clear()
 
     def commit_sent(self) -> None:
         """Record that the unit sends COMMIT, not the application."""
