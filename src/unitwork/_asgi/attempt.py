@@ -6,7 +6,9 @@ import asyncio
 from typing import NoReturn
 
 from .._concurrency.deadline import Deadline
-from .._unit.endings import note_commits
+from .._execution.plan import Plan
+from .._unit import endings
+from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
 from ..options import NO_OPTIONS, TransactionOptions, route_retries
 from ..outcome import Outcome
@@ -71,6 +73,19 @@ class RequestAttempt(ReplaceableResponse):
             self.move(ResponseState.CUT_SHORT if started else ResponseState.REPLACED)
         raise Unwind from error
 
+    async def run_ending(self, unit: Unit, ending: Plan[None]) -> None:
+        """Run *ending*; raise `Unwind` if the client gets its error instead."""
+        try:
+            await endings.run_ending(unit, ending)
+        except Exception as error:
+            self.replace_response(error)
+        except asyncio.CancelledError as error:
+            self.unwind_if_client_left(unit, error)
+            raise
+
+    async def roll_back(self, unit: Unit, reason: str) -> None:
+        await self.run_ending(unit, endings.roll_back(unit, reason))
+
     # Retries
 
     def is_retried(self, error: BaseException | None) -> bool:
@@ -84,7 +99,7 @@ class RequestAttempt(ReplaceableResponse):
             if (self.find_options(NO_OPTIONS).attempts or 1) == 1:
                 return False
             unit = self.open_unit()
-        note_commits(unit, error)
+        endings.note_commits(unit, error)
         if self.response is not ResponseState.WAITING or not unit.may_be_retried:
             return False
         loans = [x for session in unit.sessions for x in session.loans]

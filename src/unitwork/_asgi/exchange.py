@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Mapping, MutableMapping
 from typing import Any
 
 from .._concurrency.shield import uninterrupted
-from .._execution.plan import Plan
 from .._session.database_core import DatabaseCore
 from .._unit import endings
 from .._unit.begin_options import check_in_time
@@ -16,7 +15,7 @@ from .._unit.context import current
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..options import NO_OPTIONS, route_retries
-from ..outcome import Ending, Verdict
+from ..outcome import Ending, Outcome, Verdict
 from .connection import Connection
 from .event_loop import ONLY_ASYNCIO
 from .reading import RequestReader
@@ -25,7 +24,7 @@ from .response import Unwind, nothing_more
 from .retry import Retries
 from .route_options import MiddlewareConfig
 from .state import NO_STATE, ResponseState, State
-from .streams import STREAMS_WRITES, streams_what_it_wrote
+from .streams import STREAMS_WRITES, failure_of_body, streams_what_it_wrote
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["HTTPExchange"]
@@ -33,6 +32,7 @@ __all__ = ["HTTPExchange"]
 _LAST = frozenset(
     {"http.response.body", "http.response.zerocopysend", "http.response.pathsend"}
 )
+_TIME_TO_START = 0.5  # seconds, once the task that sends has been cancelled
 _WAITING = ResponseState.WAITING
 _STARTED = ResponseState.STARTED
 _COMPLETE = ResponseState.COMPLETE
@@ -187,11 +187,11 @@ class HTTPExchange(RequestReader):
                 if self._state:
                     self._show_state()
         elif kind in _LAST and response is _STARTED and not message.get("more_body"):
-            unit = self.unit
-            if unit is not None and self._has_to_end(unit):
-                return self._end_and_finish(unit, message)
-            # What began while the chunk leaves would be lost, so nothing may begin.
-            if unit is not None:
+            if (unit := self.unit) is not None:
+                error = None if message.get("body") else failure_of_body()
+                if error is not None or self._has_to_end(unit):
+                    return self._end_and_finish(unit, message, error)
+                # What began while the chunk leaves would be lost, so nothing may begin.
                 unit.close()
             self.move(_COMPLETE)
         return self._send(message)
@@ -210,27 +210,38 @@ class HTTPExchange(RequestReader):
             verdict = await self._decide(unit)
             if not verdict.commit or is_error:
                 if self.is_retried(self.handled_exception):
-                    await self._roll_back(unit, "the request is retried")
+                    await self.roll_back(unit, "the request is retried")
                     raise Unwind
             elif await streams_what_it_wrote(unit):
-                await self._roll_back(unit, "it would have to be committed later")
+                await self.roll_back(unit, "it would have to be committed later")
                 self.replace_response(UsageError(STREAMS_WRITES))
             ending = endings.end_before_body(unit, verdict, error_response=is_error)
-            await self._run_ending(unit, ending)
+            await self.run_ending(unit, ending)
             self._note_start()
+        except asyncio.CancelledError:
+            if unit.outcome is Outcome.COMMITTED and self.response is _WAITING:
+                # What is stored must not be reported as a failure: it is cut short.
+                self._note_start()
+                await uninterrupted(_call(self._send, message), lambda: _TIME_TO_START)
+            raise
         finally:
             self.let_go()
         await self._send(message)
 
-    async def _end_and_finish(self, unit: Unit, message: Message) -> None:
-        """Commit or roll back what the body has begun, before its last chunk leaves."""
+    async def _end_and_finish(
+        self, unit: Unit, message: Message, error: Exception | None
+    ) -> None:
+        """End what the body has begun, before its last chunk; an *error* cuts it."""
         is_error = self._status >= 400
         try:
+            if error is not None:
+                await self.roll_back(unit, endings.raised(error))
+                self.replace_response(error)
             verdict = await self._decide(unit)
             ending = endings.end_and_close(
                 unit, lambda: verdict, error_response=is_error
             )
-            await self._run_ending(unit, ending)
+            await self.run_ending(unit, ending)
             self.move(_COMPLETE)
         finally:
             self.let_go()
@@ -241,18 +252,6 @@ class HTTPExchange(RequestReader):
         self.body = self.snapshot = None
         if self._state:
             self._show_state()
-
-    async def _run_ending(self, unit: Unit, ending: Plan[None]) -> None:
-        try:
-            await endings.run_ending(unit, ending)
-        except Exception as error:
-            self.replace_response(error)
-        except asyncio.CancelledError as error:
-            self.unwind_if_client_left(unit, error)
-            raise
-
-    async def _roll_back(self, unit: Unit, reason: str) -> None:
-        await self._run_ending(unit, endings.roll_back(unit, reason))
 
     def _show_state(self) -> None:
         """Outer middleware holds the server's dict: show it what is in ours."""
@@ -282,13 +281,17 @@ class HTTPExchange(RequestReader):
                 policy = options.commit_when or self.config.commit_when
                 self._verdict = endings.judge_response(unit, ending, policy)
         except Exception as error:
-            await self._roll_back(unit, endings.raised(error))
+            await self.roll_back(unit, endings.raised(error))
             self.replace_response(error)
         return self._verdict
 
 
 async def _join(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
+
+
+async def _call(send: Send, message: Message) -> None:
+    await send(message)
 
 
 async def _too_late(message: Message) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Sequence
+from types import CodeType, FrameType
+from typing import Any
 
 from .._execution.plan import Plan, Step
 from .._session import operations
@@ -10,7 +14,7 @@ from .._session.unit_session import UnitSession
 from .._unit import endings
 from .._unit.unit import Unit
 
-__all__ = ["STREAMS_WRITES", "streams_what_it_wrote"]
+__all__ = ["STREAMS_WRITES", "failure_of_body", "streams_what_it_wrote"]
 
 STREAMS_WRITES = (
     "the response starts while a transaction that has written is kept open, by "
@@ -18,6 +22,20 @@ STREAMS_WRITES = (
     "response has started. Stream from a unit of its own: "
     "`async with db.transaction() as session:`"
 )
+
+
+def failure_of_body() -> Exception | None:
+    """The error that has ended the body of the response, where that is hidden.
+
+    A `BaseHTTPMiddleware` that is called here sends the last chunk first, as if the
+    body was whole, and raises the error afterwards.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is _base_middleware():
+            return _error_in(frame)
+        frame = frame.f_back
+    return None
 
 
 async def streams_what_it_wrote(unit: Unit) -> bool:
@@ -43,3 +61,26 @@ def _find_writes(streaming: Sequence[UnitSession]) -> Plan[bool]:
         if (yield Step(operations.find_writes, session, limit)):
             return True
     return False
+
+
+def _base_middleware() -> CodeType | None:
+    module = sys.modules.get("starlette.middleware.base")
+    found = getattr(module, "BaseHTTPMiddleware", None)
+    return None if found is None else found.__call__.__code__
+
+
+def _error_in(frame: FrameType) -> Exception | None:
+    """What the application in this middleware, or in one inside it, has raised."""
+    names = frame.f_locals
+    error: Exception | None = names.get("app_exc")
+    if error is not None:
+        return error
+    group = names.get("task_group")
+    sets = [x for x in vars(group).values() if isinstance(x, set)] if group else []
+    for task in set[Any]().union(*sets):
+        awaited = task.get_coro()
+        while (inner := getattr(awaited, "cr_frame", None)) is not None:
+            if inner.f_code is frame.f_code:
+                return _error_in(inner)
+            awaited = awaited.cr_await
+    return None

@@ -15,6 +15,8 @@ from sqlalchemy.pool import QueuePool
 
 __all__ = [
     "adopt_event_loop",
+    "has_modified",
+    "has_pending",
     "is_autocommit",
     "max_overflow",
     "prepare",
@@ -28,6 +30,17 @@ def is_autocommit(connection: Connection) -> bool:
     """Whether *connection* commits each statement: its driver is in AUTOCOMMIT mode."""
     autocommit: bool = connection._is_autocommit_isolation()  # pyright: ignore[reportPrivateUsage]  # see above
     return autocommit
+
+
+def has_pending(session: Session) -> bool:
+    """Whether *session* has anything to flush."""
+    return bool(has_modified(session) or session.new or session.deleted)
+
+
+def has_modified(session: Session) -> bool:
+    """Whether *session* has changed objects to flush."""
+    modified: bool = session.identity_map.check_modified()
+    return modified
 
 
 def max_overflow(pool: QueuePool) -> int:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
+from .._engine.sqlalchemy_internals import has_modified
 from .connecting import bind_for, connected
 from .dropped_work import dropped_work
 from .operations import check_not_lost, prepare_verification, rollback
@@ -214,6 +215,8 @@ def _after_commit(session: Session) -> None:
     if transaction is None or transaction.nested:
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
+        if session.expire_on_commit and has_modified(session):
+            _drop(session, "an object was changed beside COMMIT, which expires it")
         return
     unit_session.commit_state = CommitState.NOT_SENT
     if unit_session.connections or not unit_session.owned:

@@ -12,7 +12,7 @@ from .._engine import driver_connection
 from .._engine.begin import BindCache, TransactionCharacteristics
 from .._engine.commit_status import PendingVerification
 from .._engine.connection_state import Loan, state_of
-from .._engine.sqlalchemy_internals import is_autocommit
+from .._engine.sqlalchemy_internals import has_pending, is_autocommit
 from ..errors import SessionEndedError
 from .owner import SessionOwner
 from .permit import Permit
@@ -111,8 +111,16 @@ class UnitSession:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether there is something to commit or roll back."""
         return self.sync_session.in_transaction()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to commit or roll back.
+
+        What is added beside a COMMIT that is under way belongs to no transaction yet.
+        """
+        session = self.sync_session
+        return session.in_transaction() or has_pending(session)
 
     @property
     def holds_connection(self) -> bool:

@@ -68,11 +68,14 @@ class Sessions:
         return session
 
     @property
-    def in_transaction(self) -> bool:
+    def have_work(self) -> bool:
         for session in self._by_database.values():
-            if session.in_transaction:
+            if session.has_work:
                 return True
         return False
+
+    def streaming(self) -> list[UnitSession]:
+        return [each for each in self if each.in_transaction and each.is_streaming]
 
     def transactions_beside(self, session: UnitSession) -> list[SessionTransaction]:
         """Those that are open in other sessions than *session*."""
@@ -85,9 +88,9 @@ class Sessions:
         return any(session.may_have_written for session in self)
 
     def to_end(
-        self, order: Sequence[DatabaseCore], *, streaming: bool
+        self, order: Sequence[DatabaseCore], *, kept_open: Collection[UnitSession]
     ) -> list[UnitSession]:
-        """Those in a transaction, in *order*; with or without *streaming* ones."""
+        """Those with something to commit, in *order*, but for those *kept_open*."""
         by_database = self._by_database
         if len(by_database) > 1:
             by_database = {
@@ -96,7 +99,7 @@ class Sessions:
         return [
             session
             for session in by_database.values()
-            if session.in_transaction and (streaming or not session.is_streaming)
+            if session.has_work and session not in kept_open
         ]
 
     def refuse(self) -> None:

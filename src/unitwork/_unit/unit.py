@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine
@@ -21,7 +21,7 @@ from .attempts import Attempt
 from .lifecycle import Lifecycle
 from .owner import UnitOwner
 from .sessions import Sessions, check_not_blocked
-from .state import UnitState
+from .state import Intent, UnitState
 
 if TYPE_CHECKING:
     from weakref import ReferenceType
@@ -49,7 +49,7 @@ class Unit(Lifecycle):
         "facade",
         "hooks",
         "is_sync",
-        "keeps_streams_open",
+        "kept_open",
         "own_options",
         "owner",
         "parent",
@@ -78,8 +78,8 @@ class Unit(Lifecycle):
         self.two_phase = two_phase
         self.sessions = Sessions()
         self.hooks: Hooks | None = None
-        self.keeps_streams_open = False
-        """Whether this ending leaves a session that is streaming alone."""
+        self.kept_open: Collection[UnitSession] = ()
+        """The sessions that this ending leaves alone: a response streams from them."""
         self.facade: ReferenceType[object] | None = None
 
     # Enclosing units
@@ -118,13 +118,15 @@ class Unit(Lifecycle):
     @property
     def needs_ending(self) -> bool:
         """Whether an ending does more than close the sessions."""
-        if self.sessions.in_transaction or self.hooks:
+        if self.sessions.have_work or self.hooks:
             return True
+        if self.intent is Intent.LOST and self.outcome is Outcome.COMMITTED:
+            return True  # beside COMMIT: the success must not be completed
         return self.cut_off_by is not None or self.has_had_blocks
 
     def sessions_to_end(self) -> list[UnitSession]:
         order = list(self.databases.values())
-        return self.sessions.to_end(order, streaming=not self.keeps_streams_open)
+        return self.sessions.to_end(order, kept_open=self.kept_open)
 
     @property
     def hooks_until(self) -> float | None:
@@ -175,13 +177,13 @@ class Unit(Lifecycle):
     # State
 
     def begin_ending(self, *, keep_streams_open: bool = False) -> bool:
-        """Take the turn to end it; `False` if another ending has it, or it is over.
+        """Take the turn to end it, but for sessions that a response streams from now.
 
-        *keep_streams_open*: leave the sessions alone that a response is streaming from.
+        Returns `False` if another ending has the turn, or it is over.
         """
         if not super().begin_ending():
             return False
-        self.keeps_streams_open = keep_streams_open
+        self.kept_open = self.sessions.streaming() if keep_streams_open else ()
         return True
 
     def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
@@ -241,9 +243,7 @@ class Unit(Lifecycle):
     @property
     def _hooks_wait(self) -> bool:
         """Whether hooks are called later, at the end of a streaming transaction."""
-        if not self.keeps_streams_open:
-            return False
-        return any(s.in_transaction and s.is_streaming for s in self.sessions)
+        return bool(self.kept_open)
 
     def hooks_to_call(self) -> Hooks | None:
         return None if self.hooks and self._hooks_wait else self.hooks
