@@ -251,19 +251,19 @@ async def test_a_connection_that_ends_before_commit(
 
 @only(*SERVERS)
 async def test_a_commit_of_unitworks_own_needs_no_phase(
-    flavour: Flavour, observer: Observer
+    unsure: Flavour, observer: Observer
 ) -> None:
     def body(session: Session) -> None:
         add_item(session)
         observer.terminate_all()
 
-    error = await error_of(flavour, body)
+    error = await error_of(unsure, body)
 
     assert isinstance(error, CommitUnknownError)
     found = classify(error)
     assert (found.kind, found.family) == (
         Kind.UNKNOWN,
-        make_url(flavour.url).get_backend_name(),
+        make_url(unsure.url).get_backend_name(),
     )
 
 

@@ -6,14 +6,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
+from support.asgi import call
+from support.endpoints import serve_fastapi
 from support.flavours import Flavour, only
-from support.meaning import meaning
+from support.meaning import Body, meaning
 from support.models import add_item, names
-from support.pool import DEFERRED
-from unitwork import DatabaseSettings, Kind, Phase
+from unitwork import (
+    Classification,
+    DatabaseSettings,
+    Kind,
+    Phase,
+    TransactionOptions,
+    classify,
+)
 
 
 @contextmanager
@@ -23,21 +31,23 @@ def another_writer(flavour: Flavour) -> Iterator[sqlite3.Connection]:
         yield other
 
 
-def begin(session: Session) -> None:
-    """Begin without a lock, and wait for nobody."""
-    session.connection(execution_options=DEFERRED)
-    session.execute(text("PRAGMA busy_timeout = 0"))
+async def meaning_in_get(flavour: Flavour, body: Body) -> Classification:
+    """That of an error in a request which takes the write lock at its first write."""
+    at_once = TransactionOptions(lock_timeout=0.001)
+    app = serve_fastapi(flavour, body, options=at_once)
+    reply = await call(app, "GET", "/")
+    assert reply.error is not None
+    return classify(reply.error)
 
 
 @only("sqlite3", "aiosqlite")
 async def test_a_database_that_somebody_writes(flavour: Flavour) -> None:
     def body(session: Session) -> None:
-        begin(session)
         with another_writer(flavour) as other:
             other.execute("BEGIN IMMEDIATE")
             add_item(session)
 
-    found = await meaning(flavour, body)
+    found = await meaning_in_get(flavour, body)
 
     assert (found.kind, found.code) == (Kind.RETRY_WITH_CARE, sqlite3.SQLITE_BUSY)
     assert (found.family, found.poisons, found.retryable) == ("sqlite", False, False)
@@ -46,13 +56,12 @@ async def test_a_database_that_somebody_writes(flavour: Flavour) -> None:
 @only("sqlite3", "aiosqlite")
 async def test_a_snapshot_that_is_outdated(flavour: Flavour) -> None:
     def body(session: Session) -> None:
-        begin(session)
         names(session)
         with another_writer(flavour) as other:
             other.execute("INSERT INTO item (name) VALUES ('theirs')")
         add_item(session)
 
-    found = await meaning(flavour, body)
+    found = await meaning_in_get(flavour, body)
 
     assert (found.kind, found.code) == (Kind.RETRY, sqlite3.SQLITE_BUSY_SNAPSHOT)
 

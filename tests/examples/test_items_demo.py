@@ -166,11 +166,11 @@ def refusal(home: Path, **environment: str) -> str:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("", "Could not parse"),
-        ("items.db", "Could not parse"),
+        ("", "can't be parsed"),
+        ("items.db", "can't be parsed"),
         ("mysql+pymysql://h/items", "use mysql+asyncmy"),
         ("mysql+aiomysql://h/items", "needs the package 'aiomysql'"),
-        ("postgresql://ada:secret@h:port/items", "'port'"),
+        ("postgresql://ada:secret@h:port/items", "can't be parsed"),
         ("sqlite:////no/such/folder/items.db", "unable to open database file"),
         ("sqlite:///.", "unable to open database file"),
         (f"sqlite:///{__file__}", "file is not a database"),
