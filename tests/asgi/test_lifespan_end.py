@@ -26,6 +26,7 @@ from unitwork import (
     DatabaseSettings,
     SessionEndedError,
     UnexpectedRollbackError,
+    UsageError,
     current_unit,
 )
 from unitwork._unit.database_base import core_of
@@ -221,7 +222,8 @@ async def test_a_hook_that_outlives_the_end_costs_the_work(
     reply = await hanging.shut_down_during("/hook/")
 
     assert (reply.status, observer.names()) == (500, [])
-    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert isinstance(reply.error, UsageError)
+    assert "more than 0.2 seconds (end_timeout)" in str(reply.error)
 
 
 async def test_a_session_refuses_after_the_end(

@@ -104,11 +104,9 @@ async def test_raised_by_commit(
 
 
 @APPS
-async def test_an_unknown_outcome_is_told_in_words(
-    flavour: Flavour, serve: Any
-) -> None:
-    with commit_faults(flavour.db, CommitFault.COMMITTED):
-        reply = await call(serve(flavour, stored), "POST", "/")
+async def test_an_unknown_outcome_is_told_in_words(unsure: Flavour, serve: Any) -> None:
+    with commit_faults(unsure.db, CommitFault.COMMITTED):
+        reply = await call(serve(unsure, stored), "POST", "/")
 
     check_answer(reply, 500, "urn:problem-type:unitwork:commit-unknown")
     assert "unknown" in reply.json["detail"]

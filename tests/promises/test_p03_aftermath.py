@@ -20,7 +20,7 @@ from support.databases import check_nothing_is_left
 from support.endpoints import serve_fastapi, yielding
 from support.failed_commits import PassOn, check_conflict, conflict, fails_at_commit
 from support.flavours import FEW, POSTGRESQL, Flavour, Observer, everywhere, only
-from support.models import add_item, add_orphan
+from support.models import add_item, add_orphan, names
 from unitwork import (
     DBSessionMiddleware,
     Outcome,
@@ -194,15 +194,21 @@ async def test_a_teardown_can_not_write_with_the_session_that_failed(
 async def test_a_dependency_with_a_block_of_its_own_takes_over_nobodys_session(
     flavour: Flavour, observer: Observer
 ) -> None:
+    done: list[list[str]] = []
+
     async def async_block() -> AsyncIterator[None]:
-        async with flavour.db.transaction() as session:
-            await session.run_sync(partial(add_item, name="own"))
-            yield
+        async with flavour.db.transaction(read_only=True) as session:
+            try:
+                yield
+            finally:
+                done.append(await session.run_sync(names))
 
     def block() -> Iterator[None]:
-        with flavour.db.transaction() as session:
-            add_item(session, "own")
-            yield
+        with flavour.db.transaction(read_only=True) as session:
+            try:
+                yield
+            finally:
+                done.append(names(session))
 
     app = FastAPI(exception_handlers=HANDLERS)
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
@@ -210,7 +216,7 @@ async def test_a_dependency_with_a_block_of_its_own_takes_over_nobodys_session(
     app.post("/", dependencies=depends)(flavour.endpoint(fails_at_commit))
 
     check_conflict(await call(app, "POST", "/"))
-    assert observer.names() == []
+    assert (done, observer.names()) == ([[]], [])
 
 
 # The connection afterwards

@@ -14,12 +14,14 @@ from support.asgi import Message, call
 from support.flavours import ASYNC, Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import add_item, names
+from support.pool import eventually
 from unitwork import (
     DBSessionMiddleware,
     SessionEndedError,
     UsageError,
     current_unit,
 )
+from unitwork._unit.context import innermost
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +40,7 @@ class Requests:
         self._hold = hold
         self.ending = asyncio.Event()
         self.stray: asyncio.Task[Any] | None = None
+        self.unit: Any = None
         self.app = FastAPI()
         self.app.add_middleware(DBSessionMiddleware, db=flavour.db)
         self.app.post("/{status}")(self.endpoint)
@@ -50,10 +53,16 @@ class Requests:
         await self._hold.reached()
         if status >= 400:
             raise HTTPException(status)
+        self.unit = innermost()
         current_unit().before_commit(self._note)
 
     async def _note(self) -> None:
         self.ending.set()
+
+    async def reached_commit(self) -> None:
+        """Wait until the hook has ended, and COMMIT waits for the statement."""
+        await self.ending.wait()
+        await eventually(lambda: not self.unit.in_hook)
 
     async def stray_error(self) -> BaseException | None:
         assert self.stray is not None
@@ -119,7 +128,7 @@ async def test_a_cancelled_request_waits_for_the_statement_of_its_stray(
         await flavour.dispose()
         requests = Requests(flavour, hold)
         async with running(call(requests.app, "POST", "/200")) as request:
-            await requests.ending.wait()
+            await requests.reached_commit()
             request.cancel()
             await asyncio.sleep(0)
             hold.release()

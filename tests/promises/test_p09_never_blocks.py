@@ -135,7 +135,7 @@ async def test_a_sync_session_on_the_event_loop_does_not_wait_for_a_connection(
     crowded: Crowded,
 ) -> None:
     app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=crowded.flavour.db)
+    app.add_middleware(DBSessionMiddleware, db=crowded.flavour.db, answer_errors=False)
 
     @app.get("/")
     async def endpoint(request: Request) -> None:
