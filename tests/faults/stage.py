@@ -43,7 +43,7 @@ class Stage:
         flavour = Flavour(self._driver, url, self.db)
         self.engine = flavour.sync_engine
         self.app = application(flavour)
-        self.app.add_middleware(DBSessionMiddleware, db=self.db)
+        self.app.add_middleware(DBSessionMiddleware, db=self.db, answer_errors=False)
         lines = TrappedLines(self.engine, self.proxy, self.outsider.kill)
         self.meet, self.meet_newcomer = lines.meet, lines.meet_newcomer
         return self

@@ -12,13 +12,14 @@ from sqlalchemy import event
 from faults.stage import SETTINGS, Stage
 from faults.traps import Act, Fault
 from support.flavours import POSTGRESQL, SERVERS, Flavour, only
+from support.pool import eventually
 from support.proxy import Line
 from unitwork import CommitUnknownError, DatabaseSettings, classify
 
 pytestmark = pytest.mark.anyio
 
 LOSSES: list[Act] = ["cut", "reset"]
-UNVERIFIED = DatabaseSettings(end_timeout=0.5, commit_timeout=0.5)
+UNVERIFIED = DatabaseSettings(end_timeout=0.5, commit_timeout=0.5, verify_commit=False)
 
 
 @pytest.fixture
@@ -47,26 +48,50 @@ async def check_refused(stage: Stage, path: str = "/insert/key") -> None:
     assert stage.outsider.keys()["key"] == 0
 
 
+async def check_stored(stage: Stage, path: str = "/insert/key") -> None:
+    """The client gets its answer, and what it wrote is there, once."""
+    reply = await stage.request(path)
+
+    assert (reply.status, reply.complete, reply.error) == (200, True, None)
+    assert stage.outsider.keys()["key"] == 1
+
+
 @only(*SERVERS)
 @pytest.mark.parametrize("act", LOSSES)
 async def test_killed_before_begin(stage: Stage, act: Act) -> None:
     getattr(stage.proxy, act)()
+    await eventually(lambda: not stage.proxy.lines)
 
-    await check_refused(stage)
-
-
-@only(*POSTGRESQL)
-@pytest.mark.parametrize("act", LOSSES)
-async def test_killed_at_begin(stage: Stage, act: Act) -> None:
-    stage.meet(Fault("BEGIN", "request", act))
-
-    await check_refused(stage)
+    await check_stored(stage)
 
 
 @only(*POSTGRESQL)
 @pytest.mark.parametrize("act", LOSSES)
-async def test_killed_after_begin(stage: Stage, act: Act) -> None:
-    stage.meet(Fault("BEGIN", "reply", act))
+@pytest.mark.parametrize("side", ["request", "reply"])
+async def test_killed_at_begin(stage: Stage, act: Act, side: Any) -> None:
+    struck: list[None] = []
+    stage.meet(Fault("BEGIN", side, act), struck=lambda: struck.append(None))
+
+    await check_stored(stage)
+    assert len(struck) == 1
+
+
+@only(*POSTGRESQL)
+async def test_the_server_ends_the_connection_at_begin(stage: Stage) -> None:
+    struck: list[None] = []
+    stage.meet(Fault("BEGIN", "request", "kill"), struck=lambda: struck.append(None))
+
+    await check_stored(stage)
+    assert len(struck) == 1
+
+
+@only(*POSTGRESQL)
+@pytest.mark.parametrize("act", LOSSES)
+@pytest.mark.parametrize("side", ["request", "reply"])
+async def test_killed_at_begin_and_again(stage: Stage, act: Act, side: Any) -> None:
+    """The connection that replaces the first one is lost, too."""
+    stage.meet(Fault("BEGIN", side, act))
+    stage.meet_newcomer(Fault("BEGIN", side, act))
 
     await check_refused(stage)
 
@@ -134,10 +159,7 @@ async def test_a_commit_that_is_lost_on_its_way(
 async def test_a_commit_whose_reply_is_lost(stage: Stage, act: Act) -> None:
     stage.meet(Fault("COMMIT", "reply", act))
 
-    reply = await stage.request("/insert/key")
-
-    assert (reply.status, reply.complete, reply.error) == (200, True, None)
-    assert stage.outsider.keys()["key"] == 1
+    await check_stored(stage)
 
 
 @only(*POSTGRESQL)
@@ -163,10 +185,7 @@ async def test_a_commit_that_arrives_late_is_forestalled(stage: Stage) -> None:
 async def test_a_commit_whose_reply_is_late(stage: Stage) -> None:
     stage.meet(Fault("COMMIT", "reply", "hold", seconds=0.8))
 
-    reply = await stage.request("/insert/key")
-
-    assert (reply.status, reply.complete, reply.error) == (200, True, None)
-    assert stage.outsider.keys()["key"] == 1
+    await check_stored(stage)
 
 
 class Stall:

@@ -187,7 +187,7 @@ class Pair:
     def app(self, *bodies: Callable[[Session], Any] | None, **options: Any) -> FastAPI:
         """Serve an endpoint that does *bodies*, one in each database."""
         app = FastAPI()
-        options = {"twophase": True, **options}
+        options = {"twophase": True, "answer_errors": False, **options}
         app.add_middleware(DBSessionMiddleware, db=self.databases, **options)
 
         @app.post("/")

@@ -34,6 +34,7 @@ class Two:
     async def request(self, endpoint: Callable[..., Any], **options: Any) -> Reply:
         app = FastAPI()
         databases = [self.first.db, self.second.db]
+        options = {"answer_errors": False, **options}
         app.add_middleware(DBSessionMiddleware, db=databases, **options)
         app.post("/")(endpoint)
         return await call(app, "POST", "/")
