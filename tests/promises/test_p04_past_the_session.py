@@ -192,6 +192,20 @@ async def test_nor_is_what_the_driver_writes_after_it(
 
 
 @only(*POSTGRESQL)
+@pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
+async def test_a_transaction_that_another_one_follows_is_no_success(
+    flavour: Flavour, observer: Observer, verb: str
+) -> None:
+    def body(session: Session) -> None:
+        add_and_end(session, by_text, f"{verb} AND CHAIN")
+        add_item(session, "two")
+
+    reply, _ = await post(flavour, body)
+
+    assert isinstance(reply.error, CommitUnknownError | UnexpectedRollbackError)
+
+
+@only(*POSTGRESQL)
 async def test_what_the_driver_writes_after_a_commit_is_stored_or_no_success(
     flavour: Flavour, observer: Observer
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 from anyio.lowlevel import checkpoint
+from fastapi import FastAPI
 from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
@@ -17,7 +19,13 @@ from support.endpoints import serve_fastapi
 from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import add_item
 from support.pool import eventually
-from unitwork import CommitUnknownError, Outcome, UnitOfWork, current_unit
+from unitwork import (
+    CommitUnknownError,
+    DBSessionMiddleware,
+    Outcome,
+    UnitOfWork,
+    current_unit,
+)
 from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = pytest.mark.anyio
@@ -153,6 +161,37 @@ async def test_a_cancellation_does_not_tear_it_in_two(
     assert request.cancelled()
     assert body.seen == (Outcome.COMMITTED, ["on_commit"])
     assert observer.names() == ["one"]
+
+
+@only("asyncpg", "psycopg-async")
+async def test_a_time_limit_of_the_application_ends_where_it_was_set(
+    flavour: Flavour, observer: Observer
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    plain = make_url(flavour.url).set(drivername="postgresql")
+    limit = asyncio.timeout(None)
+
+    @app.post("/")
+    async def endpoint() -> str:
+        session: Any = flavour.db.current
+        await session.run_sync(add_item)
+        await session.execute(text(WAIT_AT_COMMIT))
+        with pytest.raises(TimeoutError):
+            async with limit:
+                await session.commit()
+        await asyncio.sleep(0)
+        return "late"
+
+    with psycopg.connect(plain.render_as_string(False), autocommit=True) as other:
+        other.execute(f"SELECT pg_advisory_lock({LOCK})")
+        request = asyncio.create_task(call(app, "POST", "/"))
+        await eventually(lambda: other.execute(WAITING).fetchone() == (1,))
+        limit.reschedule(0)
+        await eventually(limit.expired)
+    reply = await request
+
+    assert (reply.status, observer.names()) == (200, ["one"])
 
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ReferenceType, WeakMethod, ref
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 INFO_KEY = "unitwork"
+_CHAINS = re.compile(
+    r"\s*(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
+)
 _MYSQL = {"mysql", "mariadb"}
 _ROLLS_BACK = {"rollback", "rollback;", "abort", "abort;"}
 
@@ -166,6 +170,8 @@ class Loan:
             self.server_side_cursor = ref(context)
 
     def _text_executed(self, statement: str, dialect: str) -> None:
+        if _CHAINS.match(statement):
+            self.was_replaced = True
         if not self.has_ended:
             return
         if statement.split(None, 1)[0].lower() in _ROLLS_BACK:

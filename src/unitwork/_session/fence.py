@@ -244,6 +244,12 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     is_committed, is_rolled_back = unit_session.ends.ended(transaction)
     if is_committed:
+        cancellation, unit_session.ends.cancellation = (
+            unit_session.ends.cancellation,
+            None,
+        )
+        if cancellation is not None:
+            raise cancellation
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         unit_session.ends.commit_undone = True

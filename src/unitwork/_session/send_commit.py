@@ -99,7 +99,8 @@ def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> Non
     if session.commit_state is CommitState.SENT_BY_UNIT:
         send()  # the plan of the unit does the rest
     elif session.is_async:
-        _send_uninterrupted(partial(_send_and_settle, session, loan, send), loan)
+        settle = partial(_send_and_settle, session, loan, send)
+        _send_uninterrupted(session, loan, settle)
     else:
         _send_and_settle(session, loan, send)
 
@@ -125,17 +126,23 @@ def _send_and_settle(
         session.connections[session.loans.index(loan)].invalidate()
 
 
-def _send_uninterrupted(send: Callable[[], None], loan: Loan) -> None:
+def _send_uninterrupted(
+    session: UnitSession, loan: Loan, send: Callable[[], None]
+) -> None:
     """Run *send* in a task of its own: no cancellation can tear a COMMIT in two.
 
-    One that arrives meanwhile is raised at the next await if COMMIT has succeeded.
+    If COMMIT has succeeded, one that arrived meanwhile is raised once the session has
+    ended its transaction, or, if COMMIT was the connection's own, at the next await.
     """
     task = asyncio.current_task()
     try:
         await_only(uninterrupted(greenlet_spawn(send)))
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         if not loan.is_committed or task is None:
             raise
+        if session.commit_state is CommitState.SENT_BY_APPLICATION:
+            session.ends.cancellation = error
+            return
         task.uncancel()
         task.cancel()
 

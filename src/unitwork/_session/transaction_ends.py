@@ -18,6 +18,7 @@ class TransactionEnds:
 
     __slots__ = (
         "_roots",
+        "cancellation",
         "commit_undone",
         "committed",
         "left_by_error",
@@ -31,6 +32,8 @@ class TransactionEnds:
         """The one whose COMMIT or RELEASE was answered, until it has ended."""
         self.rolled_back: SessionTransaction | None = None
         """The one that was rolled back, until it has ended."""
+        self.cancellation: BaseException | None = None
+        """What arrived while COMMIT was under way, to be raised after that."""
         self.commit_undone = False
         """Whether the unit's COMMIT has ended in a rollback that raised nothing."""
         self.left_by_error = False
