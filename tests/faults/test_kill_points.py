@@ -98,6 +98,18 @@ async def test_killed_at_begin_and_again(stage: Stage, act: Act, side: Any) -> N
 
 @only(*SERVERS)
 @pytest.mark.parametrize("act", LOSSES)
+async def test_killed_before_begin_and_out_of_reach(stage: Stage, act: Act) -> None:
+    """No connection can replace the first one."""
+    getattr(stage.proxy, act)()
+    await eventually(lambda: not stage.proxy.lines)
+    stage.proxy.refusing = 10**6
+
+    await check_refused(stage)
+    stage.proxy.refusing = 0
+
+
+@only(*SERVERS)
+@pytest.mark.parametrize("act", LOSSES)
 @pytest.mark.parametrize("number", [0, 9])
 async def test_killed_in_the_middle_of_a_statement(
     stage: Stage, act: Act, number: int
