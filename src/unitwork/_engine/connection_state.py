@@ -79,6 +79,11 @@ class ConnectionState:
         self.loan = Loan(driver_connection)
         watch(driver_connection, WeakMethod(self.another_begins))
 
+    def discarded(self) -> None:
+        """Record that it is about to be closed: that rolls back what is open."""
+        if not self.loan.has_ended:
+            self.loan.began = False
+
     def another_begins(self) -> None:
         if self.loan.began:
             self.loan.was_replaced = True

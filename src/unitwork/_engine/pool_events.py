@@ -136,8 +136,10 @@ class _PoolEvents:
 
     def close(self, dbapi_connection: object, record: ConnectionPoolEntry) -> None:
         state: ConnectionState | None = record.info.get(INFO_KEY)
-        if state is not None and state.loop is not None and state.loop.is_closed():
-            hang_up(record.driver_connection)
+        if state is not None:
+            state.discarded()
+            if state.loop is not None and state.loop.is_closed():
+                hang_up(record.driver_connection)
         if self._dialect.name == "sqlite":
             sqlite.roll_back_before_close(record.driver_connection)
 
