@@ -8,10 +8,11 @@ the server has dropped is noticed before anything can be lost: it is replaced, o
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from . import postgresql
 from .commit_status import Mark, fetch_installation
@@ -55,7 +56,8 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
         else:
             _begin_on_pooled(connection, state, with_id=with_id)
     except BaseException:  # BEGIN may arrive yet
-        connection.invalidate()
+        with suppress(InvalidRequestError):  # closed meanwhile
+            connection.invalidate()
         raise
     return known_state(connection).loan
 
