@@ -48,7 +48,8 @@ def generator(driver: str) -> Generator:
 def check_some_were_refused(report: Report, driver: str) -> None:
     programs = map(generator(driver).program, range(PROGRAMS))
     refusing = sum(program.status >= 400 for program in programs)
-    assert report.reported["failure"] > refusing
+    refused = report.reported["failure"] + report.reported["unknown"]
+    assert refused > refusing
 
 
 @pytest.mark.parametrize("driver", POSTGRESQL)
