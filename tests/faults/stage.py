@@ -59,9 +59,15 @@ class Stage:
     async def settle(self) -> list[str]:
         """Wait until nothing moves any more; gives what then still hangs: leaks."""
         self.proxy.for_newcomers.clear()
+        found: list[str] = []
+
+        def look() -> bool:
+            found[:] = self._leaks()
+            return not found
+
         with suppress(TimeoutError):
-            await eventually(lambda: not self._leaks())
-        return self._leaks()
+            await eventually(look)
+        return found
 
     def _leaks(self) -> list[str]:
         leaks = ["held by the proxy"] * int(self.proxy.holding)
