@@ -1,8 +1,4 @@
-"""Run the Python blocks of README.md and docs/: a page is one module.
-
-Each page runs in a temporary working directory of its own. Code that is to be shown
-and not run stands in a ```py block, and tests/public/test_docs.py counts those.
-"""
+"""Run the Python blocks of the pages that have no file in tests/docs/ yet."""
 
 import gc
 import os
@@ -14,6 +10,10 @@ from typing import Any
 
 from sybil import Document, Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
+
+sys.path.insert(0, str(Path(__file__).parent / "tests"))
+
+from support.manual import PAGES, ROOT, companion
 
 
 class Page(Document):
@@ -42,7 +42,9 @@ def leave(namespace: dict[str, Any]) -> None:
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser()],
-    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    patterns=[
+        str(page.relative_to(ROOT)) for page in PAGES if not companion(page).exists()
+    ],
     document_types={".md": Page},
     setup=enter,
     teardown=leave,
