@@ -24,7 +24,7 @@ NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/pyt
 NEW_PYTHON ?= $(shell $(NEWEST))
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test soak bench test-sqlalchemy20 format lint docs wheel-test mariadb \
+.PHONY: help venv demo test soak bench test-sqlalchemy20 format lint docs pictures wheel-test mariadb \
 	pgbouncer check clean
 
 help:  ## list the targets
@@ -74,6 +74,9 @@ lint: venv  ## layout, rules and types
 
 docs: venv  ## build the manual into build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs
+
+pictures: venv  ## draw the pictures of the manual again, from the code and real runs
+	PYTHONPATH=tools $(BIN)/python tools/postgres.py -- $(BIN)/python -m pictures
 
 wheel-test: venv  ## build the wheel, and try it without src/
 	sh tools/wheel_test.sh

@@ -113,8 +113,6 @@ class Unit:
         """Why success may not be reported, whatever is stored."""
         self.is_loose = False
         """Whether the driver has ended the transaction: then each row is on its own."""
-        self.has_cursor = False
-        """Whether its session has one that was left open."""
 
     # What the program does
 
@@ -248,6 +246,7 @@ class Books:
         self.failures: list[str] = []
         """What may be a reason to tell of a failure."""
         self.interrupted = False
+        self.has_cursor = False
         self.found: list[str] = []
         self._keys = 0
 

@@ -153,11 +153,7 @@ async def begin(actor: Actor, op: Op) -> None:
                 actor.unit.rolled_back()
                 raise
 
-    try:
-        await _committed(actor, within, "session.begin()")
-    except Exception:
-        actor.unit.rolled_back()  # as SQLAlchemy has
-        raise
+    await _committed(actor, within, "session.begin()")
 
 
 @operation

@@ -1,0 +1,94 @@
+"""A unit lives as the page says, step by step and state by state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import BackgroundTasks, Depends
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
+from sqlalchemy import event, text
+
+from support.manual import Page
+from unitwork import current_unit
+from unitwork._unit.state import UnitState
+
+
+def test_shows_the_outcome_and_its_reason(
+    page: Page, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page.run()
+
+    shown = re.findall("<UnitOfWork .*>", page.text)
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+def test_lists_every_state(page: Page) -> None:
+    page.run()
+
+    assert re.findall(r"(?m)^\| `([A-Z_]+)` \|", page.text) == [
+        x.name for x in UnitState
+    ]
+
+
+def test_takes_its_steps_in_order(page: Page) -> None:
+    main, steps = page.run(), list[str]()
+    insert = text("INSERT INTO item VALUES ('lamp')")
+
+    async def dependency() -> AsyncIterator[None]:
+        yield
+        steps.append("teardown of a dependency")
+
+    @main.app.post("/", dependencies=[Depends(dependency)])
+    async def watched(tasks: BackgroundTasks) -> StreamingResponse:
+        session = main.db.current
+        current_unit().before_commit(steps.append, "before_commit")
+        current_unit().on_commit(steps.append, "on_commit")
+        tasks.add_task(steps.append, "background task")
+        await session.execute(insert)
+        steps.append("the endpoint returns")
+
+        async def body() -> AsyncIterator[str]:
+            yield "first chunk"
+            await session.execute(insert)
+            yield "second chunk"
+
+        return StreamingResponse(body(), background=tasks)
+
+    engine = main.db.engine.sync_engine
+    with TestClient(_noting(main.app, steps)) as client:
+        client.portal.call(_create_table, main.db)
+        event.listen(engine, "begin", lambda _: steps.append("BEGIN"))
+        event.listen(engine, "commit", lambda _: steps.append("COMMIT"))
+        event.listen(engine, "checkin", lambda *_: steps.append("connection returned"))
+        client.post("/")
+
+    begun = ["BEGIN", "the endpoint returns", "before_commit", "COMMIT"]
+    answered = ["connection returned", "on_commit", "the response starts"]
+    chunks = ["first chunk", "BEGIN", "second chunk", "COMMIT", "connection returned"]
+    after = ["last chunk", "background task", "teardown of a dependency"]
+    assert steps == begun + answered + chunks + after
+
+
+def _noting(app: Any, steps: list[str]) -> Any:
+    """The application, and in *steps* the messages that leave it."""
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        async def noted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                steps.append("the response starts")
+            elif message["type"] == "http.response.body":
+                steps.append(message["body"].decode() or "last chunk")
+            await send(message)
+
+        await app(scope, receive, noted if scope["type"] == "http" else send)
+
+    return noting
+
+
+async def _create_table(db: Any) -> None:
+    async with db.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE item (name TEXT)"))
