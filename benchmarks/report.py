@@ -66,11 +66,11 @@ def store(folder: Path, section: str, results: list[Result], options: Options) -
 def write(folder: Path) -> None:
     """Write and print the tables of all sections that were measured."""
     found = load(folder)
-    lines = ["## The bars", "", *bar_lines(found)]
+    lines = ["# Benchmark tables", "", "## The bars", "", *bar_lines(found)]
     for section in (section for section in TABLES if section in found):
         lines += ["", *section_lines(section, **found[section])]
     text = "\n".join(lines) + "\n"
-    (folder / "tables.txt").write_text(text)
+    (folder / "tables.md").write_text(text)
     print(text)
 
 
