@@ -1,4 +1,4 @@
-"""One database unit of work for each request: no client is told a lie about it."""
+"""One database unit of work for each request: committed before a success response."""
 
 from ._asgi.route_options import Defaults
 from ._classify.classification import Classification, Kind, Phase, Rule, classify

@@ -38,7 +38,7 @@ def without(secrets: Iterable[str], message: object) -> str:
 
 
 def secrets_in(options: Mapping[str, Any]) -> list[str]:
-    """The values among connection parameters whose names tell that they are secret."""
+    """The values among connection parameters whose names show that they are secret."""
     return [
         str(value)
         for key, value in options.items()

@@ -28,9 +28,9 @@ F = TypeVar("F", bound=Callable[..., Any] | type)
 def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
     """Set the options of the transaction of an endpoint: see `TransactionOptions`.
 
-    For a function, an `HTTPEndpoint` class or one of its methods. Called by anything
-    else than a request it does what it did before. Goes below the decorator that makes
-    it a route. Raises `UsageError` as `TransactionOptions` does.
+    For a function, an `HTTPEndpoint` class or one of its methods. Outside of requests
+    it changes nothing. Write it below the decorator that makes the route. Raises
+    `UsageError` as `TransactionOptions` does.
 
     .. versionadded:: 0.1
     """

@@ -2,11 +2,11 @@
 
 ```text
 UnitworkError
-├── UsageError (RuntimeError)          the program is wrong
+├── UsageError (RuntimeError)          the program uses unitwork wrongly
 │   ├── MissingSessionError            no unit of work here
-│   ├── SessionEndedError              the unit of work is over
+│   ├── SessionEndedError              the unit of work has ended
 │   └── ReadOnlyError                  a read-only unit has tried to write
-├── UnexpectedRollbackError            the work was lost without a request for that
+├── UnexpectedRollbackError            the work was rolled back, unnoticed
 ├── CommitUnknownError                 the connection broke while COMMIT was under way
 ├── PartialCommitError                 one database has committed, another one has not
 ├── DeadlineExceededError (TimeoutError)  the request took too long
@@ -33,11 +33,11 @@ __all__ = [
 
 
 class UnitworkError(Exception):
-    """The root: everything that unitwork raises by itself is one of these."""
+    """The base class of all errors of unitwork."""
 
 
 class UsageError(UnitworkError, RuntimeError):
-    """unitwork was used wrongly; the message says what to write instead."""
+    """The program uses unitwork wrongly; the message says what to write instead."""
 
 
 class MissingSessionError(UsageError):
@@ -45,7 +45,7 @@ class MissingSessionError(UsageError):
 
 
 class SessionEndedError(UsageError):
-    """The unit of work to which this session belongs is over.
+    """The unit of work to which this session belongs has ended.
 
     Its transaction has been committed or rolled back, and the client has the answer.
     Later writes could only be lost, so they are refused.
@@ -61,11 +61,11 @@ class ReadOnlyError(UsageError):
 
 
 class UnexpectedRollbackError(UnitworkError):
-    """The work of this unit was lost without a request for that.
+    """The work of this unit was rolled back, and the code did not notice.
 
-    Raised in place of a success that would be false. `__cause__` is the error that lost
-    the work and was swallowed, if there was one: a shutdown also rolls back units that
-    do not end in time.
+    Raised because a success would be false. `__cause__` is the error that was caught
+    and not raised again, if there was one: a shutdown also rolls back units that do not
+    end in time.
     """
 
 
@@ -73,15 +73,15 @@ class CommitUnknownError(UnitworkError):
     """The connection was lost while COMMIT was under way: the outcome is unknown.
 
     `__cause__` is the driver's error. Check before trying again: it may be stored.
-    Also raised for a transaction that was ended past the session, by SQL or through the
-    driver's connection; then there is no `__cause__`.
+    Also raised if SQL or the driver's connection has ended the transaction; then there
+    is no `__cause__`.
     """
 
 
 class PartialCommitError(UnitworkError):
     """Of several databases some have committed, and then the COMMIT of another failed.
 
-    So it is with a session that has several engines.
+    The same for a session with several engines.
 
     *committed*, *rolled_back* and *unknown* are their names, each in the order of the
     commits. `__cause__` is the driver's error. Don't try again: a part is stored.
@@ -102,7 +102,7 @@ class PartialCommitError(UnitworkError):
 
 
 class DeadlineExceededError(UnitworkError, TimeoutError):
-    """The request was not done within its `deadline`, and has been rolled back."""
+    """The request took longer than its `deadline`, and was rolled back."""
 
 
 class PoolTimeoutError(UnitworkError, TimeoutError):

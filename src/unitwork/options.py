@@ -165,7 +165,7 @@ class EndpointMark:
 
 
 class _RouteRetries:
-    """Whether some route asks for more than one attempt: by which means."""
+    """Whether some route has more than one attempt: by which means."""
 
     by_endpoints = False
     by_routers = False

@@ -21,7 +21,7 @@ class Outcome(Enum):
     COMMITTED = "committed"
     ROLLED_BACK = "rolled back"
     UNKNOWN = "unknown"
-    """The connection was lost during COMMIT, or it was sent past the session."""
+    """The connection was lost during COMMIT, or the session did not send it."""
     PARTIAL = "partial"
     """One database has committed, and another one has not, or may not have."""
     EMPTY = "empty"

@@ -1,4 +1,4 @@
-"""For tests of applications: a COMMIT that fails on cue, a check for leaks."""
+"""For tests of applications: simulated failures of COMMIT, a check for leaks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def no_waits() -> Iterator[None]:
 
 
 class CommitFault(Enum):
-    """How a COMMIT fails; the client can't distinguish the two.
+    """How a COMMIT fails. The client can't distinguish the two.
 
     .. versionadded:: 0.1
     """
@@ -51,9 +51,9 @@ def commit_faults(
 ) -> Iterator[None]:
     """Let the next COMMITs of *db* fail, each in its way; `None`: this one works.
 
-    What is committed or rolled back is so for real; only the error is made up. An
-    exception in place of a `CommitFault` is raised after a rollback, as the answer of a
-    database that refuses. Later COMMITs work.
+    The database really commits or rolls back; only the error is simulated. An exception
+    in place of a `CommitFault` is raised after a rollback, as by a database that
+    refuses. Later COMMITs work.
 
     Raises `AssertionError` at the end of the block if there were fewer COMMITs, and
     `UsageError` for anything else among the *faults*. Holds for all tasks and threads.

@@ -37,7 +37,7 @@ class RequestAttempt(ReplaceableResponse):
     snapshot: Snapshot | None
     """What another attempt begins with; `None` if there will be none.
 
-    Taken before the application runs, as soon as some route asks for attempts: which
+    Taken before the application runs, as soon as some route has attempts: which
     one the request is for is not known yet.
     """
 
@@ -133,7 +133,7 @@ class RequestAttempt(ReplaceableResponse):
             self.body = record(self.body, message, self.config.retry.body_limit)
 
     def _may_be_run_again(self) -> bool:
-        """Whether its options ask for attempts, as far as they are known yet."""
+        """Whether its options set attempts, as far as they are known yet."""
         if route_retries.by_routers or not is_endpoint(self.scope.get("endpoint")):
             return True
         return (self.find_options(NO_OPTIONS).attempts or 1) > 1

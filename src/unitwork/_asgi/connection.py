@@ -22,7 +22,7 @@ _opening = renew_after_fork(RLock())
 
 
 class Connection(UnitOwner):
-    """One connection of ASGI; it makes its unit when it is first asked for it.
+    """One connection of ASGI; it makes its unit on first use.
 
     *databases* are those that no connection of a middleware further out (*outer*) has.
     """

@@ -266,7 +266,7 @@ class HTTPExchange(RequestReader):
         return status
 
     async def _decide(self, unit: Unit) -> Verdict:
-        """Judge once; a rollback that is asked for later still counts."""
+        """Judge once; a rollback that is requested later still counts."""
         try:
             options = unit.options
             if options is not NO_OPTIONS:

@@ -73,7 +73,7 @@ def _copied(session: dict[str, Any]) -> dict[str, Any]:
 
 
 class ReceiveAhead:
-    """A `receive` whose next messages can be waited for before they are asked for.
+    """A `receive` whose next messages can be waited for before they are requested.
 
     So that a client that leaves between two attempts is noticed.
     """

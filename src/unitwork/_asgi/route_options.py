@@ -46,7 +46,7 @@ class MiddlewareConfig(NamedTuple):
     """Set if its databases are committed in two phases."""
     answer_errors: bool = True
     may_retry: bool = False
-    """Whether its options may ask for more than one attempt: routes may as well."""
+    """Whether its options may set more than one attempt: routes may as well."""
 
 
 FoundOptions = tuple[object, TransactionOptions, TransactionOptions]
@@ -78,7 +78,7 @@ def is_endpoint(found: object) -> bool:
 
 
 def may_retry(given: Defaults | None) -> bool:
-    """Whether options *given* for all requests may ask for more than one attempt."""
+    """Whether options *given* for all requests may set more than one attempt."""
     if isinstance(given, TransactionOptions):
         return (given.attempts or 1) > 1
     if isinstance(given, Mapping):

@@ -41,7 +41,7 @@ def failure_of_body() -> Exception | None:
 async def streams_what_it_wrote(unit: Unit) -> bool:
     """Keep what `stream=True` requires; return whether what is kept open has written.
 
-    The database is asked, if it can tell: only where a transaction is kept open.
+    Queries the database, if it keeps that; only where a transaction is kept open.
     """
     keeps_all = unit.options.stream
     streaming = []

@@ -207,7 +207,7 @@ class _Finish:
         return True
 
     def _commit_one(self, session: UnitSession) -> Plan[bool]:
-        """Commit one session; if COMMIT is not acknowledged, ask the database."""
+        """Commit one session; if COMMIT is not acknowledged, query the database."""
         limit = session.settings.commit_timeout
         try:
             sent: bool = yield Step(operations.commit, session, limit)

@@ -1,4 +1,4 @@
-"""A COMMIT in doubt: its connection was lost, so the database is asked about it."""
+"""A COMMIT in doubt: its connection was lost, so the outcome is queried."""
 
 from __future__ import annotations
 

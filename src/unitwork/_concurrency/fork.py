@@ -1,7 +1,7 @@
 """What the child process of a fork must not inherit from its parent.
 
 The child has one thread, a copy of the one that has forked. A lock that another thread
-held stays locked for ever, and whatever waited for something goes on nowhere.
+held stays locked, and what waited for another thread waits without end.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Loan:
         self.wrote = False
         """Whether a statement of the transaction is known to have written."""
         self.only_reads = True
-        """Whether all statements are known to read, where the database can't tell."""
+        """Whether all statements are known to read, if the database can't show that."""
         self.last_result = last_result(self.driver_connection)
         self.changes_before = changes_of(self.driver_connection)
         self.statement_prefix = ""

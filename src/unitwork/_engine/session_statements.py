@@ -23,7 +23,7 @@ class Trace(NamedTuple):
     """What a statement may leave behind.
 
     *label* names the statement, without its values. *is_certain*: it is there, unless
-    the transaction was rolled back; otherwise the database can be asked.
+    the transaction was rolled back; otherwise the database can be queried.
     """
 
     label: str

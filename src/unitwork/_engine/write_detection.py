@@ -1,7 +1,7 @@
 """Which statements are known to write, and which are known to read. Pure.
 
 By SQLAlchemy's constructs, and by obvious SQL text. A text is never known to read: it
-may call a function that writes. Between the two the database has to be asked: see
+may call a function that writes. Between the two the database has to be queried: see
 `write_evidence`.
 """
 

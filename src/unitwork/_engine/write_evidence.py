@@ -1,4 +1,4 @@
-"""Whether a transaction has written: the database is asked, where it can tell.
+"""Whether a transaction has written: by a query, where the database keeps that.
 
 PostgreSQL: locks on relations that only writers take are held until the end of the
 transaction, however the statement was sent; what it has changed in its catalogs, in
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TELLING", "changes_of", "has_written"]
 
 TELLING = ("postgresql", "sqlite")
-"""The dialects of the databases that can tell."""
+"""The dialects of the databases that keep it."""
 
 _POSTGRESQL = """
 SELECT EXISTS (SELECT 1 FROM pg_locks

@@ -95,7 +95,7 @@ def commit(session: Session) -> bool:
 
 
 def find_writes(session: Session) -> bool:
-    """Whether the open transaction has written; the database is asked, if it can tell.
+    """Whether the open transaction has written; by a query, if the database keeps that.
 
     From then on the `UnitSession` knows it, too.
     """

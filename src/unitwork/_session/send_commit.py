@@ -108,7 +108,7 @@ def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> Non
 def _send_and_settle(
     session: UnitSession, loan: Loan, send: Callable[[], None]
 ) -> None:
-    """Send a COMMIT of the application; if its answer is lost, ask the database."""
+    """Send a COMMIT of the application; if its reply is lost, query the database."""
     try:
         send()
     except Exception as error:

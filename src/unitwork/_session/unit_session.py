@@ -191,7 +191,7 @@ class UnitSession:
 
     @property
     def may_be_lost(self) -> bool:
-        """Whether an error may have lost the work: then the server is asked."""
+        """Whether an error may have lost the work: then the server is queried."""
         for loan in self.loans:
             if loan.failure is not None:
                 return True

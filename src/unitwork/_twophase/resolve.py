@@ -52,7 +52,7 @@ def recovery(order: CommitOrder, min_age: float) -> Plan[list[Recovered]]:
 
     - Every process prepares W before K, commits W before K and rolls W back after K. So
       K without W means that W has committed, and K is committed. The database of W is
-      asked after all others, so W can't have been prepared only later.
+      queried after all others, so W can't have been prepared only later.
     - While W is prepared, none has committed. A process that is about to commit does so
       within `DECIDED_WITHIN` of the first PREPARE; W was prepared *min_age* ago, which
       is more. So no process will commit, and none has reported a commit: all are rolled
@@ -97,7 +97,7 @@ def _survey(order: CommitOrder) -> Plan[_Survey]:
             names: Sequence[str] = yield _call(database, ask)
         except Exception as error:
             log.warning(
-                "database %r can't be asked for its prepared transactions",
+                "database %r can't be queried for its prepared transactions",
                 database.name,
                 exc_info=error,
             )

@@ -57,7 +57,7 @@ def innermost() -> Unit | None:
 
 
 def report_endpoint(mark: EndpointMark) -> None:
-    """Tell the connections around the caller that an endpoint with options is called.
+    """Report a call of an endpoint with options to the connections around the caller.
 
     A middleware that copies the scope hides the endpoint, which frameworks leave there.
     """

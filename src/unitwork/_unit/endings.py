@@ -140,7 +140,7 @@ def _wait_for_blocks(unit: Unit) -> Plan[None]:
 
 
 def _wait_for_turn(unit: Unit) -> Plan[None]:
-    # A thread does not wait for ever: it may block the event loop of that ending.
+    # A thread waits with a time limit: it may block the event loop of that ending.
     limit = end_timeout(unit.sessions) if unit.is_sync else None
     if not (yield Wait(unit.next_turn(), limit)):
         raise unit.unexpected()

@@ -162,12 +162,12 @@ def sessions_around(
 
 
 def check_not_blocked(unit: _Nested, database: DatabaseCore) -> None:
-    """Raise `UsageError` if *unit* would wait for an enclosing one for ever."""
+    """Raise `UsageError` if *unit* would wait for an enclosing one without end."""
     for outer, session in sessions_around(unit, database):
         if _is_blocked(unit, outer, session, database):
             raise UsageError(
                 f"database {database.name!r} admits one unit at a time, and the "
-                "enclosing unit is it: this block would wait for it for ever. Use "
+                "enclosing unit is it: this block would never be admitted. Use "
                 '`transaction(nested="join")` or `nested="savepoint"`'
             )
 
