@@ -1,0 +1,72 @@
+"""Units of scripts, background tasks, WebSockets, and of tasks side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from support.manual import Page
+from support.pages import statements
+
+
+@pytest.fixture
+def main(page: Page) -> Any:
+    """The page; its script has imported a lamp and a table."""
+    return page.run()
+
+
+@pytest.fixture
+def client(main: Any) -> Iterator[TestClient]:
+    with TestClient(main.app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def stored(client: TestClient) -> Any:
+    return client.get("/items/").json()
+
+
+def test_stores_what_the_script_imports(client: TestClient) -> None:
+    assert stored(client) == ["lamp", "table"]
+
+
+def test_sends_what_the_page_shows(page: Page, main: Any, client: TestClient) -> None:
+    with statements(main.db.engine) as sent:
+        client.portal.call(main.import_items, "lamp", "table")
+
+    [shown] = re.findall(r"(?s)```sql\n(.*?)```", page.text)
+    bare = [sql.removesuffix(" RETURNING id") for sql in sent]
+    assert bare == re.sub("'.*'", "?", shown).splitlines()
+
+
+def test_has_a_unit_in_a_background_task(client: TestClient) -> None:
+    client.post("/restock")
+
+    assert stored(client) == ["lamp", "table", "chair"]
+
+
+def test_commits_a_message_before_it_is_sent(main: Any, client: TestClient) -> None:
+    with client.websocket_connect("/items") as websocket:
+        websocket.send_text("sofa")
+        assert websocket.receive_text() == "stored sofa"
+        assert stored(client)[-1] == "sofa"
+        assert main.db.pool_status().checked_out == 0
+
+
+def test_sends_from_two_tasks(client: TestClient) -> None:
+    with client.websocket_connect("/ticking") as websocket:
+        assert websocket.receive_text() == "tick"
+
+
+def test_commits_a_block_although_its_request_is_rolled_back(
+    client: TestClient,
+) -> None:
+    assert client.post("/audited").status_code == 500
+    assert stored(client)[-1] == "audit record"
+
+
+def test_counts_side_by_side(client: TestClient) -> None:
+    assert client.get("/counts").json() == [2, 2, 2]
