@@ -218,8 +218,8 @@ def article(setup: Setup) -> Built:
 def fastapi_sqlalchemy(setup: Setup) -> Built:
     from fastapi_sqlalchemy import DBSessionMiddleware, db
 
-    app, options = FastAPI(), {"commit_on_exit": True}
-    app.add_middleware(DBSessionMiddleware, custom_engine=setup.engine(), **options)
+    app, engine = FastAPI(), setup.engine()
+    app.add_middleware(DBSessionMiddleware, custom_engine=engine, commit_on_exit=True)
     return Built(app, fetched(setup, lambda: db.session))
 
 
@@ -263,7 +263,7 @@ def advanced_alchemy(setup: Setup) -> Built:
     from advanced_alchemy.extensions import fastapi as peer
 
     given = {"engine_instance": setup.engine(), "commit_mode": "autocommit"}
-    kind = peer.SQLAlchemySyncConfig
+    kind: Any = peer.SQLAlchemySyncConfig
     if setup.is_async:
         kind = peer.SQLAlchemyAsyncConfig
         given["session_config"] = peer.AsyncSessionConfig(expire_on_commit=False)

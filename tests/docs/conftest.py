@@ -18,7 +18,7 @@ def page(request: pytest.FixtureRequest) -> Iterator[Page]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A test that has passed has run its page to the end."""
+    """A test that has passed has run all of its page, or written it into files."""
     result = yield
     page = pyfuncitem.funcargs.get("page")
     if isinstance(page, Page):

@@ -80,6 +80,7 @@ class Page:
         self._headings, blocks = read(self.text)
         self._blocks = [block for block in blocks if block.language == "python"]
         self._ran = 0
+        self._written: set[int] = set()
 
     def run(self, up_to: str | None = None) -> ModuleType:
         """Run the blocks that have not been run yet, those before *up_to* or all."""
@@ -94,15 +95,20 @@ class Page:
         return self.module
 
     def check_complete(self) -> None:
-        left = [block.line for block in self._blocks[self._ran :]]
-        assert not left, f"{self.path}: the blocks of lines {left} have not been run"
+        left = {block.line for block in self._blocks[self._ran :]} - self._written
+        assert not left, (
+            f"{self.path}: the blocks of lines {sorted(left)} have not been used"
+        )
 
     def write_files(self) -> None:
-        """Write each block that begins with `# <name>.py` into the current folder."""
+        """Write each block that begins with `# <path>.py` below the current folder."""
         for block in self._blocks:
             first = block.source.partition("\n")[0]
             if first.startswith("# ") and first.endswith(".py"):
-                Path(first[2:]).write_text(block.source, encoding="utf-8")
+                path = Path(first[2:])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.source, encoding="utf-8")
+                self._written.add(block.line)
 
 
 @contextmanager
