@@ -53,7 +53,8 @@ def navigation(index: str) -> list[str]:
     return [
         f"\n```{{toctree}}\n:caption: {section.partition(chr(10))[0]}\n:hidden:\n\n"
         + "".join(
-            f"{page}\n" for page in re.findall(r"(?m)^- .*?\((.*?)\.md\)", section)
+            f"{page}\n"
+            for page in re.findall(r"(?m)^- .*?\]\(([\w/-]+)\.md\)", section)
         )
         + "```\n"
         for section in sections

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
-from support.manual import Page, opened, page_of
+from support.manual import ROOT, Page, opened, page_of
 
 
 @pytest.fixture
@@ -14,6 +17,17 @@ def page(request: pytest.FixtureRequest) -> Iterator[Page]:
     """The page of this file: test_life_of_a_unit.py is about docs/life-of-a-unit.md."""
     with opened(page_of(request.path)) as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheels")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    command += ["--outdir", str(folder), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
 
 
 @pytest.hookimpl(wrapper=True)
