@@ -12,6 +12,7 @@ from .endpoints import transactional
 from .errors import (
     BlockingSessionWarning,
     CommitUnknownError,
+    DatabaseUnavailableError,
     DeadlineExceededError,
     MissingSessionError,
     PartialCommitError,
@@ -42,6 +43,7 @@ __all__ = [
     "DBSessionMiddleware",
     "Database",
     "DatabaseSettings",
+    "DatabaseUnavailableError",
     "DeadlineExceededError",
     "Defaults",
     "Ending",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 from typing_extensions import TypeVar, TypeVarTuple
 
 from ._session.database_core import DatabaseCore
+from ._session.ping import aping
 from ._unit.block import AsyncTransaction, Nested
 from ._unit.context import unit_of, unit_of_request
 from ._unit.database_base import (
@@ -186,6 +187,19 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         """
         with core_of(self).overridden(session):
             yield
+
+    async def ping(
+        self,
+        *,
+        timeout: float = 2.0,  # noqa: ASYNC109  # as that of `Database`
+    ) -> None:
+        """Make one round trip, on a connection outside of any unit: a health check.
+
+        Waits *timeout* seconds at most. Raises `DatabaseUnavailableError`.
+
+        .. versionadded:: 0.2
+        """
+        await aping(core_of(self), timeout)
 
     async def dispose(self) -> None:
         """Close all idle connections. The database can be used again afterwards."""

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from typing_extensions import TypeVar, TypeVarTuple
 
 from ._session.database_core import DatabaseCore, PoolStatus
+from ._session.ping import ping
 from ._unit.block import Nested, Transaction
 from ._unit.context import unit_of, unit_of_request
 from ._unit.database_base import (
@@ -184,6 +185,16 @@ class Database(DatabaseBase, Generic[SyncS]):
         """
         with core_of(self).overridden(session):
             yield
+
+    def ping(self, *, timeout: float = 2.0) -> None:
+        """Make one round trip, on a connection outside of any unit: a health check.
+
+        Waits *timeout* seconds at most. Raises `DatabaseUnavailableError`; and
+        `UsageError` on the event loop's own thread, which it would block.
+
+        .. versionadded:: 0.2
+        """
+        ping(core_of(self), timeout)
 
     def dispose(self) -> None:
         """Close all idle connections. The database can be used again afterwards."""

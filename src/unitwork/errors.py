@@ -10,7 +10,8 @@ UnitworkError
 ├── CommitUnknownError                 the connection broke while COMMIT was under way
 ├── PartialCommitError                 one database has committed, another one has not
 ├── DeadlineExceededError (TimeoutError)  the request took too long
-└── PoolTimeoutError (TimeoutError)    no connection became free in time
+├── PoolTimeoutError (TimeoutError)    no connection became free in time
+└── DatabaseUnavailableError           the database has not answered
 ```
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 __all__ = [
     "BlockingSessionWarning",
     "CommitUnknownError",
+    "DatabaseUnavailableError",
     "DeadlineExceededError",
     "MissingSessionError",
     "PartialCommitError",
@@ -114,6 +116,16 @@ class PoolTimeoutError(UnitworkError, TimeoutError):
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class DatabaseUnavailableError(UnitworkError):
+    """A database has not answered `ping()`, or the check at startup.
+
+    The message names it, without its password; `__cause__` is the driver's error, if
+    there was one. It is answered with 503, as other errors of an outage.
+
+    .. versionadded:: 0.2
+    """
 
 
 class BlockingSessionWarning(UserWarning):

@@ -12,13 +12,14 @@ from sqlalchemy.orm.exc import StaleDataError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ._asgi.problems import Problem, problem_of
+from ._asgi.problems import UNREACHABLE, Problem, problem_of
 from ._classify.classification import Kind, classify
 from ._unit.begin_options import add_options
 from ._unit.context import current_unit, innermost
 from ._unit.unit_of_work import UnitOfWork
 from .errors import (
     CommitUnknownError,
+    DatabaseUnavailableError,
     DeadlineExceededError,
     PartialCommitError,
     PoolTimeoutError,
@@ -76,9 +77,6 @@ _STALE = Problem(
 )
 _BUSY = Problem(
     HTTPStatus.SERVICE_UNAVAILABLE, "The database is busy.", retry_after=1.0
-)
-_UNREACHABLE = Problem(
-    HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached.", retry_after=5.0
 )
 _TOO_SLOW = Problem(HTTPStatus.GATEWAY_TIMEOUT, "The database took too long.")
 _WRITES = Problem(
@@ -147,6 +145,8 @@ async def answer_database_error(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
+    if isinstance(error, DatabaseUnavailableError):
+        return _response(UNREACHABLE)
     found = classify(error)
     kind = found.kind
     if kind is Kind.TIMEOUT and found.family is not None:  # not another service's
@@ -154,7 +154,7 @@ async def answer_database_error(request: Request, error: Exception) -> Response:
     if kind in _BUSY_KINDS:
         return _response(_BUSY)
     if kind is Kind.RECONNECT:
-        return _response(_UNREACHABLE)
+        return _response(UNREACHABLE)
     raise error
 
 
@@ -186,6 +186,7 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
     DeadlineExceededError: answer_timeout,
     CommitUnknownError: answer_unknown,
     PartialCommitError: answer_unknown,
+    DatabaseUnavailableError: answer_database_error,
     StaleDataError: answer_stale_data,
     exc.DBAPIError: answer_database_error,
     OSError: answer_database_error,

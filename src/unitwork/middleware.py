@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import URL
 
 from ._asgi.connection import Connection, uncovered
 from ._asgi.exchange import HTTPExchange
 from ._asgi.lifespan import run_lifespan
+from ._asgi.misconfiguration import refuse_to_serve, reported_at_start
 from ._asgi.rerun import run_again
 from ._asgi.route_options import Defaults, MiddlewareConfig, defaults_of, may_retry
 from ._asgi.state import State
 from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
 from ._callables import check_callable
-from ._redaction import described
 from ._session.database_core import DatabaseCore
 from ._twophase.janitor import Janitor
 from ._twophase.order import CommitOrder
 from ._unit.database_base import core_of
-from .database import AsyncDatabase, Database
 from .errors import UsageError
 from .outcome import CommitWhen, succeeded
 from .retry import RetryPolicy
+from .sources import database_of
+
+if TYPE_CHECKING:
+    from .sources import Source
 
 __all__ = ["DBSessionMiddleware"]
-
-AnyDatabase = Database[Any] | AsyncDatabase[Any]
 
 
 class DBSessionMiddleware:
     """Give each request a unit of work: committed or rolled back before the response.
 
-    *db* is a database or a sequence of them. *commit_when* decides, at the moment the
-    response starts, whether to commit; by default if there was no exception and the
-    status is below 400. *options* are the `TransactionOptions` of all requests, or of
-    those of one method (a mapping), or a function from the ASGI scope to them; routes
-    override them. *retry* is the policy of requests that have `attempts`.
+    *db* is a database or a sequence of them; a sessionmaker, an engine or a URL stands
+    for a database made of it. *commit_when* decides, at the moment the response starts,
+    whether to commit; by default if there was no exception and the status is below 400.
+    *options* are the `TransactionOptions` of all requests, or of those of one method (a
+    mapping), or a function from the ASGI scope to them; routes override them. *retry*
+    is the policy of requests that have `attempts`.
     Of several databases one is committed after the other, in the order given; with
     *twophase* all are committed or none, which PostgreSQL and MariaDB can do.
     The session is also at `request.state.<state_attribute>`; of several databases the
@@ -49,13 +53,19 @@ class DBSessionMiddleware:
     partial commit (500), as problem documents. `answer_errors=False` turns that off.
     Does nothing for a request that uses no session.
 
+    Raises `UsageError` for arguments that can't work; inside an event loop, where
+    Starlette makes its middleware, that fails the start of the server.
+
     .. versionadded:: 0.1
     """
 
+    misconfigured: UsageError | None
+
+    @reported_at_start
     def __init__(
         self,
         app: ASGIApp,
-        db: AnyDatabase | Sequence[AnyDatabase],
+        db: Source | Sequence[Source],
         *,
         commit_when: CommitWhen = succeeded,
         options: Defaults | None = None,
@@ -64,9 +74,8 @@ class DBSessionMiddleware:
         twophase: bool = False,
         answer_errors: bool = True,
     ) -> None:
-        databases = [db] if isinstance(db, str) or not isinstance(db, Sequence) else db
         self._app = app
-        self._databases = _by_attribute(databases, state_attribute)
+        self._databases = _by_attribute(_each(db), state_attribute)
         self._own = tuple(dict.fromkeys(self._databases.values()))
         self._config = MiddlewareConfig(
             commit_when,
@@ -78,8 +87,16 @@ class DBSessionMiddleware:
         )
         check_callable("commit_when", commit_when)
 
+    @property
+    def _all(self) -> tuple[DatabaseCore, ...]:
+        if self.misconfigured is not None:
+            raise self.misconfigured
+        return self._own
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI says."""
+        if self.misconfigured is not None:
+            await refuse_to_serve(self.misconfigured, scope, receive, send)
         state = scope.get("state")
         outer: Connection | None = state.provider if type(state) is State else None
         databases = (
@@ -103,27 +120,29 @@ class DBSessionMiddleware:
         elif kind == "lifespan":
             order = self._config.order
             janitor = Janitor(order) if order is not None else None
-            await run_lifespan(self._app, self._own, scope, receive, send, janitor)
+            await run_lifespan(
+                self._app, self._own, scope, receive, send, _databases_of, janitor
+            )
         else:
             await self._app(scope, receive, send)
 
 
+def _each(db: Any) -> Sequence[object]:
+    return [db] if isinstance(db, str | URL) or not isinstance(db, Sequence) else db
+
+
 def _by_attribute(
-    databases: Sequence[object], state_attribute: str
+    given: Sequence[object], state_attribute: str
 ) -> dict[str, DatabaseCore]:
     """The databases by the attributes of `request.state` where their sessions are."""
     found: dict[str, DatabaseCore] = {}
-    for database in databases:
-        if not isinstance(database, Database | AsyncDatabase):
-            raise UsageError(
-                f"db is {described(database)}; give a Database or an AsyncDatabase, "
-                "or several"
-            )
+    for each in given:
+        database = core_of(database_of(each))
         if database.name in found:
             raise UsageError(
                 f"two databases are named {database.name!r}; give each its own name"
             )
-        found[database.name] = core_of(database)
+        found[database.name] = database
     if not found:
         raise UsageError("db is empty; give at least one database")
     first = next(iter(found.values()))
@@ -133,3 +152,19 @@ def _by_attribute(
             "that is not the first; give another"
         )
     return {**found, state_attribute: first}
+
+
+def _databases_of(thing: object) -> tuple[DatabaseCore, ...]:
+    """Those of a middleware, or of what `add_middleware()` keeps to make one."""
+    made: object = thing
+    kind = getattr(thing, "cls", None)
+    if isinstance(kind, type) and issubclass(kind, DBSessionMiddleware):
+        given: Any = thing
+        made = kind(_no_application, *given.args, **given.kwargs)
+    if not isinstance(made, DBSessionMiddleware):
+        return ()
+    return made._all  # pyright: ignore[reportPrivateUsage]  # of this module
+
+
+async def _no_application(scope: Scope, receive: Receive, send: Send) -> None:
+    """In place of the application of a middleware that serves nothing."""

@@ -30,7 +30,7 @@ class DatabaseSettings:
     *drain_timeout*: how long the shutdown waits for units that are still open; then
     they are rolled back.
     *check_at_startup*: connect once before the application starts, and fail the start
-    if that is impossible.
+    if that is impossible, or takes 30 seconds.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.

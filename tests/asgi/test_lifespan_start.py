@@ -16,7 +16,7 @@ from support.flavours import Flavour, Observer
 from support.lifespan import Life, live, serve
 from support.models import add_item, names
 from support.pool import eventually
-from unitwork import DatabaseSettings, DBSessionMiddleware
+from unitwork import DatabaseSettings, DatabaseUnavailableError, DBSessionMiddleware
 
 pytestmark = pytest.mark.anyio
 
@@ -62,10 +62,13 @@ async def test_does_not_start_when_the_database_does_not_answer(
 
     life = Life(serve(out_of_reach(flavour), lifespan=lifespan))
     answer = await life.start()
-    await life.ended()
+    with pytest.raises(DatabaseUnavailableError) as caught:
+        await life.ended()
 
     assert answer["type"] == "lifespan.startup.failed"
-    assert answer["message"].startswith("database 'default' can't be reached: ")
+    assert answer["message"] == str(caught.value)
+    assert answer["message"].startswith("database 'default' (")
+    assert ") can't be reached: " in answer["message"]
     assert entered == []
     # aiosqlite's thread has a last word for the event loop.
     await eventually(lambda: "_connection_worker_thread" not in str(threads()))
@@ -156,7 +159,8 @@ async def test_an_application_that_knows_no_lifespan_needs_its_database_too(
 ) -> None:
     life = Life(kind(out_of_reach(flavour)).served)
     answer = await life.start()
-    await life.ended()
+    with pytest.raises(DatabaseUnavailableError):
+        await life.ended()
 
     assert answer["type"] == "lifespan.startup.failed"
     await eventually(lambda: "_connection_worker_thread" not in str(threads()))

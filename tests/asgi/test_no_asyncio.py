@@ -11,9 +11,8 @@ from support.asgi import Message, http_scope
 from unitwork import AsyncDatabase, DBSessionMiddleware, UsageError
 
 
-def run(scope: Message) -> list[Message]:
+def run(scope: Message, sent: list[Message]) -> None:
     """Run the application by hand: no event loop of asyncio's is running."""
-    sent: list[Message] = []
     app = Starlette()
     app.add_middleware(DBSessionMiddleware, db=AsyncDatabase("sqlite+aiosqlite://"))
 
@@ -23,14 +22,15 @@ def run(scope: Message) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    with pytest.raises(StopIteration):
-        app(scope, receive, send).send(None)
-    return sent
+    app(scope, receive, send).send(None)
 
 
 def test_the_application_does_not_start() -> None:
-    (message,) = run({"type": "lifespan", "state": {}})
+    sent: list[Message] = []
+    with pytest.raises(UsageError, match="unitwork runs on asyncio only"):
+        run({"type": "lifespan", "state": {}}, sent)
 
+    (message,) = sent
     assert message["type"] == "lifespan.startup.failed"
     assert "unitwork runs on asyncio only" in message["message"]
 
@@ -38,4 +38,4 @@ def test_the_application_does_not_start() -> None:
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 def test_a_request_says_so(kind: Any) -> None:
     with pytest.raises(UsageError, match="unitwork runs on asyncio only"):
-        run(http_scope("GET", "/", type=kind, subprotocols=[]))
+        run(http_scope("GET", "/", type=kind, subprotocols=[]), [])

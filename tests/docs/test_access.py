@@ -19,6 +19,9 @@ def test_has_one_session_for_each_request(page: Page) -> None:
         assert [client.get(path).json() for path in paths] == [True, 0, True]
     with TestClient(main.sync_app) as client:
         assert client.get("/").json() is True
+    with TestClient(main.article_app) as client:
+        assert client.get("/maker").json() == 44
+        client.portal.call(main.SessionLocal.kw["bind"].dispose)
 
 
 def test_serves_applications_without_fastapi(page: Page) -> None:

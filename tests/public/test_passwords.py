@@ -63,7 +63,7 @@ WRONG: list[Callable[[], Any]] = [
     lambda: Database(lambda: URL).engine,
     lambda: AsyncDatabase(lambda: make_url(f"{URL}?password={PASSWORD}")).engine,
     lambda: Database(URL, name=Settings()),  # type: ignore[arg-type]
-    lambda: DBSessionMiddleware(None, URL),  # type: ignore[arg-type]
+    lambda: DBSessionMiddleware(None, URL.replace("psycopg", "psycopg2")),
     lambda: DBSessionMiddleware(None, [Settings()]),  # type: ignore[arg-type,list-item]
     lambda: check_idle(URL),  # type: ignore[arg-type]
     lambda: AsyncDatabase(URL.replace("psycopg", "psycopg2")),

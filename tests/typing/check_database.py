@@ -117,6 +117,8 @@ def use(db: Database[OurSession]) -> None:
     assert_type(db.current, OurSession)
     assert_type(db.pool_status(), PoolStatus)
     assert_type(db.dispose(), None)
+    assert_type(db.ping(), None)
+    assert_type(db.ping(timeout=0.5), None)
     with db.transaction() as session:
         assert_type(session, OurSession)
     for_all = (
@@ -148,6 +150,7 @@ async def use_async(
     assert_type(async_db.current, OurAsyncSession)
     assert_type(async_db.pool_status(), PoolStatus)
     assert_type(await async_db.dispose(), None)
+    assert_type(await async_db.ping(timeout=0.5), None)
     async with async_db.transaction() as session:
         assert_type(session, OurAsyncSession)
     async with async_db.transaction(nested="savepoint") as session:

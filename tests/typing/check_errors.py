@@ -9,6 +9,7 @@ from unitwork import (
     BlockingSessionWarning,
     Classification,
     CommitUnknownError,
+    DatabaseUnavailableError,
     Kind,
     MissingSessionError,
     PartialCommitError,
@@ -26,6 +27,7 @@ from unitwork import (
 
 roots: list[type[UnitworkError]] = [
     CommitUnknownError,
+    DatabaseUnavailableError,
     MissingSessionError,
     PartialCommitError,
     PoolTimeoutError,

@@ -6,7 +6,13 @@ Each `type: ignore` is a mistake that mypy has to find: an unused one is an erro
 from typing import Annotated, assert_type
 
 from fastapi import Depends, FastAPI
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import (
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import sessionmaker
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -42,10 +48,19 @@ DBSessionMiddleware(application, [db, reports], commit_when=policy)
 DBSessionMiddleware(application, (reports,), state_attribute="session")
 DBSessionMiddleware(application, db, answer_errors=False)
 DBSessionMiddleware(FastAPI(), db)
+DBSessionMiddleware(application, "sqlite://")
+DBSessionMiddleware(application, make_url("sqlite://"))
+DBSessionMiddleware(application, [create_engine("sqlite://"), db])
+DBSessionMiddleware(application, sessionmaker(create_engine("sqlite://")))
+DBSessionMiddleware(application, create_async_engine("sqlite+aiosqlite://"))
+DBSessionMiddleware(
+    application, async_sessionmaker(create_async_engine("sqlite+aiosqlite://"))
+)
 DBSessionMiddleware(DBSessionMiddleware(application, db), reports)
 
 DBSessionMiddleware(application)  # type: ignore[call-arg]
-DBSessionMiddleware(application, "sqlite://")  # type: ignore[arg-type]
+DBSessionMiddleware(application, 7)  # type: ignore[arg-type]
+DBSessionMiddleware(application, db_url="sqlite://")  # type: ignore[call-arg]
 DBSessionMiddleware(application, db, policy)  # type: ignore[call-arg]
 DBSessionMiddleware(application, db, commit_when=len)  # type: ignore[arg-type]
 DBSessionMiddleware(application, db, answer_errors="no")  # type: ignore[arg-type]

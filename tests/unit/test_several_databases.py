@@ -283,9 +283,8 @@ DB = AsyncDatabase("sqlite+aiosqlite://")
     [
         ([], "db is empty"),
         ((), "db is empty"),
-        ("sqlite://", "db is a string, which is not shown; give a Database"),
         (None, "db is None; give a Database"),
-        ([DB, "second"], "db is 'second'; give a Database"),
+        ([DB, 2], "db is 2; give a Database"),
         ([DB, DB], "two databases are named 'default'"),
         ([DB, Database("sqlite://")], "two databases are named 'default'"),
     ],

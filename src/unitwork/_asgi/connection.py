@@ -12,6 +12,7 @@ from .._unit.begin_options import check_in_time
 from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
 from ..options import NO_OPTIONS, EndpointMark, TransactionOptions
+from .names import joined
 from .route_options import FoundOptions, MiddlewareConfig, is_endpoint, merge_options
 from .types import Scope
 
@@ -122,10 +123,14 @@ class Connection(UnitOwner):
 def uncovered(
     databases: Mapping[str, DatabaseCore], outer: Connection
 ) -> dict[str, DatabaseCore]:
-    """Those of *databases* that no outer middleware covers."""
+    """Those of *databases* that no outer middleware covers.
+
+    Raises `UsageError` if one of them has the name of another that is covered.
+    """
     covered: set[DatabaseCore] = set()
     connection: Connection | None = outer
     while connection is not None:
         covered.update(connection.databases.values())
         connection = connection.outer
+    joined({each.name: each for each in covered}, databases.values())
     return {key: each for key, each in databases.items() if each not in covered}

@@ -8,13 +8,16 @@ import logging
 from collections.abc import Sequence
 
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import text
 
 from .._session.database_core import DatabaseCore
+from .._session.ping import aping, ping
 from .._twophase.janitor import Janitor
 from .._unit.endings import run_ending, shut_down
 from .._unit.unit import Unit
+from ..errors import DatabaseUnavailableError, UsageError
 from .event_loop import ONLY_ASYNCIO, runs_asyncio
+from .misconfiguration import refuse_to_serve
+from .names import DatabasesOf, check_mounted, joined
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["check", "drain_and_dispose", "run_lifespan"]
@@ -26,6 +29,9 @@ _LAST = {
     "lifespan.shutdown.complete",
     "lifespan.shutdown.failed",
 }
+_NAMES = "unitwork.databases"
+"""Where the scope of a lifespan has the databases of middleware further out."""
+_CHECK_LIMIT = 30.0  # seconds for which the start waits for a database
 
 
 class _CanNotStart(BaseException):
@@ -38,27 +44,40 @@ async def run_lifespan(
     scope: Scope,
     receive: Receive,
     send: Send,
+    databases_of: DatabasesOf,
     janitor: Janitor | None = None,
 ) -> None:
     """Run the lifespan of *app*; check databases before it, dispose of them after it.
 
     For an application without a lifespan (it raises at once, or returns) it is handled
-    here.
+    here. Raises what is wrong with the databases, once it has been sent.
     """
     if not runs_asyncio():
         await receive()
         await send({"type": "lifespan.startup.failed", "message": ONLY_ASYNCIO})
-        return
+        raise UsageError(ONLY_ASYNCIO)
+    try:
+        names = joined(scope.get(_NAMES, {}), databases)
+        check_mounted(scope.get("app", app), names, databases_of)
+    except UsageError as error:
+        await refuse_to_serve(error, scope, receive, send)
     life = _Life(databases, receive, send, janitor)
     with contextlib.suppress(_CanNotStart):
-        try:
-            await app(scope, life.receive, life.send)
-        except Exception as error:
-            if life.app_has_lifespan:
-                await life.end()
-                raise
-            log.info("the application has no lifespan of its own: %r", error)
-        await life.go_on()
+        await _run(app, life, {**scope, _NAMES: names})
+    if life.failure is not None:
+        # As Starlette does it; its TestClient would go on, and hang at the end.
+        raise life.failure
+
+
+async def _run(app: ASGIApp, life: _Life, scope: Scope) -> None:
+    try:
+        await app(scope, life.receive, life.send)
+    except Exception as error:
+        if life.app_has_lifespan:
+            await life.end()
+            raise
+        log.info("the application has no lifespan of its own: %r", error)
+    await life.go_on()
 
 
 class _Life:
@@ -79,16 +98,21 @@ class _Life:
         self._over = False
         self.app_has_lifespan = False
         """Whether the application has received a message."""
+        self.failure: DatabaseUnavailableError | None = None
+        """Why the application does not start."""
 
     async def receive(self) -> Message:
         self.app_has_lifespan = True
         message = await self._receive()
         self._seen.add(message["type"])
         if message["type"] == "lifespan.startup":
-            reason = await _reason_not_to_start(self._databases)
-            if reason is not None:
-                await self.send({"type": "lifespan.startup.failed", "message": reason})
-                raise _CanNotStart
+            try:
+                await check(self._databases)
+            except DatabaseUnavailableError as error:
+                self.failure = error
+                failed = {"type": "lifespan.startup.failed", "message": str(error)}
+                await self.send(failed)
+                raise _CanNotStart from error
             if self._janitor is not None:
                 self._janitor.start()
         return message
@@ -116,29 +140,16 @@ class _Life:
             await self.send({"type": f"{moment}.complete"})
 
 
-async def _reason_not_to_start(databases: Sequence[DatabaseCore]) -> str | None:
+async def check(databases: Sequence[DatabaseCore]) -> None:
+    """Ping those that have `check_at_startup`. Raises `DatabaseUnavailableError`."""
     for database in databases:
         if not database.settings.check_at_startup:
             continue
-        try:
-            await check(database)
-        except Exception as error:
-            return f"database {database.name!r} can't be reached: {error}"
-    return None
-
-
-async def check(database: DatabaseCore) -> None:
-    """Connect, or raise what the driver raises."""
-    if database.is_async:
-        async with database.async_engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
-    else:
-        await to_thread.run_sync(_check, database, limiter=CapacityLimiter(1))
-
-
-def _check(database: DatabaseCore) -> None:
-    with database.factory.engine.connect() as connection:
-        connection.execute(text("SELECT 1"))
+        if database.is_async:
+            await aping(database, _CHECK_LIMIT)
+        else:
+            one = CapacityLimiter(1)
+            await to_thread.run_sync(ping, database, _CHECK_LIMIT, limiter=one)
 
 
 async def drain_and_dispose(databases: Sequence[DatabaseCore]) -> None:

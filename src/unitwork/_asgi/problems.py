@@ -11,13 +11,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutOfSQLAlchemy
 
 from ..errors import (
     CommitUnknownError,
+    DatabaseUnavailableError,
     DeadlineExceededError,
     PartialCommitError,
     PoolTimeoutError,
 )
 from .types import Send
 
-__all__ = ["Problem", "problem_of"]
+__all__ = ["UNREACHABLE", "Problem", "problem_of"]
 
 _URN = "urn:problem-type:unitwork:"
 
@@ -68,6 +69,9 @@ class Problem(NamedTuple):
         await send({"type": "http.response.body", "body": body})
 
 
+UNREACHABLE = Problem(
+    HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached.", retry_after=5.0
+)
 _UNKNOWN = Problem(
     HTTPStatus.INTERNAL_SERVER_ERROR,
     "The outcome of this request is unknown: the connection to the database was lost "
@@ -93,6 +97,8 @@ def problem_of(error: BaseException) -> Problem | None:
         return _PARTIAL
     if isinstance(error, DeadlineExceededError):
         return Problem(HTTPStatus.GATEWAY_TIMEOUT, "The database took too long.")
+    if isinstance(error, DatabaseUnavailableError):
+        return UNREACHABLE
     if isinstance(error, PoolTimeoutError | PoolTimeoutOfSQLAlchemy):
         wait: float = getattr(error, "retry_after", 1.0)
         busy = HTTPStatus.SERVICE_UNAVAILABLE

@@ -12,6 +12,12 @@ from sqlalchemy.pool import AssertionPool, QueuePool, StaticPool
 from .._redaction import secrets_in, without
 from ..errors import UsageError
 from . import sqlite, sqlite_units
+from .drivers import (
+    ASYNC_DRIVERS,
+    missing_driver,
+    remedy_for_name,
+    two_slashes,
+)
 from .sqlalchemy_internals import max_overflow
 
 if TYPE_CHECKING:
@@ -19,13 +25,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["capacity", "is_shared_by_design", "open_engine", "sync_engine"]
-
-_ASYNC_DRIVERS = {
-    "sqlite": "sqlite+aiosqlite",
-    "postgresql": "postgresql+asyncpg or postgresql+psycopg",
-    "mysql": "mysql+asyncmy",
-    "mariadb": "mariadb+asyncmy",
-}
 
 
 def open_engine(
@@ -92,10 +91,7 @@ def _create(
 
         return create_async_engine(url, **options)
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{url.drivername!r} needs the package {error.name!r}, which is not "
-            "installed"
-        ) from error
+        raise UsageError(missing_driver(url.drivername, error.name or "")) from error
     except (ArgumentError, TypeError, ValueError) as error:
         # Its text may have the URL in it; so it is not the cause of ours.
         message = without(_secrets(url, options), error)
@@ -123,9 +119,12 @@ def _checked(given: str | URL, is_async: bool) -> URL:
     except NoSuchModuleError:
         raise UsageError(
             f"the database URL can't be used: SQLAlchemy knows no {url.drivername!r}"
+            + remedy_for_name(url.drivername, is_async)
         ) from None
     if dialect.is_async is not is_async:
         raise UsageError(_wrong_flavour(url, is_async))
+    if url.get_backend_name() == "sqlite" and url.host:
+        raise UsageError(two_slashes(url.drivername))
     return url
 
 
@@ -138,6 +137,6 @@ def _dialect(url: URL, is_async: bool) -> type[Dialect]:
 def _wrong_flavour(url: URL, is_async: bool) -> str:
     shown = url.drivername  # of the rest, a part may be a password
     if is_async:
-        fitting = _ASYNC_DRIVERS.get(url.get_backend_name(), "one with an async driver")
+        fitting = ASYNC_DRIVERS.get(url.get_backend_name(), "one with an async driver")
         return f"AsyncDatabase needs an async driver, {shown!r} has none; use {fitting}"
     return f"{shown!r} names an async driver; use AsyncDatabase, or a sync driver"

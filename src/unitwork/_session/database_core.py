@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,6 +76,8 @@ class DatabaseCore:
         """The session that every unit gets during a test."""
         self.owns_engine = isinstance(given, str | URL)
         self.open_units: set[SessionOwner[UnitSession]] = set()
+        self.ping_under_way: Future[None] | None = None
+        """Of a sync database: it is there to be waited for by several."""
         self._session_class = session_class
         self._session_options = session_options or {}
         self._on_idle: Callable[[], object] | None = None
@@ -92,7 +95,7 @@ class DatabaseCore:
 
     def forget_parent(self) -> None:
         self.open_units = set()
-        self._on_idle = None
+        self._on_idle = self.ping_under_way = None
 
     def _opened(self, given: object, engine_options: Mapping[str, Any]) -> object:
         """Create the engine, if a URL was *given*."""
