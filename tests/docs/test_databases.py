@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
-from support.manual import Page, page_of
+from support.manual import ROOT, Page, page_of
 from support.page_tables import code_in, rows
 from unitwork import AsyncDatabase, DatabaseSettings
+from unitwork._engine.session_statements import find_traces
 
 TEXT = page_of(Path(__file__)).read_text(encoding="utf-8")
+DRIVERS = rows(TEXT, "Database", "`AsyncDatabase`")
+STATEMENTS = [
+    [found[0] for cell in row if (found := code_in(cell))]
+    for row in rows(TEXT, "Instead of", "Write")
+]
 
 
 def test_lists_each_setting_and_its_default() -> None:
@@ -24,6 +32,30 @@ def test_lists_each_setting_and_its_default() -> None:
         field.name: f"`{field.default}`"
         for field in dataclasses.fields(DatabaseSettings)
     }
+
+
+@pytest.mark.parametrize("row", DRIVERS, ids=lambda row: row[0])
+def test_its_urls_name_drivers_that_the_extra_installs(row: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [extra] = re.findall(r"`unitwork\[(\w+)\]`", row[3])
+    packages = " ".join(project["optional-dependencies"][extra])
+
+    for is_async, cell in (True, row[1]), (False, row[2]):
+        for url in map(make_url, code_in(cell)):
+            dialect = url.get_dialect()
+            kind = dialect.get_async_dialect_cls(url) if is_async else dialect
+            driver = url.get_driver_name()
+            assert kind.is_async is is_async
+            assert driver == "pysqlite" or re.search(rf"\b{driver}\b", packages)
+
+
+@pytest.mark.parametrize("row", [row for row in STATEMENTS if len(row) == 2])
+def test_names_statements_that_outlive_a_transaction(row: list[str]) -> None:
+    family = "mysql" if "max_statement_time" in row[0] else "postgresql"
+    instead, write = (find_traces(family, sql, sql, None) for sql in row)
+
+    assert instead
+    assert all(not trace.is_certain for trace in write)
 
 
 def test_takes_urls_engines_sessionmakers_and_functions(page: Page) -> None:
