@@ -64,7 +64,7 @@ def name_the_driver() -> None:
 
 
 def listen() -> socket.socket:
-    """Take the port now: nobody can get in between."""
+    """Take the port now, before another program does."""
     host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "8000")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

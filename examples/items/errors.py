@@ -1,4 +1,4 @@
-"""What the client is told about a request that makes no sense."""
+"""The responses to requests that make no sense."""
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError

@@ -62,7 +62,7 @@ async def delete_item(item_id: Id, session: SessionDep) -> None:
 
 
 async def find(item_id: int, session: SessionDep, *, lock: bool = False) -> Item:
-    """Get an item or answer 404; whoever is about to change it locks it."""
+    """Get an item or answer 404; lock it if it is to be changed."""
     row = await session.get(Item, item_id, with_for_update=lock)
     if row is None:
         raise HTTPException(404, f"There is no item {item_id}.")

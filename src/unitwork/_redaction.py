@@ -1,4 +1,4 @@
-"""Messages without passwords: of what was given, and of other people's errors."""
+"""Removes passwords from messages about arguments, and from errors of libraries."""
 
 from __future__ import annotations
 

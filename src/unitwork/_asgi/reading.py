@@ -1,4 +1,4 @@
-"""What an application reads: the body of its request, and that the client has left."""
+"""What an application receives: the body of its request, the client's disconnect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request, run once more from its beginning: as if it had never run before."""
+"""Runs a request again from its beginning, in the state that it had then."""
 
 from __future__ import annotations
 

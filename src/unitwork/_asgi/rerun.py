@@ -1,4 +1,4 @@
-"""Runs a request again that an attempt has left to be retried."""
+"""Runs a request again after an attempt that is to be retried."""
 
 from __future__ import annotations
 

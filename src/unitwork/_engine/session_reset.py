@@ -1,4 +1,4 @@
-"""Session-level state that a unit has left on a connection: found, and dropped with it.
+"""Finds session-level state that a unit has left, and discards its connection.
 
 Settings, locks, temporary tables and the like outlive the transaction, and would be
 there in the next request. A unit without such statements pays no round trip.

@@ -1,4 +1,4 @@
-"""What unitwork uses of SQLAlchemy that is private there, but for `_session.fence`.
+"""Private parts of SQLAlchemy that unitwork uses; one more is in `_session.fence`.
 
 All of it is the same in SQLAlchemy 2.0 and 2.1.
 """

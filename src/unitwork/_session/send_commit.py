@@ -1,4 +1,4 @@
-"""What each COMMIT of a session passes through: the unit's own, `session.commit()`."""
+"""Sends each COMMIT of a session: that of its unit, or `session.commit()`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,27 @@
+"""The manual and the source are in plain, modern English (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.manual import PAGES, ROOT
+
+MOTTO = "No client is ever told a lie about its transaction."
+DIALECT = re.compile(
+    r"\b(told|nobody|whoever|somebody|heed(s|ed)?|lease|for ever|becomes? of|became of|"
+    r"hears? of)\b",
+    re.IGNORECASE,
+)
+SOURCES = [*(ROOT / "src").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, *sorted(SOURCES)], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_speaks_no_dialect(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").replace(MOTTO, "")
+
+    assert [found[0] for found in DIALECT.finditer(text)] == []
