@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from support.manual import Page
 from support.pages import statements
@@ -25,12 +27,23 @@ def client(main: Any) -> Iterator[TestClient]:
         yield client
 
 
-def stored(client: TestClient) -> Any:
-    return client.get("/items/").json()
+@pytest.fixture
+def stored(main: Any, client: TestClient) -> Callable[[], list[str]]:
+    """Returns the names of the items."""
+    return partial(client.portal.call, names, main)
 
 
-def test_stores_what_the_script_imports(client: TestClient) -> None:
-    assert stored(client) == ["lamp", "table"]
+async def names(main: Any) -> list[str]:
+    async with main.db.transaction() as session:
+        return list(
+            await session.scalars(select(main.Item.name).order_by(main.Item.id))
+        )
+
+
+def test_stores_what_the_script_imports(
+    client: TestClient, stored: Callable[[], list[str]]
+) -> None:
+    assert stored() == ["lamp", "table"]
 
 
 def test_sends_what_the_page_shows(page: Page, main: Any, client: TestClient) -> None:
@@ -42,17 +55,21 @@ def test_sends_what_the_page_shows(page: Page, main: Any, client: TestClient) ->
     assert bare == re.sub("'.*'", "?", shown).splitlines()
 
 
-def test_has_a_unit_in_a_background_task(client: TestClient) -> None:
+def test_has_a_unit_in_a_background_task(
+    client: TestClient, stored: Callable[[], list[str]]
+) -> None:
     client.post("/restock")
 
-    assert stored(client) == ["lamp", "table", "chair"]
+    assert stored() == ["lamp", "table", "chair"]
 
 
-def test_commits_a_message_before_it_is_sent(main: Any, client: TestClient) -> None:
+def test_commits_a_message_before_it_is_sent(
+    main: Any, client: TestClient, stored: Callable[[], list[str]]
+) -> None:
     with client.websocket_connect("/items") as websocket:
         websocket.send_text("sofa")
         assert websocket.receive_text() == "stored sofa"
-        assert stored(client)[-1] == "sofa"
+        assert stored()[-1] == "sofa"
         assert main.db.pool_status().checked_out == 0
 
 
@@ -62,10 +79,10 @@ def test_sends_from_two_tasks(client: TestClient) -> None:
 
 
 def test_commits_a_block_although_its_request_is_rolled_back(
-    client: TestClient,
+    client: TestClient, stored: Callable[[], list[str]]
 ) -> None:
     assert client.post("/audited").status_code == 500
-    assert stored(client)[-1] == "audit record"
+    assert stored()[-1] == "audit record"
 
 
 def test_counts_side_by_side(client: TestClient) -> None:

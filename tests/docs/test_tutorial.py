@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import make_url
 
-from support.manual import Page
-from support.pages import postgresql, run_tests, statements
+from follow import follow, newcomer
+from support.manual import ROOT, Page
+from support.pages import postgresql, statements
 
 LAMP = {"name": "lamp", "stock": 2}
 
@@ -16,6 +23,7 @@ LAMP = {"name": "lamp", "stock": 2}
 def test_its_application_says_what_the_page_says(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///items.db")
     main = page.run(up_to="Test it")
     monkeypatch.setitem(sys.modules, "main", main)
 
@@ -37,25 +45,44 @@ def test_its_application_says_what_the_page_says(
     page.run()
 
 
-def test_its_tests_pass_on_sqlite(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "main", page.module)
-    page.run()
-    page.write_files()
-
-    assert "2 passed" in run_tests(DATABASE_URL="sqlite+aiosqlite:///test.db")
-
-
 def test_moves_to_postgresql(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "main", page.module)
     with postgresql("asyncpg") as url:
         monkeypatch.setenv("DATABASE_URL", url)
         main = page.run()
-        page.write_files()
-        said = run_tests()
         with TestClient(main.app) as client, statements(main.db.engine) as sent:
             sent.clear()
             client.post("/items/", json=LAMP)
 
     insert = "VALUES ($1::VARCHAR, $2::INTEGER) RETURNING item.id"
-    assert "2 passed" in said
     assert sent == ["BEGIN", f"INSERT INTO item (name, stock) {insert}", "COMMIT"]
+
+
+def test_works_when_it_is_typed(wheels: Path) -> None:
+    """Every file and command in order, on SQLite and then on PostgreSQL."""
+    names = ["items", "items_test"]
+    with (
+        newcomer(sys.executable, wheels) as (home, environment),
+        empty_databases(names) as server,
+    ):
+        written = follow(ROOT / "docs" / "tutorial.md", home, environment | server)
+
+    assert written.count("2 passed") == 2
+
+
+@contextmanager
+def empty_databases(names: list[str]) -> Iterator[dict[str, str]]:
+    """Make databases; give the variables by which asyncpg finds the server."""
+    url = make_url(os.environ["UNITWORK_TEST_POSTGRESQL"])
+    with psycopg.connect(url.render_as_string(False), autocommit=True) as connection:
+        for name in names:
+            connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield {
+                "PGPORT": str(url.port or 5432),
+                "PGUSER": url.username or "",
+                "PGPASSWORD": url.password or "",
+            }
+        finally:
+            for name in names:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -36,33 +36,34 @@ def unexpected_rollback(error: BaseException | None) -> UnexpectedRollbackError:
     """
     if error is None or isinstance(error, CommitUnknownError):
         return UnexpectedRollbackError(
-            "the work of this unit is lost: it was rolled back, by an error "
-            "that was swallowed, or by a ROLLBACK that was sent as SQL or through the "
-            "driver's connection. Let errors through, or put the risky part into a "
-            "savepoint: `session.begin_nested()`; roll back by `session.rollback()`"
+            "the work of this unit is lost: it was rolled back, because an error was "
+            "caught and not raised again, or by a ROLLBACK that was sent as SQL or "
+            "through the driver's connection. Let errors propagate, or run the risky "
+            "part in a savepoint: `session.begin_nested()`. To roll back call "
+            "`session.rollback()`"
         )
     what = type(error).__name__
     return UnexpectedRollbackError(
-        f"the work of this unit is lost: {what} in the middle of it was swallowed, and "
-        "after that nothing can be committed. Let the error through, or put the risky "
-        "part into a savepoint: `session.begin_nested()`"
+        f"the work of this unit is lost: {what} was caught and not raised again, and "
+        "nothing can be committed after it. Let the error propagate, or run the risky "
+        "part in a savepoint: `session.begin_nested()`"
     )
 
 
 def ended_elsewhere() -> CommitUnknownError:
     """Make the error for a transaction that SQL or the driver has ended."""
     return CommitUnknownError(
-        "the transaction was ended past the session, by a COMMIT or ROLLBACK that was "
-        "sent as SQL or through a connection: what it wrote may be stored "
-        "or not. Use `session.commit()` and `session.rollback()`"
+        "a COMMIT or ROLLBACK that was sent as SQL or through a connection has ended "
+        "the transaction: what it wrote may be stored or not. Use `session.commit()` "
+        "and `session.rollback()`"
     )
 
 
 def commit_unknown() -> CommitUnknownError:
     """Make the error for a COMMIT without an answer that can't be verified."""
     return CommitUnknownError(
-        "the connection was lost while COMMIT was under way: the work may be stored or "
-        "not; check that before trying again"
+        "the connection was lost during COMMIT: the work may be stored or not; check "
+        "that before trying again"
     )
 
 
