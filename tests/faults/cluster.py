@@ -6,11 +6,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from anyio import to_thread
 
 from postgres import INITDB, SETTINGS, _binaries
 from private import Place, Recipe, private_server
@@ -24,27 +25,38 @@ while :; do "$@" & server=$!; wait $server; done
 """
 
 
+HELD_UP = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+
+
 class Cluster:
     """The server on *port*, with its files in *data*."""
 
     def __init__(self, port: int, data: Path) -> None:
         self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        self.struck = 0
+        """How many transactions were held up when it was restarted or crashed."""
         self._pid_file = data / "postmaster.pid"
 
-    async def restart(self) -> None:
-        """End all connections and start again, in good order ("fast")."""
+    async def restart(self, *, amid: str) -> None:
+        """End all connections and start again, in good order ("fast").
+
+        Strikes while transactions wait to write into the table *amid*.
+        """
         before = self._postmaster()
-        os.kill(before, signal.SIGINT)
-        await eventually(lambda: self._postmaster() not in (0, before))
+        with closing(self._connect()) as connection:
+            await self._hold_up(connection, amid)
+            os.kill(before, signal.SIGINT)
+            await eventually(lambda: self._postmaster() not in (0, before))
         await eventually(self._is_up)
 
-    async def crash(self) -> None:
+    async def crash(self, *, amid: str | None = None) -> None:
         """Kill a process that serves a client: all others end, and data recovers."""
-        with self._connect() as connection:
-            backend = connection.info.backend_pid
-            started = "SELECT min(backend_start) FROM pg_stat_activity"
+        started = "SELECT min(backend_start) FROM pg_stat_activity"
+        with closing(self._connect()) as connection:
             before = connection.execute(started).fetchone()
-            os.kill(backend, signal.SIGKILL)
+            if amid is not None:
+                await self._hold_up(connection, amid)
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
 
         def recovered() -> bool:
             with suppress(psycopg.OperationalError), self._connect() as connection:
@@ -52,6 +64,17 @@ class Cluster:
             return False
 
         await eventually(recovered)
+
+    async def _hold_up(self, connection: psycopg.Connection[Any], table: str) -> None:
+        """Lock *table* by *connection* until others wait for that lock."""
+        lock = f"BEGIN; LOCK {table} IN EXCLUSIVE MODE"
+        await to_thread.run_sync(connection.execute, lock)
+
+        def held_up() -> int:
+            [(self.struck,)] = connection.execute(HELD_UP).fetchall()
+            return self.struck
+
+        await eventually(held_up)
 
     async def freeze(self, seconds: float) -> None:
         """Stop all its processes for a while, as an overloaded machine does."""

@@ -57,7 +57,11 @@ class Stage:
         return await call(self.app, "POST", path)
 
     async def settle(self) -> list[str]:
-        """Wait until nothing moves any more; gives what then still hangs: leaks."""
+        """Wait until nothing moves any more; gives what then still hangs: leaks.
+
+        A connection that its client has left may still receive a COMMIT. So the server
+        has to have no other connections than the proxy, which has those of clients.
+        """
         self.proxy.for_newcomers.clear()
         found: list[str] = []
 
@@ -71,6 +75,8 @@ class Stage:
 
     def _leaks(self) -> list[str]:
         leaks = ["held by the proxy"] * int(self.proxy.holding)
+        if self.outsider.ports() != self.proxy.ports:
+            leaks.append("connections without a client, or without a server")
         try:
             check_idle(self.db)
         except AssertionError as error:

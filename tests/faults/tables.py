@@ -51,6 +51,16 @@ BUSY = {
         AND command NOT IN ('Sleep', 'Quit')
     """,
 }
+PORTS = {
+    "postgresql": """
+        SELECT client_port FROM pg_stat_activity WHERE client_port > 0
+        AND datname = current_database() AND pid <> pg_backend_pid()
+    """,
+    "mysql": """
+        SELECT substring_index(host, ':', -1) FROM information_schema.processlist
+        WHERE db = DATABASE() AND id <> CONNECTION_ID()
+    """,
+}
 
 
 class Outsider(Observer):
@@ -84,6 +94,10 @@ class Outsider(Observer):
     def busy(self) -> list[tuple[Any, ...]]:
         """The connections that do something, or hang in a transaction."""
         return [*self._query(BUSY[self._backend]), *self.in_transaction()]
+
+    def ports(self) -> set[int]:
+        """From where clients are connected to the server."""
+        return {int(row[0]) for row in self._query(PORTS[self._backend])}
 
     def kill(self, backend: int) -> None:
         """Kill one connection, by the number that the server has given it."""

@@ -17,7 +17,14 @@ from sqlalchemy import event, make_url
 from sqlalchemy.orm import Session
 
 from support.asgi import Message, Reply, call
-from support.cancelling import KINDS, Kind, at_each_suspension
+from support.cancelling import (
+    KINDS,
+    Kind,
+    at_each_suspension,
+    cancelled_at,
+    natively,
+    watched_tasks,
+)
 from support.flavours import SERVERS, Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import Item, add_item, names
@@ -137,44 +144,35 @@ async def test_cancelled_while_it_connects_it_leaves_nothing_behind(
 
 
 SEED = random.randrange(10**6)
-
-
-async def usual_time(flavour: Flavour) -> float:
-    """How long each of five requests takes that are made at once, on this machine."""
-    loop, start = asyncio.get_running_loop(), 0.0
-    for warm in (False, True):
-        start = loop.time()
-        clients = [Requests(flavour) for _ in range(5)]
-        writes = (c.request("/write", f"{warm} {n}") for n, c in enumerate(clients))
-        await asyncio.gather(*writes)
-    return loop.time() - start
+NEVER = 10**6
 
 
 @everywhere
-async def test_cancelled_at_random_moments_they_lose_nothing_that_was_acknowledged(
+async def test_cancelled_at_random_suspensions_they_lose_nothing_that_was_acknowledged(
     flavour: Flavour, observer: Observer
 ) -> None:
     print(f"seed {SEED}")  # shown when it fails
     chance = random.Random(SEED)
     cancelled = flavour.another(pool_size=3, **OPTIONS.get(flavour.name, {}))
-    acknowledged: set[str] = set()
+    await cancelled_at(NEVER, Requests(cancelled).request("/read", ""), natively)
+    alone = Requests(cancelled).request("/write", "alone")
+    usual = await cancelled_at(NEVER, alone, natively)
+    moments = [NEVER] * 20 + [1] * 5 + [k % (2 * usual) + 2 for k in range(35)]
+    acknowledged: dict[int, set[str]] = {moment: set() for moment in moments}
 
     async def client(number: int) -> None:
         requests = Requests(cancelled)
-        for k in range(60):
-            request = asyncio.create_task(requests.request("/write", f"{number} {k}"))
-            await asyncio.wait((request,), timeout=chance.uniform(0, 2 * usual))
-            request.cancel()
-            await asyncio.wait((request,))
-            acknowledged.update(requests.acknowledged)
+        for k, moment in enumerate(chance.sample(moments, len(moments))):
+            request = requests.request("/write", f"{number} {k}")
+            await cancelled_at(moment, request, natively)
+            acknowledged[moment] |= requests.acknowledged
             requests.seen.clear()
 
-    usual = await usual_time(cancelled)
-    await asyncio.gather(*(client(number) for number in range(5)))
-    await cancelled.work(lambda session: add_item(session, "last").id)
+    with watched_tasks():
+        await asyncio.gather(*(client(number) for number in range(5)))
 
-    assert acknowledged <= set(observer.names())
-    assert 10 < len(acknowledged) < 300
+    assert (len(acknowledged[NEVER]), len(acknowledged[1])) == (100, 0)
+    assert set().union(*acknowledged.values()) <= set(observer.names())
     await check_pool_is_whole(cancelled)
     await cancelled.dispose()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from itertools import count
 from typing import Any
 
@@ -46,46 +48,68 @@ async def at_each_suspension(
     """Run `make(k)` for k = 1, 2, …, cancelled at the k-th suspension.
 
     Yields k after each run. Ends with the run that was over before it came to that.
-    Counts the suspensions of tasks that the work starts too.
     """
     for k in count(1):
-        watch = _Watch(k)
-        await watch.run(make(k), kind)
+        suspensions = await cancelled_at(k, make(k), kind)
         yield k
-        if watch.suspensions < k:
+        if suspensions < k:
             return
+
+
+async def cancelled_at(k: int, work: Work, kind: Kind) -> int:
+    """Run *work*, cancelled at its k-th suspension; gives how often it suspended.
+
+    Counts the suspensions of tasks that the work starts too, and of no others.
+    """
+    watch = _Watch(k)
+    token = _watch.set(watch)
+    try:
+        with watched_tasks():
+            wrapped, watch.act = kind(watch.over(work))
+            await wrapped
+    finally:
+        _watch.reset(token)
+    return watch.suspensions
+
+
+@contextmanager
+def watched_tasks() -> Iterator[None]:
+    """Let tasks count for the work that starts them. Around what runs side by side."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(_start_task)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(before)
+
+
+def _start_task(
+    loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+) -> asyncio.Task[Any]:
+    watch = (options.get("context") or copy_context()).get(_watch)
+    if watch is not None and coro.__name__ != "over":
+        coro = watch.over(coro)
+    return asyncio.Task(coro, loop=loop, **options)
 
 
 class _Watch:
     def __init__(self, act_at: int) -> None:
         self.suspensions = 0
+        self.act: Cancel | None = None
         self._act_at = act_at
-        self._act: Cancel | None = None
 
-    async def run(self, work: Work, kind: Kind) -> None:
-        loop = asyncio.get_running_loop()
-        before = loop.get_task_factory()
-        loop.set_task_factory(self._factory)
-        try:
-            wrapped, self._act = kind(self._watched(work))
-            await wrapped
-        finally:
-            loop.set_task_factory(before)
-
-    def _factory(
-        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
-    ) -> asyncio.Task[Any]:
-        if coro.__name__ != "_watched":
-            coro = self._watched(coro)
-        return asyncio.Task(coro, loop=loop, **options)
-
-    async def _watched(self, work: Work) -> Any:
+    async def over(self, work: Work) -> Any:
         return await _Suspending(work, self._note)
 
     def _note(self) -> None:
         self.suspensions += 1
-        if self.suspensions == self._act_at and self._act is not None:
-            asyncio.get_running_loop().call_soon(self._act)
+        if self.suspensions == self._act_at and self.act is not None:
+            asyncio.get_running_loop().call_soon(self.act)
+
+
+# A task that an earlier piece of work has left behind counts for that one.
+_watch: ContextVar[_Watch] = ContextVar("watch")
 
 
 class _Suspending:

@@ -68,6 +68,11 @@ class Proxy:
         self._target = make_url(url)
 
     @property
+    def ports(self) -> set[int]:
+        """Those of its connections to the database."""
+        return {line.server.port for line in self.lines.values()}
+
+    @property
     def holding(self) -> bool:
         """Whether something is held that has still to go through."""
         return any(line.held is not None for line in self.lines.values())
@@ -224,6 +229,13 @@ class _End(asyncio.Protocol):
     @property
     def peer(self) -> int:
         return int(self._transport.get_extra_info("peername")[1])
+
+    @property
+    def port(self) -> int:
+        """Ours; 0 as long as there is none."""
+        if self._transport is None:
+            return 0
+        return int(self._transport.get_extra_info("sockname")[1])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
