@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url
 
+from support import outside
 from support.databases import check_nothing_is_left, empty_tables, url_of
 from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
@@ -36,6 +37,7 @@ def postgresql() -> Iterator[str]:
     create_tables(engine)
     engine.dispose()
     yield url.render_as_string(hide_password=False)
+    outside.disconnect()
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

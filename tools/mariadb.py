@@ -26,6 +26,8 @@ from private import (
 DEBIAN = "/usr/sbin:/usr/bin"
 MISSING = "no MariaDB found; set $MARIADB_BIN, or: apt install mariadb-server"
 STORAGE = (  # nothing has to survive
+    "--innodb-flush-method=nosync",
+    "--debug-no-sync=1",
     "--innodb-doublewrite=0",
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-log-file-size=4M",

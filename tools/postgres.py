@@ -20,6 +20,7 @@ from private import Account, Place, Recipe, ServerError, private_server, run_bes
 DEBIAN = Path("/usr/lib/postgresql")
 INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
 SETTINGS = (
+    "--autovacuum=off",  # it would be seen among those who are busy
     "--fsync=off",
     "--listen_addresses=127.0.0.1",
     "--max_connections=300",

@@ -88,7 +88,7 @@ async def test_without_a_handler_the_answer_is_504_and_the_error_is_logged(
 async def test_a_statement_under_way_is_given_up(
     flavour: Flavour, observer: Observer
 ) -> None:
-    with holding(flavour) as hold:
+    with holding(flavour, seconds=2.0) as hold:  # aiosqlite waits for it
 
         def work(session: Session) -> None:
             add_item(session)

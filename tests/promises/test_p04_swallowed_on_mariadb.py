@@ -312,7 +312,7 @@ async def test_a_swallowed_cancellation_of_a_statement_is_no_success(
     app = FastAPI()
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
 
-    with holding(flavour) as hold:
+    with holding(flavour, seconds=2.0) as hold:  # aiosqlite waits for it
         await flavour.dispose()
 
         @app.post("/")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pymysql
 import pytest
 from anyio import to_thread
@@ -18,6 +17,7 @@ from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from support import outside
 from support.models import create_tables
 from unitwork import AsyncDatabase, Database
 
@@ -150,7 +150,7 @@ def connect_mariadb(url: URL) -> pymysql.Connection[Any]:
 
 
 class Observer:
-    """Looks at the same database through a connection of its own, outside any pool."""
+    """Looks at the same database through another connection, outside any pool."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
@@ -168,8 +168,7 @@ class Observer:
                 cursor.execute(sql)
                 return list(cursor.fetchall())
         plain = self._url.set(drivername="postgresql").render_as_string(False)
-        with psycopg.connect(plain, autocommit=True) as pg:
-            return pg.execute(sql).fetchall()
+        return outside.query(plain, sql)
 
     def names(self) -> list[str]:
         """The names of the items that anybody else can see just now."""

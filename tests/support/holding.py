@@ -125,8 +125,8 @@ class _SQLiteHold(Hold):
 
 
 @contextmanager
-def holding(flavour: Flavour) -> Iterator[Hold]:
-    """Hold a statement on the database of *flavour*, within limits.
+def holding(flavour: Flavour, *, seconds: float = SECONDS) -> Iterator[Hold]:
+    """Hold a statement on the database of *flavour*, for so many seconds at most.
 
     What waits for it without end fails its test, and does not hang.
     """
@@ -141,7 +141,7 @@ def holding(flavour: Flavour) -> Iterator[Hold]:
             line = psycopg.connect(plain.render_as_string(False), autocommit=True)
             hold = _PostgreSQLHold(stack.enter_context(line))
         stack.callback(hold.release)
-        limit = asyncio.get_running_loop().call_later(SECONDS, hold.release)
+        limit = asyncio.get_running_loop().call_later(seconds, hold.release)
         stack.callback(limit.cancel)
         yield hold
 
