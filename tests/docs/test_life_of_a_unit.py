@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event, text
 
 from support.manual import Page
-from unitwork import current_unit
+from unitwork import DatabaseSettings, Outcome, current_unit
 from unitwork._unit.state import UnitState
 
 
@@ -32,6 +33,15 @@ def test_lists_every_state(page: Page) -> None:
     assert re.findall(r"(?m)^\| `([A-Z_]+)` \|", page.text) == [
         x.name for x in UnitState
     ]
+
+
+def test_names_every_outcome_and_the_time_limits(page: Page) -> None:
+    page.run()
+
+    outcomes = page.text.partition("`unit.outcome` is ")[2].partition(".")[0]
+    assert re.findall(r"`(\w+)`", outcomes) == [outcome.name for outcome in Outcome]
+    limits = set(re.findall(r"`(\w+_timeout)`", page.text))
+    assert limits <= {field.name for field in fields(DatabaseSettings)}
 
 
 def test_takes_its_steps_in_order(page: Page) -> None:
