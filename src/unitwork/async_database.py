@@ -143,7 +143,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         of `TransactionOptions` that a transaction begins with.
 
         Give each task its own block. Raises what COMMIT raises;
-        `UnexpectedRollbackError` if an error that lost the work was swallowed;
+        `UnexpectedRollbackError` if the work was rolled back and the error caught;
         `UsageError` if the enclosing unit has begun without the *options*.
         """
         return AsyncTransaction(core_of(self), nested, options_given(options))

@@ -141,7 +141,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         of `TransactionOptions` that a transaction begins with.
 
         Give each thread its own block. Raises what COMMIT raises;
-        `UnexpectedRollbackError` if an error that lost the work was swallowed;
+        `UnexpectedRollbackError` if the work was rolled back and the error caught;
         `UsageError` if the enclosing unit has begun without the *options*.
         """
         return Transaction(core_of(self), nested, options_given(options))
