@@ -6,9 +6,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from support.manual import Page
-from unitwork import SessionEndedError
+from unitwork import DBSessionMiddleware, SessionEndedError
 
 
 def test_has_one_session_for_each_request(page: Page) -> None:
@@ -26,8 +29,12 @@ def test_has_one_session_for_each_request(page: Page) -> None:
 
 def test_serves_applications_without_fastapi(page: Page) -> None:
     main = page.run()
+    starlette_app = Starlette(
+        routes=[Route("/", main.homepage)],
+        middleware=[Middleware(DBSessionMiddleware, db=main.db)],
+    )
 
-    with TestClient(main.starlette_app) as client:
+    with TestClient(starlette_app) as client:
         assert client.get("/").json() == 42
         client.portal.call(main.db.dispose)
     assert TestClient(main.plain_app).get("/").text == "43"

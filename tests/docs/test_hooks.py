@@ -30,6 +30,8 @@ def client(main: Any) -> Iterator[TestClient]:
 
 
 def test_registers_hooks_anywhere(main: Any, client: TestClient) -> None:
+    main.app.post("/orders/{order_id}/close")(main.close_order)
+
     assert client.post("/orders/1/close").status_code == 200
     assert main.sent == ["cache invalidated"]
 

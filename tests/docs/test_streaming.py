@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any
 
 import pytest
+from fastapi import BackgroundTasks
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from support.asgi import call
 from support.manual import Page
+from unitwork import SessionEndedError
 
 
 @pytest.fixture
@@ -81,5 +83,16 @@ def test_refuses_a_cursor_that_streams_after_a_write(
 def test_refuses_the_session_in_a_background_task(
     main: Any, client: TestClient
 ) -> None:
+    @main.app.post("/late")
+    async def late(tasks: BackgroundTasks) -> None:
+        session = main.db.current
+
+        def work() -> None:
+            with pytest.raises(SessionEndedError):
+                session.add(main.Item(name="late"))
+            main.seen.append("refused")
+
+        tasks.add_task(work)
+
     assert client.post("/late").status_code == 200
-    assert len(main.seen) == 1
+    assert main.seen == ["refused"]

@@ -79,8 +79,14 @@ def test_sends_from_two_tasks(client: TestClient) -> None:
 
 
 def test_commits_a_block_although_its_request_is_rolled_back(
-    client: TestClient, stored: Callable[[], list[str]]
+    main: Any, client: TestClient, stored: Callable[[], list[str]]
 ) -> None:
+    @main.app.post("/audited")
+    async def audited() -> None:
+        await main.restock("audit record")
+        main.db.current.add(main.Item(name="dropped"))
+        raise ValueError
+
     assert client.post("/audited").status_code == 500
     assert stored()[-1] == "audit record"
 
