@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
@@ -82,3 +83,20 @@ def test_a_batch_migration_keeps_the_rows_that_refer(page: Page) -> None:
 
         assert "batch_alter_table('owner'" in changed.read_text()
         assert asyncio.run(count(main)) == 1
+
+
+def test_sqlite_keeps_the_first_half_of_a_migration_that_fails(page: Page) -> None:
+    migrate(page)
+    alembic("alembic revision -m broken", "main")
+    [broken] = Path("migrations/versions").glob("*_broken.py")
+    text = broken.read_text()
+    steps = "op.add_column('owner', sa.Column('age', sa.Integer()))\n    raise LookupError"
+    broken.write_text(text.replace("    pass", f"    {steps}", 1))
+    with pytest.raises(LookupError):
+        alembic("alembic upgrade head", "main")
+
+    with sqlite3.connect("items.db") as connection:
+        columns = connection.execute("PRAGMA table_info(owner)").fetchall()
+    connection.close()
+
+    assert [name for _, name, *_ in columns] == ["id", "name", "age"]

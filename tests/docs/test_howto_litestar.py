@@ -11,7 +11,7 @@ from litestar.testing import TestClient
 from sqlalchemy.exc import IntegrityError
 
 from support.manual import Page
-from unitwork import DBSessionMiddleware
+from unitwork import DBSessionMiddleware, transactional
 from unitwork.testing import commit_faults
 
 FORMS = pytest.mark.parametrize("name", ["app", "litestar_app"])
@@ -48,6 +48,22 @@ def test_a_commit_that_fails_is_no_success(page: Page, name: str) -> None:
     with TestClient(getattr(main, name), raise_server_exceptions=False) as client:
         with commit_faults(main.db, fault):
             refused = client.post("/items/?name=lamp")
+        names = client.get("/items/").json()
+
+    assert (refused.status_code, names) == (500, [])
+
+
+def test_options_are_set_by_the_decorator(page: Page) -> None:
+    main = page.run()
+
+    @post("/read-only")
+    @transactional(read_only=True)
+    async def read_only() -> None:
+        main.db.current.add(main.Item(name="refused"))
+        await main.db.current.flush()
+
+    with TestClient(serve(main, read_only), raise_server_exceptions=False) as client:
+        refused = client.post("/read-only")
         names = client.get("/items/").json()
 
     assert (refused.status_code, names) == (500, [])

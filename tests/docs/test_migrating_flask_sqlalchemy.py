@@ -15,8 +15,8 @@ def test_both_applications_use_the_same_models(page: Page) -> None:
         created = client.post("/items/lamp")
         read = client.get(f"/items/{created.json()}")
         missing = client.get("/items/9")
+    in_flask = main.flask_app.test_client().post("/items/table")
     with main.flask_app.app_context():
-        in_flask = main.flask_app.test_client().post("/items/table")
         main.flask_db.engine.dispose()
 
     assert (created.status_code, read.json(), missing.status_code) == (201, "lamp", 404)
