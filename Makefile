@@ -92,7 +92,7 @@ $(SA20)/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
 	$(NEW_PYTHON) -m venv $(SA20)
 	grep -vi '^sqlalchemy==' constraints.txt > $(SA20)/constraints.txt
-	$(SA20)/bin/python -m pip install -qq -c $(SA20)/constraints.txt -e '.[test]' 'sqlalchemy<2.1'
+	$(SA20)/bin/python -m pip install -qq -c $(SA20)/constraints.txt -e '.[integrations,test]' 'sqlalchemy<2.1'
 	$(call users,$(SA20)/bin)
 	@touch $@
 
