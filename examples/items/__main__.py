@@ -103,15 +103,15 @@ def welcome(listener: socket.socket, database: str) -> str:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     send = "-H 'Content-Type: application/json' -d"
-    lamp = '{"name": "Lamp", "price": 35.5, "tax": 3.25, "owner_id": 1}'
+    lamp = '{"name": "Lamp", "price": 35.5}'
     return f"""\
 Items are served at {url} and documented at {url}/docs.
 They are stored in {database}. Ctrl-C ends it.
 Try these; the last one breaks a rule of the database:
 
-  curl {url}/owners/ {send} '{{"name": "Ada"}}'
   curl {url}/items/ {send} '{lamp}'
   curl {url}/items/
+  curl {url}/owners/ {send} '{{"name": "Ada"}}'  # a second Ada is a 409
   curl {url}/items/1 -X PATCH {send} '{{"tax": 99}}'
 """
 

@@ -1,9 +1,20 @@
 """The tables. The database has the last word on what may be stored in them."""
 
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Numeric, String
+from sqlalchemy import (
+    CheckConstraint,
+    Connection,
+    ForeignKey,
+    Numeric,
+    String,
+    event,
+    insert,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+DEFAULT_OWNER = 1  # of items for which no owner is given
 
 
 class Base(DeclarativeBase):
@@ -16,6 +27,12 @@ class Owner(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
+
+
+@event.listens_for(Owner.__table__, "after_create")
+def add_default_owner(_: object, connection: Connection, **__: Any) -> None:
+    """Store the first owner of the new table, who has the id `DEFAULT_OWNER`."""
+    connection.execute(insert(Owner).values(name="default owner"))
 
 
 class Item(Base):

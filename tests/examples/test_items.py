@@ -90,9 +90,9 @@ async def items(
 
 @pytest.fixture
 async def client(items: Items) -> httpx.AsyncClient:
-    """A client of the application, in which Ada is owner 1 and has no items."""
+    """A client of the application, in which Ada is owner 2 and has no items."""
     ada = await items.client.post("/owners/", json={"name": "Ada"})
-    assert (ada.status_code, ada.json()) == (201, {"name": "Ada", "id": 1})
+    assert (ada.status_code, ada.json()) == (201, {"name": "Ada", "id": 2})
     return items.client
 
 
@@ -118,6 +118,14 @@ async def test_an_item_is_created_and_read(client: httpx.AsyncClient) -> None:
     assert created.json() == {**LAMP, "description": None, "id": 1}
     assert read.json() == created.json()
     assert await stored(client) == [created.json()]
+
+
+async def test_an_item_without_an_owner_gets_the_default_one(
+    client: httpx.AsyncClient,
+) -> None:
+    created = await client.post("/items/", json={"name": "Lamp", "price": 35.5})
+
+    assert (created.status_code, created.json()["owner_id"]) == (201, 1)
 
 
 async def test_a_change_leaves_alone_what_it_does_not_mention(
@@ -222,9 +230,9 @@ async def test_a_number_out_of_range_is_422(
     [
         ("POST", "/owners/", {"name": "Ada"}),
         ("POST", "/items/", TOO_MUCH_TAX),
-        ("POST", "/items/", {**LAMP, "owner_id": 2}),
+        ("POST", "/items/", {**LAMP, "owner_id": 3}),
         ("PATCH", "/items/1", {"name": "Candle", "tax": 35.51}),
-        ("PATCH", "/items/1", {"name": "Candle", "owner_id": 2}),
+        ("PATCH", "/items/1", {"name": "Candle", "owner_id": 3}),
         ("PATCH", "/items/1", {"name": "Candle", "price": None}),
     ],
 )
@@ -242,7 +250,7 @@ async def test_what_only_the_database_can_refuse_is_409_and_leaves_nothing_behin
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"name": " "}, {"price": 0}, {"tax": -1}, {"tax": 36}, {"owner_id": 2}],
+    [{"name": " "}, {"price": 0}, {"tax": -1}, {"tax": 36}, {"owner_id": 3}],
     ids=str,
 )
 async def test_the_database_holds_its_rules_without_the_application(

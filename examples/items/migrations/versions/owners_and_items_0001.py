@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    owners = op.create_table(
         "owners",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(length=100), nullable=False),
@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
+    op.bulk_insert(owners, [{"name": "default owner"}])
     op.create_table(
         "items",
         sa.Column("id", sa.Integer(), nullable=False),
