@@ -90,7 +90,9 @@ def test_sqlite_keeps_the_first_half_of_a_migration_that_fails(page: Page) -> No
     alembic("alembic revision -m broken", "main")
     [broken] = Path("migrations/versions").glob("*_broken.py")
     text = broken.read_text()
-    steps = "op.add_column('owner', sa.Column('age', sa.Integer()))\n    raise LookupError"
+    steps = (
+        "op.add_column('owner', sa.Column('age', sa.Integer()))\n    raise LookupError"
+    )
     broken.write_text(text.replace("    pass", f"    {steps}", 1))
     with pytest.raises(LookupError):
         alembic("alembic upgrade head", "main")
