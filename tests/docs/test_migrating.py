@@ -125,7 +125,7 @@ def test_the_middleware_of_unitwork_replaces_it(page: Page) -> None:
     main = page.run(up_to="From `commit()` to `flush()`")
     injected = Depends(main.get_session_from_middleware)
 
-    assert behaviour(main, main.app, injected, main.db.engine) == UNITWORK
+    assert behaviour(main, main.app, injected, main.engine) == UNITWORK
     page.run()
 
 
