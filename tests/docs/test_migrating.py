@@ -1,4 +1,4 @@
-"""What migrating from `get_db()`, or from a BaseHTTPMiddleware, changes."""
+"""What migrating from `get_db()`, and from `commit()` to `flush()`, changes."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -105,27 +105,9 @@ def test_get_db_commits_a_returned_409(
 
 
 def test_a_dependency_of_unitwork_replaces_it(page: Page) -> None:
-    main = page.run(up_to="From a `BaseHTTPMiddleware`")
+    main = page.run(up_to="From `commit()` to `flush()`")
 
     assert behaviour(main, main.app, Depends(main.get_db), main.db.engine) == UNITWORK
-    page.run()
-
-
-def test_the_middleware_commits_what_was_raised(page: Page) -> None:
-    main = page.run(up_to="With unitwork: `request.state.db`")
-    injected = Depends(main.get_session_from_middleware)
-    found = behaviour(main, main.app, injected, main.engine)
-
-    stored = ["ok", "raised", "returned"]
-    assert found == {"order": BEFORE_START, "orphan": 500, "stored": stored}
-    page.run()
-
-
-def test_the_middleware_of_unitwork_replaces_it(page: Page) -> None:
-    main = page.run(up_to="From `commit()` to `flush()`")
-    injected = Depends(main.get_session_from_middleware)
-
-    assert behaviour(main, main.app, injected, main.engine) == UNITWORK
     page.run()
 
 

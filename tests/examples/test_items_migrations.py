@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.manual import ROOT
@@ -24,12 +25,21 @@ async def tables(url: str) -> set[str]:
     return set(found)
 
 
+async def owners(url: str) -> list[Any]:
+    engine = create_async_engine(url)
+    async with engine.connect() as connection:
+        found = (await connection.execute(text("SELECT id, name FROM owners"))).all()
+    await engine.dispose()
+    return [tuple(row) for row in found]
+
+
 def check(url: str, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("DATABASE_URL", url)
     alembic(f"{CONFIG} upgrade head", "examples")
     alembic(f"{CONFIG} check", "examples")  # fails if a model has changed since
 
     assert asyncio.run(tables(url)) == {"alembic_version", "items", "owners"}
+    assert asyncio.run(owners(url)) == [(1, "default owner")]
 
     alembic(f"{CONFIG} downgrade base", "examples")
     assert asyncio.run(tables(url)) == {"alembic_version"}
