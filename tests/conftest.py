@@ -17,6 +17,22 @@ from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
 from unitwork import DatabaseSettings
 
+LONG = {
+    "test_benchmarks.py",
+    "test_soak.py",
+    "test_server_faults.py",
+    "test_any_order.py",
+}
+LONG |= {"test_items_demo.py", "test_gunicorn.py", "test_migration.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, or one process would end with it while others idle.
+
+    `--no-loadscope-reorder` keeps that order; else the files with few tests come last.
+    """
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture
 def anyio_backend() -> str:

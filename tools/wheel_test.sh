@@ -24,5 +24,5 @@ cd "$work/suite"
 
 echo "the wheel with its extras: the promises, on SQLite"
 "$venv" -m pip install -qq -c "$OLDPWD/constraints.txt" "${wheel}[test]"
-env -u UNITWORK_TEST_POSTGRESQL "$venv" -m pytest -q -p no:cacheprovider \
+env -u UNITWORK_TEST_POSTGRESQL "$venv" -m pytest -q -p no:cacheprovider -n 2 --dist loadfile \
     -k "not psycopg and not asyncpg and not pymysql and not asyncmy" tests/promises tests/public/test_layers.py tests/public/test_twins.py

@@ -214,6 +214,14 @@ async def test_the_ready_handlers_answer_the_same(
     assert reply.json == without.json
 
 
+async def test_that_of_an_unknown_outcome_claims_no_cause(flavour: Flavour) -> None:
+    """The connection may have been lost, or SQL has committed past the session."""
+    reply = await call(serve_starlette(flavour, raising(UNKNOWN)), "POST", "/")
+
+    assert "nothing confirms that the change was committed" in reply.json["detail"]
+    assert "connection" not in reply.json["detail"]
+
+
 async def test_other_errors_are_raised_as_ever(flavour: Flavour) -> None:
     app = serve_starlette(flavour, raising(LookupError()))
 

@@ -74,9 +74,8 @@ UNREACHABLE = Problem(
 )
 _UNKNOWN = Problem(
     HTTPStatus.INTERNAL_SERVER_ERROR,
-    "The outcome of this request is unknown: the connection to the database was lost "
-    "while the change was being committed. It may be stored, or it may not be. Check "
-    "before you try again.",
+    "The outcome of this request is unknown: nothing confirms that the change was "
+    "committed. It may be stored, or it may not be. Check before you try again.",
     type=_URN + "commit-unknown",
     title="Outcome unknown",
 )

@@ -73,11 +73,18 @@ def call_after(unit: HookedUnit, hooks: Hooks, outcome: Outcome) -> Plan[None]:
             continue
         try:
             yield from _call(unit, hook, None if math.isinf(left) else left)
-        except Interrupted:
-            log.error("%s was interrupted by a cancellation", hook.name)
+        except Interrupted as interruption:
             until = -math.inf
+            if not interruption.hook_ended:
+                log.error("%s was interrupted by a cancellation", hook.name)
+            elif interruption.__cause__ is not None:
+                _log_failure(hook, interruption.__cause__)
         except (Exception, CancelledError) as error:
-            log.error("%s failed after the unit had ended", hook.name, exc_info=error)
+            _log_failure(hook, error)
+
+
+def _log_failure(hook: Hook, error: BaseException) -> None:
+    log.error("%s failed after the unit had ended", hook.name, exc_info=error)
 
 
 def _call(

@@ -36,15 +36,21 @@ async def call_hook(call: Callable[[], Any], limit: float | None) -> None:
     try:
         await asyncio.wait((hook,), timeout=limit)
     except asyncio.CancelledError:
+        if hook.done():
+            raise Interrupted(hook_ended=True) from _error_of(hook)
         await _stop(hook)
         raise Interrupted from None
     if not hook.done():
         await _stop(hook)
         raise HookTimeoutError
-    error = None if hook.cancelled() else hook.exception()
+    error = _error_of(hook)
     if isinstance(error, GeneratorExit):  # which would close the plan
         raise RuntimeError("GeneratorExit was raised") from error
     hook.result()
+
+
+def _error_of(hook: asyncio.Task[None]) -> BaseException | None:
+    return asyncio.CancelledError() if hook.cancelled() else hook.exception()
 
 
 async def _run(call: Callable[[], Any]) -> None:

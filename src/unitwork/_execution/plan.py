@@ -55,7 +55,15 @@ class HookTimeoutError(TimeoutError):
 
 
 class Interrupted(CancelledError):
-    """The ending itself was cancelled while a hook was running."""
+    """The ending itself was cancelled while a hook was running.
+
+    *hook_ended*: by itself, in that very turn of the event loop. What it has raised is
+    the `__cause__`.
+    """
+
+    def __init__(self, *, hook_ended: bool = False) -> None:
+        super().__init__()
+        self.hook_ended = hook_ended
 
 
 class Call(NamedTuple):
