@@ -6,16 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from support.manual import PAGES, ROOT, companion
+from support.manual import PAGES, ROOT
 from support.rendering import Rendered, find_dead_links, render
 
-CONVERTED = [
-    page
-    for page in PAGES
-    if companion(page).exists() or page.stem in {"index", "changelog"}
-]
 PAGE = pytest.mark.parametrize(
-    "page", CONVERTED, ids=lambda page: str(page.relative_to(ROOT))
+    "page", PAGES, ids=lambda page: str(page.relative_to(ROOT))
 )
 
 

@@ -1,33 +1,38 @@
-"""The root conftest.py runs the ```python blocks of the pages; here is the rest."""
+"""Every page has its tests in tests/docs/, and its code is one that runs."""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sybil import Document
-from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+import pytest
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+from support.manual import PAGES, ROOT, companion, read
+
 MOST_SHOWN = 3
-FENCE = RawFencedCodeBlockLexer(re.compile(r"(?P<info>[^\n]*)\n"))
 
 
 def blocks(language: str) -> Iterator[str]:
     """Yield where the blocks are whose language matches the pattern *language*."""
     for page in PAGES:
-        document = Document(page.read_text(encoding="utf-8"), str(page))
-        for fence in FENCE(document):
-            info = re.sub(
-                r"^\{(code|code-block|sourcecode)\}", "", fence.lexemes["info"]
-            )
-            if re.fullmatch(language, info.strip()):
-                line = document.text.count("\n", 0, fence.start) + 1
-                yield f"{page.relative_to(ROOT)}:{line}"
+        for block in read(page.read_text(encoding="utf-8")).blocks:
+            if re.fullmatch(language, block.language):
+                yield f"{page.relative_to(ROOT)}:{block.line}"
+
+
+WITH_CODE = sorted({ROOT / place.rpartition(":")[0] for place in blocks("python")})
 
 
 def test_runs_some_code() -> None:
-    assert list(blocks("python"))
+    assert ROOT / "README.md" in WITH_CODE
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
+def test_each_page_with_code_has_tests_that_run_it(page: Path) -> None:
+    tests = companion(page).read_text(encoding="utf-8")
+
+    assert re.search(r"def \w+\([^)]*\bpage: Page", tests)
 
 
 def test_shows_little_code_that_is_not_run() -> None:
@@ -38,7 +43,3 @@ def test_shows_little_code_that_is_not_run() -> None:
 
 def test_has_no_other_name_for_python() -> None:
     assert not list(blocks(r"(?i:py.*|ipython.*)(?<!^python)(?<!^py)"))
-
-
-def test_puts_no_page_where_its_code_is_not_looked_for() -> None:
-    assert all(len(page.relative_to(ROOT).parts) <= 3 for page in PAGES)

@@ -1,4 +1,4 @@
-"""What the hidden blocks of the manual use: files, statements, a PostgreSQL server."""
+"""What the tests of the manual use: pytest itself, statements, a PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -7,26 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from sqlalchemy import event, make_url
-from sybil import Document
-from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
-
-_BLOCK = FencedCodeBlockLexer("python")
-
-
-def write_files(page: str) -> None:
-    """Write each block of *page*, a `__name__`, that begins with `# <name>.py`."""
-    path = page.removeprefix("page:")
-    document = Document(Path(path).read_text(encoding="utf-8"), path)
-    for block in _BLOCK(document):
-        source = str(block.lexemes["source"])
-        first = source.partition("\n")[0]
-        if first.startswith("# ") and first.endswith(".py"):
-            Path(first[2:]).write_text(source, encoding="utf-8")
 
 
 def run_tests(**environment: str) -> str:
