@@ -144,6 +144,32 @@ async def test_a_body_that_fails_is_rolled_back_though_a_middleware_ends_it(
     await check_pool_is_whole(flavour)
 
 
+@only(*ASYNC, *SYNC)
+@pytest.mark.parametrize("layers", [0, 1])
+async def test_a_body_that_follows_rollback_only_leaves_nothing_behind(
+    flavour: Flavour, observer: Observer, layers: int
+) -> None:
+    app = FastAPI()
+
+    @app.post("/")
+    async def endpoint() -> StreamingResponse:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"1"
+            await flavour.do(flavour.db.current, add_item)
+
+        await flavour.do(flavour.db.current, add_item)
+        current_unit().rollback_only("dry run")
+        return StreamingResponse(body())
+
+    for _ in range(layers):
+        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    reply = await call(app, "POST", "/")
+
+    assert (reply.status, reply.body, reply.complete) == (200, b"1", True)
+    assert observer.names() == []
+
+
 @only(*ASYNC)
 async def test_the_start_leaves_once_it_is_committed_though_its_sender_is_cancelled(
     flavour: Flavour, observer: Observer

@@ -44,7 +44,7 @@ FOREIGN = {
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
     "_engine.sqlalchemy_internals": "_connection_record "
     "_is_autocommit_isolation _loop _max_overflow _pool _prepare_impl _proxied _queue "
-    "_transaction",
+    "_state _transaction",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
     "_engine.postgresql": "_check_connection_ok _connection "
     "_execute_mutex _get_tx_start_command _handle_exception _protocol _started "

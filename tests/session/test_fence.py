@@ -197,10 +197,13 @@ def fail(*args: object) -> None:
 # Operations
 
 
-def test_a_commit_of_the_unit_is_not_reported(session: Session, owner: Owner) -> None:
+def test_a_commit_of_the_unit_is_not_reported(
+    unit_session: UnitSession, session: Session, owner: Owner
+) -> None:
     session.add(Item(name="x"))
 
     assert operations.commit(session)
+    unit_session.reopen()
 
     assert owner.reports == ["begun"]
     assert session.scalars(select(Item.name)).all() == ["x"]

@@ -111,6 +111,9 @@ class Unit:
         self.commit_anyway = False
         self.must_fail = ""
         """Why success may not be reported, whatever is stored."""
+        self.has_failed_beside = False
+        """Whether a task has left a block that has joined it by an error: that may have
+        lost the work, and an answer that is an error anyway does not say so."""
         self.is_loose = False
         """Whether the driver has ended the transaction: then each row is on its own."""
 

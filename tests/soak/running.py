@@ -7,14 +7,30 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from sqlalchemy import exc
+from starlette.websockets import WebSocketDisconnect
 
 from soak.model import Books, Fate, Hook, Unit
 from soak.program import Program
 from support.asgi import Message
-from unitwork import CommitUnknownError
+from unitwork import CommitUnknownError, UsageError
 
 BUSY = (TimeoutError, exc.TimeoutError)
 """Of the pool, or of a COMMIT that waits for the lock of SQLite."""
+
+
+def is_busy(error: BaseException | None) -> bool:
+    """Whether *error* says that something has taken too long.
+
+    Starlette turns a timeout that a WebSocket's `send()` raises, an `OSError`, into a
+    disconnect. A `before_commit` hook that waits for the lock of SQLite runs out of
+    time before its statement does.
+    """
+    if isinstance(error, WebSocketDisconnect):
+        error = error.__context__
+    slow_hook = isinstance(error, UsageError) and str(error).startswith(
+        "the before_commit hook"
+    )
+    return isinstance(error, BUSY) or slow_hook
 
 
 class Running:
@@ -101,12 +117,20 @@ class Running:
     def _settle_answer(self, unit: Unit, what: str) -> None:
         """An answer that the application has meant to give, or one in its place."""
         because = f"{self._status} {what}"
+        if unit is self.body_unit:  # what a body does is dropped as well
+            unit.rollback_only |= self.unit.rollback_only
+        elif self.body_unit.rollback_only and not unit.rollback_only:
+            unit.settle(Fate.TOGETHER, f"{because}, its body said rollback_only()")
+            return
         success = self._status < 400 and b"x-handled" not in self._headers
         committed_anyway = unit.commit_anyway and not unit.must_fail
+        committed_anyway = committed_anyway and not unit.has_failed_beside
         if b"x-own" not in self._headers:
             unit.settle(Fate.ABSENT, because)
         elif success or committed_anyway or unit.rollback_only:
             unit.succeed(because)
+        elif unit.commit_anyway and not unit.must_fail:
+            unit.settle(Fate.TOGETHER, f"{because}, a task beside it has failed")
         elif self._status < 400 and self.program.base_inside:
             unit.settle(Fate.TOGETHER, f"{because}, its exception may be hidden")
         else:
@@ -148,7 +172,7 @@ class Running:
         """A failure needs a reason: else nothing would ever have to be stored."""
         program = self.program
         expected = self.books.failures or self.books.interrupted or program.option
-        expected = expected or isinstance(self.error, BUSY)
+        expected = expected or is_busy(self.error)
         if self.reported not in ("failure", "unknown") or expected:
             return
         if program.status >= 400 and b"x-own" in self._headers:

@@ -81,6 +81,7 @@ async def _beside(actor: Actor, around: UnitOfWork, nested: Any, op: Op) -> None
             await beside.run(op.body)
     except BaseException as error:
         books.failed(error)
+        actor.unit.has_failed_beside = True
         if unit is not actor.unit:
             unit.settle(fate_after(error), because)
         books.claim(beside.collected, Fate.TOGETHER, because)

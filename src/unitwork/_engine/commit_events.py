@@ -42,12 +42,14 @@ class CommitSender:
     def _send_for_unit(self, dbapi_connection: Any, loan: Loan) -> None:
         """Send COMMIT; raise unless the database has stored the work."""
         check_before_commit(loan, self._dialect, dbapi_connection.dbapi_connection)
+        loan.is_being_ended = True
         try:
             is_stored = postgresql.commit(
                 dbapi_connection, partial(self.send, dbapi_connection)
             )
         finally:
             loan.began = False  # also if COMMIT has failed
+            loan.is_being_ended = False
         if not is_stored:
             raise unexpected_rollback(loan.failure) from loan.failure
         loan.is_committed = True
@@ -58,10 +60,16 @@ def listen(dialect: Dialect) -> None:
     roll_back = dialect.do_rollback
 
     def do_rollback(dbapi_connection: Any) -> None:
-        roll_back(dbapi_connection)
         loan = _loan_of(dbapi_connection)
-        if loan is not None:
-            loan.began = False  # SQLAlchemy has ended it, not the driver or SQL
+        if loan is None:
+            roll_back(dbapi_connection)
+            return
+        loan.is_being_ended = True
+        try:
+            roll_back(dbapi_connection)
+        finally:
+            loan.is_being_ended = False
+        loan.began = False  # SQLAlchemy has ended it, not the driver or SQL
 
     setattr(dialect, "do_commit", CommitSender(dialect))  # noqa: B010  # its method
     setattr(dialect, "do_rollback", do_rollback)  # noqa: B010

@@ -42,6 +42,9 @@ _ROLLS_BACK = {"rollback", "rollback;", "abort", "abort;"}
 class LoanHolder(Protocol):
     """The session of a unit, which the loan of a connection serves."""
 
+    def check_statement(self) -> None:
+        """Raise unless the session may execute a statement now."""
+
     def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
         """Commit the transaction of *loan* by *send*; raise unless it is committed."""
 
@@ -109,6 +112,7 @@ class Loan:
         "failure",
         "holder",
         "in_two_phases",
+        "is_being_ended",
         "is_committed",
         "last_result",
         "mark",
@@ -136,6 +140,8 @@ class Loan:
         self.in_two_phases = False
         """Whether it ends by PREPARE TRANSACTION or XA PREPARE."""
         self.is_committed = False
+        self.is_being_ended = False
+        """Whether COMMIT or ROLLBACK is under way."""
         self.mark: Any = None
         """What identifies the transaction, if BEGIN has returned it."""
         self.wrote = False

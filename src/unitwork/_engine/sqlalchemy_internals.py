@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.pool import QueuePool
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "has_modified",
     "has_pending",
     "is_autocommit",
+    "is_connecting",
     "max_overflow",
     "prepare",
     "reconnect",
@@ -30,6 +32,16 @@ def is_autocommit(connection: Connection) -> bool:
     """Whether *connection* commits each statement: its driver is in AUTOCOMMIT mode."""
     autocommit: bool = connection._is_autocommit_isolation()  # pyright: ignore[reportPrivateUsage]  # see above
     return autocommit
+
+
+def is_connecting(session: Session) -> bool:
+    """Whether another task or thread makes *session* connect, or begin."""
+    transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
+    while transaction is not None:
+        if transaction._state is SessionTransactionState.PROVISIONING_CONNECTION:
+            return True
+        transaction = transaction.parent
+    return False
 
 
 def has_pending(session: Session) -> bool:

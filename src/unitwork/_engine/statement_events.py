@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import IllegalStateChangeError
 
 from .._classify.classification import (
     STALE,
@@ -17,7 +18,7 @@ from .._classify.classification import (
     classify,
     only_follows,
 )
-from ..errors import ReadOnlyError
+from ..errors import ReadOnlyError, SessionEndedError
 from .connection_state import INFO_KEY, ConnectionState, Loan, loan_of
 from .driver_connection import in_transaction
 from .lost_work import ended_elsewhere, unexpected_rollback
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["listen"]
 
+_BEING_ENDED = (
+    "the transaction of this connection is being committed or rolled back, by another "
+    "task or thread; await what you start before its transaction ends"
+)
 _MYSQL = {"mysql", "mariadb"}
 _READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
 
@@ -54,16 +59,13 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         loan = _loan_in(context)
         if loan is None:
             return False
-        if loan.rolled_back_by_server:  # or it would begin a transaction of its own
-            raise unexpected_rollback(loan.failure) from loan.failure
-        if loan.holder is not None:
-            if loan.has_ended:
-                raise ended_elsewhere()
-            note_traces(context, statement, parameters)
-        if loan.begun_with_id:
-            prepare_first_statement(context.root_connection, loan, statement)
-        loan.statements_in_flight += 1
+        loan.statements_in_flight += 1  # before the checks: see `Activity`
         try:
+            _check(loan)
+            if loan.holder is not None:
+                note_traces(context, statement, parameters)
+            if loan.begun_with_id:
+                prepare_first_statement(context.root_connection, loan, statement)
             statement = loan.statement_prefix + statement
             if loan.client_side_read_only:
                 with only_reading(context, statement):
@@ -76,6 +78,18 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         return True  # it has been executed
 
     return do_execute
+
+
+def _check(loan: Loan) -> None:
+    """Raise unless a statement would be a part of the transaction of *loan*."""
+    if loan.holder is not None:
+        loan.holder.check_statement()
+    if loan.is_being_ended:  # another task or thread waits for the answer
+        raise IllegalStateChangeError(_BEING_ENDED)
+    if loan.rolled_back_by_server:  # or it would begin a transaction of its own
+        raise unexpected_rollback(loan.failure) from loan.failure
+    if loan.holder is not None and loan.has_ended:
+        raise ended_elsewhere()
 
 
 def _execute_without_parameters(cursor: Any, statement: str, context: Any) -> bool:
@@ -107,6 +121,8 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
     if loan is None:
         return None
     error = failure.sqlalchemy_exception or failure.original_exception
+    if isinstance(error, IllegalStateChangeError | SessionEndedError):
+        return None  # the statement was refused here, and has changed nothing
     found = classify(error)
     refused = _refusal(found, loan)
     if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":

@@ -123,6 +123,7 @@ def _in_place(call: Callable[..., Any], session: UnitSession) -> Awaitable[Any]:
     In a greenlet, as `AsyncSession.run_sync()` does, or in a thread of our own: the
     framework's threads may all be waiting for this connection.
     """
+    step = session.activity.make_step
     if session.is_async:
-        return greenlet_spawn(call, session.sync_session)
-    return run_in_worker_thread(call, session.sync_session)
+        return greenlet_spawn(step, call, session.sync_session)
+    return run_in_worker_thread(step, call, session.sync_session)

@@ -73,10 +73,11 @@ def _make_step(step: Step) -> Any:
 
 
 def _make_now(step: Step) -> Any:
+    make_step = step.session.activity.make_step
     if step.limit is None:
-        return step.call(step.session.sync_session)
+        return make_step(step.call, step.session.sync_session)
     with _AbortAfter(step.limit, (step.session,)):
-        return step.call(step.session.sync_session)
+        return make_step(step.call, step.session.sync_session)
 
 
 def _call_hook(step: HookCall) -> Any:

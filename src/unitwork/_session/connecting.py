@@ -43,11 +43,11 @@ def connected(session: UnitSession, connection: Connection) -> None:
     session.awaiting_connection = False
     session.connections.append(connection)
     session.ends.connected(connection)
-    session.is_beginning = True
+    session.activity.is_beginning = True
     try:
         loan = begin_transaction(connection, with_id=_identifies(session))
     finally:
-        session.is_beginning = False
+        session.activity.is_beginning = False
     loan.holder = CommitOrder(session)
     session.loans.append(loan)
     if session.binds is not None:

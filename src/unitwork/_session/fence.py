@@ -96,9 +96,11 @@ class _Fenced(Session):
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
         # SQLAlchemy would report a session that is being rolled back as well.
-        if self.unitwork_session is not None:
-            self.unitwork_session.check()
-        super().flush(*args, **kwargs)
+        if (unit_session := self.unitwork_session) is None:
+            super().flush(*args, **kwargs)
+            return
+        unit_session.check()
+        unit_session.activity.flush(super().flush, *args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
         # Its objects are detached: SQLAlchemy would report that, not the end.
@@ -112,6 +114,7 @@ class _Fenced(Session):
         unit_session = self.unitwork_session
         if unit_session is not None and not self.in_transaction():
             unit_session.check()
+            unit_session.activity.check()
             unit_session.begin()
         return super()._autobegin_t(begin)
 

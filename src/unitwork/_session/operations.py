@@ -83,7 +83,9 @@ def commit(session: Session) -> bool:
         return True
     if unit_session.owner.is_inside_a_retry:
         find_writes(session)
+    unit_session.activity.reserve()
     if not unit_session.owner.begin_commit():
+        unit_session.activity.is_reserved = False
         return False
     prepare_verification(unit_session)
     unit_session.commit_sent()

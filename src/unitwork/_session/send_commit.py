@@ -60,6 +60,10 @@ class CommitOrder:
         finally:
             session.committing = None
 
+    def check_statement(self) -> None:
+        """Raise unless a statement may be executed now."""
+        self._session.check_statement()
+
     def committed_by_statement(self) -> None:
         """A later failure undoes only what comes after it; no hook runs before."""
         self._session.owner.user_committed(self._session)

@@ -12,8 +12,9 @@ from .._engine import driver_connection
 from .._engine.begin import BindCache, TransactionCharacteristics
 from .._engine.commit_status import PendingVerification
 from .._engine.connection_state import Loan, state_of
-from .._engine.sqlalchemy_internals import has_pending, is_autocommit
-from ..errors import SessionEndedError
+from .._engine.sqlalchemy_internals import has_pending, is_autocommit, is_connecting
+from .activity import Activity
+from .ended_session import ended_session
 from .owner import SessionOwner
 from .permit import Permit
 from .state import Access, CommitState
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UnitSession", "unit_session_of"]
 
-_REMEDY = (
-    "this session's unit of work has ended ({ended}). For work after the response (a "
-    "background task, a task of your own) or in a hook, open a unit of its own: "
-    "`{keyword} db.transaction() as session:`"
-)
-
 
 class UnitSession:
     """One session, for as long as its unit lasts; its `owner` decides how it ends.
@@ -44,6 +39,7 @@ class UnitSession:
 
     __slots__ = (
         "access",
+        "activity",
         "awaiting_connection",
         "begun_with",
         "binds",
@@ -53,7 +49,6 @@ class UnitSession:
         "defers_write_lock",
         "ends",
         "is_async",
-        "is_beginning",
         "kept_for_stream",
         "loans",
         "name",
@@ -92,6 +87,7 @@ class UnitSession:
         self.connections: list[Connection] = []
         self.loans: list[Loan] = []
         """Those of its connections, in the same order."""
+        self.activity = Activity(self.loans)
         self.verifications: list[PendingVerification] = []
         """The verifications to make if COMMIT is not acknowledged."""
         self.begun_with: TransactionCharacteristics | None = None
@@ -101,7 +97,6 @@ class UnitSession:
         self.kept_for_stream = False
         """Whether its transaction lasts as long as the response."""
         self.awaiting_connection = False
-        self.is_beginning = False
         self.permit = None if gate is None else Permit(gate)
         self.defers_write_lock = binds is not None and binds.defers_write_lock
         self.binds = binds
@@ -159,13 +154,8 @@ class UnitSession:
 
     @property
     def in_statement(self) -> bool:
-        """Whether a statement, or BEGIN, of another task or thread is under way."""
-        if self.is_beginning:
-            return True
-        for loan in self.loans:
-            if loan.statements_in_flight:
-                return True
-        return False
+        """Whether another task or thread connects, flushes or executes a statement."""
+        return self.activity.is_under_way or is_connecting(self.sync_session)
 
     @property
     def is_committed(self) -> bool:
@@ -203,9 +193,18 @@ class UnitSession:
     def check(self) -> None:
         """Raise `SessionEndedError` unless the session may be used."""
         if self.access is not Access.OPEN:
-            keyword = "async with" if self.is_async else "with"
             ended = self.owner.describe_end()
-            raise SessionEndedError(_REMEDY.format(ended=ended, keyword=keyword))
+            raise ended_session(ended, is_async=self.is_async)
+
+    def check_statement(self) -> None:
+        """Raise unless a statement may be executed, by whichever task or thread.
+
+        `SessionEndedError` once the unit has ended; `IllegalStateChangeError` while its
+        COMMIT is under way. The ending itself still has ROLLBACK TO SAVEPOINT to send.
+        """
+        if self.access is not Access.OPEN and not self.activity.is_own_step:
+            self.check()
+        self.activity.check()
 
     def refuse(self) -> None:
         """Refuse work from now on, and release a permit that is not in use."""
@@ -217,6 +216,7 @@ class UnitSession:
     def reopen(self) -> None:
         if self.access is not Access.CLOSED:
             self.access = Access.OPEN
+            self.activity.is_reserved = False
 
     def close(self) -> None:
         """Refuse all further work. No I/O: nothing is open, or it is discarded."""

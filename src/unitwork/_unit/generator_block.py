@@ -9,7 +9,8 @@ from types import FrameType
 from typing import Any
 from weakref import ref
 
-from .open_blocks import BETWEEN, current_worker, is_generator
+from .._concurrency.worker import current_worker
+from .open_blocks import BETWEEN, is_generator
 
 __all__ = ["GeneratorBlock", "generator_around"]
 

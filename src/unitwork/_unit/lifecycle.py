@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from threading import RLock
 
 from .._concurrency.fork import renew_after_fork
+from .._concurrency.worker import current_worker
 from .._engine.lost_work import unexpected_rollback
 from ..errors import (
     CommitUnknownError,
@@ -18,7 +19,7 @@ from ..errors import (
 )
 from ..outcome import Outcome, Verdict
 from .generator_block import GeneratorBlock
-from .open_blocks import OpenBlocks, current_worker
+from .open_blocks import OpenBlocks
 from .state import NEXT_STATES, IllegalMove, Intent, UnitState
 
 __all__ = ["Lifecycle"]

@@ -8,13 +8,13 @@ import threading
 from concurrent.futures import Future
 from types import FrameType
 
+from .._concurrency.worker import current_worker
 from ..errors import UsageError
 
 __all__ = [
     "BETWEEN",
     "OpenBlock",
     "OpenBlocks",
-    "current_worker",
     "is_generator",
     "is_held_by_dependency",
 ]
@@ -39,15 +39,6 @@ _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _SOLVES_DEPENDENCIES = "fastapi.dependencies.utils"
 BETWEEN = ("contextlib", "unitwork._unit.block")
 _RUNS_THREADS = "anyio._backends._asyncio"
-
-
-def current_worker() -> object:
-    """The task that calls; the thread, where there is none."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no event loop runs in this thread
-        task = None
-    return task or threading.current_thread()
 
 
 class OpenBlock:

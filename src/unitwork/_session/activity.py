@@ -1,0 +1,90 @@
+"""What tasks and threads do with one session at the moment, and who may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy.exc import IllegalStateChangeError
+
+from .._concurrency.worker import current_worker
+
+if TYPE_CHECKING:
+    from .._engine.connection_state import Loan
+
+__all__ = ["Activity"]
+
+T = TypeVar("T")
+
+_RESERVED = (
+    "the COMMIT of this session's unit of work is under way, in another task or "
+    "thread: what runs beside it can't be a part of it. Give it a unit of its own: "
+    "`db.transaction()`"
+)
+
+
+class Activity:
+    """The statements and flushes of a session that are under way.
+
+    An ending reserves the session for its own step, and then looks whether others are
+    at work in it. They do it the other way round: they are counted, and then look
+    whether it is reserved. So one of both notices the other, whatever the order.
+    """
+
+    __slots__ = ("_flushes", "_loans", "_step_of", "is_beginning", "is_reserved")
+
+    def __init__(self, loans: Sequence[Loan]) -> None:
+        self._loans = loans
+        self._flushes = 0
+        self._step_of: object = None
+        self.is_beginning = False
+        """Whether BEGIN is under way."""
+        self.is_reserved = False
+        """Whether only the ending may execute statements."""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a statement, a flush, or BEGIN is under way."""
+        if self.is_beginning or self._flushes:
+            return True
+        for loan in self._loans:
+            if loan.statements_in_flight:
+                return True
+        return False
+
+    def reserve(self) -> None:
+        """Keep others from the session; raise if one of them is at work in it.
+
+        `IllegalStateChangeError`: the ending tries again a moment later.
+        """
+        self.is_reserved = True
+        if self.is_under_way:
+            self.is_reserved = False
+            raise IllegalStateChangeError("another task or thread uses the session")
+
+    def check(self) -> None:
+        """Raise `IllegalStateChangeError` if only the ending may use the session."""
+        if self.is_reserved and not self.is_own_step:
+            raise IllegalStateChangeError(_RESERVED)
+
+    @property
+    def is_own_step(self) -> bool:
+        """Whether the caller is a step of the ending."""
+        return self._step_of is current_worker()
+
+    def make_step(self, call: Callable[..., T], *args: object) -> T:
+        """Make *call*, a step of the ending, in this task or thread."""
+        self._step_of = current_worker()
+        try:
+            return call(*args)
+        finally:
+            self._step_of = None
+
+    def flush(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
+        """Make *call*, a flush, unless the session is reserved."""
+        self._flushes += 1
+        try:
+            self.check()
+            return call(*args, **kwargs)
+        finally:
+            self._flushes -= 1
