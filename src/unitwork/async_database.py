@@ -17,10 +17,10 @@ from ._unit.database_base import (
     DatabaseBase,
     awaitable,
     core_of,
-    injectable,
     options_given,
     tries_for,
 )
+from ._unit.injectable import injectable
 from .options import BeginOptions
 from .retry import RetryPolicy
 from .settings import DatabaseSettings
@@ -130,6 +130,10 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         core = core_of(self)
         unit = unit_of_request(core, request)
         return unit.session_of(core).session  # type: ignore[return-value]  # the factory's class
+
+    async def __call__(self) -> AsyncS:
+        """As `session()`: `Depends(db)` is `Depends(db.session)`."""
+        return await self.session()
 
     def transaction(
         self, *, nested: Nested = "own", **options: Unpack[BeginOptions]

@@ -18,10 +18,10 @@ from ._unit.database_base import (
     DatabaseBase,
     core_of,
     finished,
-    injectable,
     options_given,
     tries_for,
 )
+from ._unit.injectable import injectable
 from .async_database import AsyncDatabase
 from .options import BeginOptions
 from .retry import RetryPolicy
@@ -128,6 +128,10 @@ class Database(DatabaseBase, Generic[SyncS]):
         session = unit.session_of(core)
         await session.acquire_permit()
         return session.session  # type: ignore[return-value]  # the factory's class
+
+    async def __call__(self) -> SyncS:
+        """As `session()`: `Depends(db)` is `Depends(db.session)`."""
+        return await self.session()
 
     def transaction(
         self, *, nested: Nested = "own", **options: Unpack[BeginOptions]

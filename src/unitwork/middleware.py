@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.engine import URL
 
@@ -86,6 +86,15 @@ class DBSessionMiddleware:
             may_retry(options),
         )
         check_callable("commit_when", commit_when)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"DBSessionMiddleware has no attribute {name!r}: it is not the "
+                "application that it wraps. Write "
+                "`app.add_middleware(DBSessionMiddleware, db=db)`, and go on with app"
+            )
 
     @property
     def _all(self) -> tuple[DatabaseCore, ...]:

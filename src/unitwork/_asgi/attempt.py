@@ -8,6 +8,7 @@ from typing import NoReturn
 from .._concurrency.deadline import Deadline
 from .._execution.plan import Plan
 from .._unit import endings
+from .._unit.explain import explain
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
 from ..options import NO_OPTIONS, TransactionOptions, route_retries
@@ -52,6 +53,7 @@ class RequestAttempt(ReplaceableResponse):
 
         Decided before the rollback, after which nothing of the transaction is known.
         """
+        explain(error, self.unit)
         ours = self.stop_deadline()
         if self.response < ResponseState.REPLACED:
             if isinstance(error, Exception) and self.is_retried(error):

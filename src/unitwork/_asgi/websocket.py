@@ -16,6 +16,7 @@ from .._unit.endings import (
     raised,
     run_ending,
 )
+from .._unit.explain import explain
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError
@@ -96,6 +97,7 @@ class WebSocket(Connection):
             await self._end_message()
         except BaseException as error:
             reason = raised(error)
+            explain(error, self.unit)
             raise
         finally:
             self._is_over = True

@@ -14,6 +14,7 @@ from .._engine.lost_work import (
 from .._execution.accept_commit import accept_commit
 from .._execution.plan import Plan, Step
 from .._session import operations
+from .._session.overridden import check_not_taken
 from .._session.send_commit import in_doubt
 from .._session.state import Access, CommitState
 from .._session.unit_session import UnitSession
@@ -150,6 +151,8 @@ class _Finish:
                     break
             # The hooks may have begun transactions.
             self._pending = pending = unit.sessions_to_end()
+            for session in pending:
+                check_not_taken(session)
             if len(pending) == 1:
                 sent = yield from self._commit_one(pending[0])
             else:

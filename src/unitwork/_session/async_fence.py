@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
+from ..errors import UsageError
+from .misuse import CALLED
 from .unit_session import unit_session_of
 
 __all__ = ["fenced_async"]
@@ -23,4 +25,8 @@ def fenced_async(session_class: type[Any]) -> type[Any]:
             unit_session.ends.left_by_error = error is not None
         await session_class.__aexit__(self, kind, error, traceback)
 
-    return type(session_class.__name__, (session_class,), {"__aexit__": __aexit__})
+    def __call__(self: Any, *args: object, **kwargs: object) -> NoReturn:
+        raise UsageError(CALLED)
+
+    members = {"__aexit__": __aexit__, "__call__": __call__}
+    return type(session_class.__name__, (session_class,), members)

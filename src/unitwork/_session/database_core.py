@@ -22,6 +22,7 @@ from ..errors import UsageError
 from ..settings import DatabaseSettings
 from .factory import SessionFactory, engines_of
 from .fence import reporting
+from .overridden import check_free
 from .unit_session import UnitSession
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class DatabaseCore:
     def open_session(self, owner: SessionOwner[UnitSession]) -> UnitSession:
         """Make a session for *owner*; it does not connect yet."""
         session, gate, binds = self.override, None, None
+        if session is not None:
+            check_free(session, owner)
         if owned := session is None:
             factory = self.factory
             session, gate, binds = factory.make_session(), factory.gate, factory.binds

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
 from .._engine.sqlalchemy_internals import has_modified
+from ..errors import UsageError
 from .connecting import bind_for, connected
 from .dropped_work import dropped_work
+from .misuse import CALLED
 from .operations import check_not_lost, prepare_verification, rollback
 from .savepoint import CheckedTransaction
 from .state import Access, CommitState
@@ -58,6 +60,9 @@ class _Fenced(Session):
         if self.unitwork_session is not None:
             transaction.__class__ = CheckedTransaction
         return transaction
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise UsageError(CALLED)
 
     # `close()` and `reset()` are left to the unit while it lasts.
 

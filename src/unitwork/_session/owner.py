@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -22,6 +23,10 @@ class SessionOwner(Protocol[SessionT]):
     The methods are called wherever the session is used: in a greenlet of SQLAlchemy's
     or in a worker thread. None of them does I/O, but for `connection_begun()`.
     """
+
+    def outwards(self) -> Iterator[object]:
+        """Yield it and those that enclose it."""
+        ...
 
     def characteristics(self, session: SessionT) -> TransactionCharacteristics | None:
         """Those of the next transaction; `None`: the engine's defaults."""

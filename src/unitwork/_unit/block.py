@@ -20,11 +20,13 @@ from ..retry import Tries
 from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
 from .endings import end_block, run_ending
+from .explain import explain
 from .generator_block import generator_around
 from .open_blocks import OpenBlock, is_held_by_dependency
 from .owner import UnitOwner
 from .sessions import sessions_around
 from .unit import Unit
+from .wrong_with import refuse_async_with, refuse_with
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -138,6 +140,7 @@ class _Block(Generic[S]):
 
     def _end(self, unit: Unit, error: BaseException | None) -> Plan[None]:
         """End the block's own unit; explain the timeout of a second connection."""
+        explain(error, unit)
         try:
             yield from end_block(unit, error)
         except _POOL_TIMEOUTS as failure:  # the flush connected first
@@ -205,6 +208,9 @@ class Transaction(_Block[S]):
 
     __slots__ = ()
 
+    if not TYPE_CHECKING:
+        __aenter__ = __aexit__ = refuse_async_with
+
     def __enter__(self) -> S:
         session = self._open()
         if not self._is_own and self._nested == "savepoint":
@@ -238,6 +244,9 @@ class AsyncTransaction(_Block[S]):
     """`async with db.transaction() as session:`, of an `AsyncDatabase`."""
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:
+        __enter__ = __exit__ = refuse_with
 
     async def __aenter__(self) -> S:
         session = self._open()

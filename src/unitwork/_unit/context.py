@@ -32,6 +32,7 @@ class UnitProvider(Protocol):
 
 
 _ORDER = (
+    "As a dependency write Depends(db.session), which is called in each request. "
     "In a middleware: call add_middleware(DBSessionMiddleware, ...) after that of the "
     "other one, as what is added later is further out"
 )
@@ -81,9 +82,9 @@ def current_unit() -> UnitOfWork:
     unit = innermost()
     if unit is None:
         raise MissingSessionError(
-            "there is no unit of work here: add DBSessionMiddleware to the "
-            "application, or open one: `async with db.transaction() as session:`. "
-            + _ORDER
+            "there is no unit of work here: write "
+            "`app.add_middleware(DBSessionMiddleware, db=db)`, or open one: "
+            "`async with db.transaction() as session:`. " + _ORDER
         )
     unit.check_open()
     return facade_of(unit)
@@ -94,8 +95,8 @@ def unit_of(database: DatabaseCore) -> Unit:
     unit = _covering(innermost(), database)
     if unit is None:
         raise MissingSessionError(
-            f"there is no unit of work for database {database.name!r} here: give it to "
-            "DBSessionMiddleware (db=...), or open one: "
+            f"there is no unit of work for database {database.name!r} here: write "
+            "`app.add_middleware(DBSessionMiddleware, db=db)`, or open one: "
             "`async with db.transaction() as session:`. " + _ORDER
         )
     return unit

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from .._session.database_core import DatabaseCore, PoolStatus
 from ..errors import UsageError
@@ -18,13 +18,11 @@ __all__ = [
     "awaitable",
     "core_of",
     "finished",
-    "injectable",
     "options_given",
     "tries_for",
 ]
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Callable[..., object])
 
 
 class DatabaseBase:
@@ -53,14 +51,6 @@ class DatabaseBase:
 
 def core_of(database: DatabaseBase) -> DatabaseCore:
     return database._core  # pyright: ignore[reportPrivateUsage]  # of this module
-
-
-def injectable(method: M) -> M:
-    """Hide *request* from FastAPI, which would take it for a query parameter."""
-    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    hiding: Any = method
-    hiding.__signature__ = inspect.Signature([self])
-    return method
 
 
 def options_given(

@@ -1,0 +1,65 @@
+"""What to write in place of what SQLAlchemy, a driver or Python has refused."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["CALLED", "OVERRIDDEN", "remedy_for"]
+
+CALLED = (
+    "a session was called: db.current and request.state.db are the session itself, and "
+    "not a function that returns it; leave out the ()"
+)
+
+_ONE_TASK = (
+    "a session serves one task at a time; in asyncio.gather() and in tasks of your own "
+    "give each its own: `async with db.transaction() as session:`"
+)
+OVERRIDDEN = (
+    "the session of db.override() serves all requests, one after the other: make the "
+    "next request of the test once the one before has ended"
+)
+_LOAD = (
+    "an attribute that is not loaded can't be loaded without `await`: load it in time, "
+    "with selectinload() in the statement or `await session.refresh(item, ['name'])`"
+)
+_DETACHED = (
+    "its unit of work has ended: load what the response needs before, with "
+    "selectinload() in the statement or session.refresh(item, ['name'])"
+)
+_AWAIT = (
+    "an `await` is missing: write `await session.execute(...)`, and "
+    "`(await session.execute(...)).scalars()` to go on with the result"
+)
+_NO_AWAIT = (
+    "the session of a Database is sync: leave `await` out, in a `def` endpoint, or use "
+    "AsyncDatabase"
+)
+_NO_LOOP = (
+    "an AsyncSession works on the event loop only: make the endpoint `async def`, or "
+    "use Database and its Session in a `def` endpoint"
+)
+_REMEDIES = [
+    (r"no running event loop", _NO_LOOP),
+    (
+        r"provisioning a new connection|concurrent operations|already flushing",
+        _ONE_TASK,
+    ),
+    (r"another operation (\(.*\) )?is in progress|can't be called here", _ONE_TASK),
+    (r"greenlet_spawn has not been called", _LOAD),
+    (r"is not bound to a Session; (lazy load|attribute refresh)", _DETACHED),
+    (r"'coroutine' object (has no attribute|is not)", _AWAIT),
+    (r"can't be used in 'await' expression|object can't be awaited", _NO_AWAIT),
+]
+
+
+def remedy_for(error: BaseException, *, is_overridden: bool = False) -> str | None:
+    """What to write where *error* shows a usual mistake.
+
+    *is_overridden*: whether all requests have the one session of a test.
+    """
+    text = str(error)
+    for pattern, remedy in _REMEDIES:
+        if re.search(pattern, text):
+            return OVERRIDDEN if remedy is _ONE_TASK and is_overridden else remedy
+    return None

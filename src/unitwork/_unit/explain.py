@@ -1,0 +1,50 @@
+"""Adds to an error that leaves a unit what it does not say: a note, for its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from .._engine.address import address_of
+from .._session.misuse import remedy_for
+from ..errors import UnitworkError
+from .unit import Unit
+
+__all__ = ["explain"]
+
+_OF_DATABASES = (OSError, SQLAlchemyError)
+
+
+def explain(error: BaseException | None, unit: Unit | None) -> None:
+    """Add the remedy for a usual mistake, and the database that it can't connect to.
+
+    Before the unit is closed. An error that is explained already stays as it is.
+    """
+    if unit is None or not isinstance(error, Exception | BaseExceptionGroup):
+        return
+    for each in _leaves(error):
+        if not isinstance(each, UnitworkError):
+            _explain(each, unit)
+
+
+def _explain(error: BaseException, unit: Unit) -> None:
+    is_overridden = any(not session.owned for session in unit.sessions)
+    notes = [remedy_for(error, is_overridden=is_overridden)]
+    for database, session in unit.sessions.items():
+        engine = database.known_engine
+        if session.awaiting_connection and engine and isinstance(error, _OF_DATABASES):
+            where = address_of(engine.url)
+            notes.append(f"while connecting to database {database.name!r} ({where})")
+    before: list[str] = getattr(error, "__notes__", [])
+    for note in notes:
+        if note is not None and note not in before:
+            error.add_note(note)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
