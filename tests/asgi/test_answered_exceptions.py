@@ -250,20 +250,21 @@ def keeping_its_frames(error: Exception, app: ASGIApp) -> ASGIApp:
     return keep
 
 
+@pytest.mark.parametrize("answer", [JSONResponse, HandlesMore])
 async def test_a_request_inside_an_except_block_of_the_server_has_not_failed(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, answer: type[Response]
 ) -> None:
     async def endpoint(request: Request) -> Response:
         session = await flavour.db.session(request)
         await flavour.do(session, lambda s: add_item(s).id)
-        return PlainTextResponse("created", 201)
+        return answer({}, 201)
 
     async def other(scope: Message, receive: Any, send: Any) -> None:
         raise OurError
 
     async def server(scope: Message, receive: Any, send: Any) -> None:
         try:
-            await other(scope, receive, send)
+            await other(dict(scope), receive, send)
         except OurError:
             await app(scope, receive, send)
 

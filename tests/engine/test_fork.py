@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from sqlalchemy import create_engine, text
+from sqlalchemy import StaticPool, create_engine, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
@@ -20,7 +20,7 @@ from support.engines import over
 from support.flavours import SERVERS, SYNC, Flavour, Observer, everywhere, only
 from support.forking import fork, steps
 from support.models import add_item, names
-from unitwork import UsageError
+from unitwork import Database, UsageError
 from unitwork._concurrency.fork import renew_after_fork
 from unitwork.testing import check_idle
 
@@ -194,6 +194,19 @@ def test_the_child_loses_nothing_when_its_parent_closes_the_file(
         child.result()
 
     assert observer.names() == ["before", "child", "afterwards"]
+
+
+def test_a_child_has_a_copy_of_a_database_in_memory() -> None:
+    options: Any = {"connect_args": {"check_same_thread": False}}
+    engine = create_engine("sqlite://", poolclass=StaticPool, **options)
+    memory = Flavour("sqlite3", "sqlite://", Database(engine))
+    asyncio.run(memory.create_tables())
+    asyncio.run(memory.work(add_item))
+
+    child = fork(partial(in_loop, memory.work, names)).result()
+
+    assert child == asyncio.run(memory.work(names)) == ["one"]
+    memory.db.dispose()
 
 
 def test_a_lock_that_another_thread_held_is_free_in_the_child() -> None:
