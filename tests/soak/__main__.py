@@ -115,8 +115,13 @@ def _print_violation(driver: str, found: Violation, smaller: Violation | None) -
 
 def _progress(driver: str, programs: int) -> Callable[[Report], None]:
     started = time.monotonic()
+    shown: list[Violation] = []
 
     def show(report: Report) -> None:
+        for found in report.violations[len(shown) :]:
+            shown.append(found)
+            what = "; ".join(found.what)[:300]
+            print(f"\n{driver}, program {found.program.number}: {what}", flush=True)
         rate = report.programs / (time.monotonic() - started)
         _, megabytes = report.memory[-1]
         print(
