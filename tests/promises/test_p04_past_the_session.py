@@ -9,17 +9,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from support.asgi import Reply, call
 from support.driver import INSERT, send, send_and_swallow
-from support.endpoints import serve_fastapi
 from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import add_item
+from support.swallowing import post_noting_unit
 from unitwork import (
     CommitUnknownError,
     Outcome,
     UnexpectedRollbackError,
-    UnitOfWork,
-    current_unit,
 )
 
 pytestmark = pytest.mark.anyio
@@ -28,17 +25,6 @@ Body = Callable[[Session], object]
 
 WRONG = "INSERT INTO nowhere (name) VALUES ('x')"
 DUPLICATE = "INSERT INTO item (name) VALUES ('one')"
-
-
-async def post(flavour: Flavour, body: Body) -> tuple[Reply, UnitOfWork]:
-    units: list[UnitOfWork] = []
-
-    def noted(session: Session) -> None:
-        units.append(current_unit())
-        body(session)
-
-    app = serve_fastapi(flavour, noted, answer_errors=False)
-    return await call(app, "POST", "/"), units[0]
 
 
 # Errors that the driver has had
@@ -83,7 +69,7 @@ FAILING = [
 async def test_an_error_of_the_driver_that_was_swallowed_is_no_success(
     flavour: Flavour, observer: Observer, body: Body
 ) -> None:
-    reply, unit = await post(flavour, body)
+    reply, unit = await post_noting_unit(flavour, body)
 
     assert isinstance(reply.error, UnexpectedRollbackError)
     assert unit.outcome is Outcome.ROLLED_BACK
@@ -99,7 +85,7 @@ async def test_nor_is_a_commit_of_the_application(
         body(session)
         session.commit()
 
-    reply, _ = await post(flavour, commit)
+    reply, _ = await post_noting_unit(flavour, commit)
 
     assert isinstance(reply.error, UnexpectedRollbackError)
     assert observer.names() == []
@@ -109,7 +95,7 @@ async def test_nor_is_a_commit_of_the_application(
 async def test_an_error_that_has_cost_nothing_is_no_obstacle(
     flavour: Flavour, observer: Observer
 ) -> None:
-    reply, _ = await post(flavour, fail_in_the_driver)
+    reply, _ = await post_noting_unit(flavour, fail_in_the_driver)
 
     assert reply.status == 200
     assert observer.names() == ["one"]
@@ -122,7 +108,7 @@ async def test_an_error_that_has_cost_nothing_is_no_obstacle(
 async def test_what_the_driver_writes_is_stored(
     flavour: Flavour, observer: Observer
 ) -> None:
-    reply, _ = await post(flavour, lambda session: send(session, INSERT))
+    reply, _ = await post_noting_unit(flavour, lambda session: send(session, INSERT))
 
     assert reply.status == 200
     assert observer.names() == ["by the driver"]
@@ -136,7 +122,7 @@ async def test_what_the_driver_writes_is_rolled_back(
         send(session, INSERT)
         raise LookupError
 
-    reply, _ = await post(flavour, body)
+    reply, _ = await post_noting_unit(flavour, body)
 
     assert isinstance(reply.error, LookupError)
     assert observer.names() == []
@@ -154,7 +140,9 @@ def by_text(session: Session, verb: str) -> None:
 async def test_a_rollback_past_the_session_is_no_success(
     flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
 ) -> None:
-    reply, _ = await post(flavour, partial(add_and_end, how=how, verb="ROLLBACK"))
+    reply, _ = await post_noting_unit(
+        flavour, partial(add_and_end, how=how, verb="ROLLBACK")
+    )
 
     assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
     assert "ROLLBACK" in str(reply.error)
@@ -171,7 +159,7 @@ async def test_nor_are_statements_after_it(
         how(session, "ROLLBACK")
         add_item(session, "two")
 
-    reply, _ = await post(flavour, body)
+    reply, _ = await post_noting_unit(flavour, body)
 
     assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
     assert observer.names() == []
@@ -186,7 +174,7 @@ async def test_nor_is_what_the_driver_writes_after_it(
         send(session, "ROLLBACK")
         send(session, INSERT)
 
-    reply, _ = await post(flavour, body)
+    reply, _ = await post_noting_unit(flavour, body)
 
     assert isinstance(reply.error, UnexpectedRollbackError | CommitUnknownError)
 
@@ -200,7 +188,7 @@ async def test_a_transaction_that_another_one_follows_is_no_success(
         add_and_end(session, by_text, f"{verb} AND CHAIN")
         add_item(session, "two")
 
-    reply, _ = await post(flavour, body)
+    reply, _ = await post_noting_unit(flavour, body)
 
     assert isinstance(reply.error, CommitUnknownError | UnexpectedRollbackError)
 
@@ -214,7 +202,7 @@ async def test_what_the_driver_writes_after_a_commit_is_stored_or_no_success(
         send(session, "COMMIT")
         send(session, INSERT)
 
-    reply, _ = await post(flavour, body)
+    reply, _ = await post_noting_unit(flavour, body)
 
     stored = observer.names()
     assert (reply.status, stored) in (
@@ -232,7 +220,7 @@ async def test_a_statement_that_commits_is_no_obstacle(
         session.execute(text("CREATE OR REPLACE TABLE made (id int)"))
         add_item(session, "two")
 
-    reply, unit = await post(flavour, body)
+    reply, unit = await post_noting_unit(flavour, body)
 
     assert (reply.status, unit.outcome) == (200, Outcome.COMMITTED)
     assert observer.names() == ["one", "two"]
@@ -243,7 +231,9 @@ async def test_a_statement_that_commits_is_no_obstacle(
 async def test_a_commit_past_the_session_is_verified(
     flavour: Flavour, observer: Observer, how: Callable[[Session, str], None]
 ) -> None:
-    reply, unit = await post(flavour, partial(add_and_end, how=how, verb="COMMIT"))
+    reply, unit = await post_noting_unit(
+        flavour, partial(add_and_end, how=how, verb="COMMIT")
+    )
 
     assert (reply.status, unit.outcome) == (200, Outcome.COMMITTED)
     assert observer.names() == ["one"]
@@ -251,7 +241,9 @@ async def test_a_commit_past_the_session_is_verified(
 
 @only("sqlite3", "aiosqlite", *MARIADB)
 async def test_or_unknown(flavour: Flavour, observer: Observer) -> None:
-    reply, unit = await post(flavour, partial(add_and_end, how=send, verb="COMMIT"))
+    reply, unit = await post_noting_unit(
+        flavour, partial(add_and_end, how=send, verb="COMMIT")
+    )
 
     assert isinstance(reply.error, CommitUnknownError)
     assert unit.outcome is Outcome.UNKNOWN
@@ -274,7 +266,7 @@ async def test_a_failure_after_a_commit_past_the_session_is_no_rollback(
         send(session, "COMMIT")
         raise LookupError
 
-    _, unit = await post(flavour, body)
+    _, unit = await post_noting_unit(flavour, body)
 
     assert unit.outcome is Outcome.UNKNOWN
     assert observer.names() == ["one"]

@@ -10,27 +10,15 @@ from anyio import to_thread
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from support.asgi import Reply, call
 from support.driver import INSERT, send
-from support.endpoints import serve_fastapi
 from support.flavours import POSTGRESQL, SYNC, Flavour, Observer, everywhere, only
 from support.models import add_item
-from unitwork import CommitUnknownError, Database, Outcome, UnitOfWork, current_unit
+from support.swallowing import post_noting_unit
+from unitwork import CommitUnknownError, Database, Outcome, current_unit
 
 pytestmark = pytest.mark.anyio
 
 Body = Callable[[Session], object]
-
-
-async def post(flavour: Flavour, body: Body) -> tuple[Reply, UnitOfWork]:
-    units: list[UnitOfWork] = []
-
-    def noted(session: Session) -> None:
-        units.append(current_unit())
-        body(session)
-
-    app = serve_fastapi(flavour, noted, answer_errors=False)
-    return await call(app, "POST", "/"), units[0]
 
 
 # COMMIT through the connection
@@ -67,7 +55,7 @@ async def test_a_commit_by_the_connection_is_no_rollback(
         add_item(session)
         commit(session)
 
-    reply, unit = await post(flavour, body)
+    reply, unit = await post_noting_unit(flavour, body)
 
     assert isinstance(reply.error, CommitUnknownError)
     assert unit.outcome is Outcome.UNKNOWN
@@ -85,7 +73,7 @@ async def test_nor_is_a_failure_after_it(
         commit(session)
         raise LookupError
 
-    reply, unit = await post(flavour, body)
+    reply, unit = await post_noting_unit(flavour, body)
 
     assert isinstance(reply.error, LookupError)
     assert unit.outcome is Outcome.UNKNOWN
@@ -155,7 +143,7 @@ async def test_they_do_not_undo_what_the_driver_has_written(
         send(session, INSERT)
         session.execute(text(statement))
 
-    reply, _ = await post(flavour, body)
+    reply, _ = await post_noting_unit(flavour, body)
 
     assert reply.status == 200
     assert observer.names() == ["by the driver"]

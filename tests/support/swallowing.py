@@ -11,9 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from support.asgi import Reply, call
+from support.endpoints import serve_fastapi
 from support.flavours import Flavour
 from support.models import Item, add_item
-from unitwork import DBSessionMiddleware
+from unitwork import DBSessionMiddleware, UnitOfWork, current_unit
 
 
 def core(session: Session) -> None:
@@ -36,6 +37,20 @@ def write_and_swallow(failing: Callable[[Session], None]) -> Callable[[Session],
         return "all is well"
 
     return body
+
+
+async def post_noting_unit(
+    flavour: Flavour, body: Callable[[Session], object]
+) -> tuple[Reply, UnitOfWork]:
+    """Make a request that runs *body*; give the unit, too."""
+    units: list[UnitOfWork] = []
+
+    def noted(session: Session) -> None:
+        units.append(current_unit())
+        body(session)
+
+    app = serve_fastapi(flavour, noted, answer_errors=False)
+    return await call(app, "POST", "/"), units[0]
 
 
 async def post(flavour: Flavour, body: Callable[[Session], object]) -> Reply:
