@@ -31,6 +31,7 @@ html_copy_source = False
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", complete)
+    app.connect("build-finished", publish_sources)
 
 
 def complete(app: Sphinx, name: str, source: list[str]) -> None:
@@ -59,3 +60,11 @@ def navigation(index: str) -> list[str]:
         + "```\n"
         for section in sections
     ]
+
+
+def publish_sources(app: Sphinx, error: Exception | None) -> None:
+    """Put the pages as they are beside the built ones: llms.txt links them."""
+    for page in [DOCS / "llms.txt", *DOCS.rglob("*.md")]:
+        target = Path(app.outdir) / page.relative_to(DOCS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(page.read_bytes())
