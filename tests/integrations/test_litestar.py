@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from litestar import Litestar, Response, WebSocket, get, post, websocket
 from litestar.background_tasks import BackgroundTask
+from litestar.di import NamedDependency, Provide
 from litestar.response import Stream
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from support.asgi import call
-from support.flavours import Flavour, Observer
+from support.flavours import Flavour, Observer, only
 from support.models import add_item, names
 from support.pool import check_pool_is_whole
 from support.websocket import Socket
@@ -104,3 +106,18 @@ async def test_each_message_of_a_websocket_is_a_unit(flavour: Flavour) -> None:
         assert (await socket.receive())["text"] == "stored"
         assert await flavour.work(names) == ["lamp"]
         assert flavour.db.pool_status().checked_out == 0
+
+
+@only("sqlite3", "psycopg")
+async def test_a_sync_handler_has_a_sync_session(
+    flavour: Flavour, observer: Observer
+) -> None:
+    @post("/", sync_to_thread=True)
+    def create(session: NamedDependency[Session]) -> int:
+        return add_item(session, "one").id
+
+    dependencies = {"session": Provide(flavour.db.session)}
+    application = Litestar([create], dependencies=dependencies)
+    reply = await call(DBSessionMiddleware(application, db=flavour.db), "POST", "/")
+
+    assert (reply.status, observer.names()) == (201, ["one"])
