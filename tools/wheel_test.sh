@@ -11,8 +11,9 @@ trap 'exit 130' INT TERM
 "$python" -m build --no-isolation --outdir "$work/dist" >"$work/log" 2>&1 ||
     { cat "$work/log"; exit 1; }
 wheel=$(echo "$work"/dist/*.whl)
+"$python" -m zipfile -l "$wheel" >"$work/files"
 for file in py.typed .agents/skills/unitwork/SKILL.md; do
-    "$python" -m zipfile -l "$wheel" | grep -q "^unitwork/$file " ||
+    grep -q "^unitwork/$file " "$work/files" ||
         { echo "no unitwork/$file in the wheel"; exit 1; }
 done
 
