@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from support.asgi import Reply, call
 from support.databases import check_nothing_is_left
+from support.driver import send
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.holding import holding
 from support.models import add_item, add_orphan
@@ -223,6 +224,24 @@ async def test_a_unit_that_fails_leaves_nothing_to_those_that_come_after_it(
     assert observer.names() == []
     await on_every_server(pooled, lambda session: add_item(session, str(pid(session))))
     assert len(observer.names()) == SERVERS
+
+
+@each_driver
+@pytest.mark.parametrize(
+    ("sql", "status", "stored"),
+    [("ROLLBACK; BEGIN", 500, 0), ("SELECT 1; SELECT 2", 201, CLIENTS)],
+)
+async def test_only_the_transaction_that_was_begun_is_committed(
+    pooled: Flavour, observer: Observer, sql: str, status: int, stored: int
+) -> None:
+    def body(session: Session, name: str) -> None:
+        add_item(session, name)
+        send(session, sql)
+
+    replies = await post(serve(pooled, body), *map(str, range(CLIENTS)))
+
+    assert {reply.status for reply in replies} == {status}
+    assert len(observer.names()) == stored
 
 
 @each_driver

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from unitwork import DatabaseSettings, UsageError
-from unitwork._engine.connection_state import Loan
+from unitwork._engine.loan import Loan
 from unitwork._execution.async_runner import arun
 from unitwork._execution.plan import Call, HookCall, Pause, Plan, Step, Wait
 from unitwork._execution.sync_runner import run

@@ -16,8 +16,10 @@ Act = Literal["cut", "reset", "hold", "kill"]
 Kill = Callable[[int], Awaitable[None]]
 Struck = Callable[[], object]
 
-# A simple query of PostgreSQL's, or a COM_QUERY of MySQL's.
-_MARK = re.compile(rb"(?s)(?:Q.{4}|.{3}\x00\x03)(BEGIN|COMMIT|ROLLBACK)")
+# A simple query of PostgreSQL's, perhaps after a check, or a COM_QUERY of MySQL's.
+_MARK = re.compile(
+    rb"(?s)(?:Q.{4}(?:SELECT 1 / [^;]*; )?|.{3}\x00\x03)(BEGIN|COMMIT|ROLLBACK)"
+)
 
 
 @dataclass(frozen=True)

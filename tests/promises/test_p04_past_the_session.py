@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from support.driver import INSERT, send, send_and_swallow
+from support.driver import INSERT, call_driver, send, send_and_swallow
 from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, everywhere, only
 from support.models import add_item
 from support.swallowing import post_noting_unit
@@ -165,7 +165,7 @@ async def test_nor_are_statements_after_it(
     assert observer.names() == []
 
 
-@only("sqlite3", "aiosqlite", *POSTGRESQL)
+@everywhere
 async def test_nor_is_what_the_driver_writes_after_it(
     flavour: Flavour, observer: Observer
 ) -> None:
@@ -209,6 +209,39 @@ async def test_what_the_driver_writes_after_a_commit_is_stored_or_no_success(
         (200, ["one", "by the driver"]),
         (500, ["one"]),
     )
+
+
+@only(*MARIADB)
+@pytest.mark.parametrize("method", ["rollback", "commit", "begin"])
+async def test_nor_is_what_follows_a_call_of_the_driver(
+    flavour: Flavour, observer: Observer, method: str
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        call_driver(session, method)
+        send(session, INSERT)
+
+    reply, unit = await post_noting_unit(flavour, body)
+
+    assert isinstance(reply.error, CommitUnknownError)
+    assert unit.outcome is Outcome.UNKNOWN
+    assert "by the driver" not in observer.names()
+
+
+@only(*MARIADB)
+async def test_a_failure_after_it_is_no_rollback(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        send(session, "COMMIT")
+        send(session, INSERT)
+        raise LookupError
+
+    _, unit = await post_noting_unit(flavour, body)
+
+    assert unit.outcome is Outcome.UNKNOWN
+    assert observer.names() == ["one"]
 
 
 @only(*MARIADB)

@@ -46,13 +46,16 @@ FOREIGN = {
     "_is_autocommit_isolation _loop _max_overflow _pool _prepare_impl _proxied _queue "
     "_state _transaction",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
-    "_engine.postgresql": "_check_connection_ok _connection "
-    "_execute_mutex _get_tx_start_command _handle_exception _protocol _started "
-    "_top_xact _transaction",
+    "_engine.postgresql_begin": "_connection _execute_mutex _get_tx_start_command "
+    "_handle_exception _started _top_xact _transaction",
+    "_engine.postgresql_end": "_connection _exec_command _pipeline _transaction",
+    "_engine.postgresql_messages": "_check_connection_ok _protocol",
+    # What begins a transaction, and what reads an answer.
+    "_engine.driver_watch": "_get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
-    "_engine.driver_connection": "_connection _cursor _execute _result _sock "
+    "_engine.driver_connection": "_connection _cursor _execute _protocol _result _sock "
     "_transport _writer",
     # What the transport's event loop would have called, had it not been closed.
     "_engine.event_loops": "_call_connection_lost",

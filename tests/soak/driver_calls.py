@@ -56,6 +56,18 @@ async def driver_commit(actor: Actor, op: Op) -> None:
     await _end(actor, "COMMIT")
 
 
+@operation
+async def driver_rollback_begin(actor: Actor, op: Op) -> None:
+    actor.books.failed("rolled back and begun through the driver")
+    await _end(actor, "ROLLBACK; BEGIN")
+
+
+@operation
+async def driver_commit_begin(actor: Actor, op: Op) -> None:
+    actor.books.failed("committed and begun through the driver")
+    await _end(actor, "COMMIT; BEGIN")
+
+
 async def _end(actor: Actor, sql: str) -> None:
     """From now on each row is on its own: stored, or not."""
     connection = await actor.driver()

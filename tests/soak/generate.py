@@ -37,6 +37,8 @@ OTHERS = {
     "commit_anyway": 1,
     "driver_rollback": 0.5,
     "driver_commit": 0.5,
+    "driver_rollback_begin": 0.4,
+    "driver_commit_begin": 0.4,
     "cursor": 0.7,
     "kill": 0.7,
     "orphan": 1,
@@ -98,6 +100,7 @@ def left_out(
         out |= {*WRITES, *OTHERS, *FAILURES, *SURROUNDINGS} - kept
     if "sqlite" in driver:
         out |= {"driver_copy", "kill", "conflict", "orphan", "fault", "retry", "run"}
+        out |= {"driver_rollback_begin", "driver_commit_begin"}
     if driver in ("psycopg", "sqlite3"):
         out |= {"spawn", "plain", "websocket"}
     return frozenset(out)

@@ -151,6 +151,8 @@ TEXTS = {
     "driver_error": "await driver.execute('SELECT no_such_thing')",
     "driver_rollback": "await driver.execute('ROLLBACK')",
     "driver_commit": "await driver.execute('COMMIT')",
+    "driver_rollback_begin": "await driver.execute('ROLLBACK; BEGIN')",
+    "driver_commit_begin": "await driver.execute('COMMIT; BEGIN')",
     "round": "message = await websocket.receive()  # {arg}",
 }
 

@@ -101,7 +101,7 @@ class Server:
 
         def look() -> bool:
             found[:] = self.observer._query(
-                "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND "
+                "SELECT pid FROM pg_stat_activity WHERE query LIKE '%COMMIT%' AND "
                 "wait_event_type = 'Lock' AND datname = current_database()"
             )
             return bool(found)

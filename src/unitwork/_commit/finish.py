@@ -97,7 +97,7 @@ class _Finish:
             committed = commit and (yield from self._commit())
         except BaseException as error:
             outcome = self._outcome_before or self._outcome_of(error)
-            yield from self._roll_back(outcome, error)
+            outcome = yield from self._roll_back(outcome, error)
             yield from self._call_hooks(outcome)
             raise
         if committed:
@@ -106,9 +106,9 @@ class _Finish:
             outcome = Outcome.ROLLED_BACK if undone else Outcome.COMMITTED
             yield from self._call_hooks(outcome)
         else:
-            before = self._outcome_before
-            yield from self._roll_back(before)
-            yield from self._call_hooks(before or Outcome.ROLLED_BACK)
+            outcome = yield from self._roll_back(self._outcome_before)
+            undone = outcome is Outcome.EMPTY
+            yield from self._call_hooks(Outcome.ROLLED_BACK if undone else outcome)
         return committed
 
     @property
@@ -236,8 +236,8 @@ class _Finish:
 
     def _roll_back(
         self, outcome: Outcome | None = None, error: BaseException | None = None
-    ) -> Plan[None]:
-        """Roll back what is open; *outcome* is known, or follows from that."""
+    ) -> Plan[Outcome]:
+        """Roll back what is open; return the outcome, which may be known before."""
         unit = self._unit
         unit.roll_back()
         sessions = unit.sessions_to_end()
@@ -246,9 +246,12 @@ class _Finish:
             for session in sessions:
                 yield from _roll_back(session)
         finally:
+            if outcome is Outcome.ROLLED_BACK and any(map(_was_replaced, sessions)):
+                outcome = Outcome.UNKNOWN
             for session in self._pending:
                 session.commit_ended()
             unit.settle(outcome, error)
+        return outcome
 
     # Hooks
 
@@ -280,6 +283,11 @@ def _roll_back(session: UnitSession) -> Plan[None]:
             yield rollback  # its connection is aborted; now for the session itself
         except Exception as again:
             _warn(session, "a session could not be closed", again)
+
+
+def _was_replaced(session: UnitSession) -> bool:
+    """Whether ROLLBACK has met another transaction than the session's own."""
+    return any(loan.was_replaced for loan in session.loans)
 
 
 def _warn(session: UnitSession, what: str, error: Exception) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import Dialect
 
-    from .connection_state import Loan
+    from .loan import Loan
 
 __all__ = [
     "AUTOCOMMIT",

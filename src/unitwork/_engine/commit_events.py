@@ -8,12 +8,16 @@ dialect is replaced.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import postgresql
-from .connection_state import INFO_KEY, ConnectionState, Loan
-from .lost_work import check_before_commit, unexpected_rollback
+from .commit_status import Mark
+from .connection_state import INFO_KEY, ConnectionState
+from .loan import Loan, TransactionState
+from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
+from .postgresql_end import Answer, end
+from .postgresql_messages import fetch_value
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -42,17 +46,12 @@ class CommitSender:
     def _send_for_unit(self, dbapi_connection: Any, loan: Loan) -> None:
         """Send COMMIT; raise unless the database has stored the work."""
         check_before_commit(loan, self._dialect, dbapi_connection.dbapi_connection)
-        loan.is_being_ended = True
-        try:
-            is_stored = postgresql.commit(
-                dbapi_connection, partial(self.send, dbapi_connection)
-            )
-        finally:
-            loan.began = False  # also if COMMIT has failed
-            loan.is_being_ended = False
-        if not is_stored:
+        answer = _end(dbapi_connection, loan, self.send)
+        if answer is Answer.REPLACED:
+            raise ended_elsewhere()
+        if answer is Answer.ABORTED:
             raise unexpected_rollback(loan.failure) from loan.failure
-        loan.is_committed = True
+        loan.move(TransactionState.COMMITTED)
 
 
 def listen(dialect: Dialect) -> None:
@@ -63,16 +62,38 @@ def listen(dialect: Dialect) -> None:
         loan = _loan_of(dbapi_connection)
         if loan is None:
             roll_back(dbapi_connection)
-            return
-        loan.is_being_ended = True
-        try:
-            roll_back(dbapi_connection)
-        finally:
-            loan.is_being_ended = False
-        loan.began = False  # SQLAlchemy has ended it, not the driver or SQL
+        elif _end(dbapi_connection, loan, roll_back) is Answer.ABORTED:
+            _check_replaced(dbapi_connection, loan)
 
     setattr(dialect, "do_commit", CommitSender(dialect))  # noqa: B010  # its method
     setattr(dialect, "do_rollback", do_rollback)  # noqa: B010
+
+
+def _end(dbapi_connection: Any, loan: Loan, send: Callable[[Any], None]) -> Answer:
+    """Send COMMIT or ROLLBACK for *loan*, and in doubt a check that goes with it."""
+    pooled = dbapi_connection.dbapi_connection
+    send_it = partial(send, dbapi_connection)
+    answer = loan.ended_by(partial(end, pooled, send_it, _expected(loan)))
+    if answer is Answer.REPLACED:
+        loan.move(TransactionState.REPLACED)
+    return answer
+
+
+def _expected(loan: Loan) -> int | None:
+    """The id of the transaction that must still be open, where that is in doubt."""
+    if not loan.is_open or loan.holder is None or not isinstance(loan.mark, Mark):
+        return None
+    return loan.mark.txid if loan.was_bypassed else None
+
+
+def _check_replaced(dbapi_connection: Any, loan: Loan) -> None:
+    """After a ROLLBACK find out whether it came too late, for an earlier COMMIT."""
+    status = None
+    with suppress(Exception):  # not known then: it is reported as unknown
+        query = f"SELECT txid_status({loan.mark.txid})"
+        status = fetch_value(loan.driver_connection, query)
+    if status != "aborted":
+        loan.move(TransactionState.REPLACED)
 
 
 def sender_of(dialect: Dialect) -> CommitSender:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLOSED_SQLITE",
+    "COUNTER",
+    "MessageCounter",
     "abort",
     "call_sqlite3",
     "has_input",
@@ -30,8 +32,8 @@ __all__ = [
     "is_aborted",
     "is_cursor_open",
     "last_command_failed",
-    "last_result",
     "left_in_transaction",
+    "message_counter",
     "reports_idle",
     "sqlite3_connection",
     "start_aiosqlite_call",
@@ -45,6 +47,8 @@ _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
 _UNKNOWN = object()
 CLOSED_SQLITE = (ValueError, sqlite3.ProgrammingError)
 """What aiosqlite and sqlite3 raise when a connection is closed."""
+COUNTER = "unitwork_messages"
+"""The attribute of a driver's connection with the `MessageCounter` of `watch()`."""
 _IDLE, _INERROR = 0, 3  # libpq, PGTransactionStatusType
 
 
@@ -162,9 +166,25 @@ def _libpq_status(driver_connection: Any) -> int | None:
     return status
 
 
-def last_result(driver_connection: Any) -> object:
-    """What a driver of MySQL keeps of its last query; `None` after a COMMIT, a ping."""
-    return getattr(driver_connection, "_result", None)
+class MessageCounter:
+    """Counts the messages that a connection has sent; asyncpg's protocol is one."""
+
+    __slots__ = ("queries_count",)
+
+    def __init__(self) -> None:
+        self.queries_count = 0
+
+
+def message_counter(driver_connection: Any) -> MessageCounter:
+    """What counts the messages of a connection, if `watch()` or its driver does."""
+    protocol: Any = getattr(driver_connection, "_protocol", None)
+    if hasattr(protocol, "queries_count"):  # asyncpg
+        return protocol  # type: ignore[no-any-return]  # it has the same attribute
+    counter: MessageCounter | None = getattr(driver_connection, COUNTER, None)
+    return _COUNTS_NOTHING if counter is None else counter
+
+
+_COUNTS_NOTHING = MessageCounter()
 
 
 def is_cursor_open(cursor: Any) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
-    from .connection_state import Loan
+    from .loan import Loan
 
 __all__ = [
     "check_before_commit",
@@ -103,9 +103,9 @@ def check_before_commit(
     driver of MySQL has had an error: its status is that of the answer before.
     """
     driver = loan.driver_connection
-    if loan.rolled_back_by_server or in_error(driver):
+    if loan.is_lost or in_error(driver):
         raise unexpected_rollback(loan.failure) from loan.failure
-    if not loan.began:
+    if not loan.is_open and not loan.was_replaced:
         return
     if dialect.name in _MYSQL and (loan.failure or last_command_failed(driver)):
         dialect.do_ping(dbapi_connection)

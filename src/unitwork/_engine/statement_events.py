@@ -19,8 +19,9 @@ from .._classify.classification import (
     only_follows,
 )
 from ..errors import ReadOnlyError, SessionEndedError
-from .connection_state import INFO_KEY, ConnectionState, Loan, loan_of
+from .connection_state import INFO_KEY, ConnectionState, loan_of
 from .driver_connection import in_transaction
+from .loan import Loan, TransactionState
 from .lost_work import ended_elsewhere, unexpected_rollback
 from .read_only import only_reading, refused_in_autocommit
 from .session_reset import note_traces
@@ -59,7 +60,7 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         loan = _loan_in(context)
         if loan is None:
             return False
-        loan.statements_in_flight += 1  # before the checks: see `Activity`
+        loan.begin_statement()  # before the checks: see `Activity`
         try:
             _check(loan)
             if loan.holder is not None:
@@ -73,7 +74,7 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
             else:
                 execute(cursor, statement, parameters, context)
         finally:
-            loan.statements_in_flight -= 1
+            loan.end_statement()
         loan.statement_executed(statement, context)
         return True  # it has been executed
 
@@ -86,7 +87,7 @@ def _check(loan: Loan) -> None:
         loan.holder.check_statement()
     if loan.is_being_ended:  # another task or thread waits for the answer
         raise IllegalStateChangeError(_BEING_ENDED)
-    if loan.rolled_back_by_server:  # or it would begin a transaction of its own
+    if loan.is_lost:  # or it would begin a transaction of its own
         raise unexpected_rollback(loan.failure) from loan.failure
     if loan.holder is not None and loan.has_ended:
         raise ended_elsewhere()
@@ -147,15 +148,17 @@ def _refusal(found: Classification, loan: Loan) -> ReadOnlyError | None:
 
 
 def _record_failure(loan: Loan, connection: Connection, error: BaseException) -> None:
-    rolled_back = loan.rolled_back_by_server
-    if loan.failure is not None and (rolled_back or only_follows(error)):
+    if loan.failure is not None and (loan.is_lost or only_follows(error)):
         chain_to(error, loan.failure)
-        # A missing savepoint: the transaction has ended; not so in PostgreSQL.
-        loan.rolled_back_by_server = rolled_back or connection.dialect.name in _MYSQL
+        if connection.dialect.name in _MYSQL:
+            # A missing savepoint: the transaction has ended; not so in PostgreSQL.
+            loan.move(TransactionState.LOST)
         return
     loan.failure = error
-    if connection.in_transaction() and not rolled_back:
-        loan.rolled_back_by_server = _has_rolled_back(error, connection, loan)
+    if not connection.in_transaction() or loan.is_lost:
+        return
+    if _has_rolled_back(error, connection, loan):
+        loan.move(TransactionState.LOST)
 
 
 def _has_rolled_back(error: BaseException, connection: Connection, loan: Loan) -> bool:

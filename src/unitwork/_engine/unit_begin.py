@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
-from . import postgresql
+from .._classify.classification import classify
+from . import postgresql_begin
 from .commit_status import Mark, fetch_installation
-from .connection_state import ConnectionState, Loan, known_state
+from .connection_state import ConnectionState, known_state
 from .driver_connection import has_input, in_transaction
+from .loan import Loan
 from .sqlalchemy_internals import is_autocommit, reconnect
 from .write_evidence import has_written
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-    from sqlalchemy.engine import Dialect
 
 __all__ = ["begin_transaction", "prepare_first_statement"]
 
@@ -33,8 +33,6 @@ _COMES_BEFORE_QUERIES = re.compile(
     r"(?:set\s+(?:(?:local|session)\s+)?(?:transaction|characteristics)|lock\b)",
     re.IGNORECASE | re.DOTALL,
 )
-_without_id: WeakSet[Dialect] = WeakSet()
-"""Those of databases that speak PostgreSQL's protocol and have no transaction ids."""
 
 
 def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
@@ -45,8 +43,9 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
     """
     state = known_state(connection)
     loan = state.lend()
-    loan.began = in_transaction(state.driver_connection)
-    if loan.began or not postgresql.begins(connection):
+    if in_transaction(state.driver_connection):
+        loan.has_begun()
+    if loan.is_open or not postgresql_begin.begins(connection):
         return loan
     try:
         if is_autocommit(connection):
@@ -71,8 +70,8 @@ def prepare_first_statement(connection: Connection, loan: Loan, statement: str) 
     if not _COMES_BEFORE_QUERIES.match(statement):
         return
     if not has_written(connection, loan):
-        postgresql.roll_back_begin(connection)
-        postgresql.begin(connection, "")
+        postgresql_begin.roll_back_begin(connection)
+        postgresql_begin.begin(connection, "")
         loan.mark = None
 
 
@@ -83,8 +82,8 @@ def _begin_on_pooled(
     try:
         try:
             _begin(connection, state, with_id=with_id)
-        except Exception:
-            if state.is_new:
+        except Exception as error:
+            if state.is_new or not _is_unusable(connection, error):
                 raise
             reconnect(connection)
             _begin(connection, known_state(connection), with_id=with_id)
@@ -92,21 +91,31 @@ def _begin_on_pooled(
         raise _wrapped(connection, error) from error
 
 
+def _is_unusable(connection: Connection, error: Exception) -> bool:
+    """Whether *error* is no answer of the server's, or one that ends the connection."""
+    found = classify(error)
+    if found.code is None or found.disconnected:
+        return True
+    pooled: Any = connection.connection.dbapi_connection
+    dialect: Any = connection.dialect
+    return bool(dialect.is_disconnect(error, pooled, None))
+
+
 def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> None:
     loan = state.loan
     dialect = connection.dialect
     if in_transaction(state.driver_connection):
         pass  # a listener to the checkout of a new connection has begun one
-    elif not with_id or dialect in _without_id:
-        postgresql.begin(connection, "")
+    elif not with_id or not state.has_ids:
+        postgresql_begin.begin(connection, "")
     else:
         try:
-            txid = postgresql.begin(connection, _ID)
+            txid = postgresql_begin.begin(connection, _ID)
         except dialect.loaded_dbapi.Error:
-            if not postgresql.query_failed(connection):
+            if not postgresql_begin.query_failed(connection):
                 raise
-            postgresql.roll_back_begin(connection)
-            _without_id.add(dialect)
+            postgresql_begin.roll_back_begin(connection)
+            state.has_ids = False
             _begin(connection, state, with_id=False)
             return
         loan.begun_with_id = True
@@ -114,7 +123,7 @@ def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> 
             if state.installation is None:
                 state.installation = fetch_installation(connection)
             loan.mark = Mark(int(txid), state.installation)
-    loan.began = True
+    loan.has_begun()
     state.is_new = False
 
 

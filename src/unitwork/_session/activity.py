@@ -10,7 +10,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 from .._concurrency.worker import current_worker
 
 if TYPE_CHECKING:
-    from .._engine.connection_state import Loan
+    from .._engine.loan import Loan
 
 __all__ = ["Activity"]
 

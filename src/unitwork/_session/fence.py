@@ -272,7 +272,7 @@ def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> N
     unit_session = unit_session_of(session)
     if unit_session is not None and transaction.nested:
         for loan in unit_session.loans:
-            if not loan.rolled_back_by_server:
+            if not loan.is_lost:
                 loan.failure = None
 
 

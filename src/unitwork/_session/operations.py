@@ -50,7 +50,7 @@ def check_not_lost(session: Session) -> None:
         loan = loan_of(connection)
         if loan is None or (failure := loan.failure) is None:
             continue
-        lost = loan.rolled_back_by_server or not session.is_active
+        lost = loan.is_lost or not session.is_active
         if lost or is_aborted(connection):
             raise unexpected_rollback(failure) from failure
         loan.failure = None

@@ -11,8 +11,8 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from .._classify.classification import Phase, classify
 from .._concurrency.shield import uninterrupted
-from .._engine.connection_state import Loan
 from .._engine.driver_connection import in_transaction
+from .._engine.loan import Loan, TransactionState
 from .._engine.lost_work import commit_unknown, partial_commit
 from ..errors import CommitUnknownError, PartialCommitError
 from .state import CommitState
@@ -126,7 +126,7 @@ def _send_and_settle(
         if not committed:
             session.commit_state = CommitState.NOT_SENT
             raise
-        loan.is_committed = True
+        loan.move(TransactionState.COMMITTED)
         session.connections[session.loans.index(loan)].invalidate()
 
 

@@ -11,14 +11,16 @@ from sqlalchemy.orm import Session
 from .._engine import driver_connection
 from .._engine.begin import BindCache, TransactionCharacteristics
 from .._engine.commit_status import PendingVerification
-from .._engine.connection_state import Loan, state_of
-from .._engine.sqlalchemy_internals import has_pending, is_autocommit, is_connecting
+from .._engine.connection_state import state_of
+from .._engine.loan import Loan
+from .._engine.sqlalchemy_internals import has_pending
 from .activity import Activity
 from .ended_session import ended_session
 from .owner import SessionOwner
 from .permit import Permit
 from .state import Access, CommitState
 from .transaction_ends import TransactionEnds
+from .transaction_evidence import TransactionEvidence
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["UnitSession", "unit_session_of"]
 
 
-class UnitSession:
+class UnitSession(TransactionEvidence):
     """One session, for as long as its unit lasts; its `owner` decides how it ends.
 
     Used by one task or thread at a time, as SQLAlchemy's own sessions are. Only
@@ -126,69 +128,6 @@ class UnitSession:
     @property
     def holds_permit(self) -> bool:
         return self.permit is not None and self.permit.is_held
-
-    @property
-    def is_streaming(self) -> bool:
-        """Whether its transaction lasts on: for a server-side cursor, or on request."""
-        if self.kept_for_stream:
-            return True
-        for loan in self.loans:
-            if loan.server_side_cursor is not None and loan.is_streaming:
-                return True
-        return False
-
-    @property
-    def may_have_written(self) -> bool:
-        session = self.sync_session
-        unflushed = session.new or session.dirty or session.deleted
-        loans = self.loans
-        return bool(unflushed) or any(x.may_have_written for x in loans)
-
-    @property
-    def has_autocommitted(self) -> bool:
-        """Whether it may have written in AUTOCOMMIT; by option, that refuses writes."""
-        loans = self.loans
-        if all(x.client_side_read_only and not x.may_have_written for x in loans):
-            return False
-        return any(is_autocommit(each) for each in self.connections)
-
-    @property
-    def in_statement(self) -> bool:
-        """Whether another task or thread connects, flushes or executes a statement."""
-        return self.activity.is_under_way or is_connecting(self.sync_session)
-
-    @property
-    def is_committed(self) -> bool:
-        """Whether the unit's COMMIT was acknowledged, whatever happened since."""
-        if self.commit_state is not CommitState.SENT_BY_UNIT:
-            return False  # `connection.commit()`: the work after it is not committed
-        return bool(self.loans) and all(loan.is_committed for loan in self.loans)
-
-    @property
-    def user_commit_pending(self) -> bool:
-        """Whether the application's own COMMIT is under way."""
-        sent = self.commit_state is CommitState.SENT_BY_APPLICATION
-        if not sent or self.in_statement:
-            return False  # a flush comes first
-        return any(connection.in_transaction() for connection in self.connections)
-
-    @property
-    def was_committed_by_connection(self) -> bool:
-        """Whether `connection.commit()` has ended a transaction of the session."""
-        if self.commit_state is CommitState.SENT_BY_UNIT:
-            return False
-        return self.ends.by_connection and any(x.is_committed for x in self.loans)
-
-    @property
-    def may_be_lost(self) -> bool:
-        """Whether an error may have lost the work: then the server is queried."""
-        for loan in self.loans:
-            if loan.failure is not None:
-                return True
-        for connection in self.connections:
-            if connection.invalidated:
-                return True
-        return self.ends.by_connection or not self.sync_session.is_active
 
     def check(self) -> None:
         """Raise `SessionEndedError` unless the session may be used."""

@@ -8,7 +8,8 @@ from sqlalchemy import Engine
 
 from .._session.database_core import DatabaseCore
 from ..errors import UsageError
-from .dialects import TwoPhaseDialect, dialect_for
+from .dialects import dialect_for
+from .statements import TwoPhaseDialect
 from .xid import fingerprint
 
 __all__ = ["CommitOrder"]

@@ -13,8 +13,8 @@ from .._engine.commit_status import ask_within, fresh_connection
 from .._session import operations
 from .._session.unit_session import UnitSession
 from ..errors import UsageError
-from .dialects import NoSuchPreparedTransaction, TwoPhaseDialect
 from .order import CommitOrder
+from .statements import NoSuchPreparedTransaction, TwoPhaseDialect
 from .xid import Xid
 
 __all__ = ["Participant", "TwoPhaseCommit"]

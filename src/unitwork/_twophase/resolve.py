@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from .._engine.commit_status import fresh_connection
 from .._execution.plan import Call, Pause, Plan
 from .._session.database_core import DatabaseCore
-from .dialects import NoSuchPreparedTransaction
 from .order import CommitOrder
+from .statements import NoSuchPreparedTransaction
 from .xid import Xid
 
 __all__ = ["Recovered", "recovery"]

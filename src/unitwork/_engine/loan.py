@@ -1,0 +1,272 @@
+"""One loan of a pooled connection, and the state of the transaction on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Protocol, TypeVar
+from weakref import ReferenceType, ref
+
+from .driver_connection import (
+    in_transaction,
+    is_cursor_open,
+    message_counter,
+    reports_idle,
+)
+from .write_detection import known_to_read, known_to_write
+from .write_evidence import TELLING, changes_of
+
+__all__ = ["Loan", "LoanHolder", "TransactionState"]
+
+T = TypeVar("T")
+
+_CHAINS = re.compile(
+    r"\s*(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
+)
+_MYSQL = {"mysql", "mariadb"}
+_ROLLS_BACK = {"rollback", "rollback;", "abort", "abort;"}
+
+
+class LoanHolder(Protocol):
+    """The session of a unit, which the loan of a connection serves."""
+
+    def check_statement(self) -> None:
+        """Raise unless the session may execute a statement now."""
+
+    def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
+        """Commit the transaction of *loan* by *send*; raise unless it is committed."""
+
+    def committed_by_statement(self) -> None:
+        """Called when a statement has committed all that came before it."""
+
+
+class TransactionState(Enum):
+    """What has become of the transaction of a loan. Only `Loan.move()` changes it."""
+
+    NONE = "none"
+    """Not begun, as far as the driver has reported; or rolled back by SQLAlchemy."""
+    OPEN = "open"
+    ENDING = "ending"
+    """SQLAlchemy's COMMIT or ROLLBACK is under way."""
+    IN_TWO_PHASES = "in two phases"
+    """It ends by PREPARE TRANSACTION or XA PREPARE."""
+    COMMITTED = "committed"
+    """By SQLAlchemy: the answer to COMMIT has said so."""
+    CONTINUED = "continued"
+    """The same, and another one has begun on the connection."""
+    LOST = "lost"
+    """Rolled back as a whole, and not by SQLAlchemy."""
+    REPLACED = "replaced"
+    """Ended by SQL or the driver, where another one may have begun since."""
+
+
+_S = TransactionState
+_OPEN = (_S.OPEN, _S.CONTINUED)
+_MOVES = {
+    _S.NONE: set(_S) - {_S.CONTINUED},
+    _S.OPEN: set(_S) - {_S.CONTINUED},
+    _S.ENDING: {_S.NONE, _S.COMMITTED, _S.LOST, _S.REPLACED},
+    _S.IN_TWO_PHASES: {_S.COMMITTED, _S.LOST},
+    _S.COMMITTED: {_S.CONTINUED, _S.ENDING, _S.LOST, _S.REPLACED},
+    _S.CONTINUED: {_S.COMMITTED, _S.ENDING, _S.LOST, _S.REPLACED},
+    _S.REPLACED: {_S.LOST},
+    _S.LOST: set[_S](),
+}
+"""Another move is ignored: the state says more than it would."""
+
+
+class Loan:
+    """One loan of a connection: from its checkout, or the BEGIN of a unit, to its end.
+
+    Of a unit that has ended, it says nothing about the next user of the connection.
+    """
+
+    __slots__ = (
+        "_counter",
+        "_was_bypassed",
+        "begun_with_id",
+        "changes_before",
+        "client_side_read_only",
+        "driver_connection",
+        "failure",
+        "holder",
+        "mark",
+        "messages",
+        "only_reads",
+        "read_only",
+        "server_side_cursor",
+        "state",
+        "statement_prefix",
+        "statements_in_flight",
+        "wrote",
+        "xid",
+    )
+
+    def __init__(self, driver_connection: Any) -> None:
+        self.driver_connection = driver_connection
+        self.holder: LoanHolder | None = None
+        """The session of a unit; `None` if something else uses the connection."""
+        self.state = TransactionState.NONE
+        self.begun_with_id = False
+        """Whether BEGIN has had a query behind it, and no statement followed yet."""
+        self.mark: Any = None
+        """What identifies the transaction, if BEGIN has returned it."""
+        self.wrote = False
+        """Whether a statement of the transaction is known to have written."""
+        self.only_reads = True
+        """Whether all statements are known to read, if the database can't show that."""
+        self._counter = message_counter(driver_connection)
+        self.messages = self._counter.queries_count
+        """How many the driver had sent after the last statement of SQLAlchemy's."""
+        self._was_bypassed = False
+        self.changes_before = changes_of(self.driver_connection)
+        self.statement_prefix = ""
+        """What each statement of the transaction begins with."""
+        self.xid = ""
+        """The name of the XA transaction that is open, and not prepared yet."""
+        self.read_only = False
+        self.client_side_read_only = False
+        """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
+        self.failure: BaseException | None = None
+        """The last statement error that no savepoint has undone."""
+        self.statements_in_flight = 0
+        self.server_side_cursor: ReferenceType[Any] | None = None
+        """The execution context of the last statement with one."""
+
+    # The state of its transaction
+
+    def move(self, state: TransactionState) -> None:
+        """Move to *state*, if the state before allows that."""
+        if state in _MOVES[self.state]:
+            self.state = state
+
+    def has_begun(self) -> None:
+        """Record that the driver has reported a transaction."""
+        is_first = self.state is not TransactionState.COMMITTED
+        self.move(TransactionState.OPEN if is_first else TransactionState.CONTINUED)
+        self.messages = self._counter.queries_count
+
+    def is_over(self) -> None:
+        """Record that nothing is open any more: it was not committed."""
+        is_first = self.state is not TransactionState.CONTINUED
+        self.move(TransactionState.NONE if is_first else TransactionState.COMMITTED)
+
+    def ended_by(self, send: Callable[[], T]) -> T:
+        """Call *send*, which sends SQLAlchemy's COMMIT or ROLLBACK.
+
+        It is not committed then, unless the answer says so.
+        """
+        was_committed = self.is_committed
+        self.move(TransactionState.ENDING)
+        try:
+            return send()
+        finally:
+            self.move(_S.COMMITTED if was_committed else _S.NONE)
+
+    def ended_by_driver(self) -> None:
+        """Record that the driver has reported an end that SQLAlchemy did not send."""
+        if self.is_open and not self.statements_in_flight:
+            self.move(TransactionState.REPLACED)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the driver has reported a transaction, which has yet to end."""
+        return self.state in _OPEN
+
+    @property
+    def is_being_ended(self) -> bool:
+        """Whether SQLAlchemy's COMMIT or ROLLBACK is under way."""
+        return self.state is TransactionState.ENDING
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the whole transaction is rolled back, and not by SQLAlchemy."""
+        return self.state is TransactionState.LOST
+
+    @property
+    def is_committed(self) -> bool:
+        return self.state in (TransactionState.COMMITTED, TransactionState.CONTINUED)
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether it has ended past SQLAlchemy, and another one may be open."""
+        return self.state is TransactionState.REPLACED
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the driver reports that the transaction is over, which had
+        begun, while the connection is open.
+        """
+        if self.state in _OPEN:
+            return reports_idle(self.driver_connection)
+        return self.state is TransactionState.REPLACED
+
+    @property
+    def has_ended_elsewhere(self) -> bool:
+        """Whether SQL or the driver has ended it, so that it may be committed."""
+        return self.has_ended and not self.is_committed
+
+    # Its statements
+
+    @property
+    def was_bypassed(self) -> bool:
+        """Whether a message may have done more than SQLAlchemy knows.
+
+        The driver has sent one that did not pass SQLAlchemy, or one with several
+        statements, which may have ended the transaction and begun another one.
+        """
+        if self._counter.queries_count != self.messages:
+            self._was_bypassed = True
+        return self._was_bypassed
+
+    def begin_statement(self) -> None:
+        if self._counter.queries_count != self.messages:
+            self._was_bypassed = True
+        self.statements_in_flight += 1
+
+    def end_statement(self) -> None:
+        self.statements_in_flight -= 1
+        self.messages = self._counter.queries_count
+
+    def statement_executed(self, statement: str, context: Any) -> None:
+        """Record whether *statement* has written, or opened a server-side cursor."""
+        if not self.is_open:
+            if in_transaction(self.driver_connection):
+                self.has_begun()
+        elif context.compiled is None or context.is_text or context.isddl:
+            self._text_executed(statement, context.dialect.name)
+        if ";" in statement:
+            self._was_bypassed = True
+        if not self.wrote:
+            self.wrote = known_to_write(context, statement)
+            if self.only_reads and context.dialect.name not in TELLING:
+                self.only_reads = known_to_read(context, statement)
+        options = context.execution_options
+        if options and (options.get("stream_results") or options.get("yield_per")):
+            self.server_side_cursor = ref(context)
+
+    def _text_executed(self, statement: str, dialect: str) -> None:
+        if _CHAINS.match(statement):
+            self.move(TransactionState.REPLACED)
+        if not self.has_ended:
+            return
+        if ";" in statement.rstrip("; \n"):  # any of several statements
+            self.move(TransactionState.REPLACED)
+        elif statement.split(None, 1)[0].lower() in _ROLLS_BACK:
+            self.move(TransactionState.LOST)
+        elif dialect in _MYSQL and self.holder is not None:  # as DDL does it
+            self.is_over()
+            self.holder.committed_by_statement()
+
+    @property
+    def may_have_written(self) -> bool:
+        """Whether it has written, as far as is known without I/O: see `has_written`."""
+        return self.wrote or changes_of(self.driver_connection) != self.changes_before
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether a server-side cursor is open, as far as that is known."""
+        cursor = self.server_side_cursor
+        context = cursor() if cursor is not None else None
+        return context is not None and is_cursor_open(context.cursor)

@@ -1,0 +1,109 @@
+"""BEGIN of PostgreSQL, sent through the driver, with a query in the same message.
+
+SQLAlchemy's drivers begin at the first statement that passes through them. The private
+parts of the drivers that this needs are used here only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.util import await_only
+
+from .driver_connection import in_error, in_transaction
+from .postgresql_messages import copy_by_asyncpg, send_by_psycopg
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+__all__ = ["begin", "begins", "query_failed", "roll_back_begin"]
+
+_DRIVERS = {"asyncpg", "psycopg", "psycopg_async"}
+
+
+def begins(connection: Connection) -> bool:
+    """Whether `begin()` knows the driver of *connection*."""
+    dialect = connection.dialect
+    return dialect.name == "postgresql" and dialect.driver in _DRIVERS
+
+
+def begin(connection: Connection, query: str) -> str | None:
+    """Send BEGIN, and *query* in the same message; return the value that it selects.
+
+    The isolation level and the other characteristics are those of the driver's
+    connection. Raises the error of the driver, as its adapter translates it.
+    """
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.driver == "asyncpg":
+        adapter: Any = connection.connection.dbapi_connection
+        return await_only(_begin_by_asyncpg(adapter, driver, query))
+    command = type(driver)._get_tx_start_command(driver)
+    if query:
+        command += f"; {query}".encode()
+    return send_by_psycopg(driver, command)
+
+
+def query_failed(connection: Connection) -> bool:
+    """Whether the query behind BEGIN has failed, and not BEGIN itself."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.driver == "asyncpg":
+        return in_transaction(driver)
+    return in_error(driver)
+
+
+def roll_back_begin(connection: Connection) -> None:
+    """End a transaction in which the query behind BEGIN has failed."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.driver == "asyncpg":
+        driver._top_xact = None
+        await_only(driver.execute("ROLLBACK"))
+    else:
+        connection.connection.rollback()
+
+
+async def _begin_by_asyncpg(adapter: Any, driver: Any, query: str) -> str | None:
+    async with adapter._execute_mutex:
+        try:
+            transaction = driver.transaction(
+                isolation=adapter.isolation_level,
+                readonly=adapter.readonly,
+                deferrable=adapter.deferrable,
+            )
+            beginning = _Beginning(driver, query)
+            transaction._connection = beginning
+            await transaction.start()
+            transaction._connection = driver
+        except Exception as error:
+            adapter._handle_exception(error)
+            raise
+        adapter._transaction = transaction
+        if hasattr(adapter, "_started"):  # SQLAlchemy 2.0
+            adapter._started = True
+    return beginning.value
+
+
+class _Beginning:
+    """In place of the connection of an asyncpg transaction that begins."""
+
+    value: str | None
+
+    __slots__ = ("driver", "query", "value")
+
+    def __init__(self, driver: Any, query: str) -> None:
+        put = object.__setattr__
+        put(self, "driver", driver)
+        put(self, "query", query)
+        put(self, "value", None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.driver, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.driver, name, value)
+
+    async def execute(self, statement: str) -> None:
+        if not self.query:
+            await self.driver.execute(statement)
+            return
+        value = await copy_by_asyncpg(self.driver, statement, self.query)
+        object.__setattr__(self, "value", value)

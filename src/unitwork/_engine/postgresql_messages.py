@@ -1,0 +1,72 @@
+"""Messages of PostgreSQL's simple protocol, several statements in one, by each driver.
+
+The private parts of the drivers that this needs are the same in all their versions that
+unitwork supports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Generator
+from typing import Any
+
+from sqlalchemy.util import await_only
+
+__all__ = ["copy_by_asyncpg", "fetch_value", "generate_by_psycopg", "send_by_psycopg"]
+
+_FATAL_ERROR = 7  # libpq, ExecStatusType
+
+
+def fetch_value(driver: Any, query: str) -> str | None:
+    """The value that *query* selects, outside a transaction, in one message."""
+    if hasattr(driver, "copy_from_query"):
+        value: str | None = _awaited(copy_by_asyncpg(driver, "", query))
+        return value
+    return send_by_psycopg(driver, query.encode())
+
+
+def send_by_psycopg(driver: Any, command: bytes) -> str | None:
+    """Send *command* by psycopg, sync or async; return the value of the last result.
+
+    Call it in a greenlet of SQLAlchemy's if the driver is async.
+    """
+    if hasattr(driver, "__aenter__"):
+        result = _awaited(_wait_async(driver, command))
+    else:
+        with driver.lock:
+            result = driver.wait(generate_by_psycopg(driver, command))
+    return result.get_value(0, 0).decode() or None if result.ntuples else None
+
+
+async def _wait_async(driver: Any, command: bytes) -> Any:
+    async with driver.lock:
+        return await driver.wait(generate_by_psycopg(driver, command))
+
+
+def generate_by_psycopg(driver: Any, command: bytes) -> Generator[Any, Any, Any]:
+    """Send *command* to libpq, as psycopg sends its own; return the last result."""
+    from psycopg import errors, generators
+
+    driver._check_connection_ok()
+    driver.pgconn.send_query(command)
+    results = yield from generators.execute(driver.pgconn)
+    for result in results:
+        if result.status == _FATAL_ERROR:
+            raise errors.error_from_result(result)
+    return results[-1]
+
+
+async def copy_by_asyncpg(driver: Any, statement: str, query: str) -> str | None:
+    """Send *statement* and *query* in one message; return the value of the latter."""
+    rows: list[bytes] = []
+
+    async def receive(data: bytes) -> None:
+        rows.append(data)
+
+    # The simple protocol: one message, and COPY gives the row back.
+    copied = f"{statement} COPY ({query}) TO STDOUT"
+    await driver._protocol.copy_out(copied, receive, None)
+    return b"".join(rows).decode().strip() or None
+
+
+def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await_only(awaitable)

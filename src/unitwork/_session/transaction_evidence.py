@@ -1,0 +1,92 @@
+"""What is known of a session's transaction, by the connections that it uses."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from .._engine.loan import Loan
+from .._engine.sqlalchemy_internals import is_autocommit, is_connecting
+from .activity import Activity
+from .state import CommitState
+from .transaction_ends import TransactionEnds
+
+__all__ = ["TransactionEvidence"]
+
+
+class TransactionEvidence:
+    """The part of a `UnitSession` that reads the state of its connections. No I/O."""
+
+    __slots__ = ()
+
+    activity: Activity
+    commit_state: CommitState
+    connections: list[Connection]
+    ends: TransactionEnds
+    kept_for_stream: bool
+    loans: list[Loan]
+    sync_session: Session
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether its transaction lasts on: for a server-side cursor, or on request."""
+        if self.kept_for_stream:
+            return True
+        for loan in self.loans:
+            if loan.server_side_cursor is not None and loan.is_streaming:
+                return True
+        return False
+
+    @property
+    def may_have_written(self) -> bool:
+        session = self.sync_session
+        unflushed = session.new or session.dirty or session.deleted
+        loans = self.loans
+        return bool(unflushed) or any(x.may_have_written for x in loans)
+
+    @property
+    def has_autocommitted(self) -> bool:
+        """Whether it may have written in AUTOCOMMIT; by option, that refuses writes."""
+        loans = self.loans
+        if all(x.client_side_read_only and not x.may_have_written for x in loans):
+            return False
+        return any(is_autocommit(each) for each in self.connections)
+
+    @property
+    def in_statement(self) -> bool:
+        """Whether another task or thread connects, flushes or executes a statement."""
+        return self.activity.is_under_way or is_connecting(self.sync_session)
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the unit's COMMIT was acknowledged, whatever happened since."""
+        if self.commit_state is not CommitState.SENT_BY_UNIT:
+            return False  # `connection.commit()`: the work after it is not committed
+        return bool(self.loans) and all(loan.is_committed for loan in self.loans)
+
+    @property
+    def user_commit_pending(self) -> bool:
+        """Whether the application's own COMMIT is under way."""
+        sent = self.commit_state is CommitState.SENT_BY_APPLICATION
+        if not sent or self.in_statement:
+            return False  # a flush comes first
+        return any(connection.in_transaction() for connection in self.connections)
+
+    @property
+    def was_committed_by_connection(self) -> bool:
+        """Whether `connection.commit()` has ended a transaction of the session."""
+        if self.commit_state is CommitState.SENT_BY_UNIT:
+            return False
+        ended = any(each.is_committed or each.was_replaced for each in self.loans)
+        return ended and self.ends.by_connection
+
+    @property
+    def may_be_lost(self) -> bool:
+        """Whether an error may have lost the work: then the server is queried."""
+        for loan in self.loans:
+            if loan.failure is not None:
+                return True
+        for connection in self.connections:
+            if connection.invalidated:
+                return True
+        return self.ends.by_connection or not self.sync_session.is_active

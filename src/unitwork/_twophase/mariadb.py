@@ -1,0 +1,155 @@
+"""The two-phase statements of MariaDB.
+
+Source: "XA Transactions" in its manual. What MariaDB 10.11 does beyond that was tried:
+a prepared branch belongs to the connection that has prepared it until that ends, and
+for all others is "unknown" (1397), although XA RECOVER lists it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from .._engine.connection_state import loan_of
+from .._engine.per_pool import PerPool
+from ..errors import UsageError
+from .statements import NoSuchPreparedTransaction, code_of, end_in_two_phases
+
+__all__ = ["MariaDB", "listen"]
+
+_SERVER = "SELECT @@hostname, @@port, @@server_id"
+_UNKNOWN_XID = 1397
+_NOTHING_STORED = 1402  # "branch was rolled back": it has changed no row
+_OWNER = """
+SELECT id FROM information_schema.processlist
+WHERE id = :thread AND db = DATABASE()
+AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
+"""
+
+
+class MariaDB:
+    names_at_begin = True
+
+    def open(self, connection: Connection) -> None:
+        _send(connection, "SET autocommit = 1")  # else it is "outside" (1400)
+
+    def begin(self, connection: Connection, name: str) -> None:
+        if not getattr(connection.dialect, "is_mariadb", False):
+            raise UsageError(
+                "twophase=True is for PostgreSQL and MariaDB, and this server is MySQL"
+            )
+        connection.exec_driver_sql(f"XA START '{name}'")
+        _name(connection, name)
+
+    def mark(self, connection: Connection) -> _Mark | None:
+        if not _name(connection):
+            return None
+        return _Mark(_driver(connection).thread_id(), _server(connection))
+
+    def prepare(self, connection: Connection, name: str) -> None:
+        end_in_two_phases(connection)
+        connection.exec_driver_sql(f"XA END '{name}'")
+        connection.exec_driver_sql(f"XA PREPARE '{name}'")
+        _name(connection, "")
+
+    def end(self, connection: Connection, name: str, *, commit: bool) -> None:
+        try:
+            _send(connection, f"XA {'COMMIT' if commit else 'ROLLBACK'} '{name}'")
+        except connection.dialect.loaded_dbapi.Error as error:
+            if code_of(error) in (_UNKNOWN_XID, _NOTHING_STORED):
+                raise NoSuchPreparedTransaction(name) from error
+            raise
+
+    def find_outcome(
+        self, connection: Connection, name: str, mark: _Mark, *, requested: bool
+    ) -> bool | None:
+        if mark.server != _server(connection):
+            return None  # after a failover: it may never have been prepared here
+        owner = connection.execute(text(_OWNER), {"thread": mark.thread}).scalar()
+        if owner is not None:
+            with suppress(DBAPIError):  # it has ended meanwhile
+                connection.exec_driver_sql(f"KILL {mark.thread}")
+            return None
+        return None if name in self.prepared(connection) else requested
+
+    def prepared(self, connection: Connection) -> Iterator[str]:
+        for row in connection.exec_driver_sql("XA RECOVER").all():
+            _, length, rest, data = row
+            if not rest:
+                name = data if isinstance(data, bytes) else str(data).encode()
+                yield name[:length].decode("utf-8", "replace")
+
+
+class _Mark(NamedTuple):
+    """The thread of a connection, and the server that it is on."""
+
+    thread: int
+    server: tuple[object, ...]
+
+
+def _server(connection: Connection) -> tuple[object, ...]:
+    """What identifies the server; fixed for a connection."""
+    known: tuple[object, ...] | None = connection.info.get(_SERVER)
+    if known is None:
+        cursor = connection.connection.cursor()
+        cursor.execute(_SERVER)
+        known = connection.info[_SERVER] = tuple(cursor.fetchone() or ())
+        cursor.close()
+    return known
+
+
+def _listen(engine: Engine) -> bool:
+    """End the XA transactions of *engine* as SQLAlchemy ends those that it knows."""
+
+    @event.listens_for(engine, "commit")
+    def commit(connection: Connection) -> None:
+        if name := _name(connection):
+            end_in_two_phases(connection)
+            connection.exec_driver_sql(f"XA END '{name}'")
+            connection.exec_driver_sql(f"XA COMMIT '{name}' ONE PHASE")
+            _name(connection, "")
+
+    @event.listens_for(engine, "rollback")
+    def rollback(connection: Connection) -> None:
+        if name := _name(connection):
+            end_in_two_phases(connection)
+            _name(connection, "")
+            error = connection.dialect.loaded_dbapi.Error
+            with suppress(error):  # it may have ended, after a deadlock
+                _send(connection, f"XA END '{name}'")
+            with suppress(NoSuchPreparedTransaction):
+                MariaDB().end(connection, name, commit=False)
+
+    return True
+
+
+_listening = PerPool(_listen)
+
+
+def listen(engine: Engine) -> None:
+    """Listen to the ends of the transactions of *engine*, once for its pool."""
+    _listening.of(engine)
+
+
+def _name(connection: Connection, new: str | None = None) -> str:
+    """The name of the XA transaction that is open; or give it a *new* one, or none."""
+    loan = loan_of(connection)
+    if loan is None:
+        return ""
+    if new is not None:
+        loan.xid = new
+    return loan.xid
+
+
+def _send(connection: Connection, sql: str) -> None:
+    cursor = connection.connection.cursor()
+    cursor.execute(sql)
+    cursor.close()
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.driver_connection
