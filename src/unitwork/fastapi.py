@@ -12,10 +12,11 @@ from sqlalchemy.orm.exc import StaleDataError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ._asgi.problems import UNREACHABLE, Problem, problem_of
+from ._asgi.problems import UNREACHABLE, Problem, log_answer, problem_of
 from ._classify.classification import Kind, classify
 from ._unit.begin_options import add_options
 from ._unit.context import current_unit, innermost
+from ._unit.explain import explain
 from ._unit.unit_of_work import UnitOfWork
 from .errors import (
     CommitUnknownError,
@@ -104,7 +105,7 @@ async def answer_conflict(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
-    return _response(_CONFLICT)
+    return _answer(request, error, _CONFLICT)
 
 
 async def answer_pool_timeout(request: Request, error: Exception) -> Response:
@@ -112,7 +113,7 @@ async def answer_pool_timeout(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
-    return _response(problem_of(error) or _BUSY)
+    return _answer(request, error, problem_of(error) or _BUSY)
 
 
 async def answer_timeout(request: Request, error: Exception) -> Response:
@@ -120,7 +121,7 @@ async def answer_timeout(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.1
     """
-    return _response(_TOO_SLOW)
+    return _answer(request, error, _TOO_SLOW)
 
 
 async def answer_read_only(request: Request, error: Exception) -> Response:
@@ -133,7 +134,7 @@ async def answer_read_only(request: Request, error: Exception) -> Response:
     """
     if request.method not in ("GET", "HEAD"):
         raise error
-    response = _response(_WRITES)
+    response = _answer(request, error, _WRITES)
     response.headers["Allow"] = ""  # RFC 9110, 15.5.6: it has to be there
     return response
 
@@ -146,15 +147,15 @@ async def answer_database_error(request: Request, error: Exception) -> Response:
     .. versionadded:: 0.1
     """
     if isinstance(error, DatabaseUnavailableError):
-        return _response(UNREACHABLE)
+        return _answer(request, error, UNREACHABLE)
     found = classify(error)
     kind = found.kind
     if kind is Kind.TIMEOUT and found.family is not None:  # not another service's
         return await answer_timeout(request, error)
     if kind in _BUSY_KINDS:
-        return _response(_BUSY)
+        return _answer(request, error, _BUSY)
     if kind is Kind.RECONNECT:
-        return _response(UNREACHABLE)
+        return _answer(request, error, UNREACHABLE)
     raise error
 
 
@@ -168,7 +169,7 @@ async def answer_unknown(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem is None:
         raise error
-    return _response(problem)
+    return _answer(request, error, problem)
 
 
 async def answer_stale_data(request: Request, error: Exception) -> Response:
@@ -176,7 +177,7 @@ async def answer_stale_data(request: Request, error: Exception) -> Response:
 
     .. versionadded:: 0.2
     """
-    return _response(_STALE)
+    return _answer(request, error, _STALE)
 
 
 exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
@@ -197,7 +198,11 @@ exception_handlers: dict[Any, Callable[[Request, Any], Any]] = {
 """
 
 
-def _response(problem: Problem) -> Response:
+def _answer(request: Request, error: Exception, problem: Problem) -> Response:
+    """Make the response; log the *error*, if it says that the server has failed."""
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        explain(error, innermost())
+        log_answer(error, problem.status, request.scope)
     return JSONResponse(
         problem.document,
         status_code=problem.status,

@@ -10,7 +10,7 @@ from .errors import UsageError
 
 __all__ = ["DatabaseSettings"]
 
-_OPTIONAL = ("commit_timeout",)
+_OPTIONAL = ("commit_timeout", "slow_unit_warning")
 _TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
 
 
@@ -31,6 +31,8 @@ class DatabaseSettings:
     they are rolled back.
     *check_at_startup*: connect once before the application starts, and fail the start
     if that is impossible, or takes 30 seconds.
+    *slow_unit_warning*: log a warning for a unit that has ended after more than these
+    seconds, from its connection to its end. `None`: never.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.
@@ -47,6 +49,7 @@ class DatabaseSettings:
     verify_timeout: float = 10.0
     drain_timeout: float = 10.0
     check_at_startup: bool = False
+    slow_unit_warning: float | None = None
     sqlite_defaults: bool = True
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
 from ..options import NO_OPTIONS, EndpointMark, TransactionOptions
 from .names import joined
+from .problems import name_of
 from .route_options import FoundOptions, MiddlewareConfig, is_endpoint, merge_options
 from .types import Scope
 
@@ -76,6 +77,10 @@ class Connection(UnitOwner):
         if self.is_over:
             unit.close()
         return unit
+
+    @property
+    def description(self) -> str:
+        return name_of(self.scope)
 
     @property
     def attempt(self) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from .problems import problem_of
+from .problems import log_answer, problem_of
 from .types import Message
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 __all__ = ["Answering", "answers_itself", "request_left_by"]
-
-log = logging.getLogger("unitwork")
 
 _STARLETTE = "starlette._exception_handler"
 
@@ -54,7 +51,7 @@ class Answering:
         own_scope = scope if self._request is None else self._request.scope
         if not self._answer_errors or not answers_itself(error, own_scope):
             raise error
-        await _answer_itself(error, send)
+        await _answer_itself(error, own_scope, send)
 
     async def _let_handlers_answer(
         self, error: Exception, scope: Scope, receive: Receive
@@ -89,10 +86,10 @@ def answers_itself(error: BaseException, scope: Mapping[str, Any]) -> bool:
     return Exception not in app_handlers and 500 not in app_handlers
 
 
-async def _answer_itself(error: Exception, send: Send) -> None:
+async def _answer_itself(error: Exception, scope: Scope, send: Send) -> None:
     problem = problem_of(error)
     assert problem is not None
-    log.error("a request was answered with %d", problem.status, exc_info=error)
+    log_answer(error, problem.status, scope)
     await problem.send(send)
 
 

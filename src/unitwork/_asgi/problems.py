@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
 from json import dumps
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutOfSQLAlchemy
 
@@ -18,7 +20,9 @@ from ..errors import (
 )
 from .types import Send
 
-__all__ = ["UNREACHABLE", "Problem", "problem_of"]
+__all__ = ["UNREACHABLE", "Problem", "log_answer", "name_of", "problem_of"]
+
+log = logging.getLogger("unitwork")
 
 _URN = "urn:problem-type:unitwork:"
 
@@ -103,3 +107,14 @@ def problem_of(error: BaseException) -> Problem | None:
         busy = HTTPStatus.SERVICE_UNAVAILABLE
         return Problem(busy, "The database is busy.", retry_after=wait)
     return None
+
+
+def name_of(scope: Mapping[str, Any]) -> str:
+    """The method and the path of a request, as its route has it, if that is known."""
+    path = getattr(scope.get("route"), "path", None) or scope.get("path", "")
+    return f"{scope.get('method', 'WebSocket')} {path}"
+
+
+def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> None:
+    """Log an *error* that a response with *status* takes the place of."""
+    log.error("%s was answered with %d", name_of(scope), status, exc_info=error)

@@ -18,6 +18,7 @@ class TransactionEnds:
 
     __slots__ = (
         "_roots",
+        "begun_at",
         "cancellation",
         "commit_undone",
         "committed",
@@ -28,6 +29,8 @@ class TransactionEnds:
     def __init__(self) -> None:
         self._roots: list[tuple[Connection, RootTransaction | None]] = []
         """Each connection, and its transaction as it was begun."""
+        self.begun_at: float | None = None
+        """By `time.monotonic()`, if slow units are to be logged."""
         self.committed: SessionTransaction | None = None
         """The one whose COMMIT or RELEASE was answered, until it has ended."""
         self.rolled_back: SessionTransaction | None = None
@@ -41,6 +44,7 @@ class TransactionEnds:
 
     def reset(self) -> None:
         self._roots.clear()
+        self.begun_at = None
         self.commit_undone = False
 
     def connected(self, connection: Connection) -> None:

@@ -22,6 +22,7 @@ from .._session.state import CommitState
 from ..errors import UnexpectedRollbackError
 from ..outcome import CommitWhen, Ending, Verdict, judge
 from .context import current, innermost
+from .slow import report_if_slow
 from .state import Intent, UnitState
 from .unit import Unit
 
@@ -108,6 +109,7 @@ def end(
     try:
         verdict, committed = yield from _decide_and_finish(unit, decide)
     finally:
+        report_if_slow(unit)
         unit.end_turn(UnitState.OPEN)
     expected = committed or not verdict.commit or unit.rollback_was_requested
     if cancelled is not None:

@@ -12,6 +12,11 @@ class UnitOwner:
 
     __slots__ = ()
 
+    @property
+    def description(self) -> str:
+        """What the unit is for, in messages."""
+        return "a transaction() block"
+
     def find_options(self, own: TransactionOptions) -> TransactionOptions:
         """Merge the unit's *own* options with those of its route and application."""
         return own
