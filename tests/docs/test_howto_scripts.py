@@ -32,10 +32,10 @@ def test_prints_what_the_page_shows(page: Page) -> None:
 
 def test_runs_as_a_program(page: Page) -> None:
     page.write_files()
-    command = [sys.executable, "-W", "error", "manage.py"]
+    arguments, output = shown(page)[0]
+    command = [sys.executable, "-W", "error", "manage.py", *arguments]
 
-    for arguments, output in shown(page):
-        assert subprocess.check_output(command + arguments, text=True) == output
+    assert subprocess.check_output(command, text=True) == output
     page.run()
 
 

@@ -43,6 +43,7 @@ def celery_worker(main: Any) -> Iterator[Event]:
     def note(**_: object) -> None:
         done.set()
 
+    main.celery.conf.broker_transport_options = {"polling_interval": 0.01}
     task_success.connect(note)
     with start_worker(main.celery, pool="solo", perform_ping_check=False):
         yield done
