@@ -42,7 +42,7 @@ class LoanHolder(Protocol):
 
 
 class TransactionState(Enum):
-    """What has become of the transaction of a loan. Only `Loan.move()` changes it."""
+    """The state of the transaction of a loan. Only `Loan.move()` changes it."""
 
     NONE = "none"
     """Not begun, as far as the driver has reported; or rolled back by SQLAlchemy."""
