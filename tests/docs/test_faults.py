@@ -42,7 +42,9 @@ def messages() -> set[str]:
     files = (ROOT / "src").rglob("*.py")
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text())))
     texts = (node.value for node in nodes if isinstance(node, ast.Constant))
-    return {re.sub(r"%(\.\d)?[sdrgf]", "…", each) for each in texts if isinstance(each, str)}
+    return {
+        re.sub(r"%(\.\d)?[sdrgf]", "…", each) for each in texts if isinstance(each, str)
+    }
 
 
 @pytest.mark.parametrize("message", [row[0] for row in rows(TEXT, "Message")])
