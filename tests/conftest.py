@@ -24,6 +24,7 @@ LONG = {
     "test_any_order.py",
 }
 LONG |= {"test_items_demo.py", "test_gunicorn.py", "test_migration.py"}
+LONG |= {"test_howto_processes.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
