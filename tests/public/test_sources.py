@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -131,3 +131,33 @@ def test_the_driver_in_the_url_decides_between_sync_and_async(
 def test_other_things_are_refused_with_a_remedy(wrong: Any, remedy: str) -> None:
     with pytest.raises(UsageError, match=f"^db is .*{remedy}"):
         DBSessionMiddleware(FastAPI(), wrong)
+
+
+# The database as a dependency
+
+
+@one_of_each
+async def test_the_database_is_a_dependency_as_well(flavour: Flavour) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    whole, method = Depends(flavour.db), Depends(flavour.db.session)
+
+    @app.get("/")
+    async def endpoint(one: Any = whole, other: Any = method) -> bool:
+        return one is other is flavour.db.current
+
+    assert (await call(app, "GET", "/")).json is True
+
+
+@one_of_each
+async def test_a_test_may_replace_the_dependency(flavour: Flavour) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    app.dependency_overrides[flavour.db.session] = lambda: "ours"
+    method = Depends(flavour.db.session)
+
+    @app.get("/")
+    async def endpoint(given: Any = method) -> str:
+        return str(given)
+
+    assert (await call(app, "GET", "/")).json == "ours"

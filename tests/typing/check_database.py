@@ -145,6 +145,8 @@ async def use_async(
     assert_type(await db.session(), OurSession)
     assert_type(await db.session(request), OurSession)
     assert_type(await async_db.session(), OurAsyncSession)
+    assert_type(await async_db(), OurAsyncSession)
+    assert_type(await db(), OurSession)
     assert_type(await async_db.session(request), OurAsyncSession)
     assert_type(async_db.engine, AsyncEngine)
     assert_type(async_db.current, OurAsyncSession)
