@@ -22,9 +22,11 @@ LONG = {
     "test_soak.py",
     "test_server_faults.py",
     "test_any_order.py",
+    "test_items_demo.py",
+    "test_gunicorn.py",
+    "test_migration.py",
+    "test_howto_processes.py",
 }
-LONG |= {"test_items_demo.py", "test_gunicorn.py", "test_migration.py"}
-LONG |= {"test_howto_processes.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

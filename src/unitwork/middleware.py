@@ -18,16 +18,16 @@ from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
 from ._callables import check_callable
 from ._session.database_core import DatabaseCore
+from ._sources import database_of
 from ._twophase.janitor import Janitor
 from ._twophase.order import CommitOrder
 from ._unit.database_base import core_of
 from .errors import UsageError
 from .outcome import CommitWhen, succeeded
 from .retry import RetryPolicy
-from .sources import database_of
 
 if TYPE_CHECKING:
-    from .sources import Source
+    from ._sources import Source
 
 __all__ = ["DBSessionMiddleware"]
 
@@ -60,6 +60,7 @@ class DBSessionMiddleware:
     """
 
     misconfigured: UsageError | None
+    """Why it can't serve: the start of the server fails with that."""
 
     @reported_at_start
     def __init__(
@@ -95,12 +96,6 @@ class DBSessionMiddleware:
                 "application that it wraps. Write "
                 "`app.add_middleware(DBSessionMiddleware, db=db)`, and go on with app"
             )
-
-    @property
-    def _all(self) -> tuple[DatabaseCore, ...]:
-        if self.misconfigured is not None:
-            raise self.misconfigured
-        return self._own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI says."""
@@ -172,7 +167,9 @@ def _databases_of(thing: object) -> tuple[DatabaseCore, ...]:
         made = kind(_no_application, *given.args, **given.kwargs)
     if not isinstance(made, DBSessionMiddleware):
         return ()
-    return made._all  # pyright: ignore[reportPrivateUsage]  # of this module
+    if made.misconfigured is not None:
+        raise made.misconfigured
+    return made._own  # pyright: ignore[reportPrivateUsage]  # of this module
 
 
 async def _no_application(scope: Scope, receive: Receive, send: Send) -> None:

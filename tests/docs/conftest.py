@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from support.manual import ROOT, Page, opened, page_of
 
@@ -17,6 +21,25 @@ def page(request: pytest.FixtureRequest) -> Iterator[Page]:
     """The page of this file: test_life_of_a_unit.py is about docs/life-of-a-unit.md."""
     with opened(page_of(request.path)) as page:
         yield page
+
+
+@pytest.fixture
+def client(main: Any) -> Iterator[TestClient]:
+    """A client of the page's application; *main* is a fixture of each file."""
+    with TestClient(main.app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def stored(main: Any, client: TestClient) -> Callable[[], list[str]]:
+    """Returns the names of the page's items."""
+
+    async def names() -> list[str]:
+        ordered = select(main.Item.name).order_by(main.Item.id)
+        async with main.db.transaction() as session:
+            return list(await session.scalars(ordered))
+
+    return partial(client.portal.call, names)
 
 
 @pytest.fixture(scope="session")

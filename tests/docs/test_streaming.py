@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fastapi import BackgroundTasks
 from fastapi.testclient import TestClient
-from sqlalchemy import select
 
 from support.asgi import call
 from support.manual import Page
@@ -22,25 +20,6 @@ def main(page: Page) -> Any:
     main = page.run()
     main.seen.clear()
     return main
-
-
-@pytest.fixture
-def client(main: Any) -> Iterator[TestClient]:
-    with TestClient(main.app, raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def stored(main: Any, client: TestClient) -> Callable[[], list[str]]:
-    """Returns the names of the items."""
-    return partial(client.portal.call, names, main)
-
-
-async def names(main: Any) -> list[str]:
-    async with main.db.transaction() as session:
-        return list(
-            await session.scalars(select(main.Item.name).order_by(main.Item.id))
-        )
 
 
 def test_commits_what_a_stream_writes(

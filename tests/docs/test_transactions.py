@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
 
 from support.manual import Page
 from support.pages import statements
@@ -19,25 +17,6 @@ from support.pages import statements
 def main(page: Page) -> Any:
     """The page; its script has imported a lamp and a table."""
     return page.run()
-
-
-@pytest.fixture
-def client(main: Any) -> Iterator[TestClient]:
-    with TestClient(main.app, raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def stored(main: Any, client: TestClient) -> Callable[[], list[str]]:
-    """Returns the names of the items."""
-    return partial(client.portal.call, names, main)
-
-
-async def names(main: Any) -> list[str]:
-    async with main.db.transaction() as session:
-        return list(
-            await session.scalars(select(main.Item.name).order_by(main.Item.id))
-        )
 
 
 def test_stores_what_the_script_imports(

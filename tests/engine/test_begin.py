@@ -9,7 +9,8 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from support.flavours import POSTGRESQL, Flavour, only
+from support.flavours import POSTGRESQL, Flavour, Observer, only
+from support.pool import eventually
 from unitwork._engine import postgresql_begin
 from unitwork._engine.connection_state import loan_of
 
@@ -53,7 +54,7 @@ async def test_a_query_of_the_id_that_fails_turns_it_off_for_its_connection_alon
 
 @only(*POSTGRESQL)
 async def test_an_error_of_begin_on_a_connection_that_works_is_raised(
-    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+    flavour: Flavour, observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(connection: Connection, query: str) -> None:
         cursor = connection.connection.cursor()
@@ -67,3 +68,4 @@ async def test_an_error_of_begin_on_a_connection_that_works_is_raised(
     with pytest.raises(DBAPIError, match="no_such_thing"):
         await flavour.work(has_mark)
     assert opened == []
+    await eventually(lambda: not observer.in_transaction())  # it has been closed

@@ -10,7 +10,6 @@ from sqlalchemy.exc import IllegalStateChangeError, ResourceClosedError
 from sqlalchemy.orm import Session
 
 from support.flavours import EVERY, Flavour, Observer, only
-from support.holding import running
 from support.models import Item, add_item
 from support.pool import check_pool_is_whole
 from support.strays import NAME, Stray
@@ -67,10 +66,7 @@ async def test_the_commit_waits_for_a_flush_that_is_under_way(
 ) -> None:
     stray = Stray(flavour, flush)
 
-    async with running(stray.request(200)) as request:
-        await stray.is_waited_for()
-        stray.go_on()
-        reply = await request
+    reply = await stray.request_that_waits(200)
 
     assert (reply.status, reply.complete) == (200, True)
     assert await stray.error() is None
@@ -83,10 +79,7 @@ async def test_the_rollback_waits_for_a_flush_that_is_under_way(
 ) -> None:
     stray = Stray(flavour, flush)
 
-    async with running(stray.request(409)) as request:
-        await stray.is_waited_for()
-        stray.go_on()
-        reply = await request
+    reply = await stray.request_that_waits(409)
 
     assert (reply.status, reply.complete) == (409, True)
     assert observer.names() == []
@@ -99,10 +92,7 @@ async def test_the_commit_waits_for_a_stray_that_connects(
 ) -> None:
     stray = Stray(flavour, lambda session: session.connection(), connects=True)
 
-    async with running(stray.request(200)) as request:
-        await stray.is_waited_for()
-        stray.go_on()
-        reply = await request
+    reply = await stray.request_that_waits(200)
 
     assert (reply.status, reply.complete) == (200, True)
     assert await stray.error() is None

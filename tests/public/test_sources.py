@@ -17,7 +17,7 @@ from support.flavours import Flavour, Observer, only
 from support.lifespan import Life
 from support.models import add_item, names
 from unitwork import AsyncDatabase, Database, DBSessionMiddleware, UsageError
-from unitwork.sources import database_of
+from unitwork._sources import database_of
 
 pytestmark = pytest.mark.anyio
 

@@ -14,6 +14,7 @@ from sqlalchemy.util import await_only
 
 from support.asgi import Reply, call
 from support.flavours import Flavour
+from support.holding import running
 from support.models import Item, add_item
 from support.pool import eventually
 from unitwork import DBSessionMiddleware
@@ -71,6 +72,13 @@ class Stray:
     async def is_waited_for(self) -> None:
         """Wait until the end of the unit has begun."""
         await eventually(lambda: self._unit is not None and self._unit.is_ending)
+
+    async def request_that_waits(self, status: int) -> Reply:
+        """Make the request; let the stray go on once the end of the unit waits."""
+        async with running(self.request(status)) as request:
+            await self.is_waited_for()
+            self.go_on()
+            return await request
 
     async def error(self) -> BaseException | None:
         assert self._task is not None

@@ -6,7 +6,7 @@ import asyncio
 
 from ..errors import UsageError
 
-__all__ = ["ONLY_ASYNCIO", "current_task", "runs_asyncio"]
+__all__ = ["ONLY_ASYNCIO", "current_task"]
 
 ONLY_ASYNCIO = (
     "unitwork runs on asyncio only, and this application runs on another event loop, "
@@ -20,11 +20,3 @@ def current_task() -> asyncio.Task[object] | None:
         return asyncio.current_task()
     except RuntimeError:
         raise UsageError(ONLY_ASYNCIO) from None
-
-
-def runs_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from anyio import CapacityLimiter, to_thread
 
+from .._concurrency.worker import on_event_loop
 from .._session.database_core import DatabaseCore
 from .._session.ping import aping, ping
 from .._twophase.janitor import Janitor
 from .._unit.endings import run_ending, shut_down
 from .._unit.unit import Unit
 from ..errors import DatabaseUnavailableError, UsageError
-from .event_loop import ONLY_ASYNCIO, runs_asyncio
+from .event_loop import ONLY_ASYNCIO
 from .misconfiguration import refuse_to_serve
 from .names import DatabasesOf, check_mounted, joined
 from .types import ASGIApp, Message, Receive, Scope, Send
@@ -52,7 +53,7 @@ async def run_lifespan(
     For an application without a lifespan (it raises at once, or returns) it is handled
     here. Raises what is wrong with the databases, once it has been sent.
     """
-    if not runs_asyncio():
+    if not on_event_loop():
         await receive()
         await send({"type": "lifespan.startup.failed", "message": ONLY_ASYNCIO})
         raise UsageError(ONLY_ASYNCIO)

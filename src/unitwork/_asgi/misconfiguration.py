@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Any, NoReturn, TypeVar
 
+from .._concurrency.worker import on_event_loop
 from ..errors import UsageError
-from .event_loop import runs_asyncio
 from .types import Receive, Scope, Send
 
 __all__ = ["refuse_to_serve", "reported_at_start"]
@@ -52,7 +52,7 @@ def reported_at_start(init: Init) -> Init:
             _check(signature, args, options)
             init(self, *args, **options)
         except UsageError as error:
-            if not runs_asyncio():
+            if not on_event_loop():
                 raise
             self.misconfigured = error
 

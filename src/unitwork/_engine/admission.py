@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
 from .._concurrency.fork import forget_after_fork
+from .._concurrency.worker import on_event_loop
 from ..errors import BlockingSessionWarning, PoolTimeoutError
 from .call_site import level_of_the_caller
 from .create import capacity
@@ -106,7 +107,7 @@ class AdmissionGate:
         """
         if self.try_acquire():
             return True
-        if _on_event_loop():
+        if on_event_loop():
             raise self._timed_out(
                 "at once, and waiting here would block the event loop",
                 "get the session from `Depends(db.session)`, which can wait, or ",
@@ -142,7 +143,7 @@ class AdmissionGate:
 
     def warn_on_event_loop(self) -> None:
         """Warn, once, if this is called on the thread of an event loop."""
-        if self._warned or not _on_event_loop():
+        if self._warned or not on_event_loop():
             return
         self._warned = True
         warnings.warn(
@@ -203,11 +204,3 @@ _gates = PerPool(_make_gate)
 def gate_of(engine: Engine) -> AdmissionGate:
     """The gate of *engine*'s pool, however many engines and databases share it."""
     return _gates.of(engine)
-
-
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -107,7 +107,7 @@ class Loan:
         self.driver_connection = driver_connection
         self.holder: LoanHolder | None = None
         """The session of a unit; `None` if something else uses the connection."""
-        self.state = TransactionState.NONE
+        self.state = _S.NONE
         self.begun_with_id = False
         """Whether BEGIN has had a query behind it, and no statement followed yet."""
         self.mark: Any = None
@@ -143,14 +143,14 @@ class Loan:
 
     def has_begun(self) -> None:
         """Record that the driver has reported a transaction."""
-        is_first = self.state is not TransactionState.COMMITTED
-        self.move(TransactionState.OPEN if is_first else TransactionState.CONTINUED)
+        is_first = self.state is not _S.COMMITTED
+        self.move(_S.OPEN if is_first else _S.CONTINUED)
         self.messages = self._counter.queries_count
 
     def is_over(self) -> None:
         """Record that nothing is open any more: it was not committed."""
-        is_first = self.state is not TransactionState.CONTINUED
-        self.move(TransactionState.NONE if is_first else TransactionState.COMMITTED)
+        is_first = self.state is not _S.CONTINUED
+        self.move(_S.NONE if is_first else _S.COMMITTED)
 
     def ended_by(self, send: Callable[[], T]) -> T:
         """Call *send*, which sends SQLAlchemy's COMMIT or ROLLBACK.
@@ -158,7 +158,7 @@ class Loan:
         It is not committed then, unless the answer says so.
         """
         was_committed = self.is_committed
-        self.move(TransactionState.ENDING)
+        self.move(_S.ENDING)
         try:
             return send()
         finally:
@@ -167,7 +167,7 @@ class Loan:
     def ended_by_driver(self) -> None:
         """Record that the driver has reported an end that SQLAlchemy did not send."""
         if self.is_open and not self.statements_in_flight:
-            self.move(TransactionState.REPLACED)
+            self.move(_S.REPLACED)
 
     @property
     def is_open(self) -> bool:
@@ -177,21 +177,21 @@ class Loan:
     @property
     def is_being_ended(self) -> bool:
         """Whether SQLAlchemy's COMMIT or ROLLBACK is under way."""
-        return self.state is TransactionState.ENDING
+        return self.state is _S.ENDING
 
     @property
     def is_lost(self) -> bool:
         """Whether the whole transaction is rolled back, and not by SQLAlchemy."""
-        return self.state is TransactionState.LOST
+        return self.state is _S.LOST
 
     @property
     def is_committed(self) -> bool:
-        return self.state in (TransactionState.COMMITTED, TransactionState.CONTINUED)
+        return self.state in (_S.COMMITTED, _S.CONTINUED)
 
     @property
     def was_replaced(self) -> bool:
         """Whether it has ended past SQLAlchemy, and another one may be open."""
-        return self.state is TransactionState.REPLACED
+        return self.state is _S.REPLACED
 
     @property
     def has_ended(self) -> bool:
@@ -200,7 +200,7 @@ class Loan:
         """
         if self.state in _OPEN:
             return reports_idle(self.driver_connection)
-        return self.state is TransactionState.REPLACED
+        return self.state is _S.REPLACED
 
     @property
     def has_ended_elsewhere(self) -> bool:
@@ -216,13 +216,10 @@ class Loan:
         The driver has sent one that did not pass SQLAlchemy, or one with several
         statements, which may have ended the transaction and begun another one.
         """
-        if self._counter.queries_count != self.messages:
-            self._was_bypassed = True
-        return self._was_bypassed
+        return self._was_bypassed or self._counter.queries_count != self.messages
 
     def begin_statement(self) -> None:
-        if self._counter.queries_count != self.messages:
-            self._was_bypassed = True
+        self._was_bypassed = self.was_bypassed
         self.statements_in_flight += 1
 
     def end_statement(self) -> None:
@@ -248,13 +245,13 @@ class Loan:
 
     def _text_executed(self, statement: str, dialect: str) -> None:
         if _CHAINS.match(statement):
-            self.move(TransactionState.REPLACED)
+            self.move(_S.REPLACED)
         if not self.has_ended:
             return
         if ";" in statement.rstrip("; \n"):  # any of several statements
-            self.move(TransactionState.REPLACED)
+            self.move(_S.REPLACED)
         elif statement.split(None, 1)[0].lower() in _ROLLS_BACK:
-            self.move(TransactionState.LOST)
+            self.move(_S.LOST)
         elif dialect in _MYSQL and self.holder is not None:  # as DDL does it
             self.is_over()
             self.holder.committed_by_statement()

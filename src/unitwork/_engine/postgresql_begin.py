@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util import await_only
 
 from .driver_connection import in_error, in_transaction
-from .postgresql_messages import copy_by_asyncpg, send_by_psycopg
+from .postgresql_messages import AsyncpgStandIn, copy_by_asyncpg, send_by_psycopg
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -82,28 +82,22 @@ async def _begin_by_asyncpg(adapter: Any, driver: Any, query: str) -> str | None
     return beginning.value
 
 
-class _Beginning:
-    """In place of the connection of an asyncpg transaction that begins."""
+class _Beginning(AsyncpgStandIn):
+    """Sends BEGIN with a query, and keeps the value that it selects."""
 
+    query: str
     value: str | None
 
-    __slots__ = ("driver", "query", "value")
+    __slots__ = ("query", "value")
 
     def __init__(self, driver: Any, query: str) -> None:
-        put = object.__setattr__
-        put(self, "driver", driver)
-        put(self, "query", query)
-        put(self, "value", None)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.driver, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        setattr(self.driver, name, value)
+        super().__init__(driver)
+        self.keep("query", query)
+        self.keep("value", None)
 
     async def execute(self, statement: str) -> None:
         if not self.query:
             await self.driver.execute(statement)
             return
         value = await copy_by_asyncpg(self.driver, statement, self.query)
-        object.__setattr__(self, "value", value)
+        self.keep("value", value)

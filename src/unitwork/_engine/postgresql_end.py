@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
-from .postgresql_messages import generate_by_psycopg
+from .postgresql_messages import AsyncpgStandIn, generate_by_psycopg
 
 __all__ = ["Answer", "end"]
 
@@ -67,24 +67,18 @@ def _end_by_asyncpg(
     return ending.answer
 
 
-class _Ending:
-    """In place of the connection of an asyncpg transaction that ends."""
+class _Ending(AsyncpgStandIn):
+    """Sends COMMIT or ROLLBACK, perhaps with a check, and keeps the answer."""
 
     answer: Answer
+    txid: int | None
 
-    __slots__ = ("answer", "driver", "txid")
+    __slots__ = ("answer", "txid")
 
     def __init__(self, driver: Any, txid: int | None) -> None:
-        put = object.__setattr__
-        put(self, "driver", driver)
-        put(self, "txid", txid)
-        put(self, "answer", Answer.DONE)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.driver, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        setattr(self.driver, name, value)
+        super().__init__(driver)
+        self.keep("txid", txid)
+        self.keep("answer", Answer.DONE)
 
     async def execute(self, statement: str) -> None:
         check = "" if self.txid is None else _CHECK.format(self.txid)
@@ -94,12 +88,12 @@ class _Ending:
             answer = _ANSWERS.get(getattr(error, "sqlstate", ""))
             if not check or answer is None:
                 raise
-            object.__setattr__(self, "answer", answer)
+            self.keep("answer", answer)
             with suppress(Exception):  # it can't be committed, whatever that raises
                 await self.driver.execute("ROLLBACK;")
         else:
             if not statement.startswith(tag):
-                object.__setattr__(self, "answer", Answer.ABORTED)
+                self.keep("answer", Answer.ABORTED)
 
 
 @contextmanager

@@ -11,7 +11,13 @@ from typing import Any
 
 from sqlalchemy.util import await_only
 
-__all__ = ["copy_by_asyncpg", "fetch_value", "generate_by_psycopg", "send_by_psycopg"]
+__all__ = [
+    "AsyncpgStandIn",
+    "copy_by_asyncpg",
+    "fetch_value",
+    "generate_by_psycopg",
+    "send_by_psycopg",
+]
 
 _FATAL_ERROR = 7  # libpq, ExecStatusType
 
@@ -66,6 +72,30 @@ async def copy_by_asyncpg(driver: Any, statement: str, query: str) -> str | None
     copied = f"{statement} COPY ({query}) TO STDOUT"
     await driver._protocol.copy_out(copied, receive, None)
     return b"".join(rows).decode().strip() or None
+
+
+class AsyncpgStandIn:
+    """In place of the connection of an asyncpg transaction, for one statement.
+
+    A subclass says how it is executed; all else is done by the *driver*'s connection.
+    """
+
+    driver: Any
+
+    __slots__ = ("driver",)
+
+    def __init__(self, driver: Any) -> None:
+        self.keep("driver", driver)
+
+    def keep(self, name: str, value: object) -> None:
+        """Set an attribute of this object, and not of the connection."""
+        object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.driver, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.driver, name, value)
 
 
 def _awaited(awaitable: Awaitable[Any]) -> Any:

@@ -13,6 +13,7 @@ from threading import Thread
 
 from sqlalchemy import Connection, select
 
+from .._concurrency.worker import on_event_loop
 from .._engine.address import address_of
 from .._engine.create import capacity
 from ..errors import DatabaseUnavailableError, UsageError
@@ -28,7 +29,7 @@ def ping(database: DatabaseCore, timeout: float) -> None:
     add up. Raises `DatabaseUnavailableError`.
     """
     _check_limit(timeout)
-    if _on_event_loop():
+    if on_event_loop():
         raise UsageError(
             "Database.ping() would block the event loop; call it in a `def` endpoint, "
             "or write `await anyio.to_thread.run_sync(db.ping)`"
@@ -137,11 +138,3 @@ def _named(database: DatabaseCore) -> str:
 def _check_limit(timeout: float) -> None:
     if not isinstance(timeout, int | float) or not timeout > 0:
         raise UsageError(f"timeout is {timeout!r}; give seconds, more than 0")
-
-
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

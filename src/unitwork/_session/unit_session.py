@@ -14,8 +14,8 @@ from .._engine.commit_status import PendingVerification
 from .._engine.connection_state import state_of
 from .._engine.loan import Loan
 from .._engine.sqlalchemy_internals import has_pending
+from ..errors import SessionEndedError
 from .activity import Activity
-from .ended_session import ended_session
 from .owner import SessionOwner
 from .permit import Permit
 from .state import Access, CommitState
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from ..settings import DatabaseSettings
 
 __all__ = ["UnitSession", "unit_session_of"]
+
+_ENDED = (
+    "this session's unit of work has ended ({ended}). For work after the response (a "
+    "background task, a task of your own) or in a hook, open a unit of its own: "
+    "`{keyword} db.transaction() as session:`"
+)
 
 
 class UnitSession(TransactionEvidence):
@@ -133,7 +139,8 @@ class UnitSession(TransactionEvidence):
         """Raise `SessionEndedError` unless the session may be used."""
         if self.access is not Access.OPEN:
             ended = self.owner.describe_end()
-            raise ended_session(ended, is_async=self.is_async)
+            keyword = "async with" if self.is_async else "with"
+            raise SessionEndedError(_ENDED.format(ended=ended, keyword=keyword))
 
     def check_statement(self) -> None:
         """Raise unless a statement may be executed, by whichever task or thread.
