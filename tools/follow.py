@@ -149,7 +149,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def newcomer(python: str, wheels: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+def fresh_environment(
+    python: str, wheels: Path
+) -> Iterator[tuple[Path, dict[str, str]]]:
     """Give a folder with a fresh virtual environment of *python*, which is active.
 
     The environment variables of this process go on, but not those that are about Python
@@ -180,7 +182,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--wheels", type=Path, required=True)
     given = parser.parse_args()
-    with newcomer(given.python, given.wheels) as (home, environment):
+    with fresh_environment(given.python, given.wheels) as (home, environment):
         try:
             follow(given.page, home, environment)
         except FollowError as error:

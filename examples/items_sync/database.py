@@ -1,4 +1,4 @@
-"""The database, and the session that endpoints ask for."""
+"""The database, and the session as a dependency of endpoints."""
 
 import os
 from typing import Annotated

@@ -22,11 +22,11 @@ class DatabaseSettings:
     keep a unit from ending; afterwards the connection is discarded.
     *commit_timeout*: how long COMMIT may take; afterwards its connection is aborted and
     the outcome is in doubt. `None`: no limit.
-    *verify_commit*: ask the database for the outcome of a COMMIT in doubt. With `True`
-    PostgreSQL is asked: each unit that may write gets a transaction id for that, with
-    the answer to BEGIN. For other databases give a `CommitVerifier`. Where there is
-    none the outcome is unknown: `CommitUnknownError`. `False`: never ask.
-    *verify_timeout*: how long to go on asking; then the outcome is unknown.
+    *verify_commit*: query the outcome of a COMMIT in doubt. `True`: on PostgreSQL, for
+    which each unit that may write gets a transaction id with the answer to BEGIN. For
+    other databases give a `CommitVerifier`. Where there is none the outcome is unknown:
+    `CommitUnknownError`. `False`: never.
+    *verify_timeout*: how long to repeat the query; then the outcome is unknown.
     *drain_timeout*: how long the shutdown waits for units that are still open; then
     they are rolled back.
     *check_at_startup*: connect once before the application starts, and fail the start

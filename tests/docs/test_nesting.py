@@ -116,11 +116,14 @@ def test_ends_the_wait_for_a_row_of_the_enclosing_unit(main: Any) -> None:
 def test_keeps_each_hook_with_its_transaction(main: Any) -> None:
     called: list[str] = []
 
-    async def register(nested: Any, *, fails: bool = False) -> None:
+    async def register(nested: Any) -> None:
         async with main.db.transaction(nested=nested):
             current_unit().on_commit(called.append, nested)
-            if fails:
-                raise LookupError
+
+    async def fail() -> None:
+        async with main.db.transaction(nested="savepoint"):
+            current_unit().on_commit(called.append, "dropped")
+            raise LookupError
 
     async def hooks() -> None:
         async with main.db.transaction():
@@ -128,7 +131,7 @@ def test_keeps_each_hook_with_its_transaction(main: Any) -> None:
             await register("join")
             await register("own")
             with pytest.raises(LookupError):
-                await register("savepoint", fails=True)
+                await fail()
             assert called == ["own"]
 
     run(main, hooks)

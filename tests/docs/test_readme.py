@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-from follow import follow, newcomer
+from follow import follow, fresh_environment
 from support.manual import ROOT, Page
 from support.pages import statements
 
@@ -40,7 +40,7 @@ def test_its_application_is_typed(page: Page) -> None:
 
 
 def test_its_commands_show_what_it_says(wheels: Path) -> None:
-    with newcomer(sys.executable, wheels) as (home, environment):
+    with fresh_environment(sys.executable, wheels) as (home, environment):
         written = follow(ROOT / "README.md", home, environment)
 
     log = [line for line in written.splitlines() if "engine.Engine BEGIN IMM" in line]

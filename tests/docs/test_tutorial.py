@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 
-from follow import follow, newcomer
+from follow import follow, fresh_environment
 from support.manual import ROOT, Page
 from support.pages import postgresql, statements
 
@@ -62,7 +62,7 @@ def test_works_when_it_is_typed(wheels: Path) -> None:
     """Every file and command in order, on SQLite and then on PostgreSQL."""
     names = ["items", "items_test"]
     with (
-        newcomer(sys.executable, wheels) as (home, environment),
+        fresh_environment(sys.executable, wheels) as (home, environment),
         empty_databases(names) as server,
     ):
         written = follow(ROOT / "docs" / "tutorial.md", home, environment | server)

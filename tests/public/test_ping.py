@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from anyio import to_thread
-from sqlalchemy import event, make_url
+from sqlalchemy import Connection, StaticPool, event, make_url
 
 from support.asgi import call
 from support.endpoints import serve_fastapi
@@ -18,6 +18,7 @@ from support.flavours import Flavour, Observer, only
 from support.models import add_item, names
 from support.servers import listen
 from unitwork import DatabaseUnavailableError, UsageError
+from unitwork._engine.driver_connection import in_transaction
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
@@ -49,14 +50,16 @@ async def test_a_database_that_answers(flavour: Flavour, observer: Observer) -> 
 
 async def test_it_makes_one_round_trip_without_a_transaction(flavour: Flavour) -> None:
     await ping(flavour)
-    sent: list[str] = []
-    event.listen(
-        flavour.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[2])
-    )
-    event.listen(flavour.sync_engine, "begin", lambda *args: None)
+    sent: list[tuple[str, bool]] = []
+
+    def note(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
+        driver = connection.connection.driver_connection
+        sent.append((statement, in_transaction(driver)))
+
+    event.listen(flavour.sync_engine, "after_cursor_execute", note)
     await ping(flavour)
 
-    assert sent == ["SELECT 1"]
+    assert sent == [("SELECT 1", False)]
 
 
 async def test_a_unit_beside_it_keeps_its_work(flavour: Flavour) -> None:
@@ -125,8 +128,6 @@ async def test_a_full_pool_is_not_waited_for_without_a_limit(flavour: Flavour) -
 
 @only("aiosqlite", "sqlite3")
 async def test_a_database_in_memory_keeps_the_work_of_a_unit(flavour: Flavour) -> None:
-    from sqlalchemy.pool import StaticPool
-
     options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     memory = type(flavour.db)(make_url(flavour.url).set(database=None), **options)
     one = Flavour(flavour.name, flavour.url, memory)

@@ -62,7 +62,7 @@ class RequestAttempt(ReplaceableResponse):
             return self.answers_itself(error)
         if isinstance(error, asyncio.CancelledError):
             return ours
-        # Otherwise the process was asked to exit while the application was unwound.
+        # Otherwise the process was to exit while the application was unwound.
         return isinstance(error, Exception | Unwind | BaseExceptionGroup)
 
     def replace_response(self, error: Exception) -> NoReturn:

@@ -128,7 +128,7 @@ class _Finish:
         """The outcome of an ending that *error* has interrupted.
 
         `_commit_one()` has classified what COMMIT raised; only a cancellation, after
-        which it can't ask the database, is left to classify here.
+        which it can't query the database, is left to classify here.
         """
         if self._committed or isinstance(error, PartialCommitError):
             return Outcome.PARTIAL

@@ -49,7 +49,7 @@ class TwoPhaseDialect(Protocol):
     def find_outcome(
         self, connection: Connection, name: str, mark: Any, *, requested: bool
     ) -> bool | None:
-        """Whether one that the server does not know was committed; `None`: ask again.
+        """Whether one that the server does not know was committed; `None`: query again.
 
         Terminates the backend that may still process it. Where the server keeps no
         record, it is what was *requested*.
