@@ -92,6 +92,22 @@ async def test_another_transaction_is_not_committed(
     assert "by the driver" not in observer.names()
 
 
+@only(*POSTGRESQL)
+async def test_one_that_the_driver_has_committed_says_nothing_of_the_next(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        send(session, "COMMIT; BEGIN")
+        add_item(session)
+        observer.terminate_all()
+
+    posted = await post(flavour, body)
+
+    assert isinstance(posted.error, CommitUnknownError)
+    assert posted.hooks == ["on_unknown"]
+    assert observer.names() == []
+
+
 @only("psycopg", "psycopg-async")  # asyncpg's adapter sends one statement at a time
 @each_end
 async def test_nor_one_that_several_statements_in_one_text_have_begun(

@@ -41,7 +41,8 @@ class Either:
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
-        self._is_async = hasattr(manager, "__aenter__")
+        # A sync block has `__aenter__`, too: it says what to write.
+        self._is_async = type(manager).__name__.startswith("Async")
 
     async def __aenter__(self) -> Any:
         if self._is_async:

@@ -116,6 +116,8 @@ class Unit:
         lost the work, and an answer that is an error anyway does not say so."""
         self.is_loose = False
         """Whether the driver has ended the transaction: then each row is on its own."""
+        self.has_cursor = False
+        """Whether its session has one that was left open."""
 
     # What the program does
 
@@ -249,7 +251,6 @@ class Books:
         self.failures: list[str] = []
         """What may be a reason to tell of a failure."""
         self.interrupted = False
-        self.has_cursor = False
         self.found: list[str] = []
         self._keys = 0
 

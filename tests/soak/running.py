@@ -98,7 +98,7 @@ class Running:
             self._headers = dict(message["headers"])
             # An open cursor keeps its transaction, unless that is to be committed.
             dropped = self.unit.rollback_only or not self.unit.open_rows
-            waits = self.books.has_cursor and dropped
+            waits = self.unit.has_cursor and dropped
             if not waits and (self._status < 400 or b"x-own" in self._headers):
                 self._settle_answer(self.unit, "was answered")
         elif kind == "http.response.body":

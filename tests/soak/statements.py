@@ -95,7 +95,7 @@ async def read(actor: Actor, op: Op) -> None:
 async def cursor(actor: Actor, op: Op) -> None:
     """One that is left open."""
     actor.books.failed("an open cursor")
-    actor.books.has_cursor = True
+    actor.unit.has_cursor = True
     session = actor.session
     if hasattr(session, "stream"):
         result = await session.stream(CURSOR)

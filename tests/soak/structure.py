@@ -153,7 +153,11 @@ async def begin(actor: Actor, op: Op) -> None:
                 actor.unit.rolled_back()
                 raise
 
-    await _committed(actor, within, "session.begin()")
+    try:
+        await _committed(actor, within, "session.begin()")
+    except Exception:
+        actor.unit.rolled_back()  # as SQLAlchemy has
+        raise
 
 
 @operation

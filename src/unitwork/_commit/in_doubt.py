@@ -22,7 +22,10 @@ def ask_the_database(session: UnitSession) -> Plan[bool | None]:
     if not pending or any(loan.was_replaced for loan in session.loans):
         return None
     question = partial(verify, pending, session.is_async)
-    return (yield from ask_until_known(session, question))
+    found = yield from ask_until_known(session, question)
+    if found and any(loan.may_be_another for loan in session.loans):
+        return None  # the driver may have committed it, and begun another one
+    return found
 
 
 def ask_the_database_now(session: UnitSession) -> bool | None:

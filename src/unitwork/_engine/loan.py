@@ -14,6 +14,7 @@ from .driver_connection import (
     message_counter,
     reports_idle,
 )
+from .sql_text import has_several_statements
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
@@ -25,6 +26,7 @@ _CHAINS = re.compile(
     r"\s*(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
 )
 _MYSQL = {"mysql", "mariadb"}
+_ENDS = re.compile(r"\s*(commit|end)\b", re.IGNORECASE)
 _ROLLS_BACK = {"rollback", "rollback;", "abort", "abort;"}
 
 
@@ -59,6 +61,8 @@ class TransactionState(Enum):
     """Rolled back as a whole, and not by SQLAlchemy."""
     REPLACED = "replaced"
     """Ended by SQL or the driver, where another one may have begun since."""
+    ABANDONED = "abandoned"
+    """A thread of aiosqlite may still run a cancelled statement of it."""
 
 
 _S = TransactionState
@@ -66,6 +70,7 @@ _OPEN = (_S.OPEN, _S.CONTINUED)
 _MOVES = {
     _S.NONE: set(_S) - {_S.CONTINUED},
     _S.OPEN: set(_S) - {_S.CONTINUED},
+    _S.ABANDONED: {_S.NONE, _S.LOST, _S.REPLACED},
     _S.ENDING: {_S.NONE, _S.COMMITTED, _S.LOST, _S.REPLACED},
     _S.IN_TWO_PHASES: {_S.COMMITTED, _S.LOST},
     _S.COMMITTED: {_S.CONTINUED, _S.ENDING, _S.LOST, _S.REPLACED},
@@ -141,11 +146,12 @@ class Loan:
         if state in _MOVES[self.state]:
             self.state = state
 
-    def has_begun(self) -> None:
-        """Record that the driver has reported a transaction."""
+    def has_begun(self, mark: Any = None) -> None:
+        """Record that the driver has reported a transaction, identified by *mark*."""
         is_first = self.state is not _S.COMMITTED
         self.move(_S.OPEN if is_first else _S.CONTINUED)
         self.messages = self._counter.queries_count
+        self.mark, self._was_bypassed = mark, False
 
     def is_over(self) -> None:
         """Record that nothing is open any more: it was not committed."""
@@ -159,15 +165,26 @@ class Loan:
         """
         was_committed = self.is_committed
         self.move(_S.ENDING)
+        self._was_bypassed = self.was_bypassed
         try:
             return send()
         finally:
+            self.messages = self._counter.queries_count
             self.move(_S.COMMITTED if was_committed else _S.NONE)
 
     def ended_by_driver(self) -> None:
         """Record that the driver has reported an end that SQLAlchemy did not send."""
         if self.is_open and not self.statements_in_flight:
             self.move(_S.REPLACED)
+
+    def abandon(self, statement: str) -> None:
+        """Record that *statement* was cancelled while a thread may go on with it.
+
+        The driver is not asked then: that would wait for the thread. The connection is
+        discarded.
+        """
+        ends = _ENDS.match(statement) is not None
+        self.move(_S.REPLACED if ends else _S.ABANDONED)
 
     @property
     def is_open(self) -> bool:
@@ -218,6 +235,11 @@ class Loan:
         """
         return self._was_bypassed or self._counter.queries_count != self.messages
 
+    @property
+    def may_be_another(self) -> bool:
+        """Whether the id of BEGIN may not be that of the transaction that is open."""
+        return self.mark is not None and self.was_bypassed
+
     def begin_statement(self) -> None:
         self._was_bypassed = self.was_bypassed
         self.statements_in_flight += 1
@@ -233,7 +255,7 @@ class Loan:
                 self.has_begun()
         elif context.compiled is None or context.is_text or context.isddl:
             self._text_executed(statement, context.dialect.name)
-        if ";" in statement:
+        if ";" in statement and has_several_statements(statement):
             self._was_bypassed = True
         if not self.wrote:
             self.wrote = known_to_write(context, statement)
@@ -248,7 +270,7 @@ class Loan:
             self.move(_S.REPLACED)
         if not self.has_ended:
             return
-        if ";" in statement.rstrip("; \n"):  # any of several statements
+        if has_several_statements(statement):  # any of them
             self.move(_S.REPLACED)
         elif statement.split(None, 1)[0].lower() in _ROLLS_BACK:
             self.move(_S.LOST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["without_comments", "without_strings"]
+__all__ = ["has_several_statements", "without_comments", "without_strings"]
 
 _LINE_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
 _HASH_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
@@ -30,3 +30,7 @@ def without_comments(dialect: str, text: str) -> str:
 def without_strings(text: str) -> str:
     """*text*, with empty strings in place of its strings."""
     return _STRING.sub("''", text)
+
+
+def has_several_statements(text: str) -> bool:
+    return ";" in without_strings(text).rstrip("; \n")

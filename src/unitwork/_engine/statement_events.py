@@ -89,6 +89,8 @@ def _check(loan: Loan) -> None:
         raise IllegalStateChangeError(_BEING_ENDED)
     if loan.is_lost:  # or it would begin a transaction of its own
         raise unexpected_rollback(loan.failure) from loan.failure
+    if loan.statements_in_flight > 1:
+        return  # the answer of the driver would wait for the other statement
     if loan.holder is not None and loan.has_ended:
         raise ended_elsewhere()
 
@@ -124,6 +126,8 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
     error = failure.sqlalchemy_exception or failure.original_exception
     if isinstance(error, IllegalStateChangeError | SessionEndedError):
         return None  # the statement was refused here, and has changed nothing
+    if connection.dialect.driver == "aiosqlite" and not isinstance(error, Exception):
+        loan.abandon(failure.statement or "")
     found = classify(error)
     refused = _refusal(found, loan)
     if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
@@ -156,6 +160,8 @@ def _record_failure(loan: Loan, connection: Connection, error: BaseException) ->
         return
     loan.failure = error
     if not connection.in_transaction() or loan.is_lost:
+        return
+    if loan.state is TransactionState.ABANDONED:
         return
     if _has_rolled_back(error, connection, loan):
         loan.move(TransactionState.LOST)

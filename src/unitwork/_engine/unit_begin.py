@@ -102,7 +102,7 @@ def _is_unusable(connection: Connection, error: Exception) -> bool:
 
 
 def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> None:
-    loan = state.loan
+    loan, mark = state.loan, None
     dialect = connection.dialect
     if in_transaction(state.driver_connection):
         pass  # a listener to the checkout of a new connection has begun one
@@ -122,8 +122,8 @@ def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> 
         if txid is not None:
             if state.installation is None:
                 state.installation = fetch_installation(connection)
-            loan.mark = Mark(int(txid), state.installation)
-    loan.has_begun()
+            mark = Mark(int(txid), state.installation)
+    loan.has_begun(mark)
     state.is_new = False
 
 

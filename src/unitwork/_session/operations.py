@@ -63,6 +63,8 @@ def check_not_lost(session: Session) -> None:
 def flush(session: Session) -> None:
     """Do all of `commit()` that can fail before COMMIT is sent."""
     unit_session = unit_session_of(session)
+    if unit_session is not None and unit_session.activity.is_under_way:
+        raise IllegalStateChangeError("another task or thread uses the session")
     if unit_session is None or not session.in_transaction():
         session.flush()  # what was added beside a COMMIT, of which nothing is lost
         return
