@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .unit_session import UnitSession
 
 __all__ = ["CALLED", "OVERRIDDEN", "remedy_for"]
 
@@ -40,26 +45,35 @@ _NO_LOOP = (
     "use Database and its Session in a `def` endpoint"
 )
 _REMEDIES = [
-    (r"no running event loop", _NO_LOOP),
-    (
-        r"provisioning a new connection|concurrent operations|already flushing",
-        _ONE_TASK,
-    ),
-    (r"another operation (\(.*\) )?is in progress|can't be called here", _ONE_TASK),
-    (r"greenlet_spawn has not been called", _LOAD),
+    (r"provisioning a new connection|concurrent operations", _ONE_TASK),
+    (r"already flushing|can't be called here", _ONE_TASK),
+    (r"another operation (\(.*\) )?is in progress", _ONE_TASK),
     (r"is not bound to a Session; (lazy load|attribute refresh)", _DETACHED),
+]
+_REMEDIES_OF_ASYNC = [
+    (r"no running event loop", _NO_LOOP),
+    (r"greenlet_spawn has not been called", _LOAD),
     (r"'coroutine' object (has no attribute|is not)", _AWAIT),
-    (r"can't be used in 'await' expression|object can't be awaited", _NO_AWAIT),
+]
+_REMEDIES_OF_SYNC = [
+    (r"can't be used in 'await' expression|object can't be awaited", _NO_AWAIT)
 ]
 
 
-def remedy_for(error: BaseException, *, is_overridden: bool = False) -> str | None:
-    """What to write where *error* shows a usual mistake.
-
-    *is_overridden*: whether all requests have the one session of a test.
-    """
+def remedy_for(error: BaseException, sessions: Collection[UnitSession]) -> str | None:
+    """What to write where *error* shows a usual mistake with one of *sessions*."""
     text = str(error)
-    for pattern, remedy in _REMEDIES:
+    for pattern, remedy in _remedies(sessions):
         if re.search(pattern, text):
+            is_overridden = not all(session.owned for session in sessions)
             return OVERRIDDEN if remedy is _ONE_TASK and is_overridden else remedy
     return None
+
+
+def _remedies(sessions: Collection[UnitSession]) -> Iterator[tuple[str, str]]:
+    """Yield what the errors of SQLAlchemy, and those of Python in this case, show."""
+    yield from _REMEDIES
+    if any(session.is_async for session in sessions):
+        yield from _REMEDIES_OF_ASYNC
+    if not all(session.is_async for session in sessions):
+        yield from _REMEDIES_OF_SYNC

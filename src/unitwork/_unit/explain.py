@@ -29,8 +29,7 @@ def explain(error: BaseException | None, unit: Unit | None) -> None:
 
 
 def _explain(error: BaseException, unit: Unit) -> None:
-    is_overridden = any(not session.owned for session in unit.sessions)
-    notes = [remedy_for(error, is_overridden=is_overridden)]
+    notes = [remedy_for(error, tuple(unit.sessions))]
     for database, session in unit.sessions.items():
         engine = database.known_engine
         if session.awaiting_connection and engine and isinstance(error, _OF_DATABASES):
