@@ -119,7 +119,7 @@ def _checked(given: str | URL, is_async: bool) -> URL:
     except NoSuchModuleError:
         raise UsageError(
             f"the database URL can't be used: SQLAlchemy knows no {url.drivername!r}"
-            + remedy_for_name(url.drivername, is_async)
+            + remedy_for_name(url.drivername, is_async=is_async)
         ) from None
     if dialect.is_async is not is_async:
         raise UsageError(_wrong_flavour(url, is_async))

@@ -39,7 +39,7 @@ def missing_driver(name: str, module: str) -> str:
     )
 
 
-def remedy_for_name(name: str, is_async: bool) -> str:
+def remedy_for_name(name: str, *, is_async: bool) -> str:
     """What to write in place of the unknown *name* of a database."""
     backend = _ALIASES.get(name.partition("+")[0])
     if backend is None:
