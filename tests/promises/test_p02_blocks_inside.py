@@ -86,6 +86,24 @@ async def test_commit_anyway_saves_nothing_from_a_joined_block_that_raised(
 
 
 @everywhere
+async def test_nothing_is_committed_by_hand_after_a_joined_block_that_raised(
+    app: FastAPI, flavour: Flavour, observer: Observer
+) -> None:
+    endpoint = nesting(flavour, "join")
+
+    @app.post("/")
+    async def commit() -> None:
+        await endpoint()
+        with pytest.raises(UnexpectedRollbackError):
+            await flavour.do(flavour.db.current, lambda session: session.commit())
+
+    reply = await call(app, "POST", "/")
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert observer.names() == []
+
+
+@everywhere
 async def test_an_error_swallowed_around_a_savepoint_costs_the_savepoint_alone(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:

@@ -52,6 +52,9 @@ class Owner:
     def begin_commit(self) -> bool:
         return self.may_commit
 
+    def check_commit(self) -> None:
+        pass
+
     def user_committed(self, session: UnitSession) -> None:
         self.reports.append("committed by the user")
 

@@ -156,7 +156,8 @@ async def begin(actor: Actor, op: Op) -> None:
     try:
         await _committed(actor, within, "session.begin()")
     except Exception:
-        actor.unit.rolled_back()  # as SQLAlchemy has
+        if begun:
+            actor.unit.rolled_back()  # as SQLAlchemy has
         raise
 
 

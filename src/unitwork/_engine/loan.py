@@ -97,6 +97,7 @@ class Loan:
         "failure",
         "holder",
         "mark",
+        "may_be_another",
         "messages",
         "only_reads",
         "read_only",
@@ -125,6 +126,8 @@ class Loan:
         self.messages = self._counter.queries_count
         """How many the driver had sent after the last statement of SQLAlchemy's."""
         self._was_bypassed = False
+        self.may_be_another = False
+        """Whether COMMIT was sent for one that BEGIN's id may not be that of."""
         self.changes_before = changes_of(self.driver_connection)
         self.statement_prefix = ""
         """What each statement of the transaction begins with."""
@@ -151,7 +154,8 @@ class Loan:
         is_first = self.state is not _S.COMMITTED
         self.move(_S.OPEN if is_first else _S.CONTINUED)
         self.messages = self._counter.queries_count
-        self.mark, self._was_bypassed = mark, False
+        self.mark = mark
+        self.may_be_another = self._was_bypassed = False
 
     def is_over(self) -> None:
         """Record that nothing is open any more: it was not committed."""
@@ -234,11 +238,6 @@ class Loan:
         statements, which may have ended the transaction and begun another one.
         """
         return self._was_bypassed or self._counter.queries_count != self.messages
-
-    @property
-    def may_be_another(self) -> bool:
-        """Whether the id of BEGIN may not be that of the transaction that is open."""
-        return self.mark is not None and self.was_bypassed
 
     def begin_statement(self) -> None:
         self._was_bypassed = self.was_bypassed

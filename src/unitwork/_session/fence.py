@@ -208,6 +208,7 @@ def _before_commit(session: _Fenced) -> None:
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         return  # see `operations.commit()`
+    unit_session.owner.check_commit()
     unit_session.commit_state = CommitState.SENT_BY_APPLICATION
     if unit_session.may_be_lost:
         check_not_lost(session)

@@ -50,6 +50,9 @@ class SessionOwner(Protocol[SessionT]):
         """Return whether COMMIT may be sent; from then on nothing interrupts it."""
         ...
 
+    def check_commit(self) -> None:
+        """Raise if the unit is lost, before the application's COMMIT of the rest."""
+
     def user_committed(self, session: SessionT) -> None:
         """Called when the application's `session.commit()` has succeeded."""
 

@@ -244,6 +244,10 @@ class Lifecycle:
         self.unclear_commit = None
         self.rollback_requested = None
 
+    def check_commit(self) -> None:
+        if self.intent is Intent.LOST:
+            raise self.unexpected()
+
     def unexpected(self) -> UnitworkError:
         """The error to raise in place of the success that was expected."""
         if self.unclear_commit is not None:
