@@ -184,8 +184,8 @@ class Loan:
     def abandon(self, statement: str) -> None:
         """Record that *statement* was cancelled while a thread may go on with it.
 
-        The driver is not asked then: that would wait for the thread. The connection is
-        discarded.
+        Nothing is read from the driver then: that would wait for the thread. The
+        connection is discarded.
         """
         ends = _ENDS.match(statement) is not None
         self.move(_S.REPLACED if ends else _S.ABANDONED)
