@@ -140,6 +140,8 @@ MISTAKES = {
         adding(db_url=MEMORY),
         "no argument 'db_url': in its place write db=url",
     ),
+    "database": (adding(database=MEMORY), "in its place write db=db"),
+    "sessionmaker": (adding(sessionmaker=MEMORY), "in its place write db=sessionmaker"),
     "engine_args": (
         adding(db=MEMORY, engine_args={}),
         r"write db=Database\(url, pool_",

@@ -5,80 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI
-from sqlalchemy import ForeignKey, select
+from fastapi import BackgroundTasks, Depends
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from support.asgi import call
-from unitwork import (
-    AsyncDatabase,
-    Database,
-    DBSessionMiddleware,
-    current_unit,
-)
+from support.mistakes import Item, Owner, World, raised_by, said
+from unitwork import AsyncDatabase, DBSessionMiddleware, current_unit
 
 pytestmark = pytest.mark.anyio
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Owner(Base):
-    __tablename__ = "owner"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(default="")
-    items: Mapped[list[Item]] = relationship()
-
-
-class Item(Base):
-    __tablename__ = "item"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    owner_id: Mapped[int | None] = mapped_column(ForeignKey("owner.id"))
-
-
-class World:
-    """An application with both kinds of database, and what its mistakes lead to."""
-
-    def __init__(self, folder: Path) -> None:
-        self.db = AsyncDatabase(f"sqlite+aiosqlite:///{folder}/items.db")
-        self.sync_db = Database(f"sqlite:///{folder}/items.db", name="sync")
-        self.app = FastAPI()
-        self.app.add_middleware(DBSessionMiddleware, db=[self.db, self.sync_db])
-
-    async def said_by(self, endpoint: Callable[..., Any]) -> str:
-        """What the error of a request to *endpoint* says."""
-        self.app.get("/", response_model=None)(endpoint)
-        return said((await call(self.app, "GET", "/")).error)
-
-
-def said(error: BaseException | None) -> str:
-    inner = map(said, getattr(error, "exceptions", ()))
-    return "\n".join([str(error), *getattr(error, "__notes__", ()), *inner])
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> Any:
-    world = World(tmp_path)
-    async with world.db.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    async with world.db.transaction() as session:
-        session.add(Owner(items=[Item()]))
-    yield world
-    await world.db.dispose()
-    world.sync_db.dispose()
-
-
-def raised_by(mistake: Callable[[], Any]) -> str:
-    with pytest.raises(Exception) as caught:  # noqa: PT011  # the test compares it
-        mistake()
-    return said(caught.value)
 
 
 Mistake = Callable[[World], Awaitable[str]]

@@ -21,11 +21,13 @@ _WRITE = (
     "an AsyncDatabase, a sessionmaker, an engine or a URL, or a list of these"
 )
 _IN_PLACE_OF = {
+    "database": "db=db",
     "db_url": "db=url",
     "url": "db=url",
     "database_url": "db=url",
     "custom_engine": "db=engine",
     "engine": "db=engine",
+    "sessionmaker": "db=sessionmaker",
     "session_maker": "db=sessionmaker",
     "session_factory": "db=sessionmaker",
     "commit_on_exit": "nothing, as a success commits, or commit_when=...",

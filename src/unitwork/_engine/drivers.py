@@ -40,9 +40,10 @@ def missing_driver(name: str, module: str) -> str:
 
 
 def remedy_for_name(name: str, *, is_async: bool) -> str:
-    """What to write in place of the unknown *name* of a database."""
-    backend = _ALIASES.get(name.partition("+")[0])
-    if backend is None:
+    """What to write in place of *name*, of an unknown database or driver."""
+    named = name.partition("+")[0]
+    backend = _ALIASES.get(named, named)
+    if backend not in ASYNC_DRIVERS:
         return ""
     known = ASYNC_DRIVERS[backend] if is_async else backend
     return f"; write {known}"

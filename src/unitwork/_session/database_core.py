@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Engine
@@ -31,6 +32,23 @@ if TYPE_CHECKING:
     from .owner import SessionOwner
 
 __all__ = ["DatabaseCore", "PoolStatus"]
+
+
+def _checked(
+    settings: DatabaseSettings | None, engine_options: Mapping[str, Any]
+) -> DatabaseSettings:
+    """The settings, of which none stands among the options of the engine."""
+    for field in fields(DatabaseSettings):
+        if field.name in engine_options:
+            raise UsageError(
+                f"{field.name} is a setting of unitwork, and no option of the engine: "
+                f"write settings=DatabaseSettings({field.name}=...)"
+            )
+    if not isinstance(settings, DatabaseSettings | None):
+        raise UsageError(
+            f"settings is {described(settings)}; write settings=DatabaseSettings(...)"
+        )
+    return settings or DatabaseSettings()
 
 
 class PoolStatus(NamedTuple):
@@ -72,7 +90,7 @@ class DatabaseCore:
             )
         self.name = name
         self.is_async = is_async
-        self.settings = settings or DatabaseSettings()
+        self.settings = _checked(settings, engine_options)
         self.override: Session | AsyncSession | None = None
         """The session that every unit gets during a test."""
         self.owns_engine = isinstance(given, str | URL)

@@ -33,8 +33,21 @@ _DETACHED = (
     "selectinload() in the statement or session.refresh(item, ['name'])"
 )
 _AWAIT = (
-    "an `await` is missing: write `await session.execute(...)`, and "
-    "`(await session.execute(...)).scalars()` to go on with the result"
+    "an `await` is missing before a call, in an `async def`: write `await "
+    "session.execute(...)`, and `(await session.execute(...)).scalars()` to go on with "
+    "the result"
+)
+_BLOCK = (
+    "a coroutine is no block: write `async with db.transaction() as session:`; in an "
+    "endpoint the session is a parameter, by Depends(db.session)"
+)
+_NOT_AWAITED = (
+    "leave that `await` out: add(), add_all() and the methods of a result (all(), "
+    "first(), scalars()) are not awaited. A block is `async with db.transaction() as "
+    "session:`"
+)
+_QUERY = (
+    "an AsyncSession has no query(): write `(await session.scalars(select(...))).all()`"
 )
 _NO_AWAIT = (
     "the session of a Database is sync: leave `await` out, in a `def` endpoint, or use "
@@ -44,6 +57,7 @@ _NO_LOOP = (
     "an AsyncSession works on the event loop only: make the endpoint `async def`, or "
     "use Database and its Session in a `def` endpoint"
 )
+_AWAITED = r"can't be used in 'await' expression|object can't be awaited"
 _REMEDIES = [
     (r"provisioning a new connection|concurrent operations", _ONE_TASK),
     (r"already flushing|can't be called here", _ONE_TASK),
@@ -53,11 +67,12 @@ _REMEDIES = [
 _REMEDIES_OF_ASYNC = [
     (r"no running event loop", _NO_LOOP),
     (r"greenlet_spawn has not been called", _LOAD),
-    (r"'coroutine' object (has no attribute|is not)", _AWAIT),
+    (r"'coroutine' object does not support the asynchronous context", _BLOCK),
+    (r"'coroutine' object (has no attribute|is not)|, got coroutine", _AWAIT),
+    (r"'Async\w*' object has no attribute 'query'", _QUERY),
+    (_AWAITED, _NOT_AWAITED),
 ]
-_REMEDIES_OF_SYNC = [
-    (r"can't be used in 'await' expression|object can't be awaited", _NO_AWAIT)
-]
+_REMEDIES_OF_SYNC = [(_AWAITED, _NO_AWAIT)]
 
 
 def remedy_for(error: BaseException, sessions: Collection[UnitSession]) -> str | None:
@@ -73,7 +88,7 @@ def remedy_for(error: BaseException, sessions: Collection[UnitSession]) -> str |
 def _remedies(sessions: Collection[UnitSession]) -> Iterator[tuple[str, str]]:
     """Yield what the errors of SQLAlchemy, and those of Python in this case, show."""
     yield from _REMEDIES
-    if any(session.is_async for session in sessions):
-        yield from _REMEDIES_OF_ASYNC
     if not all(session.is_async for session in sessions):
         yield from _REMEDIES_OF_SYNC
+    if any(session.is_async for session in sessions):
+        yield from _REMEDIES_OF_ASYNC

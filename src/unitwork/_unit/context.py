@@ -92,14 +92,24 @@ def current_unit() -> UnitOfWork:
 
 def unit_of(database: DatabaseCore) -> Unit:
     """The innermost unit around the caller that covers *database*."""
-    unit = _covering(innermost(), database)
-    if unit is None:
+    around = innermost()
+    unit = _covering(around, database)
+    if unit is not None:
+        return unit
+    found = f"there is no unit of work for database {database.name!r} here"
+    if around is not None:
+        others = " and ".join(repr(name) for name in around.databases)
         raise MissingSessionError(
-            f"there is no unit of work for database {database.name!r} here: write "
-            "`app.add_middleware(DBSessionMiddleware, db=db)`, or open one: "
-            "`async with db.transaction() as session:`. " + _ORDER
+            f"{found}, only for {others} of another object: import one and the same "
+            "object everywhere. For two databases give the middleware both, "
+            "`app.add_middleware(DBSessionMiddleware, db=[db, other_db])`, or open a "
+            "unit of this one: `async with db.transaction() as session:`"
         )
-    return unit
+    raise MissingSessionError(
+        f"{found}: write "
+        "`app.add_middleware(DBSessionMiddleware, db=db)`, or open one: "
+        "`async with db.transaction() as session:`. " + _ORDER
+    )
 
 
 def unit_of_request(database: DatabaseCore, request: object = None) -> Unit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import iscoroutine
 from typing import ParamSpec
 from weakref import ref
 
@@ -142,6 +143,13 @@ class UnitOfWork:
     def _hooks_for(self, hook: object) -> Hooks:
         unit = self._unit
         unit.check_open()
+        if iscoroutine(hook):
+            hook.close()  # or Python warns that it was never awaited
+            called = hook.__name__
+            raise UsageError(
+                f"a hook must be callable, {called}() was called already: write the "
+                f"function and then its arguments, `unit.on_commit({called}, ...)`"
+            )
         if not callable(hook):
             raise UsageError(f"a hook must be callable, this is {hook!r}")
         if unit.is_sync and is_async_callable(hook):
