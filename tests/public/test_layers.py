@@ -56,7 +56,7 @@ FOREIGN = {
     "_engine.postgresql_end": "_connection _exec_command _pipeline _transaction",
     "_engine.postgresql_messages": "_check_connection_ok _protocol",
     # What begins a transaction, and what reads an answer.
-    "_engine.driver_watch": "_get_tx_start_command _read_query_result",
+    "_engine.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.

@@ -246,7 +246,7 @@ class _Finish:
             for session in sessions:
                 yield from _roll_back(session)
         finally:
-            if outcome is Outcome.ROLLED_BACK and any(map(_was_replaced, sessions)):
+            if outcome is Outcome.ROLLED_BACK and any(s.was_replaced for s in sessions):
                 outcome = Outcome.UNKNOWN
             for session in self._pending:
                 session.commit_ended()
@@ -283,11 +283,6 @@ def _roll_back(session: UnitSession) -> Plan[None]:
             yield rollback  # its connection is aborted; now for the session itself
         except Exception as again:
             _warn(session, "a session could not be closed", again)
-
-
-def _was_replaced(session: UnitSession) -> bool:
-    """Whether ROLLBACK has met another transaction than the session's own."""
-    return any(loan.was_replaced for loan in session.loans)
 
 
 def _warn(session: UnitSession, what: str, error: Exception) -> None:

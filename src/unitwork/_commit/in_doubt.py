@@ -19,7 +19,7 @@ __all__ = ["ask_the_database", "ask_the_database_now"]
 def ask_the_database(session: UnitSession) -> Plan[bool | None]:
     """Verify the outcome of COMMIT; `None` if that can't be done in time."""
     pending = session.verifications
-    if not pending or any(loan.was_replaced for loan in session.loans):
+    if not pending or session.was_replaced:
         return None
     question = partial(verify, pending, session.is_async)
     found = yield from ask_until_known(session, question)

@@ -63,7 +63,10 @@ def listen(dialect: Dialect) -> None:
         loan = _loan_of(dbapi_connection)
         if loan is None:
             roll_back(dbapi_connection)
-        elif _end(dbapi_connection, loan, roll_back) is Answer.ABORTED:
+            return
+        had_ended = loan.holder is not None and loan.is_open and loan.has_ended
+        answer = _end(dbapi_connection, loan, roll_back)
+        if had_ended or answer is Answer.ABORTED:
             _check_replaced(dbapi_connection, loan)
 
     setattr(dialect, "do_commit", CommitSender(dialect))  # noqa: B010  # its method
@@ -90,9 +93,10 @@ def _expected(loan: Loan) -> int | None:
 def _check_replaced(dbapi_connection: Any, loan: Loan) -> None:
     """After a ROLLBACK find out whether it came too late, for an earlier COMMIT."""
     status = None
-    with suppress(Exception):  # not known then: it is reported as unknown
+    if isinstance(loan.mark, Mark):
         query = f"SELECT txid_status({loan.mark.txid})"
-        status = fetch_value(loan.driver_connection, query)
+        with suppress(Exception):  # not known then: it is reported as unknown
+            status = fetch_value(loan.driver_connection, query)
     if status != "aborted":
         loan.move(TransactionState.REPLACED)
 

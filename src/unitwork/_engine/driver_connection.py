@@ -30,6 +30,7 @@ __all__ = [
     "in_error",
     "in_transaction",
     "is_aborted",
+    "is_closed_sqlite",
     "is_cursor_open",
     "last_command_failed",
     "left_in_transaction",
@@ -236,6 +237,11 @@ def transport_of(driver_connection: Any) -> Any:
     """The asyncio transport of a connection; `None` if it has none."""
     writer = getattr(driver_connection, "_writer", None)  # aiomysql; asyncmy had one
     return getattr(driver_connection if writer is None else writer, "_transport", None)
+
+
+def is_closed_sqlite(driver_connection: Any) -> bool:
+    """Whether it is a connection of aiosqlite that has been closed."""
+    return getattr(driver_connection, "_connection", driver_connection) is None
 
 
 def sqlite3_connection(driver_connection: Any) -> Any:

@@ -23,12 +23,14 @@ def watch(driver: Any, ended: _Ended) -> None:
 
     It is called for SQLAlchemy's own COMMIT and ROLLBACK as well, and where psycopg
     begins a transaction by itself: another one may have ended before. Does nothing for
-    drivers whose transactions can't be replaced without a trace.
+    sqlite3, whose connections can't be watched at a reasonable cost.
     """
     if hasattr(driver, "_get_tx_start_command"):
         _watch_psycopg(driver, ended)
     elif hasattr(driver, "_read_query_result"):
         _watch_mysql(driver, ended)
+    elif hasattr(driver, "executescript") and hasattr(driver, "_execute"):
+        _watch_aiosqlite(driver, ended)
 
 
 def _watch_psycopg(driver: Any, ended: _Ended) -> None:
@@ -79,6 +81,31 @@ def _watch_mysql(driver: Any, ended: _Ended) -> None:
 
     for name in ("_read_query_result", "begin", "commit", "rollback"):
         setattr(driver, name, watched(name))
+
+
+def _watch_aiosqlite(driver: Any, ended: _Ended) -> None:
+    """Look at the state after each call; a script commits first, and may begin.
+
+    Not after a cancellation: the thread may go on with the call.
+    """
+    weakly = ref(driver)
+    original = type(driver)._execute
+
+    def answered(call: Callable[..., Any]) -> None:
+        is_script = getattr(call, "__name__", "") == "executescript"
+        if is_script or not in_transaction(weakly()):
+            _call(ended)
+
+    async def execute(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        try:
+            result = await original(weakly(), call, *args, **options)
+        except Exception:
+            answered(call)
+            raise
+        answered(call)
+        return result
+
+    driver._execute = execute
 
 
 def _call(ended: _Ended) -> None:

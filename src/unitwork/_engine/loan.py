@@ -15,6 +15,7 @@ from .driver_connection import (
     reports_idle,
 )
 from .sql_text import has_several_statements
+from .transaction_control import End, continues_with_another, end_by
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
@@ -22,12 +23,10 @@ __all__ = ["Loan", "LoanHolder", "TransactionState"]
 
 T = TypeVar("T")
 
-_CHAINS = re.compile(
-    r"\s*(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
-)
 _MYSQL = {"mysql", "mariadb"}
 _ENDS = re.compile(r"\s*(commit|end)\b", re.IGNORECASE)
-_ROLLS_BACK = {"rollback", "rollback;", "abort", "abort;"}
+_ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
+"""How most statements begin. None of them ends a transaction."""
 
 
 class LoanHolder(Protocol):
@@ -252,7 +251,7 @@ class Loan:
         if not self.is_open:
             if in_transaction(self.driver_connection):
                 self.has_begun()
-        elif context.compiled is None or context.is_text or context.isddl:
+        elif not statement.startswith(_ENDS_NOTHING) or ";" in statement:
             self._text_executed(statement, context.dialect.name)
         if ";" in statement and has_several_statements(statement):
             self._was_bypassed = True
@@ -265,15 +264,16 @@ class Loan:
             self.server_side_cursor = ref(context)
 
     def _text_executed(self, statement: str, dialect: str) -> None:
-        if _CHAINS.match(statement):
+        if continues_with_another(dialect, statement):
             self.move(_S.REPLACED)
         if not self.has_ended:
             return
-        if has_several_statements(statement):  # any of them
-            self.move(_S.REPLACED)
-        elif statement.split(None, 1)[0].lower() in _ROLLS_BACK:
+        end = end_by(dialect, statement)
+        if end is End.ROLLBACK:
             self.move(_S.LOST)
-        elif dialect in _MYSQL and self.holder is not None:  # as DDL does it
+        elif end is End.UNCLEAR:
+            self.move(_S.REPLACED)
+        elif dialect in _MYSQL and self.is_open and self.holder is not None:
             self.is_over()
             self.holder.committed_by_statement()
 

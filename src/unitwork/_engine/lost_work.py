@@ -10,7 +10,12 @@ from ..errors import (
     PartialCommitError,
     UnexpectedRollbackError,
 )
-from .driver_connection import in_error, in_transaction, last_command_failed
+from .driver_connection import (
+    in_error,
+    in_transaction,
+    is_closed_sqlite,
+    last_command_failed,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -111,5 +116,5 @@ def check_before_commit(
         dialect.do_ping(dbapi_connection)
         if not in_transaction(driver):
             raise unexpected_rollback(loan.failure) from loan.failure
-    if loan.has_ended:
+    if loan.has_ended or is_closed_sqlite(driver):  # SQLAlchemy would send nothing
         raise ended_elsewhere()

@@ -9,19 +9,23 @@ __all__ = ["has_several_statements", "without_comments", "without_strings"]
 _LINE_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
 _HASH_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
 _BLOCK_COMMENT = re.compile(r"/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)  # an innermost one
+_FLAT_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _EXECUTED = re.compile(r"/\*M?!\d*")
 _STRING = re.compile(r"'(?:[^']|'')*'|(\$\w*\$).*?\1", re.DOTALL)
 
 
 def without_comments(dialect: str, text: str) -> str:
     """*text*, with spaces in place of its comments."""
-    if dialect in ("mysql", "mariadb"):
+    is_mysql = dialect in ("mysql", "mariadb")
+    if is_mysql:
         text = _EXECUTED.sub(" ", text)  # MySQL executes what is in these
         text = _HASH_COMMENT.sub(r"\1 ", text) if "#" in text else text
     if "--" in text:
         text = _LINE_COMMENT.sub(r"\1 ", text)
     if "/*" not in text:
         return text
+    if is_mysql:  # whose comments are not nested
+        return _FLAT_COMMENT.sub(" ", text)
     while (shorter := _BLOCK_COMMENT.sub(" ", text)) != text:
         text = shorter
     return text

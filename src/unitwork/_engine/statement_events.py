@@ -18,7 +18,7 @@ from .._classify.classification import (
     classify,
     only_follows,
 )
-from ..errors import ReadOnlyError, SessionEndedError
+from ..errors import CommitUnknownError, ReadOnlyError, SessionEndedError
 from .connection_state import INFO_KEY, ConnectionState, loan_of
 from .driver_connection import in_transaction
 from .loan import Loan, TransactionState
@@ -39,6 +39,7 @@ _BEING_ENDED = (
     "task or thread; await what you start before its transaction ends"
 )
 _MYSQL = {"mysql", "mariadb"}
+_REFUSED = IllegalStateChangeError | SessionEndedError | CommitUnknownError
 _READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
 
 
@@ -124,7 +125,7 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
     if loan is None:
         return None
     error = failure.sqlalchemy_exception or failure.original_exception
-    if isinstance(error, IllegalStateChangeError | SessionEndedError):
+    if isinstance(error, _REFUSED):
         return None  # the statement was refused here, and has changed nothing
     if connection.dialect.driver == "aiosqlite" and not isinstance(error, Exception):
         loan.abandon(failure.statement or "")

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
+from .._engine.lost_work import ended_elsewhere
 from .._engine.sqlalchemy_internals import has_modified
 from ..errors import UsageError
 from .connecting import bind_for, connected
@@ -235,8 +236,11 @@ def _after_commit(session: Session) -> None:
 def _after_rollback(session: Session) -> None:
     """Called once ROLLBACK has been answered, perhaps because a flush has failed."""
     unit_session = unit_session_of(session)
-    if unit_session is not None:
-        unit_session.ends.rolled_back = _innermost(session)
+    if unit_session is None:
+        return
+    unit_session.ends.rolled_back = _innermost(session)
+    if unit_session.access is Access.OPEN and unit_session.was_replaced:
+        unit_session.owner.commit_unclear(ended_elsewhere())  # too late to undo it
 
 
 def _innermost(session: Session) -> SessionTransaction | None:

@@ -81,6 +81,11 @@ class TransactionEvidence:
         return ended and self.ends.by_connection
 
     @property
+    def was_replaced(self) -> bool:
+        """Whether ROLLBACK has come too late: something else had ended it."""
+        return any(loan.was_replaced for loan in self.loans)
+
+    @property
     def may_be_lost(self) -> bool:
         """Whether an error may have lost the work: then the server is queried."""
         for loan in self.loans:

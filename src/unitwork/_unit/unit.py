@@ -120,8 +120,8 @@ class Unit(Lifecycle):
         """Whether an ending does more than close the sessions."""
         if self.sessions.have_work or self.hooks:
             return True
-        if self.intent is Intent.LOST and self.outcome is Outcome.COMMITTED:
-            return True  # beside COMMIT: the success must not be completed
+        if self.intent is Intent.LOST and self.outcome in (None, Outcome.COMMITTED):
+            return True  # lost with nothing open, or beside COMMIT: it is no success
         return self.cut_off_by is not None or self.has_had_blocks
 
     def sessions_to_end(self) -> list[UnitSession]:

@@ -1,0 +1,56 @@
+"""What a text does to the transaction that it is executed in. Pure, and approximate."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+from .sql_text import without_comments, without_strings
+
+__all__ = ["End", "continues_with_another", "end_by"]
+
+_CHAINS = re.compile(
+    r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
+)
+_FIRST_WORD = re.compile(r"\w+")
+_ROLLS_BACK = {"rollback", "abort"}
+_COMMITS = {
+    *("commit", "end", "alter", "analyze", "cache", "change", "check", "create"),
+    *(
+        "drop",
+        "flush",
+        "grant",
+        "install",
+        "load",
+        "lock",
+        "optimize",
+        "rename",
+        "repair",
+    ),
+    *("reset", "revoke", "set", "start", "stop", "truncate", "uninstall", "unlock"),
+}
+"""COMMIT, and what MySQL and MariaDB commit before; nothing that calls a procedure."""
+
+
+class End(Enum):
+    """How a text has ended its transaction."""
+
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+    UNCLEAR = "unclear"
+
+
+def continues_with_another(dialect: str, statement: str) -> bool:
+    """Whether *statement* ends its transaction and begins another one at once."""
+    return _CHAINS.match(without_comments(dialect, statement).lstrip()) is not None
+
+
+def end_by(dialect: str, statement: str) -> End:
+    """How *statement*, after which its transaction is over, has ended it."""
+    text = without_strings(without_comments(dialect, statement)).strip("; \t\r\n")
+    word = _FIRST_WORD.match(text)
+    if word is None or ";" in text:  # any of several statements
+        return End.UNCLEAR
+    if word[0].lower() in _ROLLS_BACK:
+        return End.ROLLBACK
+    return End.COMMIT if word[0].lower() in _COMMITS else End.UNCLEAR
