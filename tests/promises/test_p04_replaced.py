@@ -108,6 +108,21 @@ async def test_one_that_the_driver_has_committed_says_nothing_of_the_next(
     assert observer.names() == []
 
 
+@only(*POSTGRESQL)
+async def test_nor_of_the_next_that_the_driver_has_rolled_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        send(session, "COMMIT; BEGIN")
+        send(session, INSERT)
+        send(session, "ROLLBACK")
+
+    posted = await post(flavour, body)
+
+    assert isinstance(posted.error, CommitUnknownError)
+    assert observer.names() == []
+
+
 @only("psycopg", "psycopg-async")  # asyncpg's adapter sends one statement at a time
 @each_end
 async def test_nor_one_that_several_statements_in_one_text_have_begun(

@@ -224,6 +224,7 @@ class Unit:
 
     def _new_transaction(self) -> list[Scope]:
         scopes, self._scopes = self._scopes, [Scope()]
+        self.has_cursor = False
         return scopes
 
     def _claim(self, scope: Scope, fate: Fate, because: str) -> None:

@@ -45,8 +45,8 @@ class CommitSender:
 
     def _send_for_unit(self, dbapi_connection: Any, loan: Loan) -> None:
         """Send COMMIT; raise unless the database has stored the work."""
+        loan.may_be_another = loan.is_unidentified
         check_before_commit(loan, self._dialect, dbapi_connection.dbapi_connection)
-        loan.may_be_another = loan.mark is not None and loan.was_bypassed
         answer = _end(dbapi_connection, loan, self.send)
         if answer is Answer.REPLACED:
             raise ended_elsewhere()

@@ -87,8 +87,8 @@ class Loan:
     """
 
     __slots__ = (
+        "_bypassed_by",
         "_counter",
-        "_was_bypassed",
         "begun_with_id",
         "changes_before",
         "client_side_read_only",
@@ -124,9 +124,10 @@ class Loan:
         self._counter = message_counter(driver_connection)
         self.messages = self._counter.queries_count
         """How many the driver had sent after the last statement of SQLAlchemy's."""
-        self._was_bypassed = False
+        self._bypassed_by = 0
+        """How many messages have passed SQLAlchemy, up to the last statement."""
         self.may_be_another = False
-        """Whether COMMIT was sent for one that BEGIN's id may not be that of."""
+        """Whether it was unidentified when it was to be committed."""
         self.changes_before = changes_of(self.driver_connection)
         self.statement_prefix = ""
         """What each statement of the transaction begins with."""
@@ -154,7 +155,7 @@ class Loan:
         self.move(_S.OPEN if is_first else _S.CONTINUED)
         self.messages = self._counter.queries_count
         self.mark = mark
-        self.may_be_another = self._was_bypassed = False
+        self._bypassed_by, self.may_be_another = 0, False
 
     def is_over(self) -> None:
         """Record that nothing is open any more: it was not committed."""
@@ -168,7 +169,7 @@ class Loan:
         """
         was_committed = self.is_committed
         self.move(_S.ENDING)
-        self._was_bypassed = self.was_bypassed
+        self._bypassed_by += self._counter.queries_count - self.messages
         try:
             return send()
         finally:
@@ -215,9 +216,7 @@ class Loan:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the driver reports that the transaction is over, which had
-        begun, while the connection is open.
-        """
+        """Whether the driver reports, on an open connection, that it has ended."""
         if self.state in _OPEN:
             return reports_idle(self.driver_connection)
         return self.state is _S.REPLACED
@@ -236,10 +235,17 @@ class Loan:
         The driver has sent one that did not pass SQLAlchemy, or one with several
         statements, which may have ended the transaction and begun another one.
         """
-        return self._was_bypassed or self._counter.queries_count != self.messages
+        return self._bypassed_by + self._counter.queries_count > self.messages
+
+    @property
+    def is_unidentified(self) -> bool:
+        """Whether what is to be committed may not be what has the id of BEGIN."""
+        messages = self._bypassed_by + self._counter.queries_count - self.messages
+        ends = 1 if self.has_ended else 0  # a single one has ended it, and no other one
+        return self.mark is not None and messages > ends
 
     def begin_statement(self) -> None:
-        self._was_bypassed = self.was_bypassed
+        self._bypassed_by += self._counter.queries_count - self.messages
         self.statements_in_flight += 1
 
     def end_statement(self) -> None:
@@ -254,7 +260,7 @@ class Loan:
         elif not statement.startswith(_ENDS_NOTHING) or ";" in statement:
             self._text_executed(statement, context.dialect.name)
         if ";" in statement and has_several_statements(statement):
-            self._was_bypassed = True
+            self._bypassed_by += 2
         if not self.wrote:
             self.wrote = known_to_write(context, statement)
             if self.only_reads and context.dialect.name not in TELLING:
