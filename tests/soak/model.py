@@ -118,6 +118,10 @@ class Unit:
         """Whether the driver has ended the transaction: then each row is on its own."""
         self.has_cursor = False
         """Whether its session has one that was left open."""
+        self.body: Unit | None = None
+        """What a response body does beside it, in the same transaction."""
+        self.may_be_undone = False
+        """Whether a rollback by hand, beside it, may have undone what is open."""
 
     # What the program does
 
@@ -177,6 +181,8 @@ class Unit:
 
     def rolled_back(self) -> None:
         """By hand: the program knows."""
+        if self.body is not None:
+            self.body.may_be_undone = True
         for scope in self._new_transaction():
             hooks, scope.hooks = scope.hooks, []
             self._claim(scope, Fate.ABSENT, "session.rollback()")
@@ -228,7 +234,7 @@ class Unit:
         return scopes
 
     def _claim(self, scope: Scope, fate: Fate, because: str) -> None:
-        if self.is_loose and fate is not Fate.STORED:
+        if self.is_loose and (fate is not Fate.STORED or self.may_be_undone):
             fate = Fate.ANY
         kept = [row for row in scope.rows if row not in scope.deleted]
         self._books.claim(kept, fate, because, scope.hooks)

@@ -64,6 +64,7 @@ class Running:
             # Such a middleware runs the body ahead of the start of the response.
             self.body_unit = Unit(self.books)
             self.body_unit.is_loose = True
+            self.unit.body = self.body_unit
         return self.unit
 
     # The client
