@@ -194,4 +194,7 @@ async def test_a_time_limit_of_the_application_ends_where_it_was_set(
     assert (reply.status, observer.names()) == (200, ["one"])
 
 
-WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+WAITING = """
+SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()
+"""

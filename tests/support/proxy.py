@@ -31,6 +31,8 @@ class Proxy:
         self._marks: dict[bytes, Callable[[], object]] = {}
         self._ended = asyncio.Event()
         self.lines: dict[int, Line] = {}
+        self.used_ports: set[int] = set()
+        """Those of all its connections to the database, also of those that ended."""
         """By the port of the client."""
         self.swallowing = False
         self.refusing = 0
@@ -119,7 +121,7 @@ class Line:
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
         self.client = _End(self, self._client_is_there)
-        self.server = _End(self)
+        self.server = _End(self, self._server_is_there)
         self.port = 0
         self.trap: Trap | None = None
         self.held: list[tuple[_End, bytes | None]] | None = None
@@ -190,6 +192,9 @@ class Line:
             end.close()
         else:
             end.write(data)
+
+    def _server_is_there(self) -> None:
+        self.proxy.used_ports.add(self.server.port)
 
     def _client_is_there(self) -> None:
         self.port = self.client.peer
