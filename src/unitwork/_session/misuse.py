@@ -57,7 +57,9 @@ _NO_LOOP = (
     "an AsyncSession works on the event loop only: make the endpoint `async def`, or "
     "use Database and its Session in a `def` endpoint"
 )
-_AWAITED = r"can't be used in 'await' expression|object can't be awaited"
+_NO_AWAITABLE = r"'?(NoneType|list|\w*Result|AsyncTransaction)\b.*"
+"""Of `add()`, `all()`, `scalars()` and `db.transaction()`."""
+_AWAITED = r"(can't be used in 'await' expression|object can't be awaited)"
 _REMEDIES = [
     (r"provisioning a new connection|concurrent operations", _ONE_TASK),
     (r"already flushing|can't be called here", _ONE_TASK),
@@ -70,7 +72,7 @@ _REMEDIES_OF_ASYNC = [
     (r"'coroutine' object does not support the asynchronous context", _BLOCK),
     (r"'coroutine' object (has no attribute|is not)|, got coroutine", _AWAIT),
     (r"'Async\w*' object has no attribute 'query'", _QUERY),
-    (_AWAITED, _NOT_AWAITED),
+    (_NO_AWAITABLE + _AWAITED, _NOT_AWAITED),
 ]
 _REMEDIES_OF_SYNC = [(_AWAITED, _NO_AWAIT)]
 
