@@ -17,6 +17,7 @@ from unitwork import (
     CommitUnknownError,
     Outcome,
     UnexpectedRollbackError,
+    current_unit,
 )
 
 pytestmark = pytest.mark.anyio
@@ -254,6 +255,25 @@ async def test_a_statement_that_commits_is_no_obstacle(
 
     assert (reply.status, unit.outcome) == (200, Outcome.COMMITTED)
     assert observer.names() == ["one", "two"]
+
+
+@only(*MARIADB)
+async def test_a_statement_that_commits_runs_the_hooks_of_what_it_commits(
+    flavour: Flavour, observer: Observer
+) -> None:
+    stored: list[str] = []
+
+    def body(session: Session) -> None:
+        for name in ("one", "two"):
+            add_item(session, name)
+            current_unit().on_commit(stored.append, name)
+            if name == "one":
+                session.execute(text("CREATE TABLE IF NOT EXISTS item (id int)"))
+        raise LookupError
+
+    await post_noting_unit(flavour, body)
+
+    assert observer.names() == stored == ["one"]
 
 
 @only(*POSTGRESQL)

@@ -35,6 +35,7 @@ __all__ = [
     "last_command_failed",
     "left_in_transaction",
     "message_counter",
+    "refresh_status",
     "reports_idle",
     "sqlite3_connection",
     "start_aiosqlite_call",
@@ -113,6 +114,16 @@ def in_error(driver_connection: Any) -> bool:
 def last_command_failed(driver_connection: Any) -> bool:
     """Whether the last command of a MySQL driver has failed; no I/O."""
     return getattr(driver_connection, "_result", _UNKNOWN) is None
+
+
+def refresh_status(connection: Connection) -> None:
+    """Ping MySQL if its driver has lost the status of the last statement, as asyncmy
+    does where that had a warning. A connection that is lost stays as it is.
+    """
+    driver_connection = connection.connection.driver_connection
+    if last_command_failed(driver_connection):
+        with contextlib.suppress(connection.dialect.loaded_dbapi.Error):
+            connection.dialect.do_ping(connection.connection.dbapi_connection)  # type: ignore[arg-type]  # it is open
 
 
 def has_input(driver_connection: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, TypeVar
@@ -12,10 +11,11 @@ from .driver_connection import (
     in_transaction,
     is_cursor_open,
     message_counter,
+    refresh_status,
     reports_idle,
 )
 from .sql_text import has_several_statements
-from .transaction_control import End, continues_with_another, end_by
+from .transaction_control import End, commits, continues_with_another, end_by
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
@@ -24,7 +24,6 @@ __all__ = ["Loan", "LoanHolder", "TransactionState"]
 T = TypeVar("T")
 
 _MYSQL = {"mysql", "mariadb"}
-_ENDS = re.compile(r"\s*(commit|end)\b", re.IGNORECASE)
 _ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 """How most statements begin. None of them ends a transaction."""
 
@@ -187,8 +186,7 @@ class Loan:
         Nothing is read from the driver then: that would wait for the thread. The
         connection is discarded.
         """
-        ends = _ENDS.match(statement) is not None
-        self.move(_S.REPLACED if ends else _S.ABANDONED)
+        self.move(_S.REPLACED if commits("sqlite", statement) else _S.ABANDONED)
 
     @property
     def is_open(self) -> bool:
@@ -240,9 +238,10 @@ class Loan:
     @property
     def is_unidentified(self) -> bool:
         """Whether what is to be committed may not be what has the id of BEGIN."""
+        if self.mark is None or not self.was_bypassed:
+            return False
         messages = self._bypassed_by + self._counter.queries_count - self.messages
-        ends = 1 if self.has_ended else 0  # a single one has ended it, and no other one
-        return self.mark is not None and messages > ends
+        return messages > 1 or not self.has_ended  # one has ended it, and no other one
 
     def begin_statement(self) -> None:
         self._bypassed_by += self._counter.queries_count - self.messages
@@ -258,7 +257,7 @@ class Loan:
             if in_transaction(self.driver_connection):
                 self.has_begun()
         elif not statement.startswith(_ENDS_NOTHING) or ";" in statement:
-            self._text_executed(statement, context.dialect.name)
+            self._text_executed(statement, context)
         if ";" in statement and has_several_statements(statement):
             self._bypassed_by += 2
         if not self.wrote:
@@ -269,7 +268,10 @@ class Loan:
         if options and (options.get("stream_results") or options.get("yield_per")):
             self.server_side_cursor = ref(context)
 
-    def _text_executed(self, statement: str, dialect: str) -> None:
+    def _text_executed(self, statement: str, context: Any) -> None:
+        dialect = context.dialect.name
+        if dialect in _MYSQL:
+            refresh_status(context.root_connection)
         if continues_with_another(dialect, statement):
             self.move(_S.REPLACED)
         if not self.has_ended:

@@ -7,7 +7,7 @@ from enum import Enum
 
 from .sql_text import without_comments, without_strings
 
-__all__ = ["End", "continues_with_another", "end_by"]
+__all__ = ["End", "commits", "continues_with_another", "end_by"]
 
 _CHAINS = re.compile(
     r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
@@ -43,6 +43,12 @@ class End(Enum):
 def continues_with_another(dialect: str, statement: str) -> bool:
     """Whether *statement* ends its transaction and begins another one at once."""
     return _CHAINS.match(without_comments(dialect, statement).lstrip()) is not None
+
+
+def commits(dialect: str, statement: str) -> bool:
+    """Whether *statement* is COMMIT, or END, which is the same."""
+    word = _FIRST_WORD.match(without_comments(dialect, statement).lstrip())
+    return word is not None and word[0].lower() in {"commit", "end"}
 
 
 def end_by(dialect: str, statement: str) -> End:
