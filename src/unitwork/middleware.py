@@ -18,6 +18,7 @@ from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
 from ._callables import check_callable
 from ._session.database_core import DatabaseCore
+from ._session.redirection import redirection
 from ._sources import database_of
 from ._twophase.janitor import Janitor
 from ._twophase.order import CommitOrder
@@ -101,6 +102,12 @@ class DBSessionMiddleware:
         """Serve one connection, as ASGI says."""
         if self.misconfigured is not None:
             await refuse_to_serve(self.misconfigured, scope, receive, send)
+        if redirection.enter is not None:
+            entered = redirection.enter(scope)
+            if entered is not None:
+                with entered:
+                    await self(scope, receive, send)
+                return
         state = scope.get("state")
         outer: Connection | None = state.provider if type(state) is State else None
         databases = (

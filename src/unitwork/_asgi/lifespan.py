@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from anyio import CapacityLimiter, to_thread
+from sqlalchemy.util import greenlet_spawn
 
 from .._concurrency.worker import on_event_loop
 from .._session.database_core import DatabaseCore
@@ -159,12 +160,11 @@ async def drain_and_dispose(databases: Sequence[DatabaseCore]) -> None:
     for database in databases:
         if not database.owns_engine or database.override is not None:
             continue  # the application's, or a test's
+        engine = database.own_factory.engine
         if database.is_async:
-            await database.async_engine.dispose()
+            await greenlet_spawn(engine.dispose)
         else:
-            await to_thread.run_sync(
-                database.factory.engine.dispose, limiter=CapacityLimiter(1)
-            )
+            await to_thread.run_sync(engine.dispose, limiter=CapacityLimiter(1))
 
 
 async def _drain(database: DatabaseCore) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
-from .._engine.create import capacity, open_engine
+from .._engine.create import open_engine
 from .._engine.pool_events import guard
 from .._redaction import described
 from ..errors import UsageError
@@ -93,6 +93,8 @@ class DatabaseCore:
         self.settings = _checked(settings, engine_options)
         self.override: Session | AsyncSession | None = None
         """The session that every unit gets during a test."""
+        self.redirect: Callable[[DatabaseCore], SessionFactory] | None = None
+        """Gives the factory of the caller's test: see `_session.redirection`."""
         self.owns_engine = isinstance(given, str | URL)
         self.open_units: set[SessionOwner[UnitSession]] = set()
         self.ping_under_way: Future[None] | None = None
@@ -139,7 +141,12 @@ class DatabaseCore:
 
     @property
     def factory(self) -> SessionFactory:
-        """The factory in force; a source that is a callable is called each time."""
+        """The factory in force, which is that of the test if one has redirected it."""
+        return self.own_factory if self.redirect is None else self.redirect(self)
+
+    @property
+    def own_factory(self) -> SessionFactory:
+        """That of its source; a source that is a callable is called each time."""
         factory = self._factory
         if self._is_fixed and factory is not None:
             return factory
@@ -162,16 +169,28 @@ class DatabaseCore:
         self._factory = factory
         return factory
 
+    def factory_for(
+        self,
+        replace: Callable[[Engine], Engine],
+        kind: type[SessionFactory] = SessionFactory,
+    ) -> SessionFactory:
+        """A factory of the same sessions, with other engines: those of *replace*."""
+        return kind(
+            self.own_factory.given,
+            is_async=self.is_async,
+            session_class=self._session_class,
+            options=self._session_options,
+            replace=replace,
+        )
+
     @property
     def async_engine(self) -> AsyncEngine:
         from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet
 
-        given = self.factory.given
-        return (
-            given
-            if isinstance(given, AsyncEngine)
-            else AsyncEngine(self.factory.engine)
-        )
+        factory = self.factory
+        if isinstance(factory.given, AsyncEngine) and self.redirect is None:
+            return factory.given
+        return AsyncEngine(factory.engine)
 
     @contextmanager
     def overridden(self, session: Session | AsyncSession) -> Iterator[None]:
@@ -194,8 +213,7 @@ class DatabaseCore:
         if session is not None:
             check_free(session, owner)
         if owned := session is None:
-            factory = self.factory
-            session, gate, binds = factory.make_session(), factory.gate, factory.binds
+            session, gate, binds = self.factory.open(owner)
         self.open_units.add(owner)
         return UnitSession(
             session,
@@ -235,7 +253,7 @@ class DatabaseCore:
 
     def pool_status(self) -> PoolStatus:
         factory = self.factory
-        gate, size = factory.gate, capacity(factory.engine)
+        gate, size = factory.gate, factory.capacity
         waiting = gate.waiting if gate is not None else 0
         pool = factory.engine.pool
         if not isinstance(pool, QueuePool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
@@ -13,7 +13,7 @@ from sqlalchemy.pool import SingletonThreadPool
 
 from .._engine.admission import gate_of
 from .._engine.begin import BindCache
-from .._engine.create import is_shared_by_design
+from .._engine.create import capacity, is_shared_by_design
 from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
 from .._engine.sqlite_units import has_defaults
@@ -24,6 +24,10 @@ from .fence import fence, fenced
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from .._engine.admission import AdmissionGate
+    from .owner import SessionOwner
+    from .unit_session import UnitSession
 
 __all__ = ["SessionFactory", "engines_of"]
 
@@ -41,6 +45,7 @@ class SessionFactory:
         is_async: bool,
         session_class: type[Any] | None,
         options: Mapping[str, Any],
+        replace: Callable[[Engine], Engine] | None = None,
     ) -> None:
         self.given = given
         self._is_async = is_async
@@ -48,8 +53,12 @@ class SessionFactory:
         self._options = options
         maker = self._maker
         self._bind = maker.kw.get("bind") if maker is not None else None
+        self._replace = replace
+        """Gives the engine to use in place of each that was *given*: see `redirect`."""
         self.engines = engines_of(given)
         self._check()
+        if replace is not None:
+            self.engines = [replace(engine) for engine in self.engines]
         self.engine = engine = self.engines[0]
         waits = not is_async or is_shared_by_design(engine)
         self.gate = gate_of(engine) if waits else None
@@ -101,6 +110,17 @@ class SessionFactory:
         maker = self._maker
         return maker is not None and maker.kw.get("bind") is not self._bind
 
+    def open(
+        self, owner: SessionOwner[UnitSession]
+    ) -> tuple[Session | AsyncSession, AdmissionGate | None, BindCache]:
+        """Make a session for *owner*; with it come its gate and its engines."""
+        return self.make_session(), self.gate, self.binds
+
+    @property
+    def capacity(self) -> int | None:
+        """How many units can be connected at once; `None` without a limit."""
+        return capacity(self.engine)
+
     def make_session(self) -> Session | AsyncSession:
         session_class, options = self._recipe or self._recipe_of(self._maker)
         if self._is_async:
@@ -137,6 +157,8 @@ class SessionFactory:
         else:
             session_class = self._session_class or _default_class(self._is_async)
             options = {"bind": self.given, "expire_on_commit": False, **self._options}
+        if self._replace is not None:
+            options |= _rebound(options, self._replace)
         options["close_resets_only"] = False
         if not self._is_async:
             return fenced(session_class), options
@@ -156,6 +178,29 @@ def engines_of(given: Any) -> list[Engine]:
     binds = [b.engine if isinstance(b, Connection) else b for b in binds]
     found = [getattr(bind, "sync_engine", bind) for bind in binds]
     return [engine for engine in found if isinstance(engine, Engine)]
+
+
+def _rebound(
+    options: Mapping[str, Any], replace: Callable[[Engine], Engine]
+) -> dict[str, Any]:
+    """The `bind` and `binds` of a session's *options*, on the engines of *replace*."""
+
+    def rebound(bind: Any) -> Any:
+        found = engines_of(bind)
+        if not found:
+            return bind
+        engine = replace(found[0])
+        if not hasattr(bind, "sync_engine"):
+            return engine
+        from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet
+
+        return AsyncEngine(engine)
+
+    found = {"bind": rebound(options.get("bind"))}
+    binds = options.get("binds")
+    if binds:
+        found["binds"] = {key: rebound(bind) for key, bind in binds.items()}
+    return found
 
 
 def _default_class(is_async: bool) -> type[Any]:

@@ -9,7 +9,6 @@ from typing import Protocol
 from sqlalchemy.orm import SessionTransaction
 
 from .._concurrency.fork import renew_after_fork
-from .._engine.create import capacity
 from .._session.database_core import DatabaseCore
 from .._session.owner import SessionOwner
 from .._session.state import Access
@@ -180,7 +179,7 @@ def _is_blocked(
         return False  # all units share the session of a test
     factory = database.factory
     connected = session.in_transaction and bool(session.connections)
-    if capacity(factory.engine) == 1:
+    if factory.capacity == 1:
         return connected or session.holds_permit
     wrote = session.may_have_written
     both_write = (outer.may_write or wrote) and unit.may_write
