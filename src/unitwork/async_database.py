@@ -11,6 +11,7 @@ from typing_extensions import TypeVar, TypeVarTuple
 
 from ._session.database_core import DatabaseCore
 from ._session.ping import aping
+from ._unit.attempts import attempt_of
 from ._unit.block import AsyncTransaction, Nested
 from ._unit.context import unit_of, unit_of_request
 from ._unit.database_base import (
@@ -172,7 +173,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         given = options_given(options, tries.attempts)
         while True:
             block = AsyncTransaction[AsyncS](
-                core_of(self), options=given, attempt=tries.attempt
+                core_of(self), options=given, attempt=attempt_of(tries)
             )
             try:
                 async with block as session:

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar, TypeVarTuple
 
 from ._session.database_core import DatabaseCore, PoolStatus
 from ._session.ping import ping
+from ._unit.attempts import attempt_of
 from ._unit.block import Nested, Transaction
 from ._unit.context import unit_of, unit_of_request
 from ._unit.database_base import (
@@ -170,7 +171,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         given = options_given(options, tries.attempts)
         while True:
             block = Transaction[SyncS](
-                core_of(self), options=given, attempt=tries.attempt
+                core_of(self), options=given, attempt=attempt_of(tries)
             )
             try:
                 with block as session:

@@ -149,6 +149,8 @@ def _by_attribute(
     found: dict[str, DatabaseCore] = {}
     for each in given:
         database = core_of(database_of(each))
+        if found.get(database.name) is database:
+            raise UsageError(f"db has database {database.name!r} twice; give it once")
         if database.name in found:
             raise UsageError(
                 f"two databases are named {database.name!r}; give each its own name"

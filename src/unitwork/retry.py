@@ -112,7 +112,15 @@ waits = _Waits()
 class Tries:
     """The attempts at one piece of work, counted from 1."""
 
-    __slots__ = ("_deadline", "_until", "_wait", "attempt", "attempts", "policy")
+    __slots__ = (
+        "_deadline",
+        "_until",
+        "_wait",
+        "attempt",
+        "attempts",
+        "policy",
+        "seconds_used",
+    )
 
     def __init__(
         self, policy: RetryPolicy, attempts: int, deadline: float = math.inf
@@ -123,6 +131,8 @@ class Tries:
         self._wait = 0.0
         self.attempts = attempts
         self.attempt = 1
+        self.seconds_used: dict[str, float] = {}
+        """How long the attempts that have failed used each database, by its name."""
 
     def next(self) -> bool:
         """Count another attempt; return `False` if there must be none."""

@@ -31,8 +31,8 @@ class DatabaseSettings:
     they are rolled back.
     *check_at_startup*: connect once before the application starts, and fail the start
     if that is impossible, or takes 30 seconds.
-    *slow_unit_warning*: log a warning for a unit that has ended after more than these
-    seconds, from its connection to its end. `None`: never.
+    *slow_unit_warning*: log a warning for a unit whose transactions have taken more
+    seconds together; those of its earlier attempts count. `None`: never.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.

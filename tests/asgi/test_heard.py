@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import make_url
 from sqlalchemy.exc import IntegrityError
 
@@ -16,8 +15,7 @@ from support.flavours import FEW, Flavour, only
 from support.models import add_item, names
 from unitwork import (
     CommitUnknownError,
-    DatabaseSettings,
-    DBSessionMiddleware,
+    DatabaseUnavailableError,
     DeadlineExceededError,
     PoolTimeoutError,
 )
@@ -83,6 +81,35 @@ async def test_the_answer_without_handlers_names_the_request(
     assert record.message == "POST / was answered with 503"
 
 
+@FEW
+async def test_a_database_that_is_out_of_reach_takes_one_line(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = DatabaseUnavailableError("database 'default' can't be reached: refused")
+    app = serve_fastapi(flavour, raising(error))
+
+    assert (await call(app, "GET", "/")).status == 503
+    (record,) = logged(caplog)
+    assert record.levelno == logging.WARNING
+    assert record.message == f"GET / was answered with 503: {error}"
+    assert record.exc_info is None
+
+
+@FEW
+async def test_its_traceback_is_logged_for_debugging(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = DatabaseUnavailableError("database 'default' can't be reached: refused")
+    app = serve_fastapi(flavour, raising(error), handlers=exception_handlers)
+
+    with caplog.at_level(logging.DEBUG, "unitwork"):
+        assert (await call(app, "GET", "/")).status == 503
+
+    (record,) = logged(caplog)
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
 def out_of_reach(flavour: Flavour) -> Flavour:
     url = make_url(flavour.url).set(host="127.0.0.1", port=1, password="s3cret")
     away = Flavour(flavour.name, url.render_as_string(False), flavour.db)
@@ -113,57 +140,3 @@ async def test_a_block_names_a_server_that_is_down(flavour: Flavour) -> None:
 
     (note,) = caught.value.__notes__
     assert "at 127.0.0.1:1, database " in note
-
-
-# Slow units
-
-
-def slow(flavour: Flavour, limit: float | None) -> tuple[Flavour, FastAPI]:
-    settings = DatabaseSettings(slow_unit_warning=limit)
-    timed = flavour.another(settings=settings)
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=timed.db)
-    app.post("/items/{name}")(timed.endpoint(lambda session: add_item(session).id))
-    return timed, app
-
-
-@FEW
-async def test_a_slow_unit_is_logged_with_its_route(
-    flavour: Flavour, caplog: pytest.LogCaptureFixture
-) -> None:
-    timed, app = slow(flavour, 1e-9)
-
-    assert (await call(app, "POST", "/items/lamp")).status == 200
-
-    (record,) = logged(caplog)
-    assert record.levelno == logging.WARNING
-    assert record.message.startswith(
-        "slow unit of work: POST /items/{name} used database 'default' for 0."
-    )
-    await timed.dispose()
-
-
-@FEW
-async def test_a_slow_block_is_logged(
-    flavour: Flavour, caplog: pytest.LogCaptureFixture
-) -> None:
-    timed, _ = slow(flavour, 1e-9)
-
-    await timed.work(add_item)
-
-    (record,) = logged(caplog)
-    assert "a transaction() block used database 'default' for 0." in record.message
-    await timed.dispose()
-
-
-@pytest.mark.parametrize("limit", [None, 60.0])
-@FEW
-async def test_a_unit_that_is_fast_enough_is_not_logged(
-    flavour: Flavour, caplog: pytest.LogCaptureFixture, limit: float | None
-) -> None:
-    timed, app = slow(flavour, limit)
-
-    await call(app, "POST", "/items/lamp")
-
-    assert logged(caplog) == []
-    await timed.dispose()

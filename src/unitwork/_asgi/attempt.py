@@ -8,6 +8,7 @@ from typing import NoReturn
 from .._concurrency.deadline import Deadline
 from .._execution.plan import Plan
 from .._unit import endings
+from .._unit.attempts import Attempt, attempt_of
 from .._unit.explain import explain
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
@@ -119,6 +120,7 @@ class RequestAttempt(ReplaceableResponse):
                 client_has_left=self.client_has_left,
                 deadline=self.deadline,
             )
+            self.retries.tries.seconds_used = unit.attempt.seconds_used
         if not self.retries.tries.next():
             return False
         self.failure = error if isinstance(error, Exception) else found
@@ -147,8 +149,8 @@ class RequestAttempt(ReplaceableResponse):
     # `UnitOwner`, for its unit
 
     @property
-    def attempt(self) -> int:
-        return 1 if self.retries is None else self.retries.tries.attempt
+    def attempt(self) -> Attempt:
+        return Attempt() if self.retries is None else attempt_of(self.retries.tries)
 
     @property
     def is_over(self) -> bool:

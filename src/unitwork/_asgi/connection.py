@@ -8,6 +8,7 @@ from threading import RLock
 from .._concurrency.fork import renew_after_fork
 from .._session.database_core import DatabaseCore
 from .._twophase.participants import TwoPhaseCommit
+from .._unit.attempts import Attempt
 from .._unit.begin_options import check_in_time
 from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
@@ -83,8 +84,8 @@ class Connection(UnitOwner):
         return name_of(self.scope)
 
     @property
-    def attempt(self) -> int:
-        return 1
+    def attempt(self) -> Attempt:
+        return Attempt()
 
     @property
     def is_over(self) -> bool:

@@ -116,5 +116,14 @@ def name_of(scope: Mapping[str, Any]) -> str:
 
 
 def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> None:
-    """Log an *error* that a response with *status* takes the place of."""
-    log.error("%s was answered with %d", name_of(scope), status, exc_info=error)
+    """Log an *error* that a response with *status* takes the place of.
+
+    That a database is out of reach takes one line, as health checks repeat it; with the
+    traceback if DEBUG is logged.
+    """
+    name = name_of(scope)
+    if isinstance(error, DatabaseUnavailableError):
+        shown = error if log.isEnabledFor(logging.DEBUG) else None
+        log.warning("%s was answered with %d: %s", name, status, error, exc_info=shown)
+    else:
+        log.error("%s was answered with %d", name, status, exc_info=error)

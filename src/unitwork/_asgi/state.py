@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NEXT_STATES", "NO_STATE", "ResponseState", "State"]
 
+_TAKEN_FOR_A_SESSION = {"async_session", "database", "db", "db_session", "session"}
+
 
 class State(dict[str, Any]):
     """`scope["state"]`, in which a session appears when its name is looked up."""
@@ -24,7 +26,17 @@ class State(dict[str, Any]):
             if (database := connection.databases.get(key)) is not None:
                 return connection.open_unit().session_of(database).session
             connection = connection.outer  # of a middleware further out
-        raise KeyError(key)
+        raise KeyError(self._remedy_for(key) if key in _TAKEN_FOR_A_SESSION else key)
+
+    def _remedy_for(self, key: str) -> str:
+        """What to write in place of *key*; the caller may show it as the context."""
+        names: list[str] = []
+        connection = self.provider
+        while connection is not None:
+            names += connection.databases
+            connection = connection.outer
+        found = " or ".join(f"request.state.{name}" for name in dict.fromkeys(names))
+        return f"{key}: the session of the request is {found}" if found else key
 
 
 NO_STATE = State()

@@ -91,7 +91,8 @@ def _create(
 
         return create_async_engine(url, **options)
     except ModuleNotFoundError as error:
-        raise UsageError(missing_driver(url.drivername, error.name or "")) from error
+        # Without its traceback, which would stand before the message.
+        raise UsageError(missing_driver(url.drivername, error.name or "")) from None
     except (ArgumentError, TypeError, ValueError) as error:
         # Its text may have the URL in it; so it is not the cause of ours.
         message = without(_secrets(url, options), error)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from sqlalchemy import Connection, Engine
 
 from .._engine.begin import apply
@@ -45,8 +43,8 @@ def connected(session: UnitSession, connection: Connection) -> None:
     session.awaiting_connection = False
     session.connections.append(connection)
     session.ends.connected(connection)
-    if session.settings.slow_unit_warning is not None and session.ends.begun_at is None:
-        session.ends.begun_at = time.monotonic()
+    if session.settings.slow_unit_warning is not None:
+        session.ends.start_timing()
     session.activity.is_beginning = True
     try:
         loan = begin_transaction(connection, with_id=_identifies(session))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import Connection
 from sqlalchemy.engine import RootTransaction
 from sqlalchemy.orm import SessionTransaction
@@ -17,8 +19,9 @@ class TransactionEnds:
     """
 
     __slots__ = (
+        "_begun_at",
         "_roots",
-        "begun_at",
+        "_seconds",
         "cancellation",
         "commit_undone",
         "committed",
@@ -29,8 +32,10 @@ class TransactionEnds:
     def __init__(self) -> None:
         self._roots: list[tuple[Connection, RootTransaction | None]] = []
         """Each connection, and its transaction as it was begun."""
-        self.begun_at: float | None = None
+        self._begun_at: float | None = None
         """By `time.monotonic()`, if slow units are to be logged."""
+        self._seconds = 0.0
+        """How long the transactions that have ended took together."""
         self.committed: SessionTransaction | None = None
         """The one whose COMMIT or RELEASE was answered, until it has ended."""
         self.rolled_back: SessionTransaction | None = None
@@ -44,11 +49,27 @@ class TransactionEnds:
 
     def reset(self) -> None:
         self._roots.clear()
-        self.begun_at = None
+        self._stop_timing()
         self.commit_undone = False
 
     def connected(self, connection: Connection) -> None:
         self._roots.append((connection, connection.get_transaction()))
+
+    def start_timing(self) -> None:
+        """Take the time from here to the end of the transaction."""
+        if self._begun_at is None:
+            self._begun_at = time.monotonic()
+
+    def _stop_timing(self) -> None:
+        if self._begun_at is not None:
+            self._seconds += time.monotonic() - self._begun_at
+            self._begun_at = None
+
+    def take_seconds(self) -> float:
+        """Return how long all transactions took; count from 0 again."""
+        self._stop_timing()
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
     @property
     def by_connection(self) -> bool:
@@ -61,6 +82,8 @@ class TransactionEnds:
     def ended(self, transaction: SessionTransaction) -> tuple[bool, bool]:
         """Return whether it has been committed, and whether it was rolled back."""
         found = self.committed is transaction, self.rolled_back is transaction
+        if not transaction.nested:
+            self._stop_timing()
         # A transaction refers to its session, and so leads back to here.
         self.committed = self.rolled_back = None
         return found

@@ -17,6 +17,7 @@ from ..errors import MissingSessionError, PoolTimeoutError, UsageError
 from ..options import NO_OPTIONS, TransactionOptions
 from ..outcome import Outcome
 from ..retry import Tries
+from .attempts import Attempt
 from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
 from .endings import end_block, run_ending
@@ -65,7 +66,7 @@ class _Block(Generic[S]):
         nested: Nested = "own",
         options: TransactionOptions = NO_OPTIONS,
         *,
-        attempt: int = 1,
+        attempt: Attempt | None = None,
     ) -> None:
         if nested not in get_args(Nested):
             raise UsageError(f"nested is {nested!r}; give one of {get_args(Nested)}")

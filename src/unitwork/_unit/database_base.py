@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .._session.database_core import DatabaseCore, PoolStatus
 from ..errors import UsageError
@@ -12,6 +12,7 @@ from ..options import NO_OPTIONS, BeginOptions, TransactionOptions
 from ..retry import RetryPolicy, Tries
 from ..settings import DatabaseSettings
 from .context import innermost
+from .no_attribute import no_attribute
 
 __all__ = [
     "DatabaseBase",
@@ -44,6 +45,14 @@ class DatabaseBase:
     def pool_status(self) -> PoolStatus:
         """Return how many connections are in use, idle and waited for. No I/O."""
         return self._core.pool_status()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            found = getattr(type(self), name, None)
+            if found is not None:  # a property: raise again what it has raised
+                return found.__get__(self)
+            raise no_attribute(type(self).__name__, name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from weakref import ReferenceType
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
@@ -21,10 +21,8 @@ from .attempts import Attempt
 from .lifecycle import Lifecycle
 from .owner import UnitOwner
 from .sessions import Sessions, check_not_blocked
+from .slow import report_if_slow
 from .state import Intent, UnitState
-
-if TYPE_CHECKING:
-    from weakref import ReferenceType
 
 __all__ = ["Unit"]
 
@@ -65,7 +63,7 @@ class Unit(Lifecycle):
         *,
         is_sync: bool = False,
         options: TransactionOptions = NO_OPTIONS,
-        attempt: int = 1,
+        attempt: Attempt | None = None,
         two_phase: TwoPhaseCommit | None = None,
     ) -> None:
         super().__init__()
@@ -74,7 +72,7 @@ class Unit(Lifecycle):
         self.parent = parent
         self.is_sync = is_sync
         self.own_options = options
-        self.attempt = Attempt(attempt)
+        self.attempt = attempt or Attempt()
         self.two_phase = two_phase
         self.sessions = Sessions()
         self.hooks: Hooks | None = None
@@ -235,6 +233,7 @@ class Unit(Lifecycle):
         if self.outcome is None:
             self.record_without_ending()
         self.hooks = None
+        report_if_slow(self)
         self.sessions.close(self)
         self.owner = _NO_OWNER  # which may lead back to here
 
