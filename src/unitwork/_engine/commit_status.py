@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from threading import Thread
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -201,7 +203,8 @@ def ask_within(question: Callable[[], T], is_async: bool, limit: float) -> T | N
     if is_async:
         call()
     else:
-        thread = Thread(target=call, name="unitwork-verify", daemon=True)
+        call_here = partial(copy_context().run, call)  # a test redirects by context
+        thread = Thread(target=call_here, name="unitwork-verify", daemon=True)
         thread.start()
         thread.join(limit)
     return found[0] if found else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
-from contextvars import Context
+from contextvars import Context, copy_context
+from functools import partial
 from threading import Thread
 
 from sqlalchemy import Connection, select
@@ -37,7 +38,8 @@ def ping(database: DatabaseCore, timeout: float) -> None:
     answer = database.ping_under_way
     if answer is None or answer.done():
         database.ping_under_way = answer = Future()
-        Thread(target=_complete, args=(answer, database), daemon=True).start()
+        complete = partial(copy_context().run, _complete, answer, database)
+        Thread(target=complete, daemon=True).start()
     try:
         answer.result(timeout)
     except TimeoutError as error:
@@ -55,7 +57,8 @@ async def aping(
     """Make one round trip. Raises `DatabaseUnavailableError`."""
     _check_limit(timeout)
     # In a context of its own: a transport keeps the one in which it was created.
-    task = asyncio.create_task(_alook(database), context=Context())
+    context = Context() if database.redirect is None else copy_context()
+    task = asyncio.create_task(_alook(database), context=context)
     try:
         await asyncio.wait((task,), timeout=timeout)
     finally:

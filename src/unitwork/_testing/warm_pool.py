@@ -1,0 +1,147 @@
+"""Databases made ahead, in a thread, so that tests need not wait for them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Thread
+
+from .._concurrency.fork import renew_after_fork
+from ..errors import UsageError
+from .made import MadeDatabase, Maker
+
+__all__ = ["WarmPool"]
+
+log = logging.getLogger("unitwork")
+
+_LONGEST_WAIT = 120.0  # seconds, for a database that is being made
+
+
+class WarmPool:
+    """Has as many new databases ready as its maker says, if that makes them in time.
+
+    Safe to use from several threads. All that *open_maker* returns is used in the
+    thread of the pool.
+    """
+
+    def __init__(self, open_maker: Callable[[], Maker]) -> None:
+        self._open_maker = open_maker
+        self._ahead = 0
+        self._changed = renew_after_fork(Condition())
+        self._ready: deque[MadeDatabase] = deque()
+        self._used: deque[MadeDatabase] = deque()
+        self._lent: list[MadeDatabase] = []
+        self._to_keep: deque[MadeDatabase] = deque()
+        self._wanted = 0
+        self._failure: BaseException | None = None
+        self._closing = False
+        self._thread = Thread(target=self._work, name="unitwork-databases", daemon=True)
+        self._thread.start()
+
+    def take(self) -> MadeDatabase:
+        """Return a new database; wait until it has been made.
+
+        Raises what its making has raised.
+        """
+        with self._changed:
+            self._wanted += 1
+            self._changed.notify_all()
+            try:
+                ended = self._changed.wait_for(
+                    lambda: self._ready or self._failure or self._closing, _LONGEST_WAIT
+                )
+            finally:
+                self._wanted -= 1
+            if self._ready:
+                made = self._ready.popleft()
+                self._lent.append(made)
+                self._changed.notify_all()
+                return made
+            if self._failure is not None:
+                raise self._failure
+        raise UsageError(
+            "the databases of the tests are closed"
+            if ended
+            else f"no database was made within {_LONGEST_WAIT:g} seconds"
+        )
+
+    def give_back(self, made: MadeDatabase, *, keep: bool = False) -> None:
+        """Have *made* removed, or leave it to the user."""
+        with self._changed:
+            self._lent.remove(made)
+            (self._to_keep if keep else self._used).append(made)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Remove all databases, those in use included, but for those to keep."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    # In the thread
+
+    def _work(self) -> None:
+        try:
+            maker = self._open_maker()
+        except BaseException as error:
+            self._failed(error)
+            return
+        try:
+            maker.prepare()
+            self._ahead = maker.ahead
+            while self._step(maker):
+                pass
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            self._remove_all(maker)
+
+    def _step(self, maker: Maker) -> bool:
+        """Do what is most urgent; return `False` once the pool is closing."""
+        with self._changed:
+            self._changed.wait_for(self._has_work)
+            if self._closing:
+                return False
+            kept = self._to_keep.popleft() if self._to_keep else None
+            used = None
+            if kept is None and (maker.recycles or self._ready or not self._is_short):
+                used = self._used.popleft() if self._used else None
+        if kept is not None:
+            maker.keep(kept)
+        elif used is None:
+            self._add(maker.make())
+        elif maker.recycle(used):
+            self._add(used)
+        return True
+
+    @property
+    def _is_short(self) -> bool:
+        return len(self._ready) < max(self._ahead, self._wanted)
+
+    def _has_work(self) -> bool:
+        return self._closing or self._is_short or bool(self._used or self._to_keep)
+
+    def _add(self, made: MadeDatabase) -> None:
+        with self._changed:
+            self._ready.append(made)
+            self._changed.notify_all()
+
+    def _failed(self, error: BaseException) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def _remove_all(self, maker: Maker) -> None:
+        for kept in self._to_keep:
+            self._try(lambda kept=kept: maker.keep(kept))  # type: ignore[misc]  # a loop's
+        for made in (*self._ready, *self._used, *self._lent):
+            self._try(lambda made=made: maker.remove(made))  # type: ignore[misc]  # a loop's
+        self._try(maker.close)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            log.warning("a database of the tests could not be removed", exc_info=True)

@@ -1,0 +1,20 @@
+"""A run of tests that is killed while it uses a database: `python -m ... <url>`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from sqlalchemy import create_engine
+
+from support.models import create_tables
+from unitwork._testing.real import RealDatabases
+
+if __name__ == "__main__":
+    databases = RealDatabases(
+        create_engine(sys.argv[1]), (create_tables, "tables of the tests")
+    )
+    made, _ = databases.take()
+    print(made.url.database, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
