@@ -49,7 +49,7 @@ FOREIGN = {
     # As the standard library renews its own locks; there is no public way.
     "_concurrency.fork": "_at_fork_reinit",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
-    "_engine.sqlalchemy_internals": "_connection_record "
+    "_engine.sqlalchemy_internals": "_connection_record _connections "
     "_is_autocommit_isolation _loop _max_overflow _pool _prepare_impl _proxied _queue "
     "_state _transaction",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.

@@ -3,6 +3,8 @@
 Each `type: ignore` is a mistake that mypy has to find: an unused one is an error.
 """
 
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import assert_type
 
@@ -15,6 +17,10 @@ assert_type(unit.reason, str)
 assert_type(unit.rollback_only(), None)
 assert_type(unit.rollback_only("dry run"), None)
 assert_type(unit.commit_anyway(), None)
+outside: AbstractAsyncContextManager[None] = unit.outside("openai")
+sync_outside: AbstractContextManager[None] = unit.outside("openai")
+unit.outside(42)  # type: ignore[arg-type]
+assert_type(unit.release(), Awaitable[None])
 unit.rollback_only(42)  # type: ignore[arg-type]
 
 # Hooks are called with the arguments they were given, and those are checked

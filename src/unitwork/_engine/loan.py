@@ -19,11 +19,12 @@ from .transaction_control import End, commits, continues_with_another, end_by
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
-__all__ = ["Loan", "LoanHolder", "TransactionState"]
+__all__ = ["MOST_TEXTS", "Loan", "LoanHolder", "TransactionState"]
 
 T = TypeVar("T")
 
 _MYSQL = {"mysql", "mariadb"}
+MOST_TEXTS = 1000
 _ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 """How most statements begin. None of them ends a transaction."""
 
@@ -80,10 +81,7 @@ _MOVES = {
 
 
 class Loan:
-    """One loan of a connection: from its checkout, or the BEGIN of a unit, to its end.
-
-    Of a unit that has ended, it says nothing about the next user of the connection.
-    """
+    """One loan of a connection: from its checkout, or BEGIN of a unit, to its end."""
 
     __slots__ = (
         "_bypassed_by",
@@ -103,6 +101,7 @@ class Loan:
         "state",
         "statement_prefix",
         "statements_in_flight",
+        "texts",
         "wrote",
         "xid",
     )
@@ -118,6 +117,8 @@ class Loan:
         """What identifies the transaction, if BEGIN has returned it."""
         self.wrote = False
         """Whether a statement of the transaction is known to have written."""
+        self.texts: dict[str, None] = {}
+        """Its statements until one is known to write, the first `MOST_TEXTS`."""
         self.only_reads = True
         """Whether all statements are known to read, if the database can't show that."""
         self._counter = message_counter(driver_connection)
@@ -150,16 +151,14 @@ class Loan:
 
     def has_begun(self, mark: Any = None) -> None:
         """Record that the driver has reported a transaction, identified by *mark*."""
-        is_first = self.state is not _S.COMMITTED
-        self.move(_S.OPEN if is_first else _S.CONTINUED)
+        self.move(_S.CONTINUED if self.state is _S.COMMITTED else _S.OPEN)
         self.messages = self._counter.queries_count
         self.mark = mark
         self._bypassed_by, self.may_be_another = 0, False
 
     def is_over(self) -> None:
         """Record that nothing is open any more: it was not committed."""
-        is_first = self.state is not _S.CONTINUED
-        self.move(_S.NONE if is_first else _S.COMMITTED)
+        self.move(_S.COMMITTED if self.state is _S.CONTINUED else _S.NONE)
 
     def ended_by(self, send: Callable[[], T]) -> T:
         """Call *send*, which sends SQLAlchemy's COMMIT or ROLLBACK.
@@ -261,6 +260,8 @@ class Loan:
         if ";" in statement and has_several_statements(statement):
             self._bypassed_by += 2
         if not self.wrote:
+            if len(self.texts) < MOST_TEXTS:
+                self.texts[statement] = None
             self.wrote = known_to_write(context, statement)
             if self.only_reads and context.dialect.name not in TELLING:
                 self.only_reads = known_to_read(context, statement)

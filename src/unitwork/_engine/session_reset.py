@@ -20,11 +20,11 @@ from .call_site import level_of_the_caller
 from .session_statements import Trace, find_traces
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-__all__ = ["listen", "note_traces"]
+__all__ = ["has_traces", "listen", "note_traces"]
 
 log = logging.getLogger("unitwork")
 
@@ -68,6 +68,11 @@ def note_traces(context: Any, statement: str, parameters: Any) -> None:
         info = context.root_connection.connection.info
         info.setdefault(_TRACES, []).extend(found)
         _warn(dialect, (trace for trace in found if trace.is_certain))
+
+
+def has_traces(connection: Connection) -> bool:
+    """Whether statements of its unit may have left something on *connection*."""
+    return bool(connection.info.get(_TRACES))
 
 
 def listen(engine: Engine) -> None:

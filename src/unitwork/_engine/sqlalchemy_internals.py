@@ -17,6 +17,7 @@ from sqlalchemy.pool import QueuePool
 __all__ = [
     "adopt_event_loop",
     "has_modified",
+    "has_own_connections",
     "has_pending",
     "is_autocommit",
     "is_connecting",
@@ -25,6 +26,7 @@ __all__ = [
     "reconnect",
     "root_engine",
     "take_connection",
+    "take_connections",
 ]
 
 
@@ -96,6 +98,24 @@ def reconnect(connection: Connection) -> None:
 def prepare(session: Session) -> None:
     """Do what `Session.prepare()` does before it calls SQLAlchemy's transactions."""
     session._transaction._prepare_impl()  # type: ignore[union-attr]  # pyright: ignore  # it is open
+
+
+def take_connections(session: Session) -> list[Connection]:
+    """Take the connections out of the transaction of *session*, which goes on.
+
+    Its next statement connects anew. Its objects, and what is not flushed, stay as they
+    are. Not those that the session was given: their owner keeps them.
+    """
+    transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
+    entries = set(transaction._connections.values())
+    transaction._connections.clear()
+    return [connection for connection, _, _, is_ours in entries if is_ours]
+
+
+def has_own_connections(session: Session) -> bool:
+    """Whether *session* has made all the connections of its transaction itself."""
+    transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
+    return all(is_ours for _, _, _, is_ours in transaction._connections.values())
 
 
 def adopt_event_loop(engine: Engine, loop: asyncio.AbstractEventLoop) -> None:

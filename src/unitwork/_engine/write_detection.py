@@ -13,7 +13,12 @@ from typing import Any
 
 from .sql_text import without_comments, without_strings
 
-__all__ = ["controls_transaction", "known_to_read", "known_to_write"]
+__all__ = [
+    "controls_transaction",
+    "functions_called",
+    "known_to_read",
+    "known_to_write",
+]
 
 _READING = {
     *("select", "values", "table", "show", "set", "with", "explain", "declare"),
@@ -116,8 +121,17 @@ def _begins_to_write(statement: str) -> bool:
 
 def _calls(text: str) -> bool:
     """Whether *text*, which SQLAlchemy has made, calls functions that may write."""
-    names = _CALL.findall(without_strings(text))
-    return any(name.strip('"`').lower() not in _NO_FUNCTIONS for name in names)
+    return bool(functions_called(without_strings(text)))
+
+
+def functions_called(text: str) -> set[str]:
+    """The names of the functions in *text* that may do more than compute.
+
+    Without their schema. *text* has no strings and no comments in it.
+    """
+    called = (name.replace('"', "").replace("`", "") for name in _CALL.findall(text))
+    names = {name.rpartition(".")[2].lower() for name in called}
+    return names - _NO_FUNCTIONS
 
 
 _known_text_writes = lru_cache(maxsize=512)(_text_writes)

@@ -20,21 +20,22 @@ from .driver_connection import CLOSED_SQLITE, in_transaction
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["TELLING", "changes_of", "has_written"]
+__all__ = ["TELLING", "WRITTEN", "changes_of", "has_written"]
 
 TELLING = ("postgresql", "sqlite")
 """The dialects of the databases that keep it."""
 
-_POSTGRESQL = """
-SELECT EXISTS (SELECT 1 FROM pg_locks
+WRITTEN = """
+(EXISTS (SELECT 1 FROM pg_locks
   WHERE pid = pg_backend_pid() AND granted AND locktype IN ('relation', 'object')
   AND mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock',
     'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
 OR txid_current_if_assigned() IS NOT NULL AND EXISTS (SELECT 1 FROM pg_class
   WHERE relnamespace = CAST('pg_catalog' AS regnamespace) AND relkind = 'r'
   AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
-    + pg_stat_get_xact_tuples_deleted(oid) > 0)
+    + pg_stat_get_xact_tuples_deleted(oid) > 0))
 """
+"""An expression of PostgreSQL: whether the open transaction has written."""
 
 
 class _Known(Protocol):
@@ -68,7 +69,7 @@ def has_written(connection: Connection, state: _Known) -> bool:
         return True  # what was sent through the driver has been committed at once
     cursor = connection.connection.cursor()
     try:
-        cursor.execute(_POSTGRESQL)
+        cursor.execute(f"SELECT {WRITTEN}")
         return bool(cursor.fetchall()[0][0])
     except dialect.loaded_dbapi.Error:
         return True

@@ -26,9 +26,7 @@ def bind_for(
         session.awaiting_connection = True
         session.begun_with = session.owner.characteristics(session)
         session.owner.check_bind(session, bind)
-        permit = session.permit
-        if session.is_async and permit is not None and permit.acquire_in_greenlet():
-            session.check_permit()
+        session.acquire_permit_to_connect()
     if session.binds is None or not isinstance(bind, Engine):
         return bind
     return session.binds.find(bind, session.begun_with)[0]
@@ -56,6 +54,7 @@ def connected(session: UnitSession, connection: Connection) -> None:
         _, directives = session.binds.find(connection.engine, session.begun_with)
         if directives is not None:
             apply(connection, loan, directives)
+            loan.texts.clear()  # of the application there is none yet
     session.owner.connection_begun(session, connection)
 
 

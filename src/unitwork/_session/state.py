@@ -11,6 +11,8 @@ class Access(Enum):
     """Whether a session may be used. Identity is compared: this is on the hot path."""
 
     OPEN = "open"
+    OUTSIDE = "outside"
+    """The connection is released until the end of an `outside()` block."""
     REFUSED = "refused"
     """The unit is ending, or has ended and may be reopened."""
     CLOSED = "closed"

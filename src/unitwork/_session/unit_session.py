@@ -14,7 +14,7 @@ from .._engine.commit_status import PendingVerification
 from .._engine.connection_state import state_of
 from .._engine.loan import Loan
 from .._engine.sqlalchemy_internals import has_pending
-from ..errors import SessionEndedError
+from ..errors import SessionEndedError, UsageError
 from .activity import Activity
 from .owner import SessionOwner
 from .permit import Permit
@@ -35,6 +35,11 @@ _ENDED = (
     "this session's unit of work has ended ({ended}). For work after the response (a "
     "background task, a task of your own) or in a hook, open a unit of its own: "
     "`{keyword} db.transaction() as session:`"
+)
+_OUTSIDE = (
+    "this session is used inside `unit.outside({what!r})`, or beside it in another "
+    "task, and its connection is released for that: move the statement, flush or lazy "
+    "load before or after that block, or give it a unit of its own: `db.transaction()`"
 )
 
 
@@ -60,6 +65,7 @@ class UnitSession(TransactionEvidence):
         "kept_for_stream",
         "loans",
         "name",
+        "outside_of",
         "owned",
         "owner",
         "permit",
@@ -90,6 +96,8 @@ class UnitSession(TransactionEvidence):
         self.owned = owned
         """Whether the unit closes it; a session given by a test stays open."""
         self.access = Access.OPEN
+        self.outside_of = ""
+        """The name of the `outside()` block."""
         self.commit_state = CommitState.NOT_SENT
         self.ends = TransactionEnds()
         self.connections: list[Connection] = []
@@ -136,7 +144,12 @@ class UnitSession(TransactionEvidence):
         return self.permit is not None and self.permit.is_held
 
     def check(self) -> None:
-        """Raise `SessionEndedError` unless the session may be used."""
+        """Raise unless the session may be used.
+
+        `SessionEndedError` if its unit has ended, `UsageError` in an `outside()` block.
+        """
+        if self.access is Access.OUTSIDE:
+            raise UsageError(_OUTSIDE.format(what=self.outside_of))
         if self.access is not Access.OPEN:
             ended = self.owner.describe_end()
             keyword = "async with" if self.is_async else "with"
@@ -163,6 +176,22 @@ class UnitSession(TransactionEvidence):
         if self.access is not Access.CLOSED:
             self.access = Access.OPEN
             self.activity.is_reserved = False
+
+    def enter_outside(self, what: str) -> None:
+        """Refuse work until `leave_outside()`, or until the unit ends."""
+        if self.access is Access.OPEN:
+            self.access, self.outside_of = Access.OUTSIDE, what
+
+    def leave_outside(self) -> None:
+        if self.access is Access.OUTSIDE:
+            self.access = Access.OPEN
+
+    def connections_released(self) -> None:
+        """Forget the connections: the next statement connects, and begins, anew."""
+        self._let_go_of_connections()
+        self.verifications = []
+        self.ends.reset()
+        self.release_permit()
 
     def close(self) -> None:
         """Refuse all further work. No I/O: nothing is open, or it is discarded."""
@@ -223,6 +252,17 @@ class UnitSession(TransactionEvidence):
     async def acquire_permit(self) -> None:
         """Wait on the event loop for the permit to use a connection."""
         if self.permit is not None and await self.permit.acquire():
+            self.check_permit()
+
+    def acquire_permit_to_connect(self) -> None:
+        """Wait for the permit, in a greenlet or thread; it may have been released."""
+        if self.permit is None or self.permit.is_held:
+            return
+        if self.is_async:
+            acquired = self.permit.acquire_in_greenlet()
+        else:
+            acquired = self.permit.acquire_in_thread()
+        if acquired:
             self.check_permit()
 
     def check_permit(self) -> None:

@@ -24,12 +24,14 @@ _changing = renew_after_fork(Lock())
 class Sessions:
     """The sessions of one unit, by their databases. The only owner of them."""
 
-    __slots__ = ("_access", "_by_database", "_opening")
+    __slots__ = ("_access", "_by_database", "_opening", "_outside")
 
     def __init__(self) -> None:
         self._by_database: dict[DatabaseCore, UnitSession] = {}
         """Replaced, never changed: another thread may be reading it."""
         self._access = Access.OPEN
+        self._outside: list[str] = []
+        """The names of the `outside()` blocks that are open."""
         self._opening = RLock()
         """Reentrant: a database may call the application to get its engine."""
 
@@ -60,6 +62,8 @@ class Sessions:
                     self._by_database = {**self._by_database, database: session}
         if access is Access.REFUSED:
             session.refuse()
+        elif access is Access.OUTSIDE:
+            session.enter_outside(self._outside[-1])
         elif access is Access.CLOSED:
             session.close()
             database.session_closed(owner)
@@ -106,8 +110,24 @@ class Sessions:
             session.refuse()
 
     def reopen(self) -> None:
-        for session in self._move(Access.OPEN).values():
+        access = Access.OUTSIDE if self._outside else Access.OPEN
+        for session in self._move(access).values():
             session.reopen()
+            if access is Access.OUTSIDE:
+                session.enter_outside(self._outside[-1])
+
+    def enter_outside(self, what: str) -> None:
+        """Refuse statements, until the last `outside()` block is left."""
+        self._outside.append(what)
+        if self._access is Access.OPEN:
+            for session in self._move(Access.OUTSIDE).values():
+                session.enter_outside(what)
+
+    def leave_outside(self, what: str) -> None:
+        self._outside.remove(what)
+        if not self._outside and self._access is Access.OUTSIDE:
+            for session in self._move(Access.OPEN).values():
+                session.leave_outside()
 
     def _move(self, access: Access) -> dict[DatabaseCore, UnitSession]:
         """Let a session that is being opened have the same *access*."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import iscoroutine
 from typing import ParamSpec
@@ -12,6 +12,7 @@ from .._callables import is_async_callable
 from .._commit.hooks import Hook, Hooks, enclosing
 from ..errors import UsageError
 from ..outcome import Outcome
+from .outside import Outside, release
 from .state import Intent
 from .unit import Unit
 
@@ -111,6 +112,37 @@ class UnitOfWork:
         .. versionadded:: 0.1
         """
         self._hooks_for(hook).on_unknown.append(self._hook(hook, *args, **kwargs))
+
+    def outside(self, what: str = "outside()") -> Outside:
+        """Hold no connection in the block, in which something else is waited for.
+
+        `async with unit.outside("openai"):`, or `with` in a `def` endpoint. Entering it
+        ends the open transaction and returns its connection to the pool; the next
+        statement after the block begins another one, with the same options and what is
+        left of the deadline. Loaded objects stay loaded, unflushed ones pending, and
+        hooks registered.
+
+        In the block, statements, flushes and lazy loads raise `UsageError`, in other
+        tasks and threads too. Entering it raises `UsageError`, which names the
+        statement, unless all transactions of the unit have only read, hold no locks,
+        settings, cursors or savepoints, and are READ COMMITTED (PostgreSQL, MariaDB) or
+        without an isolation level of their own (SQLite). *what* is for these messages.
+
+        .. versionadded:: 0.2
+        """
+        self._unit.check_open()
+        return Outside(self._unit, what)
+
+    def release(self) -> Awaitable[None]:
+        """Return the connections to the pool now: `outside()` without a block.
+
+        `await unit.release()`; in a `def` endpoint a plain call. The next statement
+        connects again. Raises as `outside()` does.
+
+        .. versionadded:: 0.2
+        """
+        self._unit.check_open()
+        return release(self._unit)
 
     def rollback_only(self, reason: str = "rollback_only()") -> None:
         """Keep the response, and roll the unit back. This can't be undone.

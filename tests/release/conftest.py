@@ -1,0 +1,38 @@
+"""Fixtures of the tests of released connections."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from support.databases import check_nothing_is_left, empty_tables
+from support.flavours import FLAVOURS, SYNC, Flavour
+from support.several import Two
+from unitwork import AsyncDatabase, Database
+
+
+@pytest.fixture
+def done() -> list[str]:
+    """What the code under test has noted."""
+    return []
+
+
+@pytest.fixture(params=["aiosqlite"])
+async def second(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Flavour]:
+    name: str = request.param
+    url = f"{FLAVOURS[name]}:///{tmp_path}/second.db"
+    kind = Database if name in SYNC else AsyncDatabase
+    second = Flavour(name, url, kind(url, name="second"))
+    empty_tables(url)
+    yield second
+    await check_nothing_is_left(second)
+    await second.dispose()
+
+
+@pytest.fixture
+def two(flavour: Flavour, second: Flavour) -> Two:
+    return Two(flavour, second)
