@@ -21,7 +21,7 @@ from support.pages import postgresql
 
 @contextmanager
 def sqlite(driver: str) -> Iterator[str]:
-    yield "sqlite+aiosqlite:///items.db"
+    yield "sqlite+aiosqlite:///migrated.db"
 
 
 def commands(page: Page) -> list[str]:
@@ -97,7 +97,7 @@ def test_sqlite_keeps_the_first_half_of_a_migration_that_fails(page: Page) -> No
     with pytest.raises(LookupError):
         alembic("alembic upgrade head", "main")
 
-    with sqlite3.connect("items.db") as connection:
+    with sqlite3.connect("migrated.db") as connection:
         columns = connection.execute("PRAGMA table_info(owner)").fetchall()
     connection.close()
 

@@ -23,7 +23,7 @@ LAMP = {"name": "lamp", "stock": 2}
 def test_its_application_says_what_the_page_says(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///items.db")
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///tutorial.db")
     main = page.run(up_to="Test it")
     monkeypatch.setitem(sys.modules, "main", main)
 

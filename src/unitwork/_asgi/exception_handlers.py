@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .litestar_handlers import answer_with, find_handler
 from .problems import log_answer, problem_of
 from .types import Message
 
@@ -56,10 +57,13 @@ class Answering:
     async def _let_handlers_answer(
         self, error: Exception, scope: Scope, receive: Receive
     ) -> None:
-        """Look a handler up as Starlette does; raise *error* if there is none.
+        """Look a handler up as Starlette or Litestar does; raise *error* without one.
 
-        Or always, in an application that is not Starlette's.
+        And always in an application of another framework.
         """
+        if (handler := find_handler(error, scope)) is not None:
+            await answer_with(handler, error, scope, receive, self._note_start)
+            return
         if self._request is None and "starlette.exception_handlers" not in scope:
             raise error
         from starlette._exception_handler import wrap_app_handling_exceptions
