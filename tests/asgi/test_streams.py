@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from anyio import to_thread
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
 
 from support.asgi import Message, Reply, call
 from support.flavours import MARIADB, SYNC, Flavour, Observer, only
@@ -143,6 +145,45 @@ async def test_a_cursor_that_is_open_may_not_put_off_the_commit_of_what_was_writ
     assert "db.transaction()" in str(reply.error)
     assert streams.observer.names() == ["a", "b", "c"]
     await check_pool_is_whole(streams.flavour)
+
+
+@abandons_cursors
+@only(*STREAMING)
+async def test_an_open_cursor_does_not_put_off_the_commit_of_an_error_response(
+    streams: Streams,
+) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> None:
+        streams.kept = await streams.open()
+        await streams.write("d")
+        current_unit().commit_anyway()
+        raise HTTPException(409)
+
+    reply = await streams.call()
+
+    assert reply.status == 409
+    assert streams.at_start == ["a", "b", "c", "d"]
+
+
+@abandons_cursors
+@only("asyncpg")
+async def test_and_is_no_reason_to_hide_that_it_was_lost(streams: Streams) -> None:
+    @streams.app.post("/")
+    async def endpoint() -> None:
+        streams.kept = await streams.open()
+        await streams.write("d")
+        current_unit().commit_anyway()
+        with suppress(DBAPIError):
+            await streams.flavour.do(streams.flavour.db.current, fail)
+        raise HTTPException(409)
+
+    reply = await streams.call()
+
+    assert (reply.status, streams.observer.names()) == (500, ["a", "b", "c"])
+
+
+def fail(session: Session) -> None:
+    session.execute(text("SELECT no_such_thing"))
 
 
 @only(*STREAMING, *MARIADB)

@@ -208,15 +208,16 @@ class HTTPExchange(RequestReader):
         is_error = message["status"] >= 400
         try:
             verdict = await self._decide(unit)
-            if not verdict.commit or is_error:
-                if self.is_retried(self.handled_exception):
-                    await self.roll_back(unit, "the request is retried")
-                    raise Unwind
-            elif await streams_what_it_wrote(unit):
+            fails = is_error or not verdict.commit
+            if fails and self.is_retried(self.handled_exception):
+                await self.roll_back(unit, "the request is retried")
+                raise Unwind
+            writes = verdict.commit and await streams_what_it_wrote(unit)
+            if writes and not is_error:
                 await self.roll_back(unit, "it would have to be committed later")
                 self.replace_response(UsageError(STREAMS_WRITES))
-            ending = endings.end_before_body(unit, verdict, error_response=is_error)
-            await self.run_ending(unit, ending)
+            how = {"error_response": is_error, "keep_streams_open": not writes}
+            await self.run_ending(unit, endings.end_before_body(unit, verdict, **how))
             self._note_start()
         except asyncio.CancelledError:
             if unit.outcome is Outcome.COMMITTED and self.response is _WAITING:

@@ -184,16 +184,25 @@ def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
 
 
 def end_before_body(
-    unit: Unit, verdict: Verdict, *, error_response: bool
+    unit: Unit, verdict: Verdict, *, error_response: bool, keep_streams_open: bool
 ) -> Plan[None]:
-    """End all but streams before the response starts; its body may begin again."""
+    """End it before the response starts; its body may begin again.
+
+    What a server-side cursor reads from, or `stream=True` keeps, goes on if
+    *keep_streams_open*.
+    """
 
     def decide() -> Verdict:
         if verdict.commit and not error_response and unit.has_had_blocks:
             unit.open_blocks.check_held()
         return verdict
 
-    yield from end(unit, decide, keep_streams_open=True, error_response=error_response)
+    yield from end(
+        unit,
+        decide,
+        keep_streams_open=keep_streams_open,
+        error_response=error_response,
+    )
     unit.reopen_sessions()
 
 
