@@ -48,11 +48,11 @@ demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
 test: venv  ## run the suite on SQLite, PostgreSQL and MariaDB (ARGS="-k name -x")
 	$(call suite,$(BIN))
 
-soak: venv  ## run N random programs by each of DRIVERS (SEED, PROGRAM, ONLY, WITHOUT)
+soak: venv  ## run N random programs by each of DRIVERS (SEED, PROGRAM, ONLY, WITHOUT, PATIENCE)
 	PYTHONPATH=tests:tools $(BIN)/python tools/postgres.py -- \
 		$(BIN)/python -m soak --programs $(N) --drivers "$(DRIVERS)" \
 		--only "$(ONLY)" --without "$(WITHOUT)" \
-		$(if $(SEED),--seed $(SEED)) $(if $(PROGRAM),--program $(PROGRAM))
+		$(if $(SEED),--seed $(SEED)) $(if $(PATIENCE),--patience $(PATIENCE)) $(if $(PROGRAM),--program $(PROGRAM))
 
 bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu --before main")
 	.venv-bench/bin/python tools/postgres.py --max_connections=1000 -- \

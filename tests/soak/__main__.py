@@ -3,6 +3,7 @@
     make soak N=100000 DRIVERS="asyncpg psycopg psycopg-async aiosqlite" SEED=1
     make soak SEED=1 PROGRAM=4711 DRIVERS=asyncpg       # one of them, made smaller
     make soak ONLY="savepoint hook" WITHOUT="cancel"    # kinds: see generate.py
+    make soak PATIENCE=5                                # on a busy machine
 
 A program is one request, WebSocket, block or `db.run()`, made of random operations.
 `model.py` keeps the books of what may be stored; after each batch of programs the table
@@ -71,6 +72,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--program", type=int, help="only this one")
     parser.add_argument("--only", default="", help="kinds, beside plain writes")
     parser.add_argument("--without", default="", help="kinds to leave out")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="longer limits, on a busy machine"
+    )
     return parser.parse_args()
 
 
@@ -83,7 +87,9 @@ def _soak(driver: str, arguments: argparse.Namespace) -> Report:
         numbers = range(arguments.programs)
         show = _progress(driver, arguments.programs)
         has_uvloop = find_spec("uvloop") is not None
-        report = Run(generator, url, progress=show, uvloop=has_uvloop).go(numbers)
+        run = Run(generator, url, progress=show, uvloop=has_uvloop)
+        run.patience = arguments.patience
+        report = run.go(numbers)
         print("\r\033[K", end="", file=sys.stderr)
         for number, violation in enumerate(report.violations[:50]):
             smaller = None

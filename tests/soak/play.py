@@ -14,7 +14,7 @@ from soak.actor import Actor, drive
 from soak.model import fate_after
 from soak.program import Program
 from soak.running import Counted, Running
-from soak.stage import LIMIT, Stage
+from soak.stage import Stage
 from soak.structure import in_block
 from support.asgi import http_scope
 
@@ -43,13 +43,13 @@ async def play(stage: Stage, program: Program, *, excused: bool = False) -> Runn
         running.interrupt()
     acts = {program.cancel_at: cancel, program.leave_at: leave}
     task = asyncio.create_task(_await(Counted(work, acts)))
-    await asyncio.wait([task], timeout=LIMIT)
+    await asyncio.wait([task], timeout=stage.limit)
     if not task.done():
         running.books.wrong("hang: " + "".join(map(str, task.get_stack()[-1:])))
         running.interrupt()
         running.left.set()
         task.cancel()
-        await asyncio.wait([task], timeout=LIMIT)
+        await asyncio.wait([task], timeout=stage.limit)
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
     if program.how in ("block", "run"):
         running.returned(error)

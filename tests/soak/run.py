@@ -61,6 +61,8 @@ class Run:
     url: str
     at_once: int = 8
     progress: Callable[[Report], object] = lambda report: None
+    patience: float = 1.0
+    """The factor for all time limits."""
     uvloop: bool = False
     """Whether every second leg runs on it."""
     happenings: Mapping[int, Callable[[], Awaitable[object]]] = field(
@@ -92,10 +94,9 @@ class Run:
         if leg % 3 == 2 and sys.version_info >= (3, 12):
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         pool = 4 if leg % 4 == 3 else 20
-        async with stages(self.generator.driver, self.url, pool=pool) as (
-            direct,
-            behind,
-        ):
+        async with stages(
+            self.generator.driver, self.url, pool=pool, patience=self.patience
+        ) as (direct, behind):
             for start in range(0, len(numbers), BATCH):
                 programs = map(self.generator.program, numbers[start : start + BATCH])
                 await self._batch(list(programs), direct, behind)

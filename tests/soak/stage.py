@@ -20,22 +20,35 @@ from support.proxy import Proxy
 from unitwork import AsyncDatabase, DatabaseSettings
 from unitwork.testing import check_idle
 
-SETTINGS = DatabaseSettings(end_timeout=1.0, commit_timeout=1.0, verify_timeout=3.0)
-"""The defaults, with shorter times."""
 LIMIT = 20.0
 """Seconds after which a program counts as hung: far above all other limits."""
+
+
+def settings(patience: float) -> DatabaseSettings:
+    """The defaults, with shorter times: *patience* is for busy machines."""
+    return DatabaseSettings(
+        end_timeout=patience, commit_timeout=patience, verify_timeout=3 * patience
+    )
 
 
 class Stage:
     """Where programs run: a database object, applications on it, an outsider beside."""
 
     def __init__(
-        self, driver: str, url: str, outsider: Outsider, proxy: Proxy | None, pool: int
+        self,
+        driver: str,
+        url: str,
+        outsider: Outsider,
+        proxy: Proxy | None,
+        *,
+        pool: int,
+        patience: float,
     ) -> None:
         self.driver = driver
         self.is_sqlite = "sqlite" in driver
         self.outsider = outsider
         self.proxy = proxy
+        self.limit = LIMIT * patience
         self.kept: list[Any] = []
         """Cursors, which a program keeps for as long as it lives."""
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -43,10 +56,10 @@ class Stage:
         """What runs now, by its number."""
         self.db: Any = kind_of(driver)(
             plain_url(proxy.url if proxy else url, FLAVOURS[driver]),
-            settings=SETTINGS,
+            settings=settings(patience),
             pool_size=pool,
             max_overflow=0,
-            pool_timeout=1.0,
+            pool_timeout=patience,
         )
         self.is_async = isinstance(self.db, AsyncDatabase)
         self.engine = getattr(self.db.engine, "sync_engine", self.db.engine)
@@ -73,7 +86,7 @@ class Stage:
         """Wait until nothing moves any more; gives what then still hangs: leaks."""
         self.kept.clear()
         with suppress(TimeoutError, AssertionError):
-            await eventually(lambda: not self.leaks(), seconds=LIMIT / 2)
+            await eventually(lambda: not self.leaks(), seconds=self.limit / 2)
         return self.leaks()
 
     def leaks(self) -> list[str]:
@@ -95,18 +108,18 @@ def _connected(dbapi_connection: Any, record: Any) -> None:
 
 @asynccontextmanager
 async def stages(
-    driver: str, url: str, *, pool: int
+    driver: str, url: str, *, pool: int, patience: float
 ) -> AsyncIterator[tuple[Stage, Stage]]:
     """A stage with a direct way to the database, and one with a proxy between."""
     async with AsyncExitStack() as stack:
         outsider = Outsider(url)
         stack.callback(outsider.disconnect)
-        direct = Stage(driver, url, outsider, None, pool)
+        direct = Stage(driver, url, outsider, None, pool=pool, patience=patience)
         stack.push_async_callback(direct.dispose)
         if direct.is_sqlite:
             yield direct, direct
             return
         proxy = await stack.enter_async_context(Proxy(url))
-        behind = Stage(driver, url, outsider, proxy, pool)
+        behind = Stage(driver, url, outsider, proxy, pool=pool, patience=patience)
         stack.push_async_callback(behind.dispose)
         yield direct, behind
