@@ -1,4 +1,4 @@
-"""For tests of applications: simulated failures of COMMIT, a check for leaks."""
+"""For tests of applications: assertions, captured hooks, COMMITs that fail."""
 
 from __future__ import annotations
 
@@ -12,12 +12,29 @@ from sqlalchemy.exc import OperationalError
 
 from ._engine.commit_events import CommitSender, sender_of
 from ._redaction import described
+from ._testing.assertions import (
+    assert_committed,
+    assert_no_database,
+    assert_queries,
+    assert_rolled_back,
+    capture_on_commit,
+)
 from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
 from .errors import UsageError
 from .retry import waits
 
-__all__ = ["CommitFault", "check_idle", "commit_faults", "no_waits"]
+__all__ = [
+    "CommitFault",
+    "assert_committed",
+    "assert_no_database",
+    "assert_queries",
+    "assert_rolled_back",
+    "capture_on_commit",
+    "check_idle",
+    "commit_faults",
+    "no_waits",
+]
 
 
 @contextmanager

@@ -40,8 +40,8 @@ MAY_IMPORT = {
     "_engine _session _execution _concurrency _twophase _commit",
     "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
     "_twophase _unit",
-    "_testing": "_redaction errors _callables _classify _concurrency _engine _session "
-    "_unit",
+    "_testing": "_redaction errors outcome _callables _classify _concurrency _engine "
+    "_session _commit _unit",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 

@@ -14,6 +14,7 @@ from .._session.unit_session import UnitSession
 from ..errors import UsageError
 from ..outcome import Outcome
 from .hooks import Hook, Hooks
+from .observation import observation
 
 __all__ = ["HookedUnit", "call_after", "call_before_commit", "end_timeout"]
 
@@ -67,6 +68,8 @@ def call_after(unit: HookedUnit, hooks: Hooks, outcome: Outcome) -> Plan[None]:
     """
     until = _end_of_hooks(unit, outcome)
     for hook in hooks.take(outcome):
+        if hook.is_on_commit and observation.captures(unit, hook.call):
+            continue
         left = until - time.monotonic()
         if left <= 0:
             log.error("%s was not called: there was no time left", hook.name)

@@ -22,6 +22,7 @@ class Hook(NamedTuple):
 
     Innermost first, for each session. Without one it depends on all of its unit.
     """
+    is_on_commit: bool = False
 
     def belongs_to(self, transaction: SessionTransaction) -> bool:
         return not self.within or transaction in self.within
@@ -31,7 +32,7 @@ class Hook(NamedTuple):
     ) -> Hook:
         """Depend on what *session* has not committed; on nothing: it is due."""
         left = [x for x in self.within or still_open if x.session is not session]
-        return Hook(self.call, tuple(left))
+        return self._replace(within=tuple(left))
 
     @property
     def name(self) -> str:

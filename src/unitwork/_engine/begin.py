@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUTOCOMMIT",
+    "OF_UNITWORK",
     "BeginDirectives",
     "BindCache",
     "TransactionCharacteristics",
     "apply",
 ]
 
+OF_UNITWORK = {"unitwork_own": True}
+"""The execution options of statements that the application has not asked for."""
 AUTOCOMMIT = "AUTOCOMMIT"
 _CACHE_SIZE = 256  # engines with options; then the cache is cleared
 
@@ -220,5 +223,5 @@ def apply(connection: Connection, loan: Loan, directives: BeginDirectives) -> No
     loan.read_only = directives.read_only
     loan.client_side_read_only = directives.client_side_read_only
     if directives.first_statement:
-        connection.exec_driver_sql(directives.first_statement)
+        connection.exec_driver_sql(directives.first_statement, None, OF_UNITWORK)
     loan.statement_prefix = directives.statement_prefix

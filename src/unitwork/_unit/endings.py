@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from .._classify.classification import Phase, classify
 from .._commit.calling import end_timeout
 from .._commit.finish import finish
+from .._commit.observation import observation
 from .._concurrency.shield import uninterrupted
 from .._execution.async_runner import arun
 from .._execution.plan import Plan, Wait
@@ -110,6 +111,7 @@ def end(
         verdict, committed = yield from _decide_and_finish(unit, decide)
     finally:
         report_if_slow(unit)
+        observation.unit_ended(unit)
         unit.end_turn(UnitState.OPEN)
     expected = committed or not verdict.commit or unit.rollback_was_requested
     if cancelled is not None:

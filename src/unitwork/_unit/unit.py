@@ -10,6 +10,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from .._commit.hooks import Hooks
 from .._commit.in_doubt import ask_the_database_now as ask_now
+from .._commit.observation import observation
 from .._engine.begin import TransactionCharacteristics
 from .._session.database_core import DatabaseCore
 from .._session.unit_session import UnitSession
@@ -26,8 +27,7 @@ from .state import Intent, UnitState
 
 __all__ = ["Unit"]
 
-_DEFAULTS = TransactionCharacteristics()
-_NO_OWNER = UnitOwner()
+_DEFAULTS, _NO_OWNER = TransactionCharacteristics(), UnitOwner()
 _BY_USER = "session.rollback() was called"
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)  # or a part
 
@@ -232,6 +232,7 @@ class Unit(Lifecycle):
             return
         if self.outcome is None:
             self.record_without_ending()
+            observation.unit_ended(self)
         self.hooks = None
         report_if_slow(self)
         self.sessions.close(self)

@@ -87,7 +87,8 @@ class UnitOfWork:
 
         .. versionadded:: 0.1
         """
-        self._hooks_for(hook).on_commit.append(self._hook(hook, *args, **kwargs))
+        made = self._hook(hook, *args, **kwargs)
+        self._hooks_for(hook).on_commit.append(made._replace(is_on_commit=True))
 
     def on_rollback(
         self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
