@@ -10,7 +10,7 @@ from .errors import UsageError
 
 __all__ = ["DatabaseSettings"]
 
-_OPTIONAL = ("commit_timeout", "slow_unit_warning")
+_OPTIONAL = ("commit_timeout", "slow_unit_warning", "hold_warning", "idle_limit")
 _TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
 
 
@@ -33,6 +33,11 @@ class DatabaseSettings:
     if that is impossible, or takes 30 seconds.
     *slow_unit_warning*: log a warning for a unit whose transactions have taken more
     seconds together; those of its earlier attempts count. `None`: never.
+    *hold_warning*: log a warning for a unit that has held a connection for so many
+    seconds, while it still does, with the line that took it, and another message once
+    it has returned it. `None`: never.
+    *idle_limit*: how long a transaction may be idle; the next statement after that
+    raises `UsageError`, and the unit is rolled back. `None`: no limit.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.
@@ -50,6 +55,8 @@ class DatabaseSettings:
     drain_timeout: float = 10.0
     check_at_startup: bool = False
     slow_unit_warning: float | None = None
+    hold_warning: float | None = 5.0
+    idle_limit: float | None = None
     sqlite_defaults: bool = True
 
     def __post_init__(self) -> None:

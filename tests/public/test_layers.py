@@ -49,6 +49,8 @@ FOREIGN = {
     # As the standard library renews its own locks; there is no public way.
     "_concurrency.fork": "_at_fork_reinit",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
+    # The standard library's own way to a frame; `inspect` adds a call to it.
+    "_engine.call_site": "_getframe",
     "_engine.sqlalchemy_internals": "_connection_record _connections "
     "_is_autocommit_isolation _loop _max_overflow _pool _prepare_impl _proxied _queue "
     "_state _transaction",

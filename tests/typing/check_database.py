@@ -186,6 +186,7 @@ def default(db: Database, async_db: AsyncDatabase) -> None:
 
 settings = DatabaseSettings(commit_timeout=1, end_timeout=0.5, check_at_startup=True)
 DatabaseSettings(slow_unit_warning=0.5)
+DatabaseSettings(hold_warning=None, idle_limit=30)
 assert_type(settings.commit_timeout, float | None)
 assert_type(settings.end_timeout, float)
 assert_type(settings.drain_timeout, float)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import TIMEOUT_MAX, Condition, RLock, Thread
 
 __all__ = ["Scheduler", "Watchdog", "scheduler"]
@@ -27,8 +27,11 @@ class Watchdog:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def expired(self) -> None:
-        """To be overridden, without I/O; an exception that it raises is logged."""
+    def expired(self) -> Callable[[], object] | None:
+        """To be overridden, without I/O; an exception that it raises is logged.
+
+        What it returns is called afterwards, when nothing is locked any more.
+        """
         raise NotImplementedError
 
     def __enter__(self) -> None:
@@ -75,9 +78,12 @@ class Scheduler:
 
     def _expire(self, watchdog: Watchdog) -> None:
         try:
+            call = None
             with self.lock:  # its block may be left at this very moment
                 if watchdog.at < float("inf"):
-                    watchdog.expired()
+                    call = watchdog.expired()
+            if call is not None:
+                call()
         except Exception:  # the others still need this thread
             log.exception("a watchdog failed")
 

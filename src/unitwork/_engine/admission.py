@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from concurrent.futures import Future
 from threading import Lock
+from weakref import ref
 
 from anyio import from_thread, to_thread
 from sqlalchemy import Engine
@@ -22,6 +23,7 @@ from .._concurrency.worker import on_event_loop
 from ..errors import BlockingSessionWarning, PoolTimeoutError
 from .call_site import level_of_the_caller
 from .create import capacity
+from .hold_watch import held_connections, listed
 from .per_pool import PerPool
 
 __all__ = ["AdmissionGate", "gate_of"]
@@ -38,6 +40,7 @@ class AdmissionGate:
 
     __slots__ = (
         "__weakref__",
+        "_engine",
         "_free",
         "_lock",
         "_permits",
@@ -49,9 +52,15 @@ class AdmissionGate:
     )
 
     def __init__(
-        self, size: int | None, timeout: float = 30.0, *, pool_waits: bool = True
+        self,
+        size: int | None,
+        timeout: float = 30.0,
+        *,
+        pool_waits: bool = True,
+        engine: Engine | None = None,
     ) -> None:
         self.size = size
+        self._engine = (lambda: None) if engine is None else ref(engine)
         self._pool_waits = pool_waits
         """Whether the pool makes its users wait, should they not wait here."""
         self.timeout = timeout
@@ -186,16 +195,19 @@ class AdmissionGate:
             self.release()
 
     def _timed_out(self, when: str, remedy: str = "") -> PoolTimeoutError:
+        engine = self._engine()
+        held = [] if engine is None else held_connections(engine)
         return PoolTimeoutError(
             f"no connection became free {when}: {self.size} units hold them all, "
             f"{self.waiting} wait; {remedy}make the pool larger or the units shorter"
+            + listed(held)
         )
 
 
 def _make_gate(engine: Engine) -> AdmissionGate:
     if isinstance(engine.pool, QueuePool):
-        return AdmissionGate(capacity(engine), engine.pool.timeout())
-    return AdmissionGate(capacity(engine), pool_waits=False)
+        return AdmissionGate(capacity(engine), engine.pool.timeout(), engine=engine)
+    return AdmissionGate(capacity(engine), pool_waits=False, engine=engine)
 
 
 _gates = PerPool(_make_gate)

@@ -58,6 +58,8 @@ class ConnectionState:
 
     def discarded(self) -> None:
         """Record that it is about to be closed: that rolls back what is open."""
+        if self.loan.hold is not None:
+            self.loan.hold.returned()
         if not self.loan.has_ended:
             self.loan.is_over()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, Protocol, TypeVar
 from weakref import ReferenceType, ref
 
@@ -14,8 +13,10 @@ from .driver_connection import (
     refresh_status,
     reports_idle,
 )
+from .hold import Hold
 from .sql_text import has_several_statements
 from .transaction_control import End, commits, continues_with_another, end_by
+from .transaction_state import MOVES, TransactionState
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
@@ -35,6 +36,10 @@ class LoanHolder(Protocol):
     def check_statement(self) -> None:
         """Raise unless the session may execute a statement now."""
 
+    def describe(self) -> str:
+        """What its unit is for, in messages."""
+        ...
+
     def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
         """Commit the transaction of *loan* by *send*; raise unless it is committed."""
 
@@ -42,42 +47,8 @@ class LoanHolder(Protocol):
         """Called when a statement has committed all that came before it."""
 
 
-class TransactionState(Enum):
-    """The state of the transaction of a loan. Only `Loan.move()` changes it."""
-
-    NONE = "none"
-    """Not begun, as far as the driver has reported; or rolled back by SQLAlchemy."""
-    OPEN = "open"
-    ENDING = "ending"
-    """SQLAlchemy's COMMIT or ROLLBACK is under way."""
-    IN_TWO_PHASES = "in two phases"
-    """It ends by PREPARE TRANSACTION or XA PREPARE."""
-    COMMITTED = "committed"
-    """By SQLAlchemy: the answer to COMMIT has said so."""
-    CONTINUED = "continued"
-    """The same, and another one has begun on the connection."""
-    LOST = "lost"
-    """Rolled back as a whole, and not by SQLAlchemy."""
-    REPLACED = "replaced"
-    """Ended by SQL or the driver, where another one may have begun since."""
-    ABANDONED = "abandoned"
-    """A thread of aiosqlite may still run a cancelled statement of it."""
-
-
 _S = TransactionState
 _OPEN = (_S.OPEN, _S.CONTINUED)
-_MOVES = {
-    _S.NONE: set(_S) - {_S.CONTINUED},
-    _S.OPEN: set(_S) - {_S.CONTINUED},
-    _S.ABANDONED: {_S.NONE, _S.LOST, _S.REPLACED},
-    _S.ENDING: {_S.NONE, _S.COMMITTED, _S.LOST, _S.REPLACED},
-    _S.IN_TWO_PHASES: {_S.COMMITTED, _S.LOST},
-    _S.COMMITTED: {_S.CONTINUED, _S.ENDING, _S.LOST, _S.REPLACED},
-    _S.CONTINUED: {_S.COMMITTED, _S.ENDING, _S.LOST, _S.REPLACED},
-    _S.REPLACED: {_S.LOST},
-    _S.LOST: set[_S](),
-}
-"""Another move is ignored: the state says more than it would."""
 
 
 class Loan:
@@ -91,6 +62,7 @@ class Loan:
         "client_side_read_only",
         "driver_connection",
         "failure",
+        "hold",
         "holder",
         "mark",
         "may_be_another",
@@ -108,6 +80,7 @@ class Loan:
 
     def __init__(self, driver_connection: Any) -> None:
         self.driver_connection = driver_connection
+        self.hold: Hold | None = None
         self.holder: LoanHolder | None = None
         """The session of a unit; `None` if something else uses the connection."""
         self.state = _S.NONE
@@ -146,7 +119,7 @@ class Loan:
 
     def move(self, state: TransactionState) -> None:
         """Move to *state*, if the state before allows that."""
-        if state in _MOVES[self.state]:
+        if state in MOVES[self.state]:
             self.state = state
 
     def has_begun(self, mark: Any = None) -> None:

@@ -19,6 +19,7 @@ from .connection_state import INFO_KEY, ConnectionState
 from .driver_connection import has_input, left_in_transaction
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
+from .loan import Loan
 from .per_pool import PerPool
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["guard"]
+__all__ = ["all_loans", "guard", "loans_of"]
 
 _MYSQL = {"mysql", "mariadb"}
 
@@ -53,6 +54,15 @@ class _GuardedPool:
         self.records: WeakSet[ConnectionPoolEntry] = WeakSet()
         """Its connections, as far as they were opened or used since."""
         forget_after_fork(self)
+
+    def loans(self) -> list[Loan]:
+        """The present loans of its connections; called by any thread."""
+        try:
+            infos = [record.info for record in self.records]
+        except RuntimeError:  # another thread opens a connection just now
+            return []
+        states: list[ConnectionState | None] = [x.get(INFO_KEY) for x in infos]
+        return [state.loan for state in states if state is not None]
 
     def forget_parent(self) -> None:
         engine = self._engine()
@@ -82,6 +92,16 @@ def _listen(engine: Engine) -> _GuardedPool:
 _guarded = PerPool(_listen)
 
 
+def loans_of(engine: Engine) -> list[Loan]:
+    """The present loans of the connections of *engine*'s pool, in use or not."""
+    return _guarded.of(engine).loans()
+
+
+def all_loans() -> list[Loan]:
+    """Those of all pools."""
+    return [loan for pool in _guarded.values() for loan in pool.loans()]
+
+
 class _PoolEvents:
     """The listeners of one pool, each named after its event."""
 
@@ -104,6 +124,8 @@ class _PoolEvents:
             if self._is_dirty(record.driver_connection):
                 record.invalidate()
             return
+        if (hold := state.loan.hold) is not None:
+            hold.returned()
         state.lend()  # what is known of its last transaction is out of date
         aborted = state.aborted_by_client and not self._pool.is_kept
         if aborted or self._is_dirty(state.driver_connection):

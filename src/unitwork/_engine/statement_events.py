@@ -6,6 +6,7 @@ Without I/O, except after an error that may have ended a transaction of MySQL.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -18,9 +19,15 @@ from .._classify.classification import (
     classify,
     only_follows,
 )
-from ..errors import CommitUnknownError, ReadOnlyError, SessionEndedError
+from ..errors import (
+    CommitUnknownError,
+    ReadOnlyError,
+    SessionEndedError,
+    UsageError,
+)
 from .connection_state import INFO_KEY, ConnectionState, loan_of
 from .driver_connection import in_transaction
+from .hold import Hold
 from .loan import Loan, TransactionState
 from .lost_work import ended_elsewhere, unexpected_rollback
 from .read_only import only_reading, refused_in_autocommit
@@ -37,6 +44,11 @@ __all__ = ["listen"]
 _BEING_ENDED = (
     "the transaction of this connection is being committed or rolled back, by another "
     "task or thread; await what you start before its transaction ends"
+)
+_IDLE = (
+    "the transaction was idle for {:.1f} seconds, more than idle_limit={:g}, and is "
+    "rolled back: make slow calls inside `unit.outside()`, before the first statement, "
+    "or after the last one"
 )
 _MYSQL = {"mysql", "mariadb"}
 _REFUSED = IllegalStateChangeError | SessionEndedError | CommitUnknownError
@@ -62,8 +74,15 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         if loan is None:
             return False
         loan.begin_statement()  # before the checks: see `Activity`
+        if (hold := loan.hold) is not None and hold.quiet_since is not None:
+            hold.statement, gap = statement, monotonic() - hold.quiet_since
+            hold.gap, hold.idle, hold.quiet_since = gap, hold.idle + gap, None
+            if gap > hold.longest_gap:
+                hold.longest_gap = gap
         try:
             _check(loan)
+            if hold is not None and hold.longest_gap > hold.idle_limit:
+                _refuse_idle(loan, hold, statement)
             if loan.holder is not None:
                 note_traces(context, statement, parameters)
             if loan.begun_with_id:
@@ -76,10 +95,19 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
                 execute(cursor, statement, parameters, context)
         finally:
             loan.end_statement()
+            if hold is not None:
+                hold.quiet_since = monotonic()
         loan.statement_executed(statement, context)
         return True  # it has been executed
 
     return do_execute
+
+
+def _refuse_idle(loan: Loan, hold: Hold, statement: str) -> None:
+    """Raise `UsageError`, unless *statement* undoes something: the work is lost."""
+    if not statement.startswith(("ROLLBACK", "RELEASE")):
+        loan.move(TransactionState.LOST)
+        raise UsageError(_IDLE.format(hold.longest_gap, hold.idle_limit))
 
 
 def _check(loan: Loan) -> None:

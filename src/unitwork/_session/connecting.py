@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import Connection, Engine
 
 from .._engine.begin import apply
+from .._engine.call_site import find_place
+from .._engine.hold import Hold
+from .._engine.hold_watch import hold_watch
 from .._engine.pool_events import guard
 from .._engine.unit_begin import begin_transaction
 from .send_commit import CommitOrder
@@ -38,6 +43,7 @@ def connected(session: UnitSession, connection: Connection) -> None:
         connection.invalidate()
         connection.close()
         session.check()
+    taken_at = time.monotonic()
     session.awaiting_connection = False
     session.connections.append(connection)
     session.ends.connected(connection)
@@ -49,6 +55,10 @@ def connected(session: UnitSession, connection: Connection) -> None:
     finally:
         session.activity.is_beginning = False
     loan.holder = CommitOrder(session)
+    settings, limit = session.settings, session.settings.hold_warning
+    loan.hold = Hold(find_place(), taken_at, limit, settings.idle_limit)
+    if limit is not None and not hold_watch.is_on:
+        hold_watch.start(limit)
     session.loans.append(loan)
     if session.binds is not None:
         _, directives = session.binds.find(connection.engine, session.begun_with)

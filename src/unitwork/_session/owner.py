@@ -17,12 +17,22 @@ SessionT = TypeVar("SessionT", contravariant=True)
 """The session of a unit, which imports this module and not the other way round."""
 
 
+class _Described(Protocol):
+    @property
+    def description(self) -> str: ...
+
+
 class SessionOwner(Protocol[SessionT]):
     """Gives a session's transactions their characteristics; is notified of their end.
 
     The methods are called wherever the session is used: in a greenlet of SQLAlchemy's
     or in a worker thread. None of them does I/O, but for `connection_begun()`.
     """
+
+    @property
+    def owner(self) -> _Described:
+        """What has opened it."""
+        ...
 
     def outwards(self) -> Iterator[object]:
         """Yield it and those that enclose it."""

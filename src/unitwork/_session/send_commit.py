@@ -64,6 +64,9 @@ class CommitOrder:
         """Raise unless a statement may be executed now."""
         self._session.check_statement()
 
+    def describe(self) -> str:
+        return self._session.owner.owner.description
+
     def committed_by_statement(self) -> None:
         """A later failure undoes only what comes after it; no hook runs before."""
         self._session.owner.user_committed(self._session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from .._engine.hold import ConnectionUse, Hold, use_of
 from .._engine.loan import Loan
 from .._engine.sqlalchemy_internals import is_autocommit, is_connecting
 from .activity import Activity
@@ -23,9 +24,17 @@ class TransactionEvidence:
     commit_state: CommitState
     connections: list[Connection]
     ends: TransactionEnds
+    holds: list[Hold]
     kept_for_stream: bool
     loans: list[Loan]
     sync_session: Session
+    use_before: ConnectionUse
+
+    @property
+    def use(self) -> ConnectionUse:
+        """How long it has held connections, those included that it still holds."""
+        present = [loan.hold for loan in self.loans if loan.hold is not None]
+        return use_of([*self.holds, *present], self.use_before)
 
     @property
     def is_streaming(self) -> bool:

@@ -12,6 +12,7 @@ from .._engine import driver_connection
 from .._engine.begin import BindCache, TransactionCharacteristics
 from .._engine.commit_status import PendingVerification
 from .._engine.connection_state import state_of
+from .._engine.hold import NO_USE, Hold, use_of
 from .._engine.loan import Loan
 from .._engine.sqlalchemy_internals import has_pending
 from ..errors import SessionEndedError, UsageError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UnitSession", "unit_session_of"]
 
+_MOST_HOLDS = 50
 _ENDED = (
     "this session's unit of work has ended ({ended}). For work after the response (a "
     "background task, a task of your own) or in a hook, open a unit of its own: "
@@ -61,6 +63,7 @@ class UnitSession(TransactionEvidence):
         "connections",
         "defers_write_lock",
         "ends",
+        "holds",
         "is_async",
         "kept_for_stream",
         "loans",
@@ -72,6 +75,7 @@ class UnitSession(TransactionEvidence):
         "session",
         "settings",
         "sync_session",
+        "use_before",
         "verifications",
     )
 
@@ -104,6 +108,10 @@ class UnitSession(TransactionEvidence):
         self.loans: list[Loan] = []
         """Those of its connections, in the same order."""
         self.activity = Activity(self.loans)
+        self.holds: list[Hold] = []
+        """Its last uses of a connection that it has returned."""
+        self.use_before = NO_USE
+        """All those before."""
         self.verifications: list[PendingVerification] = []
         """The verifications to make if COMMIT is not acknowledged."""
         self.begun_with: TransactionCharacteristics | None = None
@@ -227,6 +235,11 @@ class UnitSession(TransactionEvidence):
         """Leave the COMMITs of a connection that outlives this to its owner."""
         for loan in self.loans:
             loan.holder = None
+            if loan.hold is not None:
+                self.holds.append(loan.hold)
+        if len(self.holds) > _MOST_HOLDS:
+            self.use_before = use_of(self.holds, self.use_before)
+            self.holds.clear()
         self.connections.clear()
         self.loans.clear()
 

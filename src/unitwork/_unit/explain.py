@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError, TimeoutError
 
 from .._engine.address import address_of
+from .._engine.hold_watch import held_connections, listed
 from .._session.misuse import remedy_for
 from ..errors import UnitworkError
 from .unit import Unit
@@ -35,9 +36,11 @@ def _explain(error: BaseException, unit: Unit) -> None:
         if session.awaiting_connection and engine and isinstance(error, _OF_DATABASES):
             where = address_of(engine.url)
             notes.append(f"while connecting to database {database.name!r} ({where})")
+            if isinstance(error, TimeoutError):
+                notes.append(listed(held_connections(engine)).removeprefix(". "))
     before: list[str] = getattr(error, "__notes__", [])
     for note in notes:
-        if note is not None and note not in before:
+        if note and note not in before:
             error.add_note(note)
 
 

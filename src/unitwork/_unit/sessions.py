@@ -9,6 +9,7 @@ from typing import Protocol
 from sqlalchemy.orm import SessionTransaction
 
 from .._concurrency.fork import renew_after_fork
+from .._engine.hold import ConnectionUse
 from .._session.database_core import DatabaseCore
 from .._session.owner import SessionOwner
 from .._session.state import Access
@@ -89,6 +90,17 @@ class Sessions:
     @property
     def may_have_written(self) -> bool:
         return any(session.may_have_written for session in self)
+
+    @property
+    def use(self) -> ConnectionUse:
+        """How long they have held connections; to be read before they are closed."""
+        found = [session.use for session in self]
+        return ConnectionUse(
+            sum(each.connections for each in found),
+            sum(each.held for each in found),
+            sum(each.idle for each in found),
+            max((each.longest_idle for each in found), default=0.0),
+        )
 
     def to_end(
         self, order: Sequence[DatabaseCore], *, kept_open: Collection[UnitSession]

@@ -1,0 +1,130 @@
+"""How long a unit holds a connection, and for how much of that time it is idle."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .call_site import Place, shown
+
+__all__ = ["NO_USE", "ConnectionUse", "HeldConnection", "Hold", "use_of"]
+
+log = logging.getLogger("unitwork")
+
+_SHOWN = 200  # characters of a statement
+
+
+class Hold:
+    """One unit's use of one connection, from its checkout to its return.
+
+    What executes a statement changes the attributes: a method would be one call more.
+    """
+
+    __slots__ = (
+        "gap",
+        "idle",
+        "idle_limit",
+        "limit",
+        "longest_gap",
+        "place",
+        "quiet_since",
+        "reported_as",
+        "returned_at",
+        "statement",
+        "taken_at",
+    )
+
+    def __init__(
+        self,
+        place: Place | None,
+        taken_at: float,
+        limit: float | None,
+        idle_limit: float | None,
+    ) -> None:
+        self.taken_at = taken_at
+        self.place = place
+        """The line that took it."""
+        self.limit = limit
+        """After how many seconds it is reported; `None`: never."""
+        self.idle_limit = math.inf if idle_limit is None else idle_limit
+        """After how many idle seconds its statements are refused."""
+        self.returned_at: float | None = None
+        self.statement = ""
+        """The last one."""
+        self.gap = self.longest_gap = self.idle = 0.0
+        """Seconds that it was idle before the last statement, at most, and in all."""
+        self.quiet_since: float | None = time.monotonic()
+        """When the last statement ended; `None`: one is under way."""
+        self.reported_as = ""
+        """The description of its unit, once it has been reported as a long one."""
+
+    def returned(self) -> None:
+        """Record that the connection is returned; called again, it does nothing."""
+        if self.returned_at is not None:
+            return
+        self.returned_at = now = time.monotonic()
+        if self.quiet_since is not None:
+            gap = now - self.quiet_since
+            self.idle, self.longest_gap = self.idle + gap, max(self.longest_gap, gap)
+            self.quiet_since = None
+        if self.reported_as:
+            log.info("returned: %s", self.describe(self.reported_as))
+
+    def times(self) -> tuple[float, float, float]:
+        """How long it was held until now, how much of it idle, and at once at most."""
+        now = self.returned_at or time.monotonic()
+        gap = 0.0 if (since := self.quiet_since) is None else now - since
+        return now - self.taken_at, self.idle + gap, max(self.longest_gap, gap)
+
+    def describe(self, unit: str) -> HeldConnection:
+        """What is known now; *unit* is its description."""
+        held, idle, _ = self.times()
+        return HeldConnection(unit, held, idle, self.statement, shown(self.place))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldConnection:
+    """One connection that a unit holds, or has held. Times are in seconds."""
+
+    unit: str
+    held: float
+    idle: float
+    statement: str
+    place: str
+
+    def __str__(self) -> str:
+        where = f", taken at {self.place}" if self.place else ""
+        what = " ".join(self.statement.split())
+        what = what[:_SHOWN] + "..." if len(what) > _SHOWN else what
+        return (
+            f"{self.unit} for {self.held:.1f} seconds ({self.idle:.1f} of them idle in "
+            f"its transaction){where}" + (f", last statement: {what}" if what else "")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionUse:
+    """How long a unit has held connections, in seconds, all of them together."""
+
+    connections: int = 0
+    """How many times it has taken one."""
+    held: float = 0.0
+    idle: float = 0.0
+    """Of that, idle in a transaction: between statements, or before the end."""
+    longest_idle: float = 0.0
+
+
+NO_USE = ConnectionUse()
+
+
+def use_of(holds: Iterable[Hold], before: ConnectionUse) -> ConnectionUse:
+    """Add *holds* to those *before*."""
+    count, held, idle, longest = before.connections, before.held, before.idle, 0.0
+    for hold in holds:
+        its_time, its_idle, its_longest = hold.times()
+        count, held, idle = count + 1, held + its_time, idle + its_idle
+        longest = max(longest, its_longest)
+    return ConnectionUse(count, held, idle, max(longest, before.longest_idle))

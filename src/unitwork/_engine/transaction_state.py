@@ -1,0 +1,44 @@
+"""The states of the transaction of a loan, and the moves between them."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["MOVES", "TransactionState"]
+
+
+class TransactionState(Enum):
+    """The state of the transaction of a loan. Only `Loan.move()` changes it."""
+
+    NONE = "none"
+    """Not begun, as far as the driver has reported; or rolled back by SQLAlchemy."""
+    OPEN = "open"
+    ENDING = "ending"
+    """SQLAlchemy's COMMIT or ROLLBACK is under way."""
+    IN_TWO_PHASES = "in two phases"
+    """It ends by PREPARE TRANSACTION or XA PREPARE."""
+    COMMITTED = "committed"
+    """By SQLAlchemy: the answer to COMMIT has said so."""
+    CONTINUED = "continued"
+    """The same, and another one has begun on the connection."""
+    LOST = "lost"
+    """Rolled back as a whole, and not by SQLAlchemy."""
+    REPLACED = "replaced"
+    """Ended by SQL or the driver, where another one may have begun since."""
+    ABANDONED = "abandoned"
+    """A thread of aiosqlite may still run a cancelled statement of it."""
+
+
+_S = TransactionState
+MOVES = {
+    _S.NONE: set(_S) - {_S.CONTINUED},
+    _S.OPEN: set(_S) - {_S.CONTINUED},
+    _S.ABANDONED: {_S.NONE, _S.LOST, _S.REPLACED},
+    _S.ENDING: {_S.NONE, _S.COMMITTED, _S.LOST, _S.REPLACED},
+    _S.IN_TWO_PHASES: {_S.COMMITTED, _S.LOST},
+    _S.COMMITTED: {_S.CONTINUED, _S.ENDING, _S.LOST, _S.REPLACED},
+    _S.CONTINUED: {_S.COMMITTED, _S.ENDING, _S.LOST, _S.REPLACED},
+    _S.REPLACED: {_S.LOST},
+    _S.LOST: set[_S](),
+}
+"""Another move is ignored: the state says more than it would."""
