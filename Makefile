@@ -27,8 +27,8 @@ NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/pyt
 NEW_PYTHON ?= $(shell $(NEWEST))
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test soak bench test-sqlalchemy20 format lint docs pictures wheel-test mariadb \
-	pgbouncer check clean
+.PHONY: help venv demo test soak bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
+	wheel-promises mariadb pgbouncer check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -81,13 +81,16 @@ docs: venv  ## build the manual into build/docs
 pictures: venv  ## draw the pictures of the manual again, from the code and real runs
 	PYTHONPATH=tools $(BIN)/python tools/postgres.py -- $(BIN)/python -m pictures
 
-wheel-test: venv  ## build the wheel, and try it without src/
-	sh tools/wheel_test.sh
+wheel-test: wheel-readme wheel-promises  ## build the wheel, and try it without src/
+wheel-readme wheel-promises: wheel-%: venv
+	sh tools/wheel_test.sh $*
 
-# On the newest Python, too: the suite has the oldest one with the newest SQLAlchemy.
-# The benchmarks have run above, and depend on no version of SQLAlchemy.
-test-sqlalchemy20: $(SA20)/.installed  ## run the suite on SQLAlchemy 2.0 and a newer Python
-	$(call suite,$(SA20)/bin) --ignore tests/public/test_benchmarks.py
+# On the newest Python, too: `make test` has the oldest one with the newest SQLAlchemy.
+# What the manual says, the example application and the benchmarks are tested once: that
+# takes long, and what they use of unitwork is tested on both by the rest.
+ONCE := tests/docs tests/examples tests/public/test_benchmarks.py
+test-sqlalchemy20: $(SA20)/.installed  ## test on SQLAlchemy 2.0 and a newer Python
+	$(call suite,$(SA20)/bin) $(ONCE:%=--ignore %)
 $(SA20)/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
 	$(NEW_PYTHON) -m venv $(SA20)
@@ -102,9 +105,9 @@ mariadb:  ## install Debian's MariaDB if there is none and root asks
 pgbouncer:  ## install Debian's PgBouncer if there is none and root asks
 	sh tools/install_pgbouncer.sh
 
-# What keeps one core busy goes side by side: types, manual, wheel, packages.
-check: mariadb pgbouncer venv  ## all of it, as CI does
-	$(MAKE) -j2 --output-sync=target lint docs wheel-test $(SA20)/.installed
+# What keeps one core busy goes side by side: packages, types, wheel, manual.
+check: mariadb pgbouncer  ## all of it, as CI does
+	$(MAKE) -j2 --output-sync=target venv $(SA20)/.installed lint wheel-promises wheel-readme docs
 	$(MAKE) test
 	$(MAKE) test-sqlalchemy20
 

@@ -25,11 +25,12 @@ Result = TypeVar("Result")
 class Worker:
     """A process in which one contestant is up: see `worker.py`."""
 
-    def __init__(self, name: str, setup: Setup) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._calls, theirs = spawn.Pipe()
+    def __init__(self, name: str, setup: Setup, method: str) -> None:
+        processes: Any = multiprocessing.get_context(method)
+        processes.set_forkserver_preload([run.__module__])
+        self._calls, theirs = processes.Pipe()
         arguments = (theirs, name, setup)
-        self._process = spawn.Process(target=run, args=arguments, daemon=True)
+        self._process = processes.Process(target=run, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
 
@@ -90,7 +91,7 @@ async def start(
     for name in names:
         before = [options.before] if options.before and name in BEFORE.values() else []
         with patch("sys.path", [*before, *sys.path]):
-            worker = Worker(name, setup)
+            worker = Worker(name, setup, options.start_method)
         stack.push_async_callback(worker.stop)
         try:
             used = await worker.answer()

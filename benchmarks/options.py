@@ -35,6 +35,11 @@ class Options:
     before: str | None = None  # the folder with an earlier unitwork
     missing: dict[str, str] = field(default_factory=dict)  # contestants, and why
 
+    @property
+    def start_method(self) -> str:
+        """Of the workers: from nothing, or quickly, with all modules imported."""
+        return "forkserver" if self.length == "smallest" else "spawn"
+
     def rounds(self, full: int) -> int:
         """How often to repeat what a full run repeats *full* times."""
         return {"full": full, "quick": max(full // 4, 3), "smallest": 1}[self.length]

@@ -28,13 +28,14 @@ AT_ONCE, DATABASES, HOOKS, SAVEPOINTS = SERIES
 
 async def measure(options: Options) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
+    most = 8 if options.length == "smallest" else 64
     async for _, workers in crews(options, ["asyncpg"], MEASURED, pool_size=POOL):
         for series, all_sizes in SERIES.items():
             sizes = all_sizes[:3] if options.length == "smallest" else all_sizes
             costs: dict[str, list[float]] = {name: [] for name in workers}
             for size in sizes:
                 case: dict[str, Any] = {"series": series, "size": size}
-                call = partial(Worker.call, function=grow, **case)
+                call = partial(Worker.call, function=grow, most=most, **case)
                 measured = await in_turns(workers, options.rounds(48), call)
                 for name, found in measured.items():
                     if any(each["failed"] for each in found):
@@ -48,9 +49,9 @@ async def measure(options: Options) -> list[dict[str, Any]]:
     return results
 
 
-async def grow(stage: Stage, series: str, size: int) -> dict[str, float]:
-    """Make requests of the series, one at a time; what `burst` gives."""
-    requests = max(64 // max(size // 8, 1), 8)
+async def grow(stage: Stage, series: str, size: int, most: int) -> dict[str, float]:
+    """Make *most* requests of the series, or fewer long ones; what `burst` gives."""
+    requests = max(most // max(size // 8, 1), 8)
     if series == AT_ONCE:
         return await burst(stage, "read", max(requests, size), size)
     app = app_of(stage.name, stage.setup, series, size)

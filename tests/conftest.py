@@ -17,16 +17,23 @@ from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
 from unitwork import DatabaseSettings
 
-LONG = {
+LONGEST_FIRST = [
     "test_benchmarks.py",
-    "test_soak.py",
-    "test_server_faults.py",
-    "test_any_order.py",
     "test_items_demo.py",
+    "test_any_order.py",
+    "test_tutorial.py",
+    "test_servers.py",
+    "test_server_faults.py",
+    "test_readme.py",
+    "test_soak.py",
     "test_gunicorn.py",
-    "test_migration.py",
+    "test_testing.py",
+    "test_own_errors.py",
     "test_howto_processes.py",
-}
+    "test_websocket.py",
+    "test_migration.py",
+    "test_hooks_hanging.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     `--no-loadscope-reorder` keeps that order; else the files with few tests come last.
     """
-    items.sort(key=lambda item: item.path.name not in LONG)
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture
@@ -100,17 +108,12 @@ def observer(flavour: Flavour) -> Observer:
     return Observer(flavour.url)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _old_objects_are_not_looked_at_each_time() -> None:
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
 def _no_garbage_with_connections() -> Iterator[None]:
     """What only the garbage collector gives back must fail its own test."""
     yield
     gc.collect()
+    gc.freeze()  # what is still in use is not looked at after each of the later tests
 
 
 @pytest.fixture

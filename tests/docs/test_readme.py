@@ -32,6 +32,8 @@ def test_its_application_is_typed(page: Page) -> None:
     page.run()
     page.write_files()
     command = [sys.executable, "-m", "mypy", "--strict", "main.py"]
+    # With the options of `make lint`, or its cache would be of no use.
+    command += ["--warn-unreachable", "--explicit-package-bases"]
     command += ["--cache-dir", str(ROOT / ".mypy_cache")]
 
     checked = subprocess.run(command, capture_output=True, text=True)

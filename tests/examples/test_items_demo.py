@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +20,9 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from support.forks import forks
+
+Refusal = Callable[..., str]
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds for whatever the demo does
 
@@ -156,14 +159,20 @@ def test_a_signal_ends_it_while_it_waits_for_the_database(
     assert ending == (0, "")
 
 
-def refusal(home: Path, **environment: str) -> str:
-    """Run the demo where it can't be run; give its one line on stderr."""
-    with demo(home, **environment) as process:
-        said, complaint = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, said) == (1, "")
-    assert complaint.endswith("\n")
-    [line] = complaint.splitlines()
-    return line
+@pytest.fixture(scope="module")
+def refusal() -> Iterator[Refusal]:
+    """Runs the demo where it can't be run; gives its one line on stderr."""
+    imports = ["uvicorn", "psycopg", "asyncpg", "aiosqlite", "unitwork.fastapi"]
+    with forks(imports, {**os.environ, "PYTHONPATH": str(ROOT)}) as started:
+
+        def refusal(home: Path, **environment: str) -> str:
+            ended = started.run("examples.items", home, {"PORT": "0", **environment})
+            assert (ended.code, ended.output) == (1, "")
+            assert ended.errors.endswith("\n")
+            [line] = ended.errors.splitlines()
+            return line
+
+        yield refusal
 
 
 @pytest.mark.parametrize(
@@ -184,7 +193,7 @@ def refusal(home: Path, **environment: str) -> str:
     ],
 )
 def test_an_address_that_leads_nowhere_is_one_line(
-    tmp_path: Path, url: str, reason: str
+    tmp_path: Path, refusal: Refusal, url: str, reason: str
 ) -> None:
     line = refusal(tmp_path, DATABASE_URL=url)
 
@@ -195,7 +204,7 @@ def test_an_address_that_leads_nowhere_is_one_line(
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("wrong", ["role", "database"])
 def test_a_server_that_turns_it_away_is_one_line(
-    tmp_path: Path, postgresql: str, driver: str, wrong: str
+    tmp_path: Path, refusal: Refusal, postgresql: str, driver: str, wrong: str
 ) -> None:
     url = make_url(postgresql).set(drivername=f"postgresql+{driver}")
     urls = {"role": url.set(username="nobody"), "database": url.set(database="nobody")}
@@ -216,7 +225,7 @@ def test_a_server_that_turns_it_away_is_one_line(
     ids=str,
 )
 def test_a_place_where_it_can_not_listen_is_one_line(
-    tmp_path: Path, environment: dict[str, str], reason: str
+    tmp_path: Path, refusal: Refusal, environment: dict[str, str], reason: str
 ) -> None:
     line = refusal(tmp_path, **environment)
 
@@ -224,7 +233,7 @@ def test_a_place_where_it_can_not_listen_is_one_line(
     assert files(tmp_path) == []
 
 
-def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path, refusal: Refusal) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         line = refusal(tmp_path, PORT=str(taken.getsockname()[1]))
 
