@@ -214,7 +214,7 @@ class World:
             facade, number = facade_of(self.unit), next(self.numbers)
             for kind in KINDS.values():
                 getattr(facade, kind)(self.call_hook, number, kind)
-            if before:
+            if before and self.unit.state is not UnitState.COMMITTING:  # or refused
                 facade.before_commit(self.call_hook, number, "before_commit")
             if self.unit.state is UnitState.SETTLED:
                 self.to_call.append((number, self.kind))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from .._engine.lost_work import (
     commit_unknown,
+    ended_elsewhere,
     partial_commit,
     unexpected_rollback,
 )
@@ -20,7 +21,7 @@ from .._session.state import Access, CommitState
 from .._session.unit_session import UnitSession
 from .._twophase.coordinator import commit_together, split
 from .._twophase.participants import TwoPhaseCommit
-from ..errors import CommitUnknownError, PartialCommitError
+from ..errors import CommitUnknownError, PartialCommitError, UnexpectedRollbackError
 from ..outcome import Outcome
 from .calling import HookedUnit, call_after, call_before_commit
 from .hooks import Hooks
@@ -99,6 +100,10 @@ class _Finish:
             outcome = self._outcome_before or self._outcome_of(error)
             outcome = yield from self._roll_back(outcome, error)
             yield from self._call_hooks(outcome)
+            if outcome is Outcome.UNKNOWN and isinstance(
+                error, UnexpectedRollbackError
+            ):
+                raise ended_elsewhere() from error
             raise
         if committed:
             undone = not self._pending and bool(unit.undone_because)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
+from .driver_connection import refresh_status
 from .loan import Loan, TransactionState
 from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
 from .postgresql_end import Answer, end
@@ -51,6 +52,10 @@ class CommitSender:
         if answer is Answer.REPLACED:
             raise ended_elsewhere()
         if answer is Answer.ABORTED:
+            if loan.may_be_another:
+                _check_replaced(loan)
+            if loan.was_replaced:
+                raise ended_elsewhere()
             raise unexpected_rollback(loan.failure) from loan.failure
         loan.move(TransactionState.COMMITTED)
 
@@ -64,13 +69,24 @@ def listen(dialect: Dialect) -> None:
         if loan is None:
             roll_back(dbapi_connection)
             return
-        had_ended = loan.holder is not None and loan.is_open and loan.has_ended
+        had_ended = loan.holder is not None and loan.is_open
+        had_ended = had_ended and _has_ended(dialect, dbapi_connection, loan)
         answer = _end(dbapi_connection, loan, roll_back)
         if had_ended or answer is Answer.ABORTED:
-            _check_replaced(dbapi_connection, loan)
+            _check_replaced(loan)
 
     setattr(dialect, "do_commit", CommitSender(dialect))  # noqa: B010  # its method
     setattr(dialect, "do_rollback", do_rollback)  # noqa: B010
+
+
+def _has_ended(dialect: Dialect, dbapi_connection: Any, loan: Loan) -> bool:
+    """Whether something else has ended the transaction.
+
+    A statement that has failed in the driver of MySQL may have committed before.
+    """
+    if loan.was_bypassed:
+        refresh_status(dialect, dbapi_connection)
+    return loan.has_ended
 
 
 def _end(dbapi_connection: Any, loan: Loan, send: Callable[[Any], None]) -> Answer:
@@ -90,7 +106,7 @@ def _expected(loan: Loan) -> int | None:
     return loan.mark.txid if loan.was_bypassed else None
 
 
-def _check_replaced(dbapi_connection: Any, loan: Loan) -> None:
+def _check_replaced(loan: Loan) -> None:
     """After a ROLLBACK find out whether it came too late, for an earlier COMMIT."""
     status = None
     if isinstance(loan.mark, Mark):

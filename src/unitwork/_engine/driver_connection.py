@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.engine import Dialect
 
 __all__ = [
     "CLOSED_SQLITE",
@@ -116,14 +117,15 @@ def last_command_failed(driver_connection: Any) -> bool:
     return getattr(driver_connection, "_result", _UNKNOWN) is None
 
 
-def refresh_status(connection: Connection) -> None:
-    """Ping MySQL if its driver has lost the status of the last statement, as asyncmy
-    does where that had a warning. A connection that is lost stays as it is.
+def refresh_status(dialect: Dialect, pooled: Any) -> None:
+    """Ping MySQL if its driver has lost the status of the last statement.
+
+    The driver does where that has failed, and asyncmy where it had a warning. *pooled*
+    is the connection of the pool. One that is lost stays as it is.
     """
-    driver_connection = connection.connection.driver_connection
-    if last_command_failed(driver_connection):
-        with contextlib.suppress(connection.dialect.loaded_dbapi.Error):
-            connection.dialect.do_ping(connection.connection.dbapi_connection)  # type: ignore[arg-type]  # it is open
+    if last_command_failed(pooled.driver_connection):
+        with contextlib.suppress(dialect.loaded_dbapi.Error):
+            dialect.do_ping(pooled.dbapi_connection)
 
 
 def has_input(driver_connection: Any) -> bool:

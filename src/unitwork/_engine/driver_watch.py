@@ -63,16 +63,17 @@ def _watch_mysql(driver: Any, ended: _Ended) -> None:
         original = getattr(type(driver), name)
 
         def answered() -> None:
-            counter.queries_count += 1
             if name == "begin" or not in_transaction(weakly()):
                 _call(ended)
 
         def call(*args: Any, **options: Any) -> Any:
+            counter.queries_count += 1
             result = original(weakly(), *args, **options)
             answered()
             return result
 
         async def call_async(*args: Any, **options: Any) -> Any:
+            counter.queries_count += 1
             result = await original(weakly(), *args, **options)
             answered()
             return result

@@ -219,9 +219,11 @@ class Loan:
         self._bypassed_by += self._counter.queries_count - self.messages
         self.statements_in_flight += 1
 
-    def end_statement(self) -> None:
+    def end_statement(self, statement: str) -> None:
         self.statements_in_flight -= 1
         self.messages = self._counter.queries_count
+        if ";" in statement and has_several_statements(statement):
+            self._bypassed_by += 2
 
     def statement_executed(self, statement: str, context: Any) -> None:
         """Record whether *statement* has written, or opened a server-side cursor."""
@@ -230,8 +232,6 @@ class Loan:
                 self.has_begun()
         elif not statement.startswith(_ENDS_NOTHING) or ";" in statement:
             self._text_executed(statement, context)
-        if ";" in statement and has_several_statements(statement):
-            self._bypassed_by += 2
         if not self.wrote:
             if len(self.texts) < MOST_TEXTS:
                 self.texts[statement] = None
@@ -245,7 +245,7 @@ class Loan:
     def _text_executed(self, statement: str, context: Any) -> None:
         dialect = context.dialect.name
         if dialect in _MYSQL:
-            refresh_status(context.root_connection)
+            refresh_status(context.dialect, context.root_connection.connection)
         if continues_with_another(dialect, statement):
             self.move(_S.REPLACED)
         if not self.has_ended:

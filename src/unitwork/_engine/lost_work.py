@@ -9,10 +9,10 @@ from ..errors import (
     CommitUnknownError,
     PartialCommitError,
     UnexpectedRollbackError,
+    UsageError,
 )
 from .driver_connection import (
     in_error,
-    in_transaction,
     is_closed_sqlite,
     last_command_failed,
 )
@@ -27,6 +27,7 @@ __all__ = [
     "check_before_commit",
     "commit_unknown",
     "ended_elsewhere",
+    "no_commit",
     "partial_commit",
     "unexpected_rollback",
 ]
@@ -39,19 +40,24 @@ def unexpected_rollback(error: BaseException | None) -> UnexpectedRollbackError:
 
     *error* is the one that was swallowed, if it is known.
     """
+    made = UnexpectedRollbackError(_lost_by(error))
+    made.__cause__ = error
+    return made
+
+
+def _lost_by(error: BaseException | None) -> str:
     if error is None or isinstance(error, CommitUnknownError):
-        return UnexpectedRollbackError(
+        return (
             "the work of this unit is lost: it was rolled back, because an error was "
             "caught and not raised again, or by a ROLLBACK that was sent as SQL or "
             "through the driver's connection. Let errors propagate, or run the risky "
             "part in a savepoint: `session.begin_nested()`. To roll back call "
             "`session.rollback()`"
         )
-    what = type(error).__name__
-    return UnexpectedRollbackError(
-        f"the work of this unit is lost: {what} was caught and not raised again, and "
-        "nothing can be committed after it. Let the error propagate, or run the risky "
-        "part in a savepoint: `session.begin_nested()`"
+    return (
+        f"the work of this unit is lost: {type(error).__name__} was caught and not "
+        "raised again, and nothing can be committed after it. Let the error propagate, "
+        "or run the risky part in a savepoint: `session.begin_nested()`"
     )
 
 
@@ -61,6 +67,14 @@ def ended_elsewhere() -> CommitUnknownError:
         "a COMMIT or ROLLBACK that was sent as SQL or through a connection has ended "
         "the transaction: what it wrote may be stored or not. Use `session.commit()` "
         "and `session.rollback()`"
+    )
+
+
+def no_commit(reason: str) -> UsageError:
+    """Make the error for the application's COMMIT after `rollback_only()`."""
+    return UsageError(
+        f"session.commit() would store what is to be rolled back ({reason}): leave it "
+        "out, the unit commits or rolls back at its end"
     )
 
 
@@ -114,7 +128,5 @@ def check_before_commit(
         return
     if dialect.name in _MYSQL and (loan.failure or last_command_failed(driver)):
         dialect.do_ping(dbapi_connection)
-        if not in_transaction(driver):
-            raise unexpected_rollback(loan.failure) from loan.failure
     if loan.has_ended or is_closed_sqlite(driver):  # SQLAlchemy would send nothing
         raise ended_elsewhere()

@@ -133,7 +133,7 @@ def _in_mysql(
             pooled = connection.connection.dbapi_connection
             level = connection.dialect.get_isolation_level(pooled)  # type: ignore[arg-type]  # it is open
         finally:
-            loan.end_statement()
+            loan.end_statement("")
     return None if level in _LEVELS else _isolation(level)
 
 

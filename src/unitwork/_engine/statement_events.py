@@ -15,6 +15,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 from .._classify.classification import (
     STALE,
     Classification,
+    Phase,
     chain_to,
     classify,
     only_follows,
@@ -33,6 +34,7 @@ from .lost_work import ended_elsewhere, unexpected_rollback
 from .read_only import only_reading, refused_in_autocommit
 from .session_reset import note_traces
 from .sqlalchemy_internals import is_autocommit
+from .transaction_control import End, end_by, may_commit
 from .unit_begin import prepare_first_statement
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
             else:
                 execute(cursor, statement, parameters, context)
         finally:
-            loan.end_statement()
+            loan.end_statement(statement)
             if hold is not None:
                 hold.quiet_since = monotonic()
         loan.statement_executed(statement, context)
@@ -162,7 +164,8 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
     if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
         failure.is_disconnect = True
     if not loan.client_side_read_only and not is_autocommit(connection):
-        _record_failure(loan, connection, refused or error)
+        statement = failure.statement or ""
+        _record_failure(loan, connection, refused or error, statement)
     return refused
 
 
@@ -180,7 +183,9 @@ def _refusal(found: Classification, loan: Loan) -> ReadOnlyError | None:
     )
 
 
-def _record_failure(loan: Loan, connection: Connection, error: BaseException) -> None:
+def _record_failure(
+    loan: Loan, connection: Connection, error: BaseException, statement: str
+) -> None:
     if loan.failure is not None and (loan.is_lost or only_follows(error)):
         chain_to(error, loan.failure)
         if connection.dialect.name in _MYSQL:
@@ -192,12 +197,25 @@ def _record_failure(loan: Loan, connection: Connection, error: BaseException) ->
         return
     if loan.state is TransactionState.ABANDONED:
         return
-    if _has_rolled_back(error, connection, loan):
+    if _may_be_stored(error, connection.dialect.name, statement):
+        if not isinstance(error, Exception) or _is_over(error, connection, loan):
+            loan.move(TransactionState.REPLACED)
+    elif _is_over(error, connection, loan):
         loan.move(TransactionState.LOST)
 
 
-def _has_rolled_back(error: BaseException, connection: Connection, loan: Loan) -> bool:
-    """Whether the database has rolled back the whole transaction by itself."""
+def _may_be_stored(error: BaseException, dialect: str, statement: str) -> bool:
+    """Whether *statement*, which has failed, may have committed the transaction."""
+    if end_by(dialect, statement) is End.COMMIT and dialect not in _MYSQL:
+        return (
+            not isinstance(error, Exception)
+            or classify(error, phase=Phase.COMMIT).unknown
+        )
+    return may_commit(dialect, statement)
+
+
+def _is_over(error: BaseException, connection: Connection, loan: Loan) -> bool:
+    """Whether the transaction is over: the database has ended it by itself."""
     found = classify(error)
     driver_connection = connection.connection.driver_connection
     if connection.dialect.name in _MYSQL:

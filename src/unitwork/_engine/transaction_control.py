@@ -7,11 +7,12 @@ from enum import Enum
 
 from .sql_text import without_comments, without_strings
 
-__all__ = ["End", "commits", "continues_with_another", "end_by"]
+__all__ = ["End", "commits", "continues_with_another", "end_by", "may_commit"]
 
 _CHAINS = re.compile(
     r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
 )
+_SETS_FOR_STATEMENT = re.compile(r"set\s+statement\b", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"\w+")
 _ROLLS_BACK = {"rollback", "abort"}
 _COMMITS = {
@@ -32,6 +33,10 @@ _COMMITS = {
 """COMMIT, and what MySQL and MariaDB commit before; nothing that calls a procedure."""
 
 
+_MAY_COMMIT = {"commit", "end", "prepare"}  # PREPARE TRANSACTION
+_MYSQL = {"mysql", "mariadb"}
+
+
 class End(Enum):
     """How a text has ended its transaction."""
 
@@ -49,6 +54,20 @@ def commits(dialect: str, statement: str) -> bool:
     """Whether *statement* is COMMIT, or END, which is the same."""
     word = _FIRST_WORD.match(without_comments(dialect, statement).lstrip())
     return word is not None and word[0].lower() in {"commit", "end"}
+
+
+def may_commit(dialect: str, statement: str) -> bool:
+    """Whether *statement* may have committed what came before it, although it fails.
+
+    MySQL commits before DDL; of several statements a later one may be what fails.
+    """
+    text = without_strings(without_comments(dialect, statement))
+    words = _COMMITS | {"begin"} if dialect in _MYSQL else _MAY_COMMIT
+    for each in text.split(";"):
+        word = _FIRST_WORD.match(each.lstrip())
+        if word is not None and word[0].lower() in words:
+            return _SETS_FOR_STATEMENT.match(each.lstrip()) is None
+    return False
 
 
 def end_by(dialect: str, statement: str) -> End:

@@ -17,6 +17,7 @@ from .._engine.driver_connection import is_aborted
 from .._engine.lost_work import ended_elsewhere, unexpected_rollback
 from .._engine.write_evidence import has_written
 from .dropped_work import dropped_work
+from .state import CommitNotWanted
 from .unit_session import UnitSession, unit_session_of
 
 __all__ = [
@@ -40,7 +41,7 @@ def check_not_lost(session: Session) -> None:
     unit_session = unit_session_of(session)
     if unit_session is None:
         return
-    if unit_session.was_committed_by_connection:
+    if unit_session.was_committed_by_connection or unit_session.was_replaced:
         raise ended_elsewhere()
     for connection in unit_session.connections:
         if connection.invalidated:  # lost, or cancelled in the middle of a statement
@@ -76,7 +77,8 @@ def flush(session: Session) -> None:
 def commit(session: Session) -> bool:
     """Flush and commit; return whether COMMIT was sent.
 
-    It is not if the flush has registered a hook, or requested a rollback.
+    It is not if the flush has registered a hook, or requested a rollback. So may a
+    listener to SQLAlchemy's `before_commit`.
     """
     flush(session)
     unit_session = unit_session_of(session)
@@ -91,7 +93,11 @@ def commit(session: Session) -> bool:
         return False
     prepare_verification(unit_session)
     unit_session.commit_sent()
-    _send_commit(session)
+    try:
+        _send_commit(session)
+    except CommitNotWanted:
+        unit_session.commit_ended()
+        return False
     if unit_session.ends.commit_undone:
         raise unexpected_rollback(None)
     unit_session.commit_ended()

@@ -60,8 +60,13 @@ class SessionOwner(Protocol[SessionT]):
         """Return whether COMMIT may be sent; from then on nothing interrupts it."""
         ...
 
+    @property
+    def takes_back_commit(self) -> bool:
+        """Whether a rollback was requested since, and no session has committed."""
+        ...
+
     def check_commit(self) -> None:
-        """Raise if the unit is lost, before the application's COMMIT of the rest."""
+        """Raise if the unit is to be rolled back, before the application's COMMIT."""
 
     def user_committed(self, session: SessionT) -> None:
         """Called when the application's `session.commit()` has succeeded."""

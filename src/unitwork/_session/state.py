@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Access", "CommitState"]
+__all__ = ["Access", "CommitNotWanted", "CommitState"]
 
 
 class Access(Enum):
@@ -26,3 +26,7 @@ class CommitState(Enum):
     SENT_BY_APPLICATION = "sent by the application"
     """By `session.commit()`, which has not succeeded yet."""
     SENT_BY_UNIT = "sent by the unit"
+
+
+class CommitNotWanted(Exception):
+    """A rollback was requested just before COMMIT was sent."""

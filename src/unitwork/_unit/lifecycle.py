@@ -8,7 +8,7 @@ from threading import RLock
 
 from .._concurrency.fork import renew_after_fork
 from .._concurrency.worker import current_worker
-from .._engine.lost_work import unexpected_rollback
+from .._engine.lost_work import ended_elsewhere, no_commit, unexpected_rollback
 from ..errors import (
     CommitUnknownError,
     DeadlineExceededError,
@@ -241,12 +241,13 @@ class Lifecycle:
     def forget_intent(self) -> None:
         """Reset the intent, before the next message."""
         self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
-        self.unclear_commit = None
-        self.rollback_requested = None
+        self.unclear_commit = self.rollback_requested = None
 
     def check_commit(self) -> None:
         if self.intent is Intent.LOST:
             raise self.unexpected()
+        if self.intent is Intent.ROLLBACK_ONLY:
+            raise no_commit(self.intent_reason)
 
     def unexpected(self) -> UnitworkError:
         """The error to raise in place of the success that was expected."""
@@ -254,11 +255,11 @@ class Lifecycle:
             return self.unclear_commit
         if self.cut_off_by is not None:
             return self.cut_off_by
+        if self.outcome is Outcome.UNKNOWN:
+            return ended_elsewhere()
         if isinstance(self.failure, UnexpectedRollbackError):
             return self.failure
-        error = unexpected_rollback(self.failure)
-        error.__cause__ = self.failure
-        return error
+        return unexpected_rollback(self.failure)
 
     @property
     def upcoming_error(self) -> Exception | None:
@@ -266,7 +267,7 @@ class Lifecycle:
         if isinstance(self.end_error, Exception):
             return self.end_error
         commits = self.verdict is not None and self.verdict.commit
-        lost = commits and self.outcome is Outcome.ROLLED_BACK
+        lost = commits and self.outcome in (Outcome.ROLLED_BACK, Outcome.UNKNOWN)
         return self.unexpected() if lost and not self.rollback_was_requested else None
 
     # Outcome

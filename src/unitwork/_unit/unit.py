@@ -156,9 +156,8 @@ class Unit(Lifecycle):
     @property
     def is_in_a_retry(self) -> bool:
         """Whether it, or an enclosing unit, is retried: nested work alone is not."""
-        if self.is_open and self.is_repeatable and (self.options.attempts or 1) > 1:
-            return True
-        return self.is_inside_a_retry
+        itself = self.is_open and self.is_repeatable
+        return (itself and (self.options.attempts or 1) > 1) or self.is_inside_a_retry
 
     @property
     def is_inside_a_retry(self) -> bool:
@@ -175,10 +174,7 @@ class Unit(Lifecycle):
     # State
 
     def begin_ending(self, *, keep_streams_open: bool = False) -> bool:
-        """Take the turn to end it, but for sessions that a response streams from now.
-
-        Returns `False` if another ending has the turn, or it is over.
-        """
+        """Take the turn to end it, but for sessions that a response streams from."""
         if not super().begin_ending():
             return False
         self.kept_open = self.sessions.streaming() if keep_streams_open else ()
@@ -279,6 +275,10 @@ class Unit(Lifecycle):
             if hooks is not None and hooks.before_commit:
                 return False  # registered by the flush
         return super().begin_commit()
+
+    @property
+    def takes_back_commit(self) -> bool:
+        return self.must_roll_back and not any(s.is_committed for s in self.sessions)
 
     def user_committed(self, session: UnitSession) -> None:
         self.committed_by_user, self.undone_because = True, ""

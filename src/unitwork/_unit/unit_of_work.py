@@ -13,12 +13,16 @@ from .._commit.hooks import Hook, Hooks, enclosing
 from ..errors import UsageError
 from ..outcome import Outcome
 from .outside import Outside, release
-from .state import Intent
+from .state import Intent, UnitState
 from .unit import Unit
 
 __all__ = ["UnitOfWork", "facade_of"]
 
 P = ParamSpec("P")
+_TOO_LATE = (
+    "before_commit() comes too late: COMMIT is under way. A listener to SQLAlchemy's "
+    "before_commit event has to do by itself what the hook would do"
+)
 
 
 class UnitOfWork:
@@ -69,9 +73,12 @@ class UnitOfWork:
         called if the unit is rolled back anyway, nor if its savepoint was.
         A coroutine function is awaited; a plain function runs in a worker thread,
         except in a sync `transaction()` block, where it is simply called.
+        Raises `UsageError` once COMMIT is under way.
 
         .. versionadded:: 0.1
         """
+        if self._unit.state is UnitState.COMMITTING:
+            raise UsageError(_TOO_LATE)
         self._hooks_for(hook).before_commit.append(self._hook(hook, *args, **kwargs))
 
     def on_commit(
