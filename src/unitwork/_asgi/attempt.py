@@ -178,6 +178,13 @@ class RequestAttempt(ReplaceableResponse):
         if self.response is ResponseState.RETRY:
             self.move(ResponseState.REPLACED)
 
+    def unit_settled(self) -> None:
+        """Take a retry back where the rollback came too late: it may be stored."""
+        if self.response is ResponseState.RETRY:
+            unit = self.open_unit()
+            if unit.outcome not in _UNDONE:
+                self.retry_forbidden()
+
     @property
     def deadline_ends_at(self) -> float | None:
         if self.deadline is None or self.response.has_started:
