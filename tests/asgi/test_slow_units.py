@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from support.asgi import call
 from support.conflicts import Conflict
-from support.flavours import FEW, Flavour
+from support.flavours import FEW, Flavour, only
 from support.models import add_item, names
 from support.runs import run
 from unitwork import (
@@ -130,6 +130,23 @@ async def test_a_unit_that_has_committed_by_itself_is_logged(
 
     (record,) = logged(caplog)
     assert record.message.startswith("slow unit of work: POST /items/{name} used")
+    assert "for 2.000 seconds" in record.message
+    await timed.dispose()
+
+
+@only("aiosqlite", "asyncpg")
+@pytest.mark.usefixtures("clock")
+async def test_a_slow_call_without_a_connection_does_not_count(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    timed, _ = slow(flavour, 1.5)
+    async with timed.block() as session:
+        await timed.do(session, names)
+        async with current_unit().outside("a call"):
+            transaction_ends.time.monotonic()
+        await timed.do(session, names)
+
+    (record,) = logged(caplog)
     assert "for 2.000 seconds" in record.message
     await timed.dispose()
 
