@@ -1,4 +1,4 @@
-"""For tests of applications: assertions, captured hooks, COMMITs that fail."""
+"""For tests of applications: sandboxes, assertions, hooks, COMMITs that fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from ._engine.commit_events import CommitSender, sender_of
+from ._engine.commit_events import CommitSender
 from ._redaction import described
 from ._testing.assertions import (
     assert_committed,
@@ -19,6 +19,8 @@ from ._testing.assertions import (
     assert_rolled_back,
     capture_on_commit,
 )
+from ._testing.box import Sandbox, sandbox
+from ._testing.failure import SandboxError
 from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
 from .errors import UsageError
@@ -26,6 +28,8 @@ from .retry import waits
 
 __all__ = [
     "CommitFault",
+    "Sandbox",
+    "SandboxError",
     "assert_committed",
     "assert_no_database",
     "assert_queries",
@@ -34,6 +38,7 @@ __all__ = [
     "check_idle",
     "commit_faults",
     "no_waits",
+    "sandbox",
 ]
 
 
@@ -83,10 +88,9 @@ def commit_faults(
                 f"{fault!r} is no fault; give a CommitFault, an exception or None"
             )
     waiting = deque(faults)
-    dialects = {engine.dialect for engine in core_of(db).factory.engines}
     with ExitStack() as stack:
-        for dialect in dialects:
-            stack.enter_context(_failing(sender_of(dialect), waiting))
+        for sender in core_of(db).factory.commit_senders():
+            stack.enter_context(_failing(sender, waiting))
         yield
     if waiting:
         raise AssertionError(f"{len(waiting)} of {len(faults)} faults found no COMMIT")

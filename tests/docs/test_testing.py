@@ -25,12 +25,12 @@ def files(page: Page, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_its_tests_pass_on_sqlite() -> None:
-    assert "9 passed" in run_tests(DATABASE_URL="sqlite:///test.db")
+    assert "11 passed" in run_tests(DATABASE_URL="sqlite:///test.db")
 
 
 def test_its_tests_pass_on_postgresql() -> None:
     with postgresql("psycopg") as url:
-        assert "9 passed" in run_tests(DATABASE_URL=url)
+        assert "11 passed" in run_tests(DATABASE_URL=url)
 
 
 def test_commits_fail_on_cue(page: Page) -> None:

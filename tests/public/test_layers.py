@@ -40,8 +40,8 @@ MAY_IMPORT = {
     "_engine _session _execution _concurrency _twophase _commit",
     "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
     "_twophase _unit",
-    "_testing": "_redaction errors outcome _callables _classify _concurrency _engine "
-    "_session _commit _unit",
+    "_testing": "_redaction errors settings outcome _callables _classify _concurrency "
+    "_engine _session _commit _unit",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 
@@ -51,14 +51,16 @@ FOREIGN = {
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
     # The standard library's own way to a frame; `inspect` adds a call to it.
     "_engine.call_site": "_getframe",
-    "_engine.sqlalchemy_internals": "_connection_record _connections "
-    "_is_autocommit_isolation _loop _max_overflow _pool _prepare_impl _proxied _queue "
-    "_state _transaction",
+    "_engine.sqlalchemy_internals": "_ConnectionRecord _connection_record "
+    "_connections _creator _dialect "
+    "_is_autocommit_isolation _loop _max_overflow _pool _pre_ping _prepare_impl "
+    "_proxied _queue _recycle _reset_on_return _state _transaction",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
     "_engine.postgresql_begin": "_connection _execute_mutex _get_tx_start_command "
     "_handle_exception _started _top_xact _transaction",
     "_engine.postgresql_end": "_connection _exec_command _pipeline _transaction",
     "_engine.postgresql_messages": "_check_connection_ok _protocol",
+    "_engine.script": "_execute_mutex _handle_exception",
     # What begins a transaction, and what reads an answer.
     "_engine.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.

@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from concurrent.futures import Future
 from threading import Lock
+from typing import Protocol
 from weakref import ref
 
 from anyio import from_thread, to_thread
@@ -26,9 +27,26 @@ from .create import capacity
 from .hold_watch import held_connections, listed
 from .per_pool import PerPool
 
-__all__ = ["AdmissionGate", "gate_of"]
+__all__ = ["AdmissionGate", "Gate", "gate_of"]
 
 _UNLIMITED = 2**31
+
+
+class Gate(Protocol):
+    """What a unit waits for before it uses a connection."""
+
+    async def acquire(self) -> None:
+        """Wait on the event loop; raise when that takes too long."""
+
+    def acquire_in_thread(self) -> bool:
+        """Wait in a thread; `False`: not acquired, but what follows may wait."""
+        ...
+
+    def release(self) -> None:
+        """Let the next one in; may be called at any time."""
+
+    def warn_on_event_loop(self) -> None:
+        """Warn, once, if a sync session is used on the thread of an event loop."""
 
 
 class AdmissionGate:

@@ -29,6 +29,7 @@ __all__ = [
     "BindCache",
     "TransactionCharacteristics",
     "apply",
+    "directives_of",
 ]
 
 OF_UNITWORK = {"unitwork_own": True}
@@ -96,13 +97,19 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
         if found is None:
             if len(self) >= _CACHE_SIZE:
                 self.clear()
-            make = _DIRECTIVES.get(engine.dialect.name, _other)
-            directives = make(engine.dialect, wanted)
+            directives = directives_of(engine.dialect, wanted)
             bind = engine
             if directives.execution_options:
                 bind = engine.execution_options(**directives.execution_options)
             found = self[engine, wanted] = self[bind, wanted] = (bind, directives)
         return found
+
+
+def directives_of(
+    dialect: Dialect, wanted: TransactionCharacteristics
+) -> BeginDirectives:
+    """What applies *wanted*; raises `UsageError` for what the database has not."""
+    return _DIRECTIVES.get(dialect.name, _other)(dialect, wanted)
 
 
 def _postgresql(

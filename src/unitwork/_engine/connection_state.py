@@ -53,8 +53,12 @@ class ConnectionState:
         """What identifies its server, once that has been queried."""
         self.pragmas: dict[str, Any] = {}
         """SQLite's pragmas that the transaction has changed: their values before."""
-        watch(driver_connection, WeakMethod(self.transaction_ended))
+        self.watch_again()
         self.loan = Loan(driver_connection)
+
+    def watch_again(self) -> None:
+        """Watch the driver's connection, which others have watched meanwhile."""
+        watch(self.driver_connection, WeakMethod(self.transaction_ended))
 
     def discarded(self) -> None:
         """Record that it is about to be closed: that rolls back what is open."""

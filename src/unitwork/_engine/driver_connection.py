@@ -31,6 +31,7 @@ __all__ = [
     "in_error",
     "in_transaction",
     "is_aborted",
+    "is_closed",
     "is_closed_sqlite",
     "is_cursor_open",
     "last_command_failed",
@@ -105,6 +106,17 @@ def reports_idle(driver_connection: Any) -> bool:
     except CLOSED_SQLITE:
         return False
     return driver_connection is not None
+
+
+def is_closed(driver_connection: Any) -> bool:
+    """Whether the connection is closed, as its driver knows; no I/O."""
+    closed = getattr(driver_connection, "is_closed", None)  # asyncpg
+    if closed is not None:
+        return bool(closed())
+    closed = getattr(driver_connection, "closed", None)  # psycopg
+    if closed is not None:
+        return bool(closed)
+    return getattr(driver_connection, "open", True) is False  # pymysql
 
 
 def in_error(driver_connection: Any) -> bool:

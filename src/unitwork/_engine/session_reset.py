@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-__all__ = ["has_traces", "listen", "note_traces"]
+__all__ = ["has_traces", "listen", "move_traces", "note_traces"]
 
 log = logging.getLogger("unitwork")
 
@@ -73,6 +73,11 @@ def note_traces(context: Any, statement: str, parameters: Any) -> None:
 def has_traces(connection: Connection) -> bool:
     """Whether statements of its unit may have left something on *connection*."""
     return bool(connection.info.get(_TRACES))
+
+
+def move_traces(info: dict[Any, Any], to: dict[Any, Any]) -> None:
+    """Record those in the *info* of one connection in that of another."""
+    to.setdefault(_TRACES, []).extend(info.pop(_TRACES, []))
 
 
 def listen(engine: Engine) -> None:

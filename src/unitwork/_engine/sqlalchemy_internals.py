@@ -12,15 +12,19 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import SessionTransactionState
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.pool.base import _ConnectionRecord  # pyright: ignore[reportPrivateUsage]  # see above
 
 __all__ = [
+    "EngineOver",
+    "PoolEntry",
     "adopt_event_loop",
     "has_modified",
     "has_own_connections",
     "has_pending",
     "is_autocommit",
     "is_connecting",
+    "larger_pool",
     "max_overflow",
     "prepare",
     "reconnect",
@@ -28,6 +32,25 @@ __all__ = [
     "take_connection",
     "take_connections",
 ]
+
+
+class EngineOver(OptionEngine):
+    """An engine with the events, options and caches of another, and its own pool."""
+
+    pool: Any = None  # a property of the other's, in the base
+
+    def __init__(self, engine: Engine, pool: Pool) -> None:
+        super().__init__(engine, {})
+        self.pool = pool
+
+
+class PoolEntry(_ConnectionRecord):
+    """One connection of a pool whose DBAPI connection is a stand-in of ours."""
+
+    @property
+    def driver_connection(self) -> Any:  # type: ignore[override]  # it is one there
+        stand_in: Any = self.dbapi_connection
+        return None if stand_in is None else stand_in.driver
 
 
 def is_autocommit(connection: Connection) -> bool:
@@ -144,3 +167,22 @@ def take_connection(record: Any, replacement: object) -> Any:
     if fairy is not None:
         fairy.dbapi_connection = replacement
     return connection
+
+
+def larger_pool(pool: Pool, size: int) -> Pool:
+    """A new pool like *pool*, that keeps *size* connections and opens any number."""
+    if not isinstance(pool, QueuePool):
+        return pool.recreate()
+    recreated: Any = pool.recreate()
+    return type(pool)(  # what `recreate()` does, but for the sizes
+        recreated._creator,
+        pool_size=size,
+        max_overflow=-1,
+        recycle=recreated._recycle,
+        echo=recreated.echo,
+        pre_ping=recreated._pre_ping,
+        use_lifo=True,
+        reset_on_return=recreated._reset_on_return,
+        _dispatch=recreated.dispatch,
+        dialect=recreated._dialect,
+    )

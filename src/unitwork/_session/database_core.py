@@ -21,7 +21,7 @@ from .._engine.pool_events import guard
 from .._redaction import described
 from ..errors import UsageError
 from ..settings import DatabaseSettings
-from .factory import SessionFactory, engines_of
+from .factory import Opening, SessionFactory, engines_of
 from .fence import reporting
 from .overridden import check_free
 from .unit_session import UnitSession
@@ -209,20 +209,21 @@ class DatabaseCore:
 
     def open_session(self, owner: SessionOwner[UnitSession]) -> UnitSession:
         """Make a session for *owner*; it does not connect yet."""
-        session, gate, binds = self.override, None, None
+        session = self.override
         if session is not None:
             check_free(session, owner)
-        if owned := session is None:
-            session, gate, binds = self.factory.open(owner)
+            opening = Opening(session, None, None, self.settings)
+        else:
+            opening = self.factory.open(owner, self.settings)
         self.open_units.add(owner)
         return UnitSession(
-            session,
+            opening.session,
             owner=owner,
-            gate=gate,
-            settings=self.settings,
-            binds=binds,
+            gate=opening.gate,
+            settings=opening.settings,
+            binds=opening.binds,
             name=self.name,
-            owned=owned,
+            owned=session is None,
         )
 
     @property

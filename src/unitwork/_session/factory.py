@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
@@ -13,6 +13,7 @@ from sqlalchemy.pool import SingletonThreadPool
 
 from .._engine.admission import gate_of
 from .._engine.begin import BindCache
+from .._engine.commit_events import CommitSender, sender_of
 from .._engine.create import capacity, is_shared_by_design
 from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
@@ -25,11 +26,21 @@ from .fence import fence, fenced
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from .._engine.admission import AdmissionGate
+    from .._engine.admission import Gate
+    from ..settings import DatabaseSettings
     from .owner import SessionOwner
     from .unit_session import UnitSession
 
-__all__ = ["SessionFactory", "engines_of"]
+__all__ = ["Opening", "SessionFactory", "engines_of"]
+
+
+class Opening(NamedTuple):
+    """What the session of one unit is made of."""
+
+    session: Session | AsyncSession
+    gate: Gate | None
+    binds: BindCache | None
+    settings: DatabaseSettings
 
 
 class SessionFactory:
@@ -111,10 +122,34 @@ class SessionFactory:
         return maker is not None and maker.kw.get("bind") is not self._bind
 
     def open(
-        self, owner: SessionOwner[UnitSession]
-    ) -> tuple[Session | AsyncSession, AdmissionGate | None, BindCache]:
-        """Make a session for *owner*; with it come its gate and its engines."""
-        return self.make_session(), self.gate, self.binds
+        self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
+    ) -> Opening:
+        """Make a session for *owner*; it does not connect yet."""
+        return Opening(self.make_session(), self.gate, self.binds, settings)
+
+    def make_plain_session(
+        self, replace: Callable[[Engine], Engine], *, is_async: bool
+    ) -> Session | AsyncSession:
+        """Make a session as the application would, on the engines of *replace*.
+
+        It belongs to no unit. One that is not *is_async*, of an async database, is of
+        the sync session class: for what runs outside of coroutines.
+        """
+        session_class, options = self._plain_recipe_of(self._maker)
+        if not is_async and self._is_async:
+            session_class = options.pop("sync_session_class", None) or (
+                session_class.sync_session_class
+            )
+        binds = _rebound(options, replace)
+        if not is_async:
+            binds = _sync(binds)
+        session: Session | AsyncSession = session_class(**{**options, **binds})
+        return session
+
+    def commit_senders(self) -> Collection[CommitSender]:
+        """What sends the COMMITs of its sessions; a test lets them fail."""
+        dialects = {engine.dialect: None for engine in self.engines}
+        return [sender_of(dialect) for dialect in dialects]
 
     @property
     def capacity(self) -> int | None:
@@ -150,13 +185,16 @@ class SessionFactory:
             for engine in self.engines:
                 adopt_event_loop(engine, loop)
 
+    def _plain_recipe_of(self, maker: Any) -> tuple[Any, dict[str, Any]]:
+        if maker is not None:
+            return maker.class_, {**maker.kw, **self._options}
+        session_class = self._session_class or _default_class(self._is_async)
+        options = {"bind": self.given, "expire_on_commit": False, **self._options}
+        return session_class, options
+
     def _recipe_of(self, maker: Any) -> tuple[Any, dict[str, Any]]:
         """The class of the sessions, and its arguments, as of now."""
-        if maker is not None:
-            session_class, options = maker.class_, {**maker.kw, **self._options}
-        else:
-            session_class = self._session_class or _default_class(self._is_async)
-            options = {"bind": self.given, "expire_on_commit": False, **self._options}
+        session_class, options = self._plain_recipe_of(maker)
         if self._replace is not None:
             options |= _rebound(options, self._replace)
         options["close_resets_only"] = False
@@ -200,6 +238,16 @@ def _rebound(
     binds = options.get("binds")
     if binds:
         found["binds"] = {key: rebound(bind) for key, bind in binds.items()}
+    return found
+
+
+def _sync(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same `bind` and `binds`, for a sync session."""
+    found = {**options, "bind": getattr(options["bind"], "sync_engine", None)}
+    found["bind"] = found["bind"] or options["bind"]
+    if "binds" in options:
+        binds = options["binds"].items()
+        found["binds"] = {key: getattr(x, "sync_engine", x) for key, x in binds}
     return found
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from .._engine.admission import AdmissionGate
+from .._engine.admission import Gate
 
 __all__ = ["Permit"]
 
@@ -21,7 +21,7 @@ class Permit:
 
     __slots__ = ("_acquiring", "_gate", "_held")
 
-    def __init__(self, gate: AdmissionGate) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._held: list[None] = []
         """Has one item or none: popping it is atomic between threads."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from .._engine.admission import AdmissionGate
+    from .._engine.admission import Gate
     from ..settings import DatabaseSettings
 
 __all__ = ["UnitSession", "unit_session_of"]
@@ -86,7 +86,7 @@ class UnitSession(TransactionEvidence):
         owner: SessionOwner[UnitSession],
         name: str,
         settings: DatabaseSettings,
-        gate: AdmissionGate | None = None,
+        gate: Gate | None = None,
         binds: BindCache | None = None,
         owned: bool = True,
     ) -> None:

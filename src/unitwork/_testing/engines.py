@@ -1,0 +1,122 @@
+"""The engines of a sandbox: one for each of the application's, on a shared connection.
+
+They have the listeners, options and caches of those engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import Pool
+
+from .._engine.connection_state import loan_of
+from .._engine.session_reset import move_traces
+from .._engine.sqlalchemy_internals import EngineOver, PoolEntry
+from .._engine.write_detection import known_to_read, known_to_write
+from ..errors import ReadOnlyError
+from .shared_connection import SharedConnection
+from .stand_in import StandIn
+from .turns import Turn
+
+__all__ = ["TURN", "engine_over"]
+
+TURN = "unitwork_turn"
+"""The execution option with the turn of an engine's user."""
+_WITHOUT_READ_ONLY = {"mysql", "mariadb", "sqlite"}
+"""Where no statement makes an open transaction read-only."""
+
+
+class _SandboxPool(Pool):
+    """Has a stand-in for each user; nothing is kept."""
+
+    def __init__(
+        self,
+        shared: SharedConnection,
+        dialect: Any,
+        anonymous: Callable[[], Turn],
+    ) -> None:
+        self._shared = shared
+        super().__init__(
+            lambda: StandIn(shared, anonymous),  # type: ignore[arg-type]  # as a DBAPI connection
+            reset_on_return=None,
+            dialect=dialect,
+        )
+
+    def _do_get(self) -> PoolEntry:
+        return PoolEntry(self)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        connection.close()  # the dialect would end it, and so the sandbox
+
+    def _do_return_conn(self, record: Any) -> None:
+        move_traces(record.info, self._shared.outer.info)
+        if record.dbapi_connection is not None:
+            record.dbapi_connection.close()
+
+    def recreate(self) -> _SandboxPool:
+        return self
+
+    def dispose(self) -> None:
+        """Do nothing: the sandbox ends by itself."""
+
+    def status(self) -> str:
+        return "the connection of a sandbox"
+
+
+def engine_over(
+    engine: Engine, shared: SharedConnection, anonymous: Callable[[], Turn]
+) -> Engine:
+    """Make the engine in place of *engine*."""
+    made = EngineOver(engine, _SandboxPool(shared, engine.dialect, anonymous))
+    event.listen(made, "begin", _begin)
+    if engine.dialect.name in _WITHOUT_READ_ONLY:
+        event.listen(made, "before_cursor_execute", _refuse_writes)
+    event.listen(made, "after_cursor_execute", _look_at)
+    return made
+
+
+def _begin(connection: Connection) -> None:
+    stand_in: Any = connection.connection.dbapi_connection
+    stand_in.begin(connection.get_execution_options().get(TURN))
+
+
+def _refuse_writes(
+    connection: Connection,
+    cursor: Any,
+    statement: str,
+    parameters: Any,
+    context: Any,
+    executemany: bool,
+) -> None:
+    """Do what a read-only transaction would do: a savepoint can't be one."""
+    stand_in: Any = connection.connection.dbapi_connection
+    loan = loan_of(connection)
+    if loan is None or not loan.read_only or stand_in.turn is None:
+        return
+    stand_in.shared.refuse_writes(stand_in.turn)
+    if context is not None and known_to_write(context, statement):
+        raise ReadOnlyError(
+            "this transaction only reads (read_only=True). Set read_only=False where "
+            "something is written"
+        )
+
+
+def _look_at(
+    connection: Connection,
+    cursor: Any,
+    statement: str,
+    parameters: Any,
+    context: Any,
+    executemany: bool,
+) -> None:
+    """Record what a statement is known to do: savepoints show less than a database."""
+    stand_in: Any = connection.connection.dbapi_connection
+    turn: Turn | None = stand_in.turn
+    if turn is None or context is None:
+        return
+    if not turn.wrote:
+        turn.wrote = known_to_write(context, statement)
+    if turn.reads_only:
+        turn.reads_only = known_to_read(context, statement)

@@ -1,0 +1,26 @@
+"""What a sandbox can't show: it says so, and never shows something else."""
+
+from __future__ import annotations
+
+from ..errors import UsageError
+
+__all__ = ["SandboxError", "use_real_mode"]
+
+
+class SandboxError(UsageError):
+    """A sandbox can't be used as it was, or can't show what would happen.
+
+    Raised where that is noticed, and again at the end of the sandbox, so that the test
+    fails though the application has answered with a response.
+
+    .. versionadded:: 0.2
+    """
+
+
+def use_real_mode(found: str) -> SandboxError:
+    """Make the error for what only a real database can show."""
+    return SandboxError(
+        f"{found}. A sandbox can't show that: it has one connection, and a unit of "
+        "work is a savepoint. Use the real mode: `sandbox(db, real=True)`, or "
+        "`@pytest.mark.unitwork(real=True)`"
+    )

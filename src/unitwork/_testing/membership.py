@@ -1,0 +1,177 @@
+"""Which sandbox a caller belongs to.
+
+By the header of its request, else by its context, which tasks and threads inherit, else
+the shared one. Nothing else reaches a database that some test has in a sandbox.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from http.cookies import CookieError, SimpleCookie
+from threading import Lock
+from typing import Any, Protocol
+
+from .._concurrency.fork import renew_after_fork
+from .._session.database_core import DatabaseCore
+from .._session.factory import SessionFactory
+from .._session.redirection import redirection
+from .failure import SandboxError
+
+__all__ = [
+    "HEADER",
+    "Membership",
+    "close_membership",
+    "inside",
+    "open_membership",
+    "shared_by_all",
+]
+
+HEADER = "x-unitwork-sandbox"
+"""The name of the header, and of the cookie, that names a sandbox."""
+
+_NO_SANDBOX = (
+    "this uses database {name!r}, which a test has in a sandbox, but it belongs to "
+    "none: it has neither the context of the test nor the header of its sandbox. Send "
+    "`box.headers` with the request; in a thread or task of your own write "
+    "`with box.allow():`; or let the sandbox be everyone's: `with box.shared():`"
+)
+_ALREADY_SHARED = (
+    "another sandbox of the same database is shared by all; only one can be"
+)
+
+
+class Target(Protocol):
+    """A sandbox, as far as its members are concerned."""
+
+    def factory_of(self, database: DatabaseCore) -> SessionFactory | None:
+        """The factory of *database*; `None` if it is not in the sandbox."""
+
+
+class Membership:
+    """What its members know one sandbox by, for as long as that is open."""
+
+    __slots__ = ("databases", "target", "token")
+
+    def __init__(self, target: Target, databases: Collection[DatabaseCore]) -> None:
+        self.target: Target | None = target
+        self.databases = tuple(databases)
+        self.token = _sign(next(_numbers))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {HEADER: self.token}
+
+
+_numbers = itertools.count(1)
+_secret = secrets.token_bytes(32)
+_here: ContextVar[Membership | None] = ContextVar("unitwork_sandbox", default=None)
+_lock = renew_after_fork(Lock())
+_open: dict[str, Membership] = {}
+_shared: list[Membership] = []
+
+
+def _sign(number: int) -> str:
+    digest = hmac.new(_secret, str(number).encode(), hashlib.sha256).hexdigest()
+    return f"{number}.{digest[:32]}"
+
+
+def open_membership(membership: Membership) -> None:
+    """Let callers find *membership*."""
+    with _lock:
+        _open[membership.token] = membership
+        for database in membership.databases:
+            database.redirect = _redirect
+        redirection.enter = _enter
+
+
+def close_membership(membership: Membership) -> None:
+    """Close the way to *membership*; a context may still refer to it."""
+    with _lock:
+        _open.pop(membership.token, None)
+        membership.target = None
+        left = {each for other in _open.values() for each in other.databases}
+        for database in membership.databases:
+            if database not in left:
+                database.redirect = None
+        if not _open:
+            redirection.enter = None
+
+
+@contextmanager
+def inside(membership: Membership) -> Iterator[None]:
+    """Let what is called here, and what it starts, belong to the sandbox."""
+    token = _here.set(membership)
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+@contextmanager
+def shared_by_all(membership: Membership) -> Iterator[None]:
+    """Let everything that belongs to no sandbox belong to this one."""
+    with _lock:
+        taken = {each for other in _shared for each in other.databases}
+        if taken.intersection(membership.databases):
+            raise SandboxError(_ALREADY_SHARED)
+        _shared.append(membership)
+    try:
+        yield
+    finally:
+        with _lock:
+            _shared.remove(membership)
+
+
+def _redirect(database: DatabaseCore) -> SessionFactory:
+    for membership in (_here.get(), *_shared):
+        if membership is None or membership.target is None:
+            continue
+        factory = membership.target.factory_of(database)
+        if factory is not None:
+            return factory
+    raise SandboxError(_NO_SANDBOX.format(name=database.name))
+
+
+def _enter(scope: Mapping[str, Any]) -> AbstractContextManager[object] | None:
+    """The context of a request that names a sandbox, unless it is the present one."""
+    token = _token_in(scope)
+    if token is None:
+        return None
+    membership = _open.get(token)
+    if membership is None:
+        raise SandboxError(_refusal(token))
+    return None if _here.get() is membership else inside(membership)
+
+
+def _refusal(token: str) -> str:
+    number, _, _ = token.partition(".")
+    known = token.isascii() and number.isdecimal()
+    if known and hmac.compare_digest(token, _sign(int(number))):
+        return f"the sandbox that {HEADER} names is closed: its test is over"
+    return f"{HEADER} names no sandbox of this process"
+
+
+def _token_in(scope: Mapping[str, Any]) -> str | None:
+    cookie = ""
+    for name, value in scope.get("headers") or ():
+        if name == _HEADER:
+            token: str = value.decode("latin-1")
+            return token
+        if name == b"cookie" and _HEADER in value:
+            cookie = value.decode("latin-1")
+    if not cookie:
+        return None
+    try:
+        found = SimpleCookie(cookie).get(HEADER)
+    except CookieError:
+        return None
+    return None if found is None else found.value
+
+
+_HEADER = HEADER.encode()

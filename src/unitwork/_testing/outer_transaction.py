@@ -1,0 +1,188 @@
+"""The connection of a sandbox, and the transaction around all that happens in it.
+
+It is opened by the first statement. All of its I/O is made at home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from .._engine.connection_state import known_state
+from .._engine.driver_connection import in_transaction, is_closed
+from .._engine.script import send_script
+from .._engine.session_reset import move_traces
+from .._engine.unit_begin import begin_transaction
+from . import savepoints
+from .home import Home
+
+__all__ = ["OuterTransaction"]
+
+T = TypeVar("T")
+
+_OUTERMOST = "unitwork_sandbox"
+_MYSQL = {"mysql", "mariadb"}
+
+
+class OuterTransaction:
+    """One connection of *source*, and its transaction, which is rolled back."""
+
+    def __init__(self, source: Engine, home: Home | None) -> None:
+        self._source = source
+        self._home = home
+        self.dialect: Any = source.dialect
+        self._connection: Connection | None = None
+        self._constraints: str | None = None
+        """Those that are deferred; `None`: none can be."""
+        self._has_new_constraints = False
+        self._settings: Sequence[tuple[str, str]] | None = None
+        """Those of the connection, once a unit has changed some."""
+        self.pending: list[str] = []
+        """To be sent before all else: what has ended without I/O."""
+        self.info: dict[Any, Any] = {}
+        """What units have left on the connection, or may have."""
+
+    def at_home(self, call: Callable[..., T], *args: object) -> T:
+        return call(*args) if self._home is None else self._home.call(call, *args)
+
+    @property
+    def raw(self) -> Any:
+        """The DBAPI connection, once it is open."""
+        assert self._connection is not None
+        return self._connection.connection.dbapi_connection
+
+    @property
+    def driver(self) -> Any:
+        if self._connection is None or self._connection.invalidated:
+            return None
+        return self._connection.connection.driver_connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the driver reports that it goes on."""
+        return in_transaction(self.driver)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._connection is not None and is_closed(self.driver)
+
+    def send(self, script: Sequence[str]) -> None:
+        """Send what is pending and *script*; open the connection before, if need be."""
+        self.at_home(self._send, script)
+
+    def send_commit(self, savepoint: str, *, restores: bool) -> None:
+        """Do what COMMIT would do for the transaction that *savepoint* stands for.
+
+        *restores*: it may have set something, which would end with it.
+        """
+        self.at_home(self._send_commit, savepoint, restores)
+
+    def note_definition(self) -> None:
+        """Record that there may be other constraints by now."""
+        self._has_new_constraints = True
+
+    def note_setting(self) -> None:
+        """Keep what is set now: a transaction is about to change something."""
+        if self._settings is None:
+            self.at_home(self._read_settings)
+
+    # At home
+
+    def _send(self, script: Sequence[str]) -> None:
+        if self._connection is None:
+            self._open()
+        pending, self.pending = self.pending, []
+        send_script(self.raw, [*pending, *script])
+
+    def _open(self) -> None:
+        connection = self._source.connect()
+        try:
+            connection.begin()
+            begin_transaction(connection, with_id=False)
+            if connection.dialect.name in _MYSQL:  # which begins at a table otherwise
+                connection.exec_driver_sql("START TRANSACTION")
+            self._connection = connection
+            self._read_constraints()
+            self.pending.insert(0, f"SAVEPOINT {_OUTERMOST}")
+        except BaseException:
+            self._connection = None
+            connection.invalidate()
+            connection.close()
+            raise
+
+    def _send_commit(self, savepoint: str, restores: bool) -> None:
+        if self.dialect.name == "sqlite":
+            self._check_foreign_keys()
+        if self._has_new_constraints:
+            self._read_constraints()
+        script = savepoints.commit_of(savepoint, self._constraints)
+        restored: Sequence[str] = ()
+        if restores and self._settings is not None:
+            restored = savepoints.restored(self._settings)
+        self._send([*script, *restored])
+
+    def _query(self, sql: str) -> Sequence[Any]:
+        cursor = self.raw.cursor()
+        try:
+            cursor.execute(sql)
+            rows: Sequence[Any] = cursor.fetchall()
+        finally:
+            cursor.close()
+        return rows
+
+    def _read_constraints(self) -> None:
+        if self.dialect.name != "postgresql":
+            return
+        ((names, number),) = self._query(savepoints.CONSTRAINTS)
+        self._constraints = (names or "") if number else None
+        self._has_new_constraints = False
+
+    def _read_settings(self) -> None:
+        rows = self._query(savepoints.SETTINGS)
+        self._settings = [(name, value) for name, value in rows]
+
+    def _check_foreign_keys(self) -> None:
+        (enforced,) = self._query("PRAGMA foreign_keys")[0]
+        if enforced and self._query("PRAGMA foreign_key_check"):
+            error: type[Exception] = self.dialect.loaded_dbapi.IntegrityError
+            raise error("FOREIGN KEY constraint failed")
+
+    def close(self, *, is_sound: bool) -> bool:
+        """Roll everything back; return whether it was the same transaction still.
+
+        Discards the connection, and looks at nothing, unless it *is_sound*.
+        """
+        return self.at_home(self._close, is_sound)
+
+    def _close(self, is_sound: bool) -> bool:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return True
+        try:
+            if not is_sound:
+                connection.invalidate()
+                return True
+            is_same = _is_same(connection)
+            connection.rollback()
+            move_traces(self.info, connection.info)
+            known_state(connection).watch_again()
+            return is_same
+        except BaseException:
+            connection.invalidate()
+            raise
+        finally:
+            connection.close()
+
+
+def _is_same(connection: Connection) -> bool:
+    """Whether the first savepoint of the transaction is there."""
+    script = [f"ROLLBACK TO SAVEPOINT {_OUTERMOST}"]
+    try:
+        send_script(connection.connection.dbapi_connection, script)
+    except Exception as error:
+        if savepoints.is_missing(error):
+            return False
+        raise
+    return True

@@ -1,0 +1,217 @@
+"""One database in one sandbox: its shared connections, engines and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+from .._engine.begin import BindCache, TransactionCharacteristics
+from .._engine.commit_status import CommitVerifier
+from .._engine.sqlalchemy_internals import root_engine
+from .._session.database_core import DatabaseCore
+from .._session.factory import Opening, SessionFactory
+from .._session.owner import SessionOwner
+from .._session.unit_session import UnitSession
+from .._unit.context import innermost
+from ..settings import DatabaseSettings
+from .directives import directives_for
+from .engines import TURN, engine_over
+from .failure import SandboxError
+from .home import Home
+from .outer_transaction import OuterTransaction
+from .shared_connection import SharedConnection
+from .sources import source_of
+from .turns import Mark, Turn
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+__all__ = ["SandboxedDatabase"]
+
+_OWN = "the test's own session"
+
+
+class SandboxedDatabase:
+    """The units of one database in one sandbox get their connections from here."""
+
+    def __init__(
+        self,
+        core: DatabaseCore,
+        home: Home | None,
+        timeout: float,
+        fail: Callable[[SandboxError], SandboxError],
+        replicas: Collection[Engine] = (),
+    ) -> None:
+        self.core = core
+        self._home = home
+        self._timeout = timeout
+        self._fail = fail
+        self._replicas = {each.dialect for each in replicas}
+        self._own_factory = core.own_factory
+        self._shared: dict[Any, SharedConnection] = {}
+        """By the dialect, and so by the pool, of the application's engine."""
+        self._engines: dict[Engine, Engine] = {}
+        self._sessions: list[Any] = []
+        factory = core.factory_for(self.engine_for, _SandboxFactory)
+        assert isinstance(factory, _SandboxFactory)
+        factory.sandboxed = self
+        self.factory = factory
+        self.verifier: CommitVerifier = _Verifier()
+
+    @property
+    def shared_connections(self) -> Collection[SharedConnection]:
+        return self._shared.values()
+
+    def engine_for(self, engine: Engine) -> Engine:
+        """The engine in place of *engine*, which may be one of the sandbox's."""
+        if TURN in engine.get_execution_options() or engine in self._engines.values():
+            return engine
+        found = self._engines.get(engine)
+        if found is None:
+            shared = self.shared_for(engine)
+            found = engine_over(engine, shared, lambda: _anonymous(shared))
+            self._engines[engine] = found
+        return found
+
+    def shared_for(self, engine: Engine) -> SharedConnection:
+        """The connection of *engine*; a replica has that of the main engine."""
+        if engine.dialect in self._replicas:
+            engine = self._own_factory.engine
+        found = self._shared.get(engine.dialect)
+        if found is None:
+            bind, _ = self._own_factory.binds.find(root_engine(engine), None)
+            source = source_of(bind, self._home)
+            outer = OuterTransaction(source, self._home)
+            found = SharedConnection(outer, self._timeout, self._fail)
+            self._shared[engine.dialect] = found
+        return found
+
+    def opening_for(
+        self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
+    ) -> Opening:
+        """What the session of a unit is made of."""
+        binds = _UnitBinds(self, owner)
+        gate = binds.turn_for(self.shared_for(self._own_factory.engine))
+        is_postgresql = self._own_factory.engine.dialect.name == "postgresql"
+        if settings.verify_commit is True and is_postgresql:
+            settings = replace(settings, verify_commit=self.verifier)
+        return Opening(self.factory.make_session(), gate, binds, settings)
+
+    # The test's own sessions
+
+    def own_session(self, *, is_async: bool) -> Session | AsyncSession:
+        """Make a session of the test's own, which is in no unit."""
+        made = self.factory.make_plain_session(self._own_bind, is_async=is_async)
+        self._sessions.append(made)
+        return made
+
+    def _own_bind(self, engine: Engine) -> Engine:
+        shared = self.shared_for(engine)
+        turn = Turn(shared.turns, lambda: _OWN, self, _units_here, is_preemptible=True)
+        return self.engine_for(engine).execution_options(**{TURN: turn})
+
+    def close(self) -> None:
+        """End the test's own sessions, and roll everything back."""
+        for session in self._sessions:
+            with suppress(SandboxError):  # it was broken before
+                getattr(session, "sync_session", session).close()
+        self._sessions.clear()
+        for shared in self._shared.values():
+            shared.finish()
+
+
+class _SandboxFactory(SessionFactory):
+    """Makes the sessions of one sandbox."""
+
+    sandboxed: SandboxedDatabase
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.gate = None
+        self.takes_write_lock = False
+
+    @property
+    def capacity(self) -> int | None:
+        return None  # a unit inside another one nests in it
+
+    def open(
+        self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
+    ) -> Opening:
+        return self.sandboxed.opening_for(owner, settings)
+
+    def commit_senders(self) -> Collection[Any]:
+        return self.sandboxed.shared_connections
+
+
+class _UnitBinds(BindCache):
+    """The engines of one unit; each knows its turn."""
+
+    def __init__(
+        self, sandboxed: SandboxedDatabase, owner: SessionOwner[UnitSession]
+    ) -> None:
+        super().__init__()
+        self._sandboxed = sandboxed
+        self._owner = owner
+        self._turns: dict[SharedConnection, Turn] = {}
+
+    def turn_for(self, shared: SharedConnection) -> Turn:
+        turn = self._turns.get(shared)
+        if turn is None:
+            owner: Any = self._owner
+            turn = self._turns[shared] = Turn(
+                shared.turns, lambda: _name_of(owner), owner, owner.outwards
+            )
+        return turn
+
+    def find(
+        self, engine: Engine, wanted: TransactionCharacteristics | None
+    ) -> tuple[Engine, Any]:
+        directives = directives_for(engine.dialect, wanted)
+        if TURN in engine.get_execution_options():
+            return engine, directives
+        found = self.get((engine, wanted))  # type: ignore[arg-type]  # `None` as well
+        if found is None:
+            over = self._sandboxed.engine_for(engine)
+            turn = self.turn_for(self._sandboxed.shared_for(engine))
+            found = (over.execution_options(**{TURN: turn}), directives)
+            self[engine, wanted] = found  # type: ignore[index]  # see above
+        return found
+
+
+class _Verifier:
+    """Knows the outcome of a COMMIT in doubt: a test has let it fail."""
+
+    def before_commit(self, connection: Connection) -> Mark | None:
+        stand_in: Any = connection.connection.dbapi_connection
+        turn: Turn | None = stand_in.turn
+        if turn is None:
+            return None
+        turn.mark = Mark()
+        return turn.mark
+
+    def committed(self, connection: Connection, mark: Mark) -> bool:
+        return mark.committed
+
+
+def _name_of(unit: Any) -> str:
+    name: str = unit.owner.description
+    return name
+
+
+def _units_here() -> Iterable[object]:
+    """The units around the caller."""
+    unit = innermost()
+    return () if unit is None else unit.outwards()
+
+
+def _anonymous(shared: SharedConnection) -> Turn:
+    """The turn of what uses the engine itself; inside a unit it nests in that."""
+    around = list(_units_here())
+    return Turn(
+        shared.turns, lambda: "a connection of the engine", object(), lambda: around
+    )

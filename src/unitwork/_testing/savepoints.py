@@ -1,0 +1,112 @@
+"""The statements by which a unit in a sandbox begins, commits and rolls back.
+
+What a COMMIT does beyond the RELEASE of a savepoint has to be done by hand: deferred
+constraints are checked, and settings of the transaction end. Pure.
+
+Sources: PostgreSQL, "SET CONSTRAINTS", "SET" and "RESET"; SQLite, "SAVEPOINT" and
+"PRAGMA foreign_key_check"; MariaDB, "SAVEPOINT".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+__all__ = [
+    "CONSTRAINTS",
+    "SETTINGS",
+    "begins_by_text",
+    "changes_settings",
+    "commit_of",
+    "is_definition",
+    "is_missing",
+    "restored",
+    "rollback_of",
+    "savepoint_in",
+    "with_unique_names",
+]
+
+CONSTRAINTS = """
+SELECT string_agg(quote_ident(n.nspname) || '.' || quote_ident(c.conname), ', ')
+  FILTER (WHERE c.condeferred), count(*)
+FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+WHERE c.condeferrable
+"""
+"""Those that are checked at COMMIT, and how many can be."""
+
+SETTINGS = """
+SELECT name, setting FROM pg_settings WHERE source = 'session'
+AND context IN ('user', 'superuser') AND name NOT LIKE 'transaction\\_%'
+UNION ALL SELECT 'role', current_setting('role')
+"""
+"""What is not as it was when the connection was opened."""
+
+_BEGIN = re.compile(r"\s*begin\b", re.IGNORECASE)
+_SETTING = re.compile(r"\bset_config\s*\(|(?:^|;)\s*(?:re)?set\b", re.IGNORECASE)
+_DEFINITION = re.compile(r"\b(?:create|alter|drop)\b", re.IGNORECASE)
+_MISSING = re.compile(
+    r"savepoint.*does not exist|no such savepoint|can only be used in transaction",
+    re.IGNORECASE | re.DOTALL,
+)
+_SAVEPOINT = re.compile(
+    r"\s*(rollback\s+to\s+(?:savepoint\s+)?|release\s+(?:savepoint\s+)?|savepoint\s+)"
+    r"[`\"]?(\w+)",
+    re.IGNORECASE,
+)
+
+
+def commit_of(savepoint: str, constraints: str | None) -> Sequence[str]:
+    """Check deferred *constraints*, if there are any (not `None`), and release."""
+    release = f"RELEASE SAVEPOINT {savepoint}"
+    if constraints is None:
+        return [release]
+    check = "SET CONSTRAINTS ALL IMMEDIATE"
+    if not constraints:
+        return [check, release]
+    return [check, release, f"SET CONSTRAINTS {constraints} DEFERRED"]
+
+
+def rollback_of(savepoint: str) -> Sequence[str]:
+    return [f"ROLLBACK TO SAVEPOINT {savepoint}", f"RELEASE SAVEPOINT {savepoint}"]
+
+
+def restored(settings: Sequence[tuple[str, str]]) -> Sequence[str]:
+    """Set what `SETTINGS` has returned, and reset everything else."""
+    quoted = (
+        f"set_config({_quote(name)}, {_quote(value)}, true)" for name, value in settings
+    )
+    return ["RESET ALL", "SELECT " + ", ".join(quoted)]
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether *error* says that a savepoint, or its transaction, is not there."""
+    return _MISSING.search(str(error)) is not None
+
+
+def begins_by_text(statement: str) -> bool:
+    return _BEGIN.match(statement) is not None
+
+
+def changes_settings(statement: str) -> bool:
+    return _SETTING.search(statement) is not None
+
+
+def is_definition(statement: str) -> bool:
+    return _DEFINITION.search(statement) is not None
+
+
+def with_unique_names(statement: str, prefix: str) -> str:
+    """Rename SQLAlchemy's savepoints: MariaDB has each name only once."""
+    if _SAVEPOINT.match(statement) is None:
+        return statement
+    return statement.replace("sa_savepoint", f"{prefix}_savepoint")
+
+
+def savepoint_in(statement: str) -> tuple[str, str] | None:
+    """The verb and the name of a statement about a savepoint."""
+    found = _SAVEPOINT.match(statement)
+    return None if found is None else (found[1].split()[0].lower(), found[2])

@@ -1,0 +1,235 @@
+"""The one connection that a sandbox has to an engine, shared by its units in turn."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from .._engine.lost_work import unexpected_rollback
+from . import savepoints
+from .failure import SandboxError, use_real_mode
+from .outer_transaction import OuterTransaction
+from .turns import Turn, Turns
+
+__all__ = ["SharedConnection"]
+
+_IN_FAILED_TRANSACTION = "25P02"
+_numbers = itertools.count(1)
+
+
+def _commit(stand_in: Any) -> None:
+    stand_in.commit_savepoint()
+
+
+class SharedConnection:
+    """Begins and ends the transactions of units, as savepoints in the *outer* one.
+
+    *fail* is called with what must fail the test. The turns say who may use the
+    connection; nothing else is checked here.
+    """
+
+    def __init__(
+        self,
+        outer: OuterTransaction,
+        timeout: float,
+        fail: Callable[[SandboxError], SandboxError],
+    ) -> None:
+        self.outer = outer
+        self._fail = fail
+        self.dialect = outer.dialect
+        self.turns = Turns(timeout, self._preempt, self.abandon)
+        self.send: Callable[[Any], None] = _commit
+        """Commits for a unit; replaced by a test that lets COMMIT fail."""
+        self.broken: SandboxError | None = None
+        """Why it can't be used any more."""
+
+    def check(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    # Transactions of units
+
+    def begin(self, turn: Turn) -> None:
+        """Begin the transaction of *turn*, which has the connection."""
+        self.check()
+        if turn.savepoint is not None:
+            return
+        name = f"unitwork_{next(_numbers)}"
+        try:
+            self.outer.send([f"SAVEPOINT {name}"])
+        except Exception as error:
+            self._check_missing(turn, error)
+            raise
+        turn.savepoint = name
+        turn.forget()
+
+    def commit(self, turn: Turn) -> None:
+        """Do what COMMIT would do for *turn*; raises what COMMIT would raise."""
+        savepoint = turn.savepoint
+        if savepoint is None:
+            return
+        self.check_around(turn)
+        try:
+            if turn.refuses_writes:  # this makes sure of it
+                self.outer.send(self._rollback_of(turn, savepoint))
+            else:
+                self.outer.send_commit(savepoint, restores=turn.set_something)
+        except Exception as error:
+            self._check_missing(turn, error)
+            if getattr(error, "sqlstate", None) == _IN_FAILED_TRANSACTION:
+                raise unexpected_rollback(None) from error
+            raise
+        turn.savepoint = None
+        self._note_commit_inside(turn)
+        if turn.mark is not None:
+            turn.mark.committed, turn.mark = True, None
+        turn.forget()
+
+    def rollback(self, turn: Turn) -> None:
+        """Do what ROLLBACK would do for *turn*."""
+        savepoint, turn.savepoint = turn.savepoint, None
+        if savepoint is None:
+            return
+        self.check_around(turn)
+        try:
+            self.outer.send(self._rollback_of(turn, savepoint))
+        except Exception as error:
+            self._check_missing(turn, error)
+            raise
+        inside = turn.committed_inside
+        turn.forget()
+        self._check_nothing_kept(turn, inside)
+
+    def abandon(self, turn: Turn) -> None:
+        """Roll back *turn* before whatever comes next. No I/O."""
+        savepoint, turn.savepoint = turn.savepoint, None
+        if savepoint is None:
+            return
+        with suppress(SandboxError):  # the test fails at its end
+            self.check_around(turn)
+            self.outer.pending += self._rollback_of(turn, savepoint)
+            inside = turn.committed_inside
+            turn.forget()
+            self._check_nothing_kept(turn, inside)
+
+    def _rollback_of(self, turn: Turn, savepoint: str) -> Sequence[str]:
+        script = savepoints.rollback_of(savepoint)
+        if self.dialect.name == "sqlite" and turn.refuses_writes:
+            return [*script, "PRAGMA query_only = 0"]
+        return script
+
+    # What a unit does
+
+    def note(self, turn: Turn, statement: str) -> None:
+        """Look at a *statement* that *turn* is about to execute."""
+        turn.last_statement = statement
+        self._note_savepoint(turn, statement)
+        if self.dialect.name != "postgresql":
+            return
+        if savepoints.is_definition(statement):
+            self.outer.note_definition()
+        if savepoints.changes_settings(statement):
+            turn.set_something = True
+            self.outer.note_setting()
+
+    def _note_savepoint(self, turn: Turn, statement: str) -> None:
+        found = savepoints.savepoint_in(statement)
+        if found is None:
+            return
+        verb, name = found
+        if verb == "savepoint":
+            turn.savepoints_inside[name] = turn.committed_inside
+        elif verb == "rollback" and turn.savepoints_inside.get(name) is None:
+            self._check_nothing_kept(turn, turn.committed_inside)
+
+    def refuse_writes(self, turn: Turn) -> None:
+        """Let the database refuse to write, or make sure that nothing is kept."""
+        if not turn.refuses_writes:
+            turn.refuses_writes = True
+            if self.dialect.name == "sqlite":
+                self.outer.send(["PRAGMA query_only = 1"])
+
+    def _note_commit_inside(self, turn: Turn) -> None:
+        inside = turn.committed_inside
+        if inside is None and (turn.wrote or not turn.reads_only):
+            inside = turn.name()
+        for outer in self.turns.around(turn):
+            if outer.savepoint is not None and outer.committed_inside is None:
+                outer.committed_inside = inside
+
+    # What fails a test
+
+    def _check_nothing_kept(self, turn: Turn, inside: str | None) -> None:
+        """Raise if a unit *inside* was committed, which a rollback has undone now."""
+        if inside is None:
+            return
+        raise self._fail(
+            use_real_mode(
+                f"{turn.name()} was rolled back, and {inside} inside it, which had a "
+                "transaction of its own, was committed before: that would be kept"
+            )
+        )
+
+    def check_around(self, turn: Turn) -> None:
+        """Raise if the driver reports that the transaction around all has ended."""
+        self.check()
+        if not self.outer.is_open:
+            raise self._ended(turn)
+
+    def _check_missing(self, turn: Turn, error: Exception) -> None:
+        """Raise `SandboxError` if *error* says that it has ended."""
+        if savepoints.is_missing(error) or not self.outer.is_open:
+            raise self._ended(turn) from error
+
+    def _ended(self, turn: Turn | None) -> SandboxError:
+        who = "something" if turn is None else turn.name()
+        if self.outer.is_lost:
+            error = use_real_mode(
+                f"the connection was lost, or aborted by a cancellation, while {who} "
+                "had it, and all that the test has done with it"
+            )
+        else:
+            last = "" if turn is None else turn.last_statement
+            what = f" (its last statement: {last[:200]!r})" if last else ""
+            error = SandboxError(
+                f"{who} has ended the transaction of the sandbox{what}: by COMMIT or "
+                "ROLLBACK as SQL or through the driver's connection, or by a statement "
+                "that commits implicitly. What came before is in the database now, or "
+                "lost. Use `session.commit()`, or the real mode"
+            )
+        self.broken = self._fail(error)
+        return error
+
+    def _preempt(self, own: Turn, other: Turn) -> SandboxError | None:
+        """End the transaction of the test's *own* session: it has only read."""
+        aborted = own.failed and self.dialect.name == "postgresql"
+        if own.wrote and not aborted:
+            return SandboxError(
+                f"the test's own session has changes that are not committed, and "
+                f"{other.name()} could not see them, and might wait for their locks: "
+                "call `box.session.commit()` before"
+            )
+        if own.savepoint is not None:
+            release = f"RELEASE SAVEPOINT {own.savepoint}"
+            script = savepoints.rollback_of(own.savepoint) if aborted else [release]
+            self.outer.pending += script
+            own.savepoint, own.is_lost = None, aborted
+        return None
+
+    # The end
+
+    def finish(self) -> None:
+        """Roll everything back, once the units that are open have ended."""
+        last = Turn(self.turns, lambda: "the end of the sandbox", self, tuple)
+        try:
+            self.turns.enter_anywhere(last)
+        except SandboxError as error:
+            self.broken = self._fail(error)
+        is_sound = self.broken is None
+        self.broken = self.broken or SandboxError(
+            "this sandbox is closed: its test is over"
+        )
+        if not self.outer.close(is_sound=is_sound):
+            self._ended(None)

@@ -1,0 +1,257 @@
+"""Stands in for the DBAPI connection of a unit: its transactions are savepoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from sqlalchemy.util.concurrency import in_greenlet
+
+from .failure import SandboxError
+from .savepoints import begins_by_text, with_unique_names
+from .shared_connection import SharedConnection
+from .turns import Turn
+
+__all__ = ["StandIn", "StandInCursor"]
+
+_MYSQL = {"mysql", "mariadb"}
+_MODES = {"autocommit", "deferrable", "isolation_level", "read_only", "readonly"}
+"""Attributes of drivers' connections that concern a whole transaction."""
+_SETTERS = {
+    "autocommit",
+    "set_autocommit",
+    "set_deferrable",
+    "set_isolation_level",
+    "set_read_only",
+    "set_session",
+}
+"""The methods for the same. None of them has an effect inside a transaction."""
+
+
+class StandIn:
+    """One loan of the shared connection, with a transaction of its own.
+
+    All else is done by the DBAPI connection itself.
+    """
+
+    _transaction = None
+    """asyncpg's adapter has its own there, which is that of the sandbox."""
+
+    def __init__(self, shared: SharedConnection, anonymous: Callable[[], Turn]) -> None:
+        keep = object.__setattr__
+        keep(self, "shared", shared)
+        keep(self, "turn", None)
+        keep(self, "is_borrowed", False)
+        keep(self, "commits_each", False)
+        keep(self, "anonymous", anonymous)
+
+    shared: SharedConnection
+    turn: Turn | None
+    is_borrowed: bool
+    """Whether the turn was taken here, and not by the session."""
+    commits_each: bool
+    """Whether it is in AUTOCOMMIT mode."""
+    anonymous: Callable[[], Turn]
+
+    def begin(self, turn: Turn | None = None) -> None:
+        """Begin, once it is the turn of its unit."""
+        own = self.turn or turn or self.anonymous()
+        object.__setattr__(self, "turn", own)
+        if own.is_preemptible:
+            return  # at its first statement
+        self._wait_for(own)
+        self.shared.begin(own)
+
+    def _wait_for(self, turn: Turn) -> None:
+        turns = self.shared.turns
+        if not turn.is_preemptible and not turn.is_held:
+            object.__setattr__(self, "is_borrowed", True)
+        turns.enter_anywhere(turn)
+
+    def statement(self, execute: Callable[[], Any]) -> Any:
+        """Call *execute* at home, once it is the turn of its unit."""
+        if self.turn is None:
+            self.begin()
+        turn = self.turn
+        assert turn is not None
+        turns = self.shared.turns
+        _check_not_lost(turn)
+        while not turns.begin_statement(turn):
+            self._wait_for(turn)
+        try:
+            if turn.savepoint is None:
+                self.shared.begin(turn)
+            result = self.shared.outer.at_home(execute)
+            turn.failed = False
+        except BaseException:
+            turn.failed = True
+            raise
+        finally:
+            turns.end_statement(turn)
+            self.shared.check_around(turn)
+        return result
+
+    # DBAPI
+
+    @property
+    def driver(self) -> Any:
+        """The driver's own connection."""
+        return self.shared.outer.driver
+
+    def cursor(self, *args: Any, **options: Any) -> StandInCursor:
+        if self.turn is None or self.turn.savepoint is None:
+            self.shared.check()
+        if self.driver is None:
+            self.statement(_nothing)  # which opens it
+        make = partial(self.shared.outer.raw.cursor, *args, **options)
+        return StandInCursor(
+            self, make() if in_greenlet() else self.shared.outer.at_home(make)
+        )
+
+    def commit(self) -> None:
+        turn = self.turn
+        if turn is not None:
+            _check_not_lost(turn)
+        if turn is None or turn.savepoint is None:
+            return
+        if turn.is_preemptible:
+            self.commit_savepoint()
+        else:
+            self.shared.send(self)
+
+    def commit_savepoint(self) -> None:
+        """Do what COMMIT would do."""
+        turn = self.turn
+        if turn is not None and turn.savepoint is not None:
+            self._wait_for(turn)
+            self.shared.commit(turn)
+
+    def rollback(self) -> None:
+        turn = self.turn
+        if turn is not None:
+            turn.is_lost = False
+        if turn is None or turn.savepoint is None:
+            return
+        self._wait_for(turn)
+        if self.commits_each:
+            self.shared.commit(turn)
+        else:
+            self.shared.rollback(turn)
+
+    def close(self) -> None:
+        """Give the connection back: what is open is rolled back, later. No I/O."""
+        turn = self.turn
+        if turn is None:
+            return
+        self.shared.abandon(turn)
+        if self.is_borrowed:
+            self.shared.turns.leave(turn)
+            object.__setattr__(self, "is_borrowed", False)
+        object.__setattr__(self, "turn", None)
+
+    terminate = close
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _SETTERS:
+            return self._set_mode
+        value = getattr(self.shared.outer.raw, name)
+        if not callable(value) or isinstance(value, type):
+            return value
+        at_home = self.shared.outer.at_home
+        return lambda *args, **options: at_home(lambda: value(*args, **options))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _MODES:
+            self._set_mode(value)
+        else:
+            setattr(self.shared.outer.raw, name, value)
+
+    def _set_mode(self, value: Any = None, *args: Any, **options: Any) -> None:
+        """Take notice of AUTOCOMMIT alone: savepoints have no modes."""
+        text = str(value).replace("_", " ").upper()
+        object.__setattr__(self, "commits_each", text in ("AUTOCOMMIT", "TRUE"))
+
+
+def _check_not_lost(turn: Turn) -> None:
+    if turn.is_lost:
+        raise SandboxError(
+            f"a statement of {turn.name()} has failed, which has undone what was not "
+            "committed: call `box.session.rollback()` first"
+        )
+
+
+def _nothing() -> None:
+    """Be executed in place of a statement."""
+
+
+class StandInCursor:
+    """A cursor whose statements wait for their turn, and are executed at home."""
+
+    def __init__(self, stand_in: StandIn, cursor: Any) -> None:
+        object.__setattr__(self, "unitwork_stand_in", stand_in)
+        object.__setattr__(self, "unitwork_cursor", cursor)
+
+    unitwork_stand_in: StandIn
+    unitwork_cursor: Any
+
+    def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
+        text = self._prepared(statement)
+        if text is None:
+            return None
+        execute = self.unitwork_cursor.execute
+        return self.unitwork_stand_in.statement(lambda: execute(text, *args, **options))
+
+    def executemany(self, statement: Any, *args: Any, **options: Any) -> Any:
+        text = self._prepared(statement)
+        many = self.unitwork_cursor.executemany
+        return self.unitwork_stand_in.statement(lambda: many(text, *args, **options))
+
+    def _prepared(self, statement: Any) -> Any:
+        """The statement to execute; `None`: none, it would begin a second time."""
+        stand_in = self.unitwork_stand_in
+        if stand_in.turn is None:
+            stand_in.begin()
+        turn, shared = stand_in.turn, stand_in.shared
+        if turn is None or not isinstance(statement, str):
+            return statement
+        if begins_by_text(statement) and shared.dialect.name == "sqlite":
+            return None  # a listener that begins where the driver does not
+        shared.note(turn, statement)
+        if shared.dialect.name in _MYSQL and turn.savepoint is not None:
+            return with_unique_names(statement, turn.savepoint)
+        return statement
+
+    def fetchone(self) -> Any:
+        return self._fetch(self.unitwork_cursor.fetchone)
+
+    def fetchmany(self, *args: Any, **options: Any) -> Any:
+        fetch = self.unitwork_cursor.fetchmany
+        return self._fetch(lambda: fetch(*args, **options))
+
+    def fetchall(self) -> Any:
+        return self._fetch(self.unitwork_cursor.fetchall)
+
+    def close(self) -> None:
+        self._fetch(self.unitwork_cursor.close)
+
+    def _fetch(self, fetch: Callable[[], Any]) -> Any:
+        """At home, if that may need the server: the rest is fetched already."""
+        if not getattr(self.unitwork_cursor, "server_side", False):
+            return fetch()
+        return self.unitwork_stand_in.shared.outer.at_home(fetch)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+    def __enter__(self) -> StandInCursor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unitwork_cursor, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.unitwork_cursor, name, value)

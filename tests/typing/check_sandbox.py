@@ -1,0 +1,40 @@
+"""What mypy and pyright know of sandboxes; never run.
+
+Each `type: ignore` is a mistake that mypy has to find: an unused one is an error.
+"""
+
+from typing import Any, assert_type
+
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from unitwork import AsyncDatabase, Database, UsageError
+from unitwork.testing import Sandbox, SandboxError, sandbox
+
+db = Database("sqlite://")
+other = AsyncDatabase("sqlite+aiosqlite://")
+
+
+def number(text: str) -> int:
+    return len(text)
+
+
+with sandbox(db, other, timeout=1.0, replicas=[create_engine("sqlite://")]) as box:
+    assert_type(box, Sandbox)
+    assert_type(box.session, Any)
+    assert_type(box.sync_session, Session)
+    assert_type(box.session_of(other), Any)
+    assert_type(box.headers, dict[str, str])
+    assert_type(box.bind(number)("one"), int)
+    box.bind(number)(1)  # type: ignore[arg-type]
+    with box.allow() as nothing, box.shared():
+        assert_type(nothing, None)
+    box.check()
+
+error: UsageError = SandboxError("closed")
+sandbox("sqlite://")  # type: ignore[arg-type]
+
+
+async def in_a_coroutine() -> None:
+    async with sandbox(db) as box:
+        assert_type(box, Sandbox)
