@@ -20,7 +20,6 @@ from .connection_state import ConnectionState, known_state
 from .driver_connection import has_input, in_transaction
 from .loan import Loan
 from .sqlalchemy_internals import is_autocommit, reconnect
-from .write_evidence import has_written
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -64,12 +63,12 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
 def prepare_first_statement(connection: Connection, loan: Loan, statement: str) -> None:
     """Begin anew, without the id, for a *statement* that must precede all queries.
 
-    Not if something was written through the driver: that would be lost.
+    Not if the driver was used before: settings, locks and writes would be lost.
     """
     loan.begun_with_id = False
     if not _COMES_BEFORE_QUERIES.match(statement):
         return
-    if not has_written(connection, loan):
+    if not loan.was_bypassed:
         postgresql_begin.roll_back_begin(connection)
         postgresql_begin.begin(connection, "")
         loan.mark = None
