@@ -15,6 +15,6 @@ if __name__ == "__main__":
     databases = RealDatabases(
         create_engine(sys.argv[1]), (create_tables, "tables of the tests")
     )
-    made, _ = databases.take()
+    made = databases.take()
     print(made.url.database, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

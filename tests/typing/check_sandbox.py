@@ -5,7 +5,7 @@ Each `type: ignore` is a mistake that mypy has to find: an unused one is an erro
 
 from typing import Any, assert_type
 
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, MetaData, create_engine
 from sqlalchemy.orm import Session
 
 from unitwork import AsyncDatabase, Database, UsageError
@@ -30,6 +30,15 @@ with sandbox(db, other, timeout=1.0, replicas=[create_engine("sqlite://")]) as b
     with box.allow() as nothing, box.shared():
         assert_type(nothing, None)
     box.check()
+
+
+def create(connection: Connection) -> None: ...
+
+
+sandbox(db, other, schema={db: MetaData(), "other": (create, "key")})
+sandbox(db, schema=1)  # type: ignore[arg-type]
+with sandbox(db, real=True, schema=MetaData()) as box:
+    assert_type(box.keep(), list[str])
 
 error: UsageError = SandboxError("closed")
 sandbox("sqlite://")  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -16,7 +16,7 @@ from .._session.database_core import DatabaseCore
 from .._session.factory import SessionFactory
 from .._unit.database_base import DatabaseBase, core_of
 from ..errors import UsageError
-from .failure import SandboxError
+from .failure import SandboxError, report
 from .home import Home, home_of_ours
 from .membership import (
     Membership,
@@ -25,6 +25,9 @@ from .membership import (
     open_membership,
     shared_by_all,
 )
+from .real_database import RealDatabase, Taken, take_all
+from .real_pools import Schemas
+from .routes import Route
 from .sandboxed_database import SandboxedDatabase
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ def sandbox(
     *databases: DatabaseBase,
     timeout: float = 10.0,
     replicas: Collection[Engine] = (),
+    real: bool = False,
+    schema: Schemas = None,
 ) -> Sandboxes:
     """Undo all that a test does with *databases*, though it is committed.
 
@@ -53,13 +58,20 @@ def sandbox(
     need `Sandbox.headers`, `Sandbox.allow()` or `Sandbox.shared()`, or get a
     `SandboxError`. Any number of sandboxes may be open at the same time.
 
+    With *real*, each database is instead a new one of the test's own, and nothing is a
+    savepoint. *schema* is what it contains: a `MetaData` or several; a function of a
+    `Connection`, also with a key, `(function, "key")`; Alembic's `Config`; or a mapping
+    of databases to these. That of the first sandbox of a database holds for all.
+
     Raises `SandboxError` at the end if something was done that a sandbox can't show:
     the transaction around everything was ended, or an independent unit inside another
     one was committed and the outer one rolled back.
 
     .. versionadded:: 0.2
     """
-    return Sandboxes(databases, timeout=timeout, replicas=replicas)
+    return Sandboxes(
+        databases, timeout=timeout, replicas=replicas, real=real, schema=schema
+    )
 
 
 class Sandbox:
@@ -74,15 +86,18 @@ class Sandbox:
         home: Home | None,
         timeout: float,
         replicas: Collection[Engine],
+        taken: Mapping[DatabaseCore, Taken] | None = None,
     ) -> None:
         self._databases = tuple(databases)
         self._failures: list[SandboxError] = []
-        self._sandboxed = {
-            core: SandboxedDatabase(
-                core, home if core.is_async else None, timeout, self._fail, replicas
+        self._sandboxed: dict[DatabaseCore, SandboxedDatabase | RealDatabase] = {}
+        for core in map(core_of, databases):
+            own_home = home if core.is_async else None
+            self._sandboxed[core] = (
+                SandboxedDatabase(core, own_home, timeout, self._fail, replicas)
+                if taken is None
+                else RealDatabase(core, taken[core], own_home, replicas, self.bind)
             )
-            for core in map(core_of, databases)
-        }
         self._own: dict[tuple[DatabaseCore, bool], Any] = {}
         self._membership = Membership(self, self._sandboxed)
 
@@ -172,6 +187,13 @@ class Sandbox:
             failures[0].add_note(f"and: {other}")
         raise failures[0]
 
+    def keep(self) -> list[str]:
+        """Leave its real databases to look at, and return their URLs, no passwords.
+
+        Until the next run of tests in the same folder. Only a *real* sandbox has any.
+        """
+        return [url for each in self._sandboxed.values() for url in each.keep()]
+
     # For `Sandboxes`
 
     @property
@@ -181,6 +203,12 @@ class Sandbox:
     def factory_of(self, database: DatabaseCore) -> SessionFactory | None:
         sandboxed = self._sandboxed.get(database)
         return None if sandboxed is None else sandboxed.factory
+
+    def route_of(self, engine: Engine) -> Route | None:
+        for sandboxed in self._sandboxed.values():
+            if (route := sandboxed.route_of(engine)) is not None:
+                return route
+        return None
 
     def close(self) -> None:
         """Roll everything back. Does I/O, in a greenlet of SQLAlchemy's or a thread."""
@@ -199,6 +227,8 @@ class Sandboxes:
         *,
         timeout: float,
         replicas: Collection[Engine],
+        real: bool = False,
+        schema: Schemas = None,
     ) -> None:
         if not databases:
             raise UsageError("sandbox() has no database; give at least one")
@@ -211,10 +241,17 @@ class Sandboxes:
         self._databases = databases
         self._timeout = timeout
         self._replicas = replicas
+        self._real = real
+        self._schema = schema
         self._entered: list[tuple[Sandbox, AbstractContextManager[None]]] = []
 
-    def _enter(self, home: Home | None) -> Sandbox:
-        box = Sandbox(self._databases, home, self._timeout, self._replicas)
+    def _take(self) -> dict[DatabaseCore, Taken] | None:
+        return take_all(self._databases, self._schema) if self._real else None
+
+    def _enter(
+        self, home: Home | None, taken: dict[DatabaseCore, Taken] | None
+    ) -> Sandbox:
+        box = Sandbox(self._databases, home, self._timeout, self._replicas, taken)
         open_membership(box.membership)
         around = inside(box.membership)
         around.__enter__()
@@ -223,7 +260,8 @@ class Sandboxes:
 
     def __enter__(self) -> Sandbox:
         is_async = any(core_of(each).is_async for each in self._databases)
-        return self._enter(home_of_ours(self._timeout) if is_async else None)
+        home = home_of_ours(self._timeout) if is_async else None
+        return self._enter(home, self._take())
 
     def __exit__(
         self,
@@ -236,11 +274,12 @@ class Sandboxes:
             box.close()
         finally:
             _leave(around)
-        _report(box, error)
+        report(box.check, error)
 
     async def __aenter__(self) -> Sandbox:
         loop = asyncio.get_running_loop()
-        return self._enter(Home(loop, self._timeout, is_ours=False))
+        taken = await asyncio.to_thread(self._take) if self._real else None
+        return self._enter(Home(loop, self._timeout, is_ours=False), taken)
 
     async def __aexit__(
         self,
@@ -253,20 +292,9 @@ class Sandboxes:
             await greenlet_spawn(box.close)
         finally:
             _leave(around)
-        _report(box, error)
+        report(box.check, error)
 
 
 def _leave(around: AbstractContextManager[None]) -> None:
     with suppress(ValueError):  # another context than it was entered in: a fixture's
         around.__exit__(None, None, None)
-
-
-def _report(box: Sandbox, error: BaseException | None) -> None:
-    """Raise what the sandbox has noticed; beside another *error* as its note."""
-    try:
-        box.check()
-    except SandboxError as failure:
-        if error is None:
-            raise
-        if failure is not error:
-            error.add_note(f"the sandbox: {failure}")

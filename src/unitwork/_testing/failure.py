@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import UsageError
 
-__all__ = ["SandboxError", "use_real_mode"]
+__all__ = ["SandboxError", "report", "use_real_mode"]
 
 
 class SandboxError(UsageError):
@@ -24,3 +26,14 @@ def use_real_mode(found: str) -> SandboxError:
         "work is a savepoint. Use the real mode: `sandbox(db, real=True)`, or "
         "`@pytest.mark.unitwork(real=True)`"
     )
+
+
+def report(check: Callable[[], None], error: BaseException | None) -> None:
+    """Raise what *check* of a sandbox raises; beside another *error* as its note."""
+    try:
+        check()
+    except SandboxError as failure:
+        if error is None:
+            raise
+        if failure is not error:
+            error.add_note(f"the sandbox: {failure}")

@@ -17,11 +17,15 @@ from http.cookies import CookieError, SimpleCookie
 from threading import Lock
 from typing import Any, Protocol
 
+from sqlalchemy import Engine
+
 from .._concurrency.fork import renew_after_fork
+from .._engine.address import address_of
 from .._session.database_core import DatabaseCore
 from .._session.factory import SessionFactory
 from .._session.redirection import redirection
 from .failure import SandboxError
+from .routes import Route, follow_routes_of
 
 __all__ = [
     "HEADER",
@@ -30,6 +34,7 @@ __all__ = [
     "inside",
     "open_membership",
     "shared_by_all",
+    "targets_here",
 ]
 
 HEADER = "x-unitwork-sandbox"
@@ -51,6 +56,11 @@ class Target(Protocol):
 
     def factory_of(self, database: DatabaseCore) -> SessionFactory | None:
         """The factory of *database*; `None` if it is not in the sandbox."""
+        ...
+
+    def route_of(self, engine: Engine) -> Route | None:
+        """The real database that *engine* connects to; `None` if that is its own."""
+        ...
 
 
 class Membership:
@@ -128,14 +138,34 @@ def shared_by_all(membership: Membership) -> Iterator[None]:
             _shared.remove(membership)
 
 
-def _redirect(database: DatabaseCore) -> SessionFactory:
+def targets_here() -> Iterator[Target]:
+    """The sandboxes that the caller belongs to, the closest first."""
     for membership in (_here.get(), *_shared):
-        if membership is None or membership.target is None:
-            continue
-        factory = membership.target.factory_of(database)
+        if membership is not None and membership.target is not None:
+            yield membership.target
+
+
+def _redirect(database: DatabaseCore) -> SessionFactory:
+    for target in targets_here():
+        factory = target.factory_of(database)
         if factory is not None:
             return factory
     raise SandboxError(_NO_SANDBOX.format(name=database.name))
+
+
+def _route_of(engine: Engine) -> Route | None:
+    """The route of *engine* here. Raises if only others have it in a sandbox."""
+    for target in targets_here():
+        route = target.route_of(engine)
+        if route is not None:
+            return route
+    for membership in list(_open.values()):
+        if membership.target is not None and membership.target.route_of(engine):
+            raise SandboxError(_NO_SANDBOX.format(name=address_of(engine.url)))
+    return None
+
+
+follow_routes_of(_route_of)
 
 
 def _enter(scope: Mapping[str, Any]) -> AbstractContextManager[object] | None:

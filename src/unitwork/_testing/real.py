@@ -72,19 +72,17 @@ class RealDatabases:
     @contextmanager
     def lend(self, *, keep: bool = False) -> Iterator[MadeDatabase]:
         """Send the engine to a new database, in the context of the block."""
-        made, route = self.take()
+        made = self.take()
         try:
-            with routed(route):
+            with _sent_to(self.engine, made.url):
                 yield made
         finally:
-            self.give_back(made, route, keep=keep)
+            self.give_back(made, keep=keep)
 
-    def take(self) -> tuple[MadeDatabase, Route]:
-        made = self.pool.take()
-        return made, Route(self.engine, made.url)
+    def take(self) -> MadeDatabase:
+        return self.pool.take()
 
-    def give_back(self, made: MadeDatabase, route: Route, *, keep: bool) -> None:
-        route.close()
+    def give_back(self, made: MadeDatabase, *, keep: bool = False) -> None:
         self.pool.give_back(made, keep=keep)
 
     def close(self) -> None:
@@ -93,8 +91,10 @@ class RealDatabases:
 
 @contextmanager
 def _sent_to(engine: Engine, url: URL) -> Iterator[None]:
-    """Send what *engine* connects to in this context to *url*: for migrations."""
+    """Send what *engine* connects to in this context to *url*."""
     route = Route(engine, url)
-    with routed(route):
-        yield
-    route.close()
+    try:
+        with routed(route):
+            yield
+    finally:
+        route.close()

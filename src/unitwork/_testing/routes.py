@@ -9,7 +9,7 @@ its own, `ping()`, `create_all()`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import Thread
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-__all__ = ["Route", "Routes", "routed"]
+__all__ = ["Route", "Routes", "default_routes", "follow_routes_of", "routed"]
 
 _LOOP = "unitwork_loop"
 _ROUTED = ("connect", "checkedout", "checkedin", "overflow", "status")
@@ -90,6 +90,8 @@ class Route:
 Routes = Mapping[Engine, Route]
 _routes: ContextVar[Routes | None] = ContextVar("unitwork_routes", default=None)
 _following: WeakSet[Engine] = WeakSet()
+_defaults: dict[Engine, Route] = {}
+_finders: list[Callable[[Engine], Route | None]] = []
 
 
 @contextmanager
@@ -102,9 +104,31 @@ def routed(*routes: Route) -> Iterator[None]:
         _routes.reset(token)
 
 
+def follow_routes_of(route_of: Callable[[Engine], Route | None]) -> None:
+    """Let *route_of* find the route where the context has none by `routed()`."""
+    _finders.append(route_of)
+
+
 def _route_of(engine: Engine) -> Route | None:
     routes = _routes.get()
-    return None if routes is None else routes.get(engine)
+    if routes is not None and engine in routes:
+        return routes[engine]
+    for find in _finders:
+        if (found := find(engine)) is not None:
+            return found
+    return _defaults.get(engine)
+
+
+@contextmanager
+def default_routes(routes: Iterable[Route]) -> Iterator[None]:
+    """Let the engines follow *routes* wherever there is no other one."""
+    engines = {route.engine: route for route in routes}
+    _defaults.update(engines)
+    try:
+        yield
+    finally:
+        for engine in engines:
+            del _defaults[engine]
 
 
 def _redirect(engine: Engine) -> Any:

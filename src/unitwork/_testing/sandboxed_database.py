@@ -67,6 +67,12 @@ class SandboxedDatabase:
     def shared_connections(self) -> Collection[SharedConnection]:
         return self._shared.values()
 
+    def route_of(self, engine: Engine) -> None:
+        """Nothing: its connections are those of the engine."""
+
+    def keep(self) -> list[str]:
+        return []
+
     def engine_for(self, engine: Engine) -> Engine:
         """The engine in place of *engine*, which may be one of the sandbox's."""
         if TURN in engine.get_execution_options() or engine in self._engines.values():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from .membership import targets_here
 
-__all__ = ["current_scope", "scope_in_context"]
-
-scope_in_context: ContextVar[object | None] = ContextVar("unitwork_test", default=None)
-"""What tells one test from others: its sandbox."""
+__all__ = ["current_scope"]
 
 
 def current_scope() -> object | None:
-    return scope_in_context.get()
+    """What tells one test from others: its sandbox."""
+    return next(targets_here(), None)

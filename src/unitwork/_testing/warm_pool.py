@@ -34,6 +34,7 @@ class WarmPool:
         self._lent: list[MadeDatabase] = []
         self._to_keep: deque[MadeDatabase] = deque()
         self._wanted = 0
+        self._taken = 0
         self._failure: BaseException | None = None
         self._closing = False
         self._thread = Thread(target=self._work, name="unitwork-databases", daemon=True)
@@ -56,6 +57,7 @@ class WarmPool:
             if self._ready:
                 made = self._ready.popleft()
                 self._lent.append(made)
+                self._taken += 1
                 self._changed.notify_all()
                 return made
             if self._failure is not None:
@@ -118,7 +120,9 @@ class WarmPool:
 
     @property
     def _is_short(self) -> bool:
-        return len(self._ready) < max(self._ahead, self._wanted)
+        # A process that takes one for all of its tests needs no other.
+        ahead = min(self._ahead, max(1, self._taken - 1))
+        return len(self._ready) < max(ahead, self._wanted)
 
     def _has_work(self) -> bool:
         return self._closing or self._is_short or bool(self._used or self._to_keep)

@@ -1,0 +1,106 @@
+"""One real database in one sandbox: taken from a pool, and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from .._engine.sqlalchemy_internals import root_engine
+from .._session.database_core import DatabaseCore
+from .._session.factory import SessionFactory
+from .._unit.database_base import DatabaseBase, core_of
+from .home import Home
+from .made import MadeDatabase
+from .real import RealDatabases
+from .real_pools import Schemas, pool_of
+from .routes import Route
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+__all__ = ["RealDatabase", "Taken", "take_all"]
+
+_WITH_IO = (
+    *("begin", "begin_nested", "close", "commit", "connection", "delete", "execute"),
+    *("flush", "get", "get_one", "merge", "refresh", "rollback", "scalar", "scalars"),
+)
+"""The methods of a session that may do I/O."""
+
+
+Taken: TypeAlias = tuple[RealDatabases, MadeDatabase]
+
+
+def take_all(
+    databases: Iterable[DatabaseBase], schemas: Schemas
+) -> dict[DatabaseCore, Taken]:
+    """Take a real database for each out of its pool; wait until there is one."""
+    pools = {core: pool_of(core, schemas) for core in map(core_of, databases)}
+    return {core: (pool, pool.take()) for core, pool in pools.items()}
+
+
+class RealDatabase:
+    """A database of its own for one test; the application's engine connects to it."""
+
+    def __init__(
+        self,
+        core: DatabaseCore,
+        taken: Taken,
+        home: Home | None,
+        replicas: Collection[Engine],
+        inside: Callable[[Callable[[], Any]], Callable[[], Any]],
+    ) -> None:
+        self.core = core
+        self._pool, self.made = pool, made = taken
+        self._home = home
+        self._inside = inside
+        """Lets a function belong to the sandbox, wherever it is called."""
+        self._sessions: list[Any] = []
+        engines = [pool.engine, *(root_engine(each) for each in replicas)]
+        self.routes = {engine: Route(engine, made.url) for engine in engines}
+        self._is_kept = False
+
+    @property
+    def factory(self) -> SessionFactory:
+        return self.core.own_factory
+
+    def route_of(self, engine: Engine) -> Route | None:
+        return self.routes.get(engine)
+
+    def own_session(self, *, is_async: bool) -> Session | AsyncSession:
+        """Make a session of the test's own, which is in no unit."""
+        factory = self.core.own_factory
+        made = factory.make_plain_session(lambda engine: engine, is_async=is_async)
+        self._sessions.append(made)
+        if self.core.is_async and not is_async:
+            self._do_at_home(made)
+        return made
+
+    def _do_at_home(self, session: Any) -> None:
+        """Let a sync session of an async driver do its I/O in an event loop."""
+        home = self._home
+        assert home is not None
+        for name in _WITH_IO:
+            setattr(session, name, self._at_home(home, getattr(session, name)))
+
+    def _at_home(self, home: Home, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*args: Any, **options: Any) -> Any:
+            return home.call(self._inside(lambda: method(*args, **options)))
+
+        return call
+
+    def keep(self) -> list[str]:
+        """Keep it after its use; return its URL."""
+        self._is_kept = True
+        return [self.made.address]
+
+    def close(self) -> None:
+        """Close all connections, and give the database back."""
+        self._sessions.clear()
+        for route in self.routes.values():
+            route.close()
+        self._pool.give_back(self.made, keep=self._is_kept)
