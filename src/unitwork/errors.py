@@ -23,6 +23,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "DeadlineExceededError",
     "MissingSessionError",
+    "OutsideCallWarning",
     "PartialCommitError",
     "PoolTimeoutError",
     "ReadOnlyError",
@@ -130,6 +131,15 @@ class DatabaseUnavailableError(UnitworkError):
 
 class BlockingSessionWarning(UserWarning):
     """A sync session was used on the event loop's own thread, which it blocks."""
+
+
+class OutsideCallWarning(UserWarning):
+    """Another service was called while a unit held a transaction.
+
+    Only in a block of `unitwork.testing.detect_outside_calls("warn")`.
+
+    .. versionadded:: 0.2
+    """
 
 
 class SessionStateWarning(UserWarning):

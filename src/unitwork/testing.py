@@ -21,6 +21,7 @@ from ._testing.assertions import (
 )
 from ._testing.box import Sandbox, sandbox
 from ._testing.failure import SandboxError
+from ._testing.outside_calls import detect_outside_calls
 from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
 from .errors import UsageError
@@ -37,6 +38,7 @@ __all__ = [
     "capture_on_commit",
     "check_idle",
     "commit_faults",
+    "detect_outside_calls",
     "no_waits",
     "sandbox",
 ]

@@ -48,13 +48,15 @@ MAY_IMPORT = {
 FOREIGN = {
     # As the standard library renews its own locks; there is no public way.
     "_concurrency.fork": "_at_fork_reinit",
-    # All that is used of SQLAlchemy alone; pyright has a reason at each.
     # The standard library's own way to a frame; `inspect` adds a call to it.
     "_engine.call_site": "_getframe",
+    # All that is used of SQLAlchemy alone; pyright has a reason at each.
     "_engine.sqlalchemy_internals": "_ConnectionRecord _connection_record "
     "_connections _creator _dialect "
     "_is_autocommit_isolation _loop _max_overflow _pool _pre_ping _prepare_impl "
     "_proxied _queue _recycle _reset_on_return _state _transaction",
+    # httpx has no public way to what a client sends by.
+    "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
     "_engine.postgresql_begin": "_connection _execute_mutex _get_tx_start_command "
     "_handle_exception _started _top_xact _transaction",

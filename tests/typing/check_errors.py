@@ -12,6 +12,7 @@ from unitwork import (
     DatabaseUnavailableError,
     Kind,
     MissingSessionError,
+    OutsideCallWarning,
     PartialCommitError,
     Phase,
     PoolTimeoutError,
@@ -39,6 +40,7 @@ misuse: list[type[UsageError]] = [MissingSessionError, SessionEndedError]
 wrong: RuntimeError = UsageError("do it otherwise")
 late: TimeoutError = PoolTimeoutError("busy", retry_after=0.5)
 warning: UserWarning = BlockingSessionWarning()
+called: UserWarning = OutsideCallWarning()
 left_behind: UserWarning = SessionStateWarning()
 
 error = PoolTimeoutError("busy")

@@ -10,6 +10,7 @@ from unitwork.testing import (
     assert_queries,
     assert_rolled_back,
     capture_on_commit,
+    detect_outside_calls,
 )
 
 db = Database("sqlite://")
@@ -24,6 +25,9 @@ with assert_queries(2), assert_queries(2, async_db), assert_no_database(db):
 with capture_on_commit() as hooks, capture_on_commit(db, execute=True):
     assert_type(hooks, list[Callable[[], object]])
 
+with detect_outside_calls("warn", baseline="known.txt", ignore=["redis"]) as found:
+    assert_type(found, list[str])
+detect_outside_calls("log")  # type: ignore[arg-type]
 assert_queries("2")  # type: ignore[arg-type]
 assert_rolled_back(db)  # type: ignore[arg-type]
 capture_on_commit("sqlite://")  # type: ignore[arg-type]

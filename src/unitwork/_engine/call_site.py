@@ -18,7 +18,13 @@ _greenlet: Any = None
 with suppress(ImportError):  # sync sessions need none
     _greenlet = import_module("greenlet")
 
-__all__ = ["Place", "find_place", "level_of_the_caller", "shown"]
+__all__ = [
+    "Place",
+    "called_by_machinery",
+    "find_place",
+    "level_of_the_caller",
+    "shown",
+]
 
 Place = tuple[CodeType, int]
 """A code object, and the index of an instruction in it: cheaper than a line."""
@@ -61,6 +67,12 @@ def find_place() -> Place | None:
             outside = code, frame.f_lasti
         frame = frame.f_back
     return outside
+
+
+def called_by_machinery(frame: FrameType | None) -> bool:
+    """Whether *frame* was called by unitwork or SQLAlchemy."""
+    caller = None if frame is None else frame.f_back
+    return caller is not None and caller.f_code.co_filename.startswith(_MACHINERY)
 
 
 def shown(place: Place | None) -> str:
