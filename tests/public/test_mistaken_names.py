@@ -96,10 +96,3 @@ async def test_the_usual_name_where_there_is_another(tmp_path: Path) -> None:
 
 async def test_a_name_that_means_no_session(tmp_path: Path) -> None:
     assert await said_of("user", World(tmp_path).app) == "'user'"
-
-
-def test_the_same_database_twice_is_one_too_many(tmp_path: Path) -> None:
-    db = Database(f"sqlite:///{tmp_path}/items.db")
-
-    with pytest.raises(UsageError, match="db has database 'default' twice; give it on"):
-        DBSessionMiddleware(FastAPI(), db=[db, db])

@@ -285,7 +285,7 @@ DB = AsyncDatabase("sqlite+aiosqlite://")
         ((), "db is empty"),
         (None, "db is None; give a Database"),
         ([DB, 2], "db is 2; give a Database"),
-        ([DB, DB], "two databases are named 'default'"),
+        ([DB, DB], "db has database 'default' twice; give it once"),
         ([DB, Database("sqlite://")], "two databases are named 'default'"),
     ],
 )

@@ -94,8 +94,9 @@ class UnitOfWork:
 
         .. versionadded:: 0.1
         """
+        hooks = self._hooks_for(hook)
         made = self._hook(hook, *args, **kwargs)
-        self._hooks_for(hook).on_commit.append(made._replace(is_on_commit=True))
+        hooks.on_commit.append(made._replace(is_on_commit=True))
 
     def on_rollback(
         self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
