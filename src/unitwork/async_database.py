@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
+from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeVar, TypeVarTuple
 
 from ._session.database_core import DatabaseCore
@@ -208,4 +209,4 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
 
     async def dispose(self) -> None:
         """Close all idle connections. The database can be used again afterwards."""
-        await self.engine.dispose()
+        await greenlet_spawn(core_of(self).own_factory.engine.dispose)

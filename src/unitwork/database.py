@@ -203,4 +203,4 @@ class Database(DatabaseBase, Generic[SyncS]):
 
     def dispose(self) -> None:
         """Close all idle connections. The database can be used again afterwards."""
-        self.engine.dispose()
+        core_of(self).own_factory.engine.dispose()

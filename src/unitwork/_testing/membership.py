@@ -46,6 +46,7 @@ _NO_SANDBOX = (
     "`box.headers` with the request; in a thread or task of your own write "
     "`with box.allow():`; or let the sandbox be everyone's: `with box.shared():`"
 )
+_CLOSED = "the sandbox to which this belongs is closed: its test is over"
 _ALREADY_SHARED = (
     "another sandbox of the same database is shared by all; only one can be"
 )
@@ -80,7 +81,8 @@ class Membership:
 
 _numbers = itertools.count(1)
 _secret = secrets.token_bytes(32)
-_here: ContextVar[Membership | None] = ContextVar("unitwork_sandbox", default=None)
+_here: ContextVar[tuple[Membership, ...]] = ContextVar("unitwork_sandbox", default=())
+"""Those around the caller, innermost first."""
 _lock = renew_after_fork(Lock())
 _open: dict[str, Membership] = {}
 _shared: list[Membership] = []
@@ -96,7 +98,7 @@ def open_membership(membership: Membership) -> None:
     with _lock:
         _open[membership.token] = membership
         for database in membership.databases:
-            database.redirect = _redirect
+            database.redirect = _redirect  # from now on: tasks may outlive their test
         redirection.enter = _enter
 
 
@@ -105,10 +107,6 @@ def close_membership(membership: Membership) -> None:
     with _lock:
         _open.pop(membership.token, None)
         membership.target = None
-        left = {each for other in _open.values() for each in other.databases}
-        for database in membership.databases:
-            if database not in left:
-                database.redirect = None
         if not _open:
             redirection.enter = None
 
@@ -116,7 +114,7 @@ def close_membership(membership: Membership) -> None:
 @contextmanager
 def inside(membership: Membership) -> Iterator[None]:
     """Let what is called here, and what it starts, belong to the sandbox."""
-    token = _here.set(membership)
+    token = _here.set((membership, *_here.get()))
     try:
         yield
     finally:
@@ -140,17 +138,23 @@ def shared_by_all(membership: Membership) -> Iterator[None]:
 
 def targets_here() -> Iterator[Target]:
     """The sandboxes that the caller belongs to, the closest first."""
-    for membership in (_here.get(), *_shared):
-        if membership is not None and membership.target is not None:
+    for membership in (*_here.get(), *_shared):
+        if membership.target is not None:
             yield membership.target
 
 
 def _redirect(database: DatabaseCore) -> SessionFactory:
-    for target in targets_here():
-        factory = target.factory_of(database)
+    for membership in (*_here.get(), *_shared):
+        if database not in membership.databases:
+            continue
+        if membership.target is None:
+            raise SandboxError(_CLOSED)
+        factory = membership.target.factory_of(database)
         if factory is not None:
             return factory
-    raise SandboxError(_NO_SANDBOX.format(name=database.name))
+    if any(database in each.databases for each in list(_open.values())):
+        raise SandboxError(_NO_SANDBOX.format(name=database.name))
+    return database.own_factory
 
 
 def _route_of(engine: Engine) -> Route | None:
@@ -176,7 +180,7 @@ def _enter(scope: Mapping[str, Any]) -> AbstractContextManager[object] | None:
     membership = _open.get(token)
     if membership is None:
         raise SandboxError(_refusal(token))
-    return None if _here.get() is membership else inside(membership)
+    return None if membership in _here.get()[:1] else inside(membership)
 
 
 def _refusal(token: str) -> str:
