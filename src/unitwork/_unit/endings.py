@@ -24,7 +24,7 @@ from ..errors import UnexpectedRollbackError
 from ..outcome import CommitWhen, Ending, Verdict, judge
 from .context import current, innermost
 from .slow import report_if_slow
-from .state import Intent, UnitState
+from .state import UnitState
 from .unit import Unit
 
 __all__ = [
@@ -249,7 +249,7 @@ def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdi
     """Decide: the intent of the unit comes before the policy."""
     if unit.rollback_requested is not None:
         return Verdict(False, unit.rollback_requested)
-    if unit.intent is Intent.COMMIT_ANYWAY:
+    if unit.commit_requested:
         return Verdict(True, "commit_anyway()")
     return judge(ending, commit_when)
 

@@ -40,6 +40,7 @@ class Lifecycle:
     __slots__ = (
         "_blocks",
         "_waiting",
+        "commit_requested",
         "committed_by_user",
         "cut_off_by",
         "end_error",
@@ -69,21 +70,19 @@ class Lifecycle:
         """Why all further work is refused: the deadline, or the shutdown."""
         self.rollback_requested: str | None = None
         """The reason that the application gave for a rollback."""
-        self.rollback_was_requested = False
+        self.rollback_was_requested = self.commit_requested = False
         self.verdict: Verdict | None = None
         """The decision of the ending that is under way."""
         self.end_error: BaseException | None = None
         """The error that made the ending fail which is under way, or was the last."""
         self.outcome: Outcome | None = None
         self.reason = ""
-        self.committed_by_user = False
+        self.committed_by_user = self.in_hook = self.was_cancelled = False
         self.undone_because = ""
         """How the application has undone its last transaction, if it has."""
         self._blocks: OpenBlocks | None = None
         self.generator_block: GeneratorBlock | None = None
         """Where its block was entered, if that is in a generator."""
-        self.in_hook = False
-        self.was_cancelled = False
         self.unclear_commit: CommitUnknownError | PartialCommitError | None = None
         """What a commit of the application's own has raised."""
         self._waiting: deque[Future[None]] | None = None
@@ -242,6 +241,7 @@ class Lifecycle:
         """Reset the intent, before the next message."""
         self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
         self.unclear_commit = self.rollback_requested = None
+        self.commit_requested = False
 
     def check_commit(self) -> None:
         if self.intent is Intent.LOST:

@@ -44,9 +44,8 @@ class Intent(IntEnum):
     """What the code of a unit has decided about its end. It only rises."""
 
     UNDECIDED = 0
-    COMMIT_ANYWAY = 1
-    ROLLBACK_ONLY = 2
-    LOST = 3
+    ROLLBACK_ONLY = 1
+    LOST = 2
     """An error lost the work, and was not raised any further."""
 
 
