@@ -13,7 +13,7 @@ from support.conflicts import Conflict
 from support.driver import send, send_and_swallow
 from support.flavours import MARIADB, SERVERS, Flavour, Observer, everywhere, only
 from support.models import add_item
-from unitwork import DBSessionMiddleware, transactional
+from unitwork import DBSessionMiddleware, current_unit, transactional
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +85,19 @@ async def test_the_answer_of_a_handler_stands(
 
     assert (reply.status, reply.error) == (409, None)
     assert (counted.attempts, observer.names()) == (1, ["attempt 1"])
+
+
+@everywhere
+async def test_unless_it_should_be_committed(counted: Counted) -> None:
+    counted.commits.append(lambda session: current_unit().commit_anyway())
+    counted.app.add_exception_handler(
+        Conflict, lambda request, error: JSONResponse("conflict", 409)
+    )
+
+    reply = await call(counted.app, "POST", "/")
+
+    assert b"commit-unknown" in reply.body
+    assert (reply.status, counted.attempts) == (500, 1)
 
 
 @everywhere

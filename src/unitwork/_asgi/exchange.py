@@ -211,6 +211,8 @@ class HTTPExchange(RequestReader):
             fails = is_error or not verdict.commit
             if fails and self.is_retried(self.handled_exception):
                 await self.roll_back(unit, "the request is retried")
+                if verdict.commit and not self.is_to_be_retried:
+                    self.failure = unit.unexpected()
                 raise Unwind
             writes = verdict.commit and await streams_what_it_wrote(unit)
             if writes and not is_error:
