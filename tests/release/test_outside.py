@@ -249,3 +249,16 @@ async def test_release_is_the_block_without_its_inside(flavour: Flavour) -> None
         await current_unit().release()
         assert checked_out(flavour) == 0
         assert await flavour.do(session, names) == []
+
+
+@only(*POSTGRESQL)
+async def test_is_not_refused_because_of_earlier_ddl_on_the_connection(
+    flavour: Flavour,
+) -> None:
+    narrow = flavour.another(pool_size=1, max_overflow=0)
+    await narrow.create_tables()
+    async with narrow.block() as session:
+        await narrow.do(session, names)
+        async with outside():
+            assert checked_out(narrow) == 0
+    await narrow.dispose()

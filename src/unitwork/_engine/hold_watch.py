@@ -22,7 +22,7 @@ __all__ = ["held_connections", "hold_watch", "listed"]
 
 log = logging.getLogger("unitwork")
 
-_MOST_SHOWN = 10  # connections in one message
+_MOST_SHOWN = 5  # connections in one message
 _SHORTEST = 0.02  # seconds between two looks
 _REMEDY = "To hold none during a slow call, make it inside `async with unit.outside():`"
 

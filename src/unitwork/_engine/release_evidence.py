@@ -20,7 +20,7 @@ from .loan import MOST_TEXTS
 from .session_reset import has_traces
 from .sql_text import without_comments, without_strings
 from .write_detection import functions_called
-from .write_evidence import WRITTEN, has_written
+from .write_evidence import LOCKS_TO_WRITE, WRITTEN, has_written
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -44,13 +44,12 @@ _LOCKS = re.compile(
 )
 _LEVELS = ("READ COMMITTED", "READ UNCOMMITTED")
 _SHOWN = 200  # characters of a statement
-_POSTGRESQL = f"""
-SELECT upper(current_setting('transaction_isolation')),
-{WRITTEN},
+_POSTGRESQL = """
+SELECT upper(current_setting('transaction_isolation')), {written},
 EXISTS (SELECT 1 FROM pg_locks WHERE pid = pg_backend_pid() AND granted
   AND (locktype = 'advisory' OR mode = 'RowShareLock')),
 EXISTS (SELECT 1 FROM pg_cursors WHERE name <> ''),
-(SELECT min(proname) FROM pg_proc WHERE proname IN ({{}}) AND provolatile = 'v'
+(SELECT min(proname) FROM pg_proc WHERE proname IN ({names}) AND provolatile = 'v'
   AND pronamespace <> CAST('pg_catalog' AS regnamespace))
 """
 
@@ -105,7 +104,12 @@ def _ask_postgresql(connection: Connection, texts: dict[str, str]) -> str | None
         text = _first(texts, lambda bare: "set_config" in functions_called(bare))
         return f"it has settings that end with it{_shown(text)}"
     names = ", ".join(f"'{name}'" for name in sorted(called)) or "''"
-    row = connection.exec_driver_sql(_POSTGRESQL.format(names)).one()
+    # Only a function can change the catalogs, where DDL on this connection some seconds
+    # ago may still be counted.
+    query = _POSTGRESQL.format(
+        written=WRITTEN if called else LOCKS_TO_WRITE, names=names
+    )
+    row = connection.exec_driver_sql(query).one()
     level, written, locked, cursor, function = row
     if written:
         return f"it has written{_shown(_first(texts, functions_called))}"

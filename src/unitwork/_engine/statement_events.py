@@ -107,7 +107,7 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
 
 def _refuse_idle(loan: Loan, hold: Hold, statement: str) -> None:
     """Raise `UsageError`, unless *statement* undoes something: the work is lost."""
-    if not statement.startswith(("ROLLBACK", "RELEASE")):
+    if loan.is_open and not statement.startswith(("ROLLBACK", "RELEASE")):
         loan.move(TransactionState.LOST)
         raise UsageError(_IDLE.format(hold.longest_gap, hold.idle_limit))
 

@@ -20,16 +20,20 @@ from .driver_connection import CLOSED_SQLITE, in_transaction
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["TELLING", "WRITTEN", "changes_of", "has_written"]
+__all__ = ["LOCKS_TO_WRITE", "TELLING", "WRITTEN", "changes_of", "has_written"]
 
 TELLING = ("postgresql", "sqlite")
 """The dialects of the databases that keep it."""
 
-WRITTEN = """
-(EXISTS (SELECT 1 FROM pg_locks
+LOCKS_TO_WRITE = """
+EXISTS (SELECT 1 FROM pg_locks
   WHERE pid = pg_backend_pid() AND granted AND locktype IN ('relation', 'object')
   AND mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock',
     'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
+"""
+"""An expression of PostgreSQL: whether the transaction has locks of writers."""
+WRITTEN = f"""
+({LOCKS_TO_WRITE}
 OR txid_current_if_assigned() IS NOT NULL AND EXISTS (SELECT 1 FROM pg_class
   WHERE relnamespace = CAST('pg_catalog' AS regnamespace) AND relkind = 'r'
   AND pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)

@@ -31,7 +31,8 @@ def bind_for(
         session.awaiting_connection = True
         session.begun_with = session.owner.characteristics(session)
         session.owner.check_bind(session, bind)
-        session.acquire_permit_to_connect()
+        if session.permit is not None and not session.permit.is_held:
+            session.acquire_permit_to_connect()
     if session.binds is None or not isinstance(bind, Engine):
         return bind
     return session.binds.find(bind, session.begun_with)[0]

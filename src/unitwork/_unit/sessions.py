@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from threading import Lock, RLock
+from threading import RLock
 from typing import Protocol
 
 from sqlalchemy.orm import SessionTransaction
@@ -18,7 +18,7 @@ from ..errors import UsageError
 
 __all__ = ["Sessions", "check_not_blocked", "sessions_around"]
 
-_changing = renew_after_fork(Lock())
+_changing = renew_after_fork(RLock())
 """For all units: held for a moment, never while other code runs."""
 
 
@@ -61,10 +61,10 @@ class Sessions:
                 access = self._access
                 if access is not Access.CLOSED:
                     self._by_database = {**self._by_database, database: session}
+                if access is Access.OUTSIDE:
+                    session.enter_outside(self._outside[-1])
         if access is Access.REFUSED:
             session.refuse()
-        elif access is Access.OUTSIDE:
-            session.enter_outside(self._outside[-1])
         elif access is Access.CLOSED:
             session.close()
             database.session_closed(owner)
@@ -122,24 +122,27 @@ class Sessions:
             session.refuse()
 
     def reopen(self) -> None:
-        access = Access.OUTSIDE if self._outside else Access.OPEN
-        for session in self._move(access).values():
-            session.reopen()
-            if access is Access.OUTSIDE:
-                session.enter_outside(self._outside[-1])
+        with _changing:
+            access = Access.OUTSIDE if self._outside else Access.OPEN
+            for session in self._move(access).values():
+                session.reopen()
+                if self._outside:
+                    session.enter_outside(self._outside[-1])
 
     def enter_outside(self, what: str) -> None:
         """Refuse statements, until the last `outside()` block is left."""
-        self._outside.append(what)
-        if self._access is Access.OPEN:
-            for session in self._move(Access.OUTSIDE).values():
-                session.enter_outside(what)
+        with _changing:
+            self._outside.append(what)
+            if self._access is Access.OPEN:
+                for session in self._move(Access.OUTSIDE).values():
+                    session.enter_outside(what)
 
     def leave_outside(self, what: str) -> None:
-        self._outside.remove(what)
-        if not self._outside and self._access is Access.OUTSIDE:
-            for session in self._move(Access.OPEN).values():
-                session.leave_outside()
+        with _changing:
+            self._outside.remove(what)
+            if not self._outside and self._access is Access.OUTSIDE:
+                for session in self._move(Access.OPEN).values():
+                    session.leave_outside()
 
     def _move(self, access: Access) -> dict[DatabaseCore, UnitSession]:
         """Let a session that is being opened have the same *access*."""

@@ -1,0 +1,45 @@
+"""Whatever comes before it, `outside()` releases nothing that would be lost.
+
+UNITWORK_PROGRAMS=100000 makes it a long test.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from support.databases import empty_tables
+from support.flavours import Flavour, Observer, only
+from support.interleaved import Program
+from unitwork.testing import no_waits
+
+pytestmark = pytest.mark.anyio
+
+PROGRAMS = int(os.environ.get("UNITWORK_PROGRAMS", "60"))
+FIRST_SEED = int(os.environ.get("UNITWORK_SEED", "0"))
+
+
+@only("asyncpg", "psycopg-async")
+async def test_random_programs_find_what_read_committed_promises(
+    flavour: Flavour, observer: Observer
+) -> None:
+    released = refused = 0
+    for seed in range(FIRST_SEED, FIRST_SEED + PROGRAMS):
+        program = Program(flavour, seed)
+        with no_waits():
+            await _run(program, seed)
+        assert set(observer.names()) == set(program.model.stored), f"seed {seed}"
+        released, refused = released + program.released, refused + program.refused
+        empty_tables(flavour.url)
+
+    assert released > PROGRAMS / 4
+    assert refused > PROGRAMS / 4
+
+
+async def _run(program: Program, seed: int) -> None:
+    try:
+        await program.run()
+    except BaseException as error:
+        error.add_note(f"seed {seed}: {', '.join(program.steps)}")
+        raise
