@@ -76,10 +76,9 @@ class DBSessionMiddleware:
         twophase: bool = False,
         answer_errors: bool = True,
     ) -> None:
-        self._app = app
-        self._databases = _by_attribute(_each(db), state_attribute)
-        self._own = tuple(dict.fromkeys(self._databases.values()))
-        self._config = MiddlewareConfig(
+        databases = _by_attribute(_each(db), state_attribute)
+        self._own = tuple(dict.fromkeys(databases.values()))
+        config = MiddlewareConfig(
             commit_when,
             defaults_of(options),
             retry or RetryPolicy(),
@@ -88,6 +87,7 @@ class DBSessionMiddleware:
             may_retry(options),
         )
         check_callable("commit_when", commit_when)
+        self._serving = app, config, databases
 
     if not TYPE_CHECKING:
 
@@ -108,34 +108,34 @@ class DBSessionMiddleware:
                 with entered:
                     await self(scope, receive, send)
                 return
+        # One look-up for all: `__getattr__` makes each of them slow.
+        app, config, databases = self._serving
         state = scope.get("state")
         outer: Connection | None = state.provider if type(state) is State else None
-        databases = (
-            self._databases if outer is None else uncovered(self._databases, outer)
-        )
+        if outer is not None:
+            databases = uncovered(databases, outer)
         kind = scope["type"]
         if kind == "http" and databases:
             exchange = HTTPExchange(
-                scope, receive, send, self._config, databases, outer
+                scope, receive, send, config, databases, outer, None
             )
-            await exchange.serve(self._app)
+            await exchange.serve(app)
             if exchange.failure is None:
                 pass
             elif exchange.is_to_be_retried:
-                await run_again(self._app, exchange, scope, send)
+                await run_again(app, exchange, scope, send)
             else:
                 await exchange.answer_failure(scope, receive, send)
         elif kind == "websocket" and databases:
-            socket = WebSocket(scope, receive, send, self._config, databases, outer)
-            await socket.serve(self._app)
+            socket = WebSocket(scope, receive, send, config, databases, outer)
+            await socket.serve(app)
         elif kind == "lifespan":
-            order = self._config.order
-            janitor = Janitor(order) if order is not None else None
+            janitor = None if config.order is None else Janitor(config.order)
             await run_lifespan(
-                self._app, self._own, scope, receive, send, _databases_of, janitor
+                app, self._own, scope, receive, send, _databases_of, janitor
             )
         else:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
 
 
 def _each(db: Any) -> Sequence[object]:

@@ -183,7 +183,8 @@ def mark_of(endpoint: object) -> EndpointMark:
 
 def options_of(endpoint: Any, method: str) -> TransactionOptions:
     """The options of the *endpoint* of a request, by `@transactional`."""
-    options = mark_of(endpoint).options
+    mark: EndpointMark = getattr(endpoint, MARK, _NO_MARK)
+    options = mark.options
     if isinstance(endpoint, type):
         name = method.lower()
         if name == "head" and not hasattr(endpoint, name):

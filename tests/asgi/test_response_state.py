@@ -40,7 +40,7 @@ async def send(message: Message) -> None:
 
 def exchange_in(state: ResponseState) -> HTTPExchange:
     scope = {"type": "http", "method": "GET", "path": "/"}
-    exchange = HTTPExchange(scope, receive, send, CONFIG, {}, None)
+    exchange = HTTPExchange(scope, receive, send, CONFIG, {}, None, None)
     exchange.response = state
     return exchange
 

@@ -31,12 +31,10 @@ _UNDONE = (None, Outcome.ROLLED_BACK, Outcome.EMPTY)
 class RequestAttempt(ReplaceableResponse):
     """One attempt at one request."""
 
-    __slots__ = ("deadline", "retries", "snapshot")
-
-    deadline: Deadline | None
-    retries: Retries | None
+    deadline: Deadline | None = None
+    retries: Retries | None = None
     """Set once the request has been run again, or is going to be."""
-    snapshot: Snapshot | None
+    snapshot: Snapshot | None = None
     """What another attempt begins with; `None` if there will be none.
 
     Taken before the application runs, as soon as some route has attempts: which
@@ -192,7 +190,8 @@ class RequestAttempt(ReplaceableResponse):
         return self.deadline.until
 
     def session_requested(self) -> None:
-        limit = self.open_unit().options.deadline
+        own = NO_OPTIONS if self.unit is None else self.unit.own_options
+        limit = self.find_options(own).deadline
         if limit is not None and self.deadline is None:
             self.watch(Deadline(limit))
 

@@ -28,20 +28,14 @@ class Connection(UnitOwner):
     """One connection of ASGI; it makes its unit on first use.
 
     *databases* are those that no connection of a middleware further out (*outer*) has.
+    What most connections never need has its default in the class: to set it in each
+    object would take longer than all else that one without a unit costs.
     """
 
-    __slots__ = (
-        "called",
-        "config",
-        "databases",
-        "found_options",
-        "outer",
-        "scope",
-        "unit",
-    )
-
-    called: EndpointMark | None
+    called: EndpointMark | None = None
     """That of the endpoint, if it was called and the scope has not shown it."""
+    found_options: FoundOptions | None = None
+    unit: Unit | None
 
     def __init__(
         self,
@@ -54,9 +48,7 @@ class Connection(UnitOwner):
         self.config = config
         self.databases = databases
         self.outer = outer
-        self.unit: Unit | None = None
-        self.found_options: FoundOptions | None = None
-        self.called = None
+        self.unit = None
 
     def open_unit(self) -> Unit:
         """The unit; made now if there is none, and closed if the connection is over."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from asyncio import current_task
 from collections.abc import Awaitable, Mapping, MutableMapping
+from sys import exception
 from typing import Any
 
 from .._concurrency.shield import uninterrupted
@@ -42,19 +43,12 @@ _REPLACED = ResponseState.REPLACED
 class HTTPExchange(RequestReader):
     """One request and its response; a retry is an exchange of its own."""
 
-    __slots__ = (
-        "_outer_state",
-        "_send",
-        "_start",
-        "_state",
-        "_verdict",
-    )
-
+    response = _WAITING
     _outer_state: MutableMapping[str, Any] | None
     _send: Send
-    _start: Message | None
+    _start: Message | None = None
     _state: State
-    _verdict: Verdict | None
+    _verdict: Verdict | None = None
 
     def __init__(
         self,
@@ -64,17 +58,16 @@ class HTTPExchange(RequestReader):
         config: MiddlewareConfig,
         databases: Mapping[str, DatabaseCore],
         outer: Connection | None,
-        retries: Retries | None = None,
+        retries: Retries | None,
     ) -> None:
         try:
-            self.task = task = asyncio.current_task()
+            self.task = task = current_task()
         except RuntimeError:
             raise UsageError(ONLY_ASYNCIO) from None
         # All in one place: to call the bases' own would take twice the time.
         self.scope = scope
-        self.snapshot = None
         if retries is not None:
-            self.snapshot = retries.snapshot
+            self._follow(retries)
         elif config.may_retry or route_retries.by_endpoints or route_retries.by_routers:
             self.snapshot = Snapshot(scope)
         self.config = config
@@ -82,22 +75,20 @@ class HTTPExchange(RequestReader):
         self.outer = outer
         self.receive_from_server = receive
         self._send = send
-        self.unit = self.found_options = self.called = None
-        self.failure = self.body = self.deadline = None
-        self._start = self._verdict = self.leaving = self.held = None
-        self.response = _WAITING
-        self.client_has_left = False
-        self.exception_before = sys.exception()
-        self.handled_exception = self.request_left = None
-        self.handlers_left = False
+        self.unit = None
+        self.exception_before = exception()
         self.cancelling_before = 0 if task is None else task.cancelling()
-        self.retries = retries
         self._outer_state = outer_state = scope.get("state")
         self._state = scope["state"] = state = State()
         state.provider = self
         if outer_state:
             state.update(outer_state)
-        if retries is not None and retries.deadline is not None:
+
+    def _follow(self, retries: Retries) -> None:
+        """Be the next attempt of an earlier exchange."""
+        self.retries = retries
+        self.snapshot = retries.snapshot
+        if retries.deadline is not None:
             self.watch(retries.deadline)
 
     # Called by the middleware
@@ -116,11 +107,10 @@ class HTTPExchange(RequestReader):
             self.note_failure(error)
         finally:
             current.reset(token)
-            try:
-                if self.unit is not None:
-                    await self._close("the response was not finished")
-            finally:
+            if self.unit is None:
                 self._release()
+            else:
+                await self._leave()
 
     def next_attempt(self, scope: Scope, receive: Receive, send: Send) -> HTTPExchange:
         return HTTPExchange(
@@ -140,6 +130,12 @@ class HTTPExchange(RequestReader):
         if self.unit is not None and self.unit.is_open:
             await endings.close(self.unit, reason)
 
+    async def _leave(self) -> None:
+        try:
+            await self._close("the response was not finished")
+        finally:
+            self._release()
+
     def _release(self) -> None:
         """Forget the request: a transport may keep its context, and with it this."""
         response = self.response
@@ -147,7 +143,9 @@ class HTTPExchange(RequestReader):
             self._leave_unfinished(response)
         # The state leads back to here.
         self.scope = self._state = NO_STATE
-        self.found_options = self.handled_exception = self.exception_before = None
+        if self.handled_exception is not None or self.exception_before is not None:
+            self.handled_exception = self.exception_before = None
+        self.found_options = None
         if self.unit is not None:
             self.stop_deadline()
             self.receive_from_server, self._send = nothing_more, _too_late
@@ -169,31 +167,30 @@ class HTTPExchange(RequestReader):
         No coroutine function: where nothing has to, the server's own is enough.
         """
         response = self.response
-        kind = message["type"]
-        if response >= _REPLACED:
-            raise Unwind
         if response is _WAITING:
-            if kind == "http.response.start":
+            if message["type"] == "http.response.start":
                 self._start = message
-                if sys.exception() is not self.exception_before:
+                if exception() is not self.exception_before:
                     self.note_exception()
                 if self.unit is not None and self._has_to_end(self.unit):
                     return self._end_and_start(self.unit, message)
                 error = self.handled_exception
                 if error is not None and self.is_retried(error):
                     raise Unwind  # nothing to roll back: a block inside has failed
-                self.move(_STARTED)
-                self.body = self.snapshot = None
-                if self._state:
-                    self._show_state()
-        elif kind in _LAST and response is _STARTED and not message.get("more_body"):
+                self.response = _STARTED  # as `move()` does
+                if self._state or self.snapshot is not None:
+                    self._started()
+        elif response is not _STARTED:
+            if response >= _REPLACED:
+                raise Unwind
+        elif not message.get("more_body") and message["type"] in _LAST:
             if (unit := self.unit) is not None:
                 error = None if message.get("body") else failure_of_body()
                 if error is not None or self._has_to_end(unit):
                     return self._end_and_finish(unit, message, error)
                 # What began while the chunk leaves would be lost, so nothing may begin.
                 unit.close()
-            self.move(_COMPLETE)
+            self.response = _COMPLETE  # as `move()` does
         return self._send(message)
 
     @staticmethod
@@ -250,6 +247,9 @@ class HTTPExchange(RequestReader):
 
     def _note_start(self) -> None:
         self.move(_STARTED)
+        self._started()
+
+    def _started(self) -> None:
         self.body = self.snapshot = None
         if self._state:
             self._show_state()
@@ -269,7 +269,7 @@ class HTTPExchange(RequestReader):
     async def _decide(self, unit: Unit) -> Verdict:
         """Judge once; a rollback that is requested later still counts."""
         try:
-            options = unit.options
+            options = self.find_options(unit.own_options)
             if options is not NO_OPTIONS:
                 check_in_time(unit)
             if self._verdict is None or unit.rollback_requested is not None:

@@ -18,11 +18,9 @@ __all__ = ["RequestReader"]
 class RequestReader(RequestAttempt):
     """One attempt at one request, and its client."""
 
-    __slots__ = ("held", "leaving")
-
-    held: asyncio.Event | None
+    held: asyncio.Event | None = None
     """Set once it is known whether the message that is held back goes out."""
-    leaving: asyncio.Task[None] | None
+    leaving: asyncio.Task[None] | None = None
     """Rolls back what a stream has begun."""
 
     async def receive(self) -> Message:

@@ -33,35 +33,24 @@ class Unwind(BaseException):
 
 
 class ReplaceableResponse(Connection):
-    """The response of a request. Only `move()` changes its state."""
+    """The response of a request. `move()` changes its state, as `NEXT_STATES` allows.
 
-    __slots__ = (
-        "body",
-        "cancelling_before",
-        "client_has_left",
-        "exception_before",
-        "failure",
-        "handled_exception",
-        "handlers_left",
-        "receive_from_server",
-        "request_left",
-        "response",
-        "task",
-    )
+    The exchange itself makes the two moves of a response that nothing replaces.
+    """
 
-    body: Message | Recording | None
+    body: Message | Recording | None = None
     """What has been read of the request's, for those that come later."""
     cancelling_before: int
-    client_has_left: bool
+    client_has_left = False
     exception_before: BaseException | None
-    failure: Exception | None
+    failure: Exception | None = None
     """What the client gets in place of the response."""
-    handled_exception: BaseException | None
+    handled_exception: BaseException | None = None
     """The exception that a handler makes into the response."""
-    handlers_left: bool
+    handlers_left = False
     """Whether the failure has left the application's handlers already."""
     receive_from_server: Receive
-    request_left: Request | None
+    request_left: Request | None = None
     """The application's own, whose handlers the failure has to be given to."""
     response: ResponseState
     task: asyncio.Task[object] | None

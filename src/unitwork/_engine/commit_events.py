@@ -93,7 +93,8 @@ def _end(dbapi_connection: Any, loan: Loan, send: Callable[[Any], None]) -> Answ
     """Send COMMIT or ROLLBACK for *loan*, and in doubt a check that goes with it."""
     pooled = dbapi_connection.dbapi_connection
     send_it = partial(send, dbapi_connection)
-    answer = loan.ended_by(partial(end, pooled, send_it, _expected(loan)))
+    expected = None if loan.mark is None else _expected(loan)
+    answer = loan.ended_by(partial(end, pooled, send_it, expected))
     if answer is Answer.REPLACED:
         loan.move(TransactionState.REPLACED)
     return answer

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
+from .driver_connection import message_counter
 from .driver_watch import watch
 from .loan import Loan
 
@@ -28,6 +29,7 @@ class ConnectionState:
 
     __slots__ = (
         "__weakref__",
+        "_counter",
         "aborted_by_client",
         "driver_connection",
         "has_ids",
@@ -54,11 +56,12 @@ class ConnectionState:
         self.pragmas: dict[str, Any] = {}
         """SQLite's pragmas that the transaction has changed: their values before."""
         self.watch_again()
-        self.loan = Loan(driver_connection)
+        self.loan = Loan(driver_connection, self._counter)
 
     def watch_again(self) -> None:
         """Watch the driver's connection, which others have watched meanwhile."""
         watch(self.driver_connection, WeakMethod(self.transaction_ended))
+        self._counter = message_counter(self.driver_connection)
 
     def discarded(self) -> None:
         """Record that it is about to be closed: that rolls back what is open."""
@@ -73,8 +76,8 @@ class ConnectionState:
 
     def lend(self) -> Loan:
         """Start a new loan: what is known of the one before does not apply any more."""
-        self.loan = Loan(self.driver_connection)
-        return self.loan
+        self.loan = loan = Loan(self.driver_connection, self._counter)
+        return loan
 
 
 def state_of(connection: Connection) -> ConnectionState | None:

@@ -62,7 +62,8 @@ def in_transaction(driver_connection: Any) -> bool:
         return False
     method = getattr(driver_connection, "is_in_transaction", None)
     if method is not None:  # asyncpg, which raises once it has been terminated
-        return not driver_connection.is_closed() and bool(method())
+        begun: bool = not driver_connection.is_closed() and method()
+        return begun
     if (status := _libpq_status(driver_connection)) is not None:
         return status != _IDLE
     status = getattr(driver_connection, "server_status", None)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from weakref import ReferenceType, ref
 
 from .driver_connection import (
+    MessageCounter,
     in_transaction,
     is_cursor_open,
     message_counter,
@@ -49,6 +50,7 @@ class LoanHolder(Protocol):
 
 _S = TransactionState
 _OPEN = (_S.OPEN, _S.CONTINUED)
+_COMMITTED = (_S.COMMITTED, _S.CONTINUED)
 
 
 class Loan:
@@ -78,7 +80,9 @@ class Loan:
         "xid",
     )
 
-    def __init__(self, driver_connection: Any) -> None:
+    def __init__(
+        self, driver_connection: Any, counter: MessageCounter | None = None
+    ) -> None:
         self.driver_connection = driver_connection
         self.hold: Hold | None = None
         self.holder: LoanHolder | None = None
@@ -94,14 +98,16 @@ class Loan:
         """Its statements until one is known to write, the first `MOST_TEXTS`."""
         self.only_reads = True
         """Whether all statements are known to read, if the database can't show that."""
-        self._counter = message_counter(driver_connection)
+        if counter is None:
+            counter = message_counter(driver_connection)
+        self._counter = counter
         self.messages = self._counter.queries_count
         """How many the driver had sent after the last statement of SQLAlchemy's."""
         self._bypassed_by = 0
         """How many messages have passed SQLAlchemy, up to the last statement."""
         self.may_be_another = False
         """Whether it was unidentified when it was to be committed."""
-        self.changes_before = changes_of(self.driver_connection)
+        self.changes_before = changes_of(driver_connection)
         self.statement_prefix = ""
         """What each statement of the transaction begins with."""
         self.xid = ""
@@ -138,7 +144,7 @@ class Loan:
 
         It is not committed then, unless the answer says so.
         """
-        was_committed = self.is_committed
+        was_committed = self.state in _COMMITTED
         self.move(_S.ENDING)
         self._bypassed_by += self._counter.queries_count - self.messages
         try:
@@ -177,7 +183,7 @@ class Loan:
 
     @property
     def is_committed(self) -> bool:
-        return self.state in (_S.COMMITTED, _S.CONTINUED)
+        return self.state in _COMMITTED
 
     @property
     def was_replaced(self) -> bool:
@@ -227,7 +233,7 @@ class Loan:
 
     def statement_executed(self, statement: str, context: Any) -> None:
         """Record whether *statement* has written, or opened a server-side cursor."""
-        if not self.is_open:
+        if self.state not in _OPEN:
             if in_transaction(self.driver_connection):
                 self.has_begun()
         elif not statement.startswith(_ENDS_NOTHING) or ";" in statement:

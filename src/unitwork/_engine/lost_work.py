@@ -16,6 +16,7 @@ from .driver_connection import (
     is_closed_sqlite,
     last_command_failed,
 )
+from .loan import TransactionState
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -122,11 +123,14 @@ def check_before_commit(
     driver of MySQL has had an error: its status is that of the answer before.
     """
     driver = loan.driver_connection
-    if loan.is_lost or in_error(driver):
+    if loan.state is TransactionState.LOST or in_error(driver):
         raise unexpected_rollback(loan.failure) from loan.failure
-    if not loan.is_open and not loan.was_replaced:
+    if not loan.is_open and loan.state is not TransactionState.REPLACED:
         return
     if dialect.name in _MYSQL and (loan.failure or last_command_failed(driver)):
         dialect.do_ping(dbapi_connection)
-    if loan.has_ended or is_closed_sqlite(driver):  # SQLAlchemy would send nothing
+    is_sqlite = dialect.name == "sqlite"
+    if loan.has_ended or (
+        is_sqlite and is_closed_sqlite(driver)
+    ):  # SQLAlchemy would send nothing
         raise ended_elsewhere()

@@ -128,7 +128,8 @@ class _PoolEvents:
             hold.returned()
         state.lend()  # what is known of its last transaction is out of date
         aborted = state.aborted_by_client and not self._pool.is_kept
-        if aborted or self._is_dirty(state.driver_connection):
+        is_static = self._pool.is_static
+        if aborted or (not is_static and left_in_transaction(state.driver_connection)):
             record.invalidate()
 
     def checkout(
@@ -142,7 +143,8 @@ class _PoolEvents:
             check_not_inherited(record, is_sqlite=self._dialect.name == "sqlite")
         state = known or self._new_state(record)
         # A statement that outlived its session may have begun a transaction since.
-        if self._is_dirty(state.driver_connection):
+        is_static = self._pool.is_static
+        if not is_static and left_in_transaction(state.driver_connection):
             raise DisconnectionError("the pooled connection is inside a transaction")
         if state.aborted_by_client:
             raise DisconnectionError("the pooled connection was aborted")

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.util import await_only
 
 from .driver_connection import in_error, in_transaction
-from .postgresql_messages import AsyncpgStandIn, copy_by_asyncpg, send_by_psycopg
+from .postgresql_messages import (
+    AsyncpgStandIn,
+    copy_by_asyncpg,
+    keep,
+    send_by_psycopg,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -69,8 +74,9 @@ async def _begin_by_asyncpg(adapter: Any, driver: Any, query: str) -> str | None
                 readonly=adapter.readonly,
                 deferrable=adapter.deferrable,
             )
-            beginning = _Beginning(driver, query)
-            transaction._connection = beginning
+            beginning = _Beginning(driver, query) if query else None
+            if beginning is not None:
+                transaction._connection = beginning
             await transaction.start()
             transaction._connection = driver
         except Exception as error:
@@ -79,7 +85,7 @@ async def _begin_by_asyncpg(adapter: Any, driver: Any, query: str) -> str | None
         adapter._transaction = transaction
         if hasattr(adapter, "_started"):  # SQLAlchemy 2.0
             adapter._started = True
-    return beginning.value
+    return None if beginning is None else beginning.value
 
 
 class _Beginning(AsyncpgStandIn):
@@ -91,13 +97,9 @@ class _Beginning(AsyncpgStandIn):
     __slots__ = ("query", "value")
 
     def __init__(self, driver: Any, query: str) -> None:
-        super().__init__(driver)
-        self.keep("query", query)
-        self.keep("value", None)
+        keep(self, "driver", driver)
+        keep(self, "query", query)
 
     async def execute(self, statement: str) -> None:
-        if not self.query:
-            await self.driver.execute(statement)
-            return
         value = await copy_by_asyncpg(self.driver, statement, self.query)
-        self.keep("value", value)
+        keep(self, "value", value)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
-from .postgresql_messages import AsyncpgStandIn, generate_by_psycopg
+from .postgresql_messages import AsyncpgStandIn, generate_by_psycopg, keep
 
 __all__ = ["Answer", "end"]
 
@@ -76,9 +76,9 @@ class _Ending(AsyncpgStandIn):
     __slots__ = ("answer", "txid")
 
     def __init__(self, driver: Any, txid: int | None) -> None:
-        super().__init__(driver)
-        self.keep("txid", txid)
-        self.keep("answer", Answer.DONE)
+        keep(self, "driver", driver)
+        keep(self, "txid", txid)
+        keep(self, "answer", Answer.DONE)
 
     async def execute(self, statement: str) -> None:
         check = "" if self.txid is None else _CHECK.format(self.txid)
@@ -88,12 +88,12 @@ class _Ending(AsyncpgStandIn):
             answer = _ANSWERS.get(getattr(error, "sqlstate", ""))
             if not check or answer is None:
                 raise
-            self.keep("answer", answer)
+            keep(self, "answer", answer)
             with suppress(Exception):  # it can't be committed, whatever that raises
                 await self.driver.execute("ROLLBACK;")
         else:
             if not statement.startswith(tag):
-                self.keep("answer", Answer.ABORTED)
+                keep(self, "answer", Answer.ABORTED)
 
 
 @contextmanager

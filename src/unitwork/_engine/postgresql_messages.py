@@ -16,6 +16,7 @@ __all__ = [
     "copy_by_asyncpg",
     "fetch_value",
     "generate_by_psycopg",
+    "keep",
     "send_by_psycopg",
 ]
 
@@ -74,6 +75,10 @@ async def copy_by_asyncpg(driver: Any, statement: str, query: str) -> str | None
     return b"".join(rows).decode().strip() or None
 
 
+keep = object.__setattr__
+"""Sets an attribute of a stand-in, and not of the connection."""
+
+
 class AsyncpgStandIn:
     """In place of the connection of an asyncpg transaction, for one statement.
 
@@ -83,13 +88,6 @@ class AsyncpgStandIn:
     driver: Any
 
     __slots__ = ("driver",)
-
-    def __init__(self, driver: Any) -> None:
-        self.keep("driver", driver)
-
-    def keep(self, name: str, value: object) -> None:
-        """Set an attribute of this object, and not of the connection."""
-        object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.driver, name)

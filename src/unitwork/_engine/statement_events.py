@@ -114,15 +114,16 @@ def _refuse_idle(loan: Loan, hold: Hold, statement: str) -> None:
 
 def _check(loan: Loan) -> None:
     """Raise unless a statement would be a part of the transaction of *loan*."""
-    if loan.holder is not None:
-        loan.holder.check_statement()
-    if loan.is_being_ended:  # another task or thread waits for the answer
+    holder, state = loan.holder, loan.state
+    if holder is not None:
+        holder.check_statement()
+    if state is TransactionState.ENDING:  # another task or thread waits for the answer
         raise IllegalStateChangeError(_BEING_ENDED)
-    if loan.is_lost:  # or it would begin a transaction of its own
+    if state is TransactionState.LOST:  # or it would begin a transaction of its own
         raise unexpected_rollback(loan.failure) from loan.failure
     if loan.statements_in_flight > 1:
         return  # the answer of the driver would wait for the other statement
-    if loan.holder is not None and loan.has_ended:
+    if holder is not None and loan.has_ended:
         raise ended_elsewhere()
 
 

@@ -44,7 +44,8 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
     loan = state.lend()
     if in_transaction(state.driver_connection):
         loan.has_begun()
-    if loan.is_open or not postgresql_begin.begins(connection):
+        return loan
+    if not postgresql_begin.begins(connection):
         return loan
     try:
         if is_autocommit(connection):
@@ -52,7 +53,7 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
                 reconnect(connection)
             state.is_new = False
         else:
-            _begin_on_pooled(connection, state, with_id=with_id)
+            return _begin_on_pooled(connection, state, with_id=with_id)
     except BaseException:  # BEGIN may arrive yet
         with suppress(InvalidRequestError):  # closed meanwhile
             connection.invalidate()
@@ -76,16 +77,22 @@ def prepare_first_statement(connection: Connection, loan: Loan, statement: str) 
 
 def _begin_on_pooled(
     connection: Connection, state: ConnectionState, *, with_id: bool
-) -> None:
+) -> Loan:
     """Begin; again on a new connection, if the server has dropped this one."""
     try:
         try:
-            _begin(connection, state, with_id=with_id)
+            return _begin(connection, state, with_id=with_id)
         except Exception as error:
             if state.is_new or not _is_unusable(connection, error):
                 raise
             reconnect(connection)
-            _begin(connection, known_state(connection), with_id=with_id)
+            state = known_state(connection)
+            if not in_transaction(state.driver_connection):
+                return _begin(connection, state, with_id=with_id)
+            # A listener to the checkout of a new connection has begun one.
+            state.loan.has_begun()
+            state.is_new = False
+            return state.loan
     except Exception as error:
         raise _wrapped(connection, error) from error
 
@@ -100,12 +107,10 @@ def _is_unusable(connection: Connection, error: Exception) -> bool:
     return bool(dialect.is_disconnect(error, pooled, None))
 
 
-def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> None:
+def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> Loan:
     loan, mark = state.loan, None
     dialect = connection.dialect
-    if in_transaction(state.driver_connection):
-        pass  # a listener to the checkout of a new connection has begun one
-    elif not with_id or not state.has_ids:
+    if not with_id or not state.has_ids:
         postgresql_begin.begin(connection, "")
     else:
         try:
@@ -115,8 +120,7 @@ def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> 
                 raise
             postgresql_begin.roll_back_begin(connection)
             state.has_ids = False
-            _begin(connection, state, with_id=False)
-            return
+            return _begin(connection, state, with_id=False)
         loan.begun_with_id = True
         if txid is not None:
             if state.installation is None:
@@ -124,6 +128,7 @@ def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> 
             mark = Mark(int(txid), state.installation)
     loan.has_begun(mark)
     state.is_new = False
+    return loan
 
 
 def _wrapped(connection: Connection, error: Exception) -> BaseException:

@@ -48,18 +48,16 @@ async def _make(step: Step) -> Any:
     patience: Patience | None = None
     while True:
         if not session.in_statement:
-            with suppress(IllegalStateChangeError):  # another task uses it just now
-                return await _make_now(step)
+            try:
+                if step.limit is None:
+                    return await _in_place(step.call, session)
+                with _AbortAfter(step.limit, session):
+                    return await _in_place(step.call, session)
+            except IllegalStateChangeError:
+                pass  # another task uses it just now
         patience = patience or Patience(session)
         patience.check()
         await asyncio.sleep(POLL_INTERVAL)
-
-
-async def _make_now(step: Step) -> Any:
-    if step.limit is None:
-        return await _in_place(step.call, step.session)
-    with _AbortAfter(step.limit, step.session):
-        return await _in_place(step.call, step.session)
 
 
 async def _make_other(step: HookCall | Call | Pause | Wait) -> Any:

@@ -84,7 +84,8 @@ class Activity:
         """Make *call*, a flush, unless the session is reserved."""
         self._flushes += 1
         try:
-            self.check()
+            if self.is_reserved:
+                self.check()
             return call(*args, **kwargs)
         finally:
             self._flushes -= 1

@@ -26,16 +26,18 @@ def bind_for(
 
     Its pool is guarded from now on, if that is the first time that it is met.
     """
-    guard(bind.engine)
+    binds = session.binds
+    if binds is None or not isinstance(bind, Engine):
+        guard(bind.engine)
     if not begun or not session.connections:
         session.awaiting_connection = True
         session.begun_with = session.owner.characteristics(session)
         session.owner.check_bind(session, bind)
         if session.permit is not None and not session.permit.is_held:
             session.acquire_permit_to_connect()
-    if session.binds is None or not isinstance(bind, Engine):
+    if binds is None or not isinstance(bind, Engine):
         return bind
-    return session.binds.find(bind, session.begun_with)[0]
+    return binds.find(bind, session.begun_with)[0]
 
 
 def connected(session: UnitSession, connection: Connection) -> None:
@@ -52,7 +54,9 @@ def connected(session: UnitSession, connection: Connection) -> None:
         session.ends.start_timing()
     session.activity.is_beginning = True
     try:
-        loan = begin_transaction(connection, with_id=_identifies(session))
+        verify = session.settings.verify_commit is True and session.owned
+        with_id = verify and session.owner.identifies_transactions(session)
+        loan = begin_transaction(connection, with_id=with_id)
     finally:
         session.activity.is_beginning = False
     loan.holder = CommitOrder(session)
@@ -67,8 +71,3 @@ def connected(session: UnitSession, connection: Connection) -> None:
             apply(connection, loan, directives)
             loan.texts.clear()  # of the application there is none yet
     session.owner.connection_begun(session, connection)
-
-
-def _identifies(session: UnitSession) -> bool:
-    verify = session.settings.verify_commit is True and session.owned
-    return verify and session.owner.identifies_transactions(session)

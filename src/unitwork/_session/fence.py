@@ -47,7 +47,8 @@ class _Fenced(Session):
         unit_session = self.unitwork_session
         if unit_session is None:
             return super().get_bind(*args, **kwargs)
-        unit_session.check()
+        if unit_session.access is not Access.OPEN:
+            unit_session.check()
         bind = super().get_bind(*args, **kwargs)
         return bind_for(unit_session, bind, begun=self.in_transaction())
 
@@ -96,7 +97,9 @@ class _Fenced(Session):
         super().invalidate()
 
     def expunge_all(self) -> None:
-        if _has_changes(self):
+        unit_session = self.unitwork_session
+        is_used = unit_session is not None and unit_session.access is Access.OPEN
+        if is_used and _has_changes(self):
             _drop(self, "session.expunge_all() has dropped changes before their flush")
         super().expunge_all()
 
@@ -105,7 +108,8 @@ class _Fenced(Session):
         if (unit_session := self.unitwork_session) is None:
             super().flush(*args, **kwargs)
             return
-        unit_session.check()
+        if unit_session.access is not Access.OPEN:
+            unit_session.check()
         unit_session.activity.flush(super().flush, *args, **kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> None:
@@ -119,8 +123,10 @@ class _Fenced(Session):
         # end would still be refused (`close_resets_only=False`), with another error.
         unit_session = self.unitwork_session
         if unit_session is not None and not self.in_transaction():
-            unit_session.check()
-            unit_session.activity.check()
+            if unit_session.access is not Access.OPEN:
+                unit_session.check()
+            if unit_session.activity.is_reserved:
+                unit_session.activity.check()
             unit_session.begin()
         return super()._autobegin_t(begin)
 
@@ -174,7 +180,7 @@ def _unless_kept_open(session: Session, name: str) -> Callable[[], None]:
 
 def _is_kept_open(session: Session) -> bool:
     """Whether `close()` does nothing; after an error in a `with` it has rolled back."""
-    unit_session = unit_session_of(session)
+    unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
     if unit_session is None or unit_session.access is Access.CLOSED:
         return False
     if unit_session.ends.left_by_error:
@@ -218,7 +224,7 @@ def _before_commit(session: _Fenced) -> None:
 
 def _after_commit(session: Session) -> None:
     """Called once COMMIT, or the RELEASE of a savepoint, has been answered."""
-    unit_session = unit_session_of(session)
+    unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
     if unit_session is None:
         return
     unit_session.ends.committed = transaction = _innermost(session)
@@ -252,7 +258,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     """Report a transaction or savepoint that has ended without being committed."""
     if transaction.origin is SessionTransactionOrigin.SUBTRANSACTION:
         return
-    unit_session = unit_session_of(session)
+    unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
     if unit_session is None:
         return
     is_committed, is_rolled_back = unit_session.ends.ended(transaction)

@@ -63,14 +63,16 @@ def check_not_lost(session: Session) -> None:
 
 def flush(session: Session) -> None:
     """Do all of `commit()` that can fail before COMMIT is sent."""
-    unit_session = unit_session_of(session)
-    if unit_session is not None and unit_session.activity.is_under_way:
-        raise IllegalStateChangeError("another task or thread uses the session")
-    if unit_session is None or not session.in_transaction():
-        session.flush()  # what was added beside a COMMIT, of which nothing is lost
-        return
-    if unit_session.may_be_lost:
-        check_not_lost(session)
+    _flush(session, unit_session_of(session))
+
+
+def _flush(session: Session, unit_session: UnitSession | None) -> None:
+    if unit_session is not None:
+        if unit_session.activity.is_under_way:
+            raise IllegalStateChangeError("another task or thread uses the session")
+        # What was added beside a COMMIT is in no transaction: nothing of it is lost.
+        if session.in_transaction() and unit_session.may_be_lost:
+            check_not_lost(session)
     session.flush()
 
 
@@ -80,8 +82,8 @@ def commit(session: Session) -> bool:
     It is not if the flush has registered a hook, or requested a rollback. So may a
     listener to SQLAlchemy's `before_commit`.
     """
-    flush(session)
     unit_session = unit_session_of(session)
+    _flush(session, unit_session)
     if unit_session is None:
         session.commit()
         return True
@@ -137,8 +139,10 @@ def prepare_verification(unit_session: UnitSession) -> None:
     wanted = unit_session.settings.verify_commit if unit_session.owned else False
     for connection in unit_session.connections if wanted else ():
         loan = loan_of(connection)
+        if loan is None or not (loan.wrote or loan.mark):
+            continue
         verifier = verifier_for(connection, wanted)
-        if loan is None or verifier is None or not (loan.wrote or loan.mark):
+        if verifier is None:
             continue
         mark = verifier.before_commit(connection)
         returned_plainly("before_commit() of a CommitVerifier", mark)

@@ -15,7 +15,7 @@ from .._engine.driver_connection import in_transaction
 from .._engine.loan import Loan, TransactionState
 from .._engine.lost_work import commit_unknown, partial_commit
 from ..errors import CommitUnknownError, PartialCommitError
-from .state import CommitNotWanted, CommitState
+from .state import Access, CommitNotWanted, CommitState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -62,7 +62,9 @@ class CommitOrder:
 
     def check_statement(self) -> None:
         """Raise unless a statement may be executed now."""
-        self._session.check_statement()
+        session = self._session
+        if session.access is not Access.OPEN or session.activity.is_reserved:
+            session.check_statement()
 
     def describe(self) -> str:
         return self._session.owner.owner.description

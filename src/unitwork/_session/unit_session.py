@@ -206,7 +206,8 @@ class UnitSession(TransactionEvidence):
         self.access = Access.CLOSED
         if self.owned and not self.in_transaction:
             self.sync_session.close()
-        self.release_permit()
+        if self.permit is not None:
+            self.permit.release()
         self._let_go_of_connections()
         self.ends.reset()
         if not self.owned:
@@ -219,7 +220,8 @@ class UnitSession(TransactionEvidence):
         """Reset the state of the transaction, and acquire a permit for it."""
         if self.commit_state is CommitState.SENT_BY_APPLICATION:
             self.owner.user_commit_failed()
-        self._let_go_of_connections()
+        if self.connections or self.loans:
+            self._let_go_of_connections()
         self.verifications = []
         self.commit_state = CommitState.NOT_SENT
         self.ends.reset()

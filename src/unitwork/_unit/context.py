@@ -92,10 +92,11 @@ def current_unit() -> UnitOfWork:
 
 def unit_of(database: DatabaseCore) -> Unit:
     """The innermost unit around the caller that covers *database*."""
-    around = innermost()
-    unit = _covering(around, database)
-    if unit is not None:
-        return unit
+    around = unit = innermost()
+    while unit is not None:
+        if database in unit.databases.values():
+            return unit
+        unit = unit.parent
     found = f"there is no unit of work for database {database.name!r} here"
     if around is not None:
         others = " and ".join(repr(name) for name in around.databases)
@@ -119,7 +120,8 @@ def unit_of_request(database: DatabaseCore, request: object = None) -> Unit:
     a dependency that holds a `transaction()` block open does not replace it.
     """
     if request is None:
-        return _outermost(unit_of(database), database)
+        unit = unit_of(database)
+        return unit if unit.parent is None else _outermost(unit, database)
     scope = getattr(request, "scope", request)
     if not isinstance(scope, Mapping):
         raise UsageError(

@@ -50,6 +50,8 @@ class _Dependency:
         return f"<the dependency {self._database!r}.session>"
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__wrapped__":  # FastAPI reads it in each request
+            raise AttributeError(name)
         if name.startswith("_") or not hasattr(Session, name):
             raise AttributeError(f"{self!r} has no attribute {name!r}")
         raise _NotASession(

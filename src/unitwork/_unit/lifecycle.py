@@ -35,57 +35,37 @@ class Lifecycle:
     """The state, intent and outcome of one unit. Only `move()` changes the state.
 
     `begin_ending()`, `next_turn()` and `close()` may be called by any task or thread.
+    What it begins with is in the class: most units change little of it.
     """
 
-    __slots__ = (
-        "_blocks",
-        "_waiting",
-        "commit_requested",
-        "committed_by_user",
-        "cut_off_by",
-        "end_error",
-        "failure",
-        "generator_block",
-        "in_hook",
-        "intent",
-        "intent_reason",
-        "outcome",
-        "reason",
-        "rollback_requested",
-        "rollback_was_requested",
-        "state",
-        "unclear_commit",
-        "undone_because",
-        "verdict",
-        "was_cancelled",
-    )
-
-    def __init__(self) -> None:
-        self.state = UnitState.OPEN
-        self.intent = Intent.UNDECIDED
-        self.intent_reason = ""
-        self.failure: BaseException | None = None
-        """The error that lost the work, with `Intent.LOST`."""
-        self.cut_off_by: UnexpectedRollbackError | DeadlineExceededError | None = None
-        """Why all further work is refused: the deadline, or the shutdown."""
-        self.rollback_requested: str | None = None
-        """The reason that the application gave for a rollback."""
-        self.rollback_was_requested = self.commit_requested = False
-        self.verdict: Verdict | None = None
-        """The decision of the ending that is under way."""
-        self.end_error: BaseException | None = None
-        """The error that made the ending fail which is under way, or was the last."""
-        self.outcome: Outcome | None = None
-        self.reason = ""
-        self.committed_by_user = self.in_hook = self.was_cancelled = False
-        self.undone_because = ""
-        """How the application has undone its last transaction, if it has."""
-        self._blocks: OpenBlocks | None = None
-        self.generator_block: GeneratorBlock | None = None
-        """Where its block was entered, if that is in a generator."""
-        self.unclear_commit: CommitUnknownError | PartialCommitError | None = None
-        """What a commit of the application's own has raised."""
-        self._waiting: deque[Future[None]] | None = None
+    state = UnitState.OPEN
+    intent = Intent.UNDECIDED
+    intent_reason = ""
+    failure: BaseException | None = None
+    """The error that lost the work, with `Intent.LOST`."""
+    cut_off_by: UnexpectedRollbackError | DeadlineExceededError | None = None
+    """Why all further work is refused: the deadline, or the shutdown."""
+    rollback_requested: str | None = None
+    """The reason that the application gave for a rollback."""
+    rollback_was_requested = False
+    commit_requested = False
+    verdict: Verdict | None = None
+    """The decision of the ending that is under way."""
+    end_error: BaseException | None = None
+    """The error that made the ending fail which is under way, or was the last."""
+    outcome: Outcome | None = None
+    reason = ""
+    committed_by_user = False
+    undone_because = ""
+    """How the application has undone its last transaction, if it has."""
+    _blocks: OpenBlocks | None = None
+    generator_block: GeneratorBlock | None = None
+    """Where its block was entered, if that is in a generator."""
+    in_hook = False
+    was_cancelled = False
+    unclear_commit: CommitUnknownError | PartialCommitError | None = None
+    """What a commit of the application's own has raised."""
+    _waiting: deque[Future[None]] | None = None
 
     @property
     def is_open(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from threading import RLock
 from typing import Protocol
 
@@ -79,7 +79,8 @@ class Sessions:
         return False
 
     def streaming(self) -> list[UnitSession]:
-        return [each for each in self if each.in_transaction and each.is_streaming]
+        sessions = self._by_database.values()
+        return [each for each in sessions if each.is_streaming and each.in_transaction]
 
     def transactions_beside(self, session: UnitSession) -> list[SessionTransaction]:
         """Those that are open in other sessions than *session*."""
@@ -103,13 +104,18 @@ class Sessions:
         )
 
     def to_end(
-        self, order: Sequence[DatabaseCore], *, kept_open: Collection[UnitSession]
+        self,
+        order: Mapping[str, DatabaseCore],
+        *,
+        kept_open: Collection[UnitSession],
     ) -> list[UnitSession]:
         """Those with something to commit, in *order*, but for those *kept_open*."""
         by_database = self._by_database
         if len(by_database) > 1:
             by_database = {
-                each: by_database[each] for each in order if each in by_database
+                each: by_database[each]
+                for each in order.values()
+                if each in by_database
             }
         return [
             session

@@ -40,20 +40,10 @@ class Unit(Lifecycle):
     one at a time.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "attempt",
-        "databases",
-        "facade",
-        "hooks",
-        "is_sync",
-        "kept_open",
-        "own_options",
-        "owner",
-        "parent",
-        "sessions",
-        "two_phase",
-    )
+    hooks: Hooks | None = None
+    kept_open: Collection[UnitSession] = ()
+    """The sessions that this ending leaves alone: a response streams from them."""
+    facade: ReferenceType[object] | None = None
 
     def __init__(
         self,
@@ -66,7 +56,6 @@ class Unit(Lifecycle):
         attempt: Attempt | None = None,
         two_phase: TwoPhaseCommit | None = None,
     ) -> None:
-        super().__init__()
         self.databases = databases
         self.owner = owner
         self.parent = parent
@@ -75,10 +64,6 @@ class Unit(Lifecycle):
         self.attempt = attempt or Attempt()
         self.two_phase = two_phase
         self.sessions = Sessions()
-        self.hooks: Hooks | None = None
-        self.kept_open: Collection[UnitSession] = ()
-        """The sessions that this ending leaves alone: a response streams from them."""
-        self.facade: ReferenceType[object] | None = None
 
     # Enclosing units
 
@@ -104,7 +89,8 @@ class Unit(Lifecycle):
 
     def session_of(self, database: DatabaseCore) -> UnitSession:
         """The session of *database*, made on first use."""
-        self.check_open()
+        if self.state is UnitState.CLOSED:
+            self.check_open()
         self.owner.session_requested()
         session = self.sessions.find(database)
         if session is None:
@@ -123,8 +109,7 @@ class Unit(Lifecycle):
         return self.cut_off_by is not None or self.has_had_blocks
 
     def sessions_to_end(self) -> list[UnitSession]:
-        order = list(self.databases.values())
-        return self.sessions.to_end(order, kept_open=self.kept_open)
+        return self.sessions.to_end(self.databases, kept_open=self.kept_open)
 
     @property
     def hooks_until(self) -> float | None:
@@ -249,7 +234,8 @@ class Unit(Lifecycle):
     def characteristics(
         self, session: UnitSession
     ) -> TransactionCharacteristics | None:
-        if (options := self.options) is NO_OPTIONS and not session.defers_write_lock:
+        options = self.owner.find_options(self.own_options)
+        if options is NO_OPTIONS and not session.defers_write_lock:
             return None
         found = options.characteristics
         if session.defers_write_lock and not self.owner.may_write(options):
@@ -261,7 +247,9 @@ class Unit(Lifecycle):
             self.two_phase.check(session, bind)
 
     def identifies_transactions(self, session: UnitSession) -> bool:
-        return self.two_phase is None and self.may_write
+        if self.two_phase is not None:
+            return False
+        return self.owner.may_write(self.owner.find_options(self.own_options))
 
     settle_commit = staticmethod(ask_now)
 

@@ -1,0 +1,90 @@
+"""P8: what a request costs, counted: calls of unitwork's own Python functions.
+
+A count is the same on every machine; each limit is what it was when it was written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import get_ident
+from types import CodeType
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+
+import unitwork
+from support.asgi import ASGIApp, call
+from support.flavours import Flavour, only
+from unitwork import DBSessionMiddleware
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.version_info < (3, 12), reason="no sys.monitoring"),
+    only("asyncpg"),
+]
+
+SOURCE = str(Path(unitwork.__file__).parent)
+WARM_UP = 3
+
+
+@contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """Count the functions of unitwork that this thread calls."""
+    counted: Counter[str] = Counter()
+    here = get_ident()
+
+    def started(code: CodeType, offset: int) -> None:
+        if code.co_filename.startswith(SOURCE) and get_ident() == here:
+            counted[code.co_qualname] += 1
+
+    monitoring: Any = vars(sys)["monitoring"]
+    tool, event = monitoring.PROFILER_ID, monitoring.events.PY_START
+    monitoring.use_tool_id(tool, "unitwork tests")
+    monitoring.register_callback(tool, event, started)
+    monitoring.set_events(tool, event)
+    try:
+        yield counted
+    finally:
+        monitoring.set_events(tool, 0)
+        monitoring.register_callback(tool, event, None)
+        monitoring.free_tool_id(tool)
+
+
+async def calls_of(app: ASGIApp, path: str) -> int:
+    """How many calls one request makes, once what is kept for all has been made."""
+    for _ in range(WARM_UP):
+        await call(app, "GET", path)
+    with counting() as counted:
+        assert (await call(app, "GET", path)).status == 200
+    return counted.total()
+
+
+@pytest.fixture
+def app(flavour: Flavour) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.get("/nothing")
+    async def nothing() -> str:
+        return "pong"
+
+    @app.get("/read")
+    async def read() -> int:
+        found: int = await flavour.db.current.scalar(text("SELECT 1"))
+        return found
+
+    return app
+
+
+async def test_a_request_without_a_database_makes_few_calls(app: FastAPI) -> None:
+    assert await calls_of(app, "/nothing") <= 6
+
+
+async def test_a_read_makes_no_more_calls_than_it_did(app: FastAPI) -> None:
+    assert await calls_of(app, "/read") <= 282
