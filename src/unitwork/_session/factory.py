@@ -136,15 +136,18 @@ class SessionFactory:
         the sync session class: for what runs outside of coroutines.
         """
         session_class, options = self._plain_recipe_of(self._maker)
-        if not is_async and self._is_async:
-            session_class = options.pop("sync_session_class", None) or (
-                session_class.sync_session_class
+        if self._is_async:
+            given = options.pop("sync_session_class", None)
+            sync_class = given or session_class.sync_session_class
+        else:
+            sync_class = session_class
+        redirected = redirected_class(sync_class, replace)
+        if is_async:
+            made: AsyncSession = session_class(
+                **{**options, "sync_session_class": redirected}
             )
-        binds = _rebound(options, replace)
-        if not is_async:
-            binds = _sync(binds)
-        session: Session | AsyncSession = session_class(**{**options, **binds})
-        return session
+            return made
+        return redirected(**{**options, **_sync(options)})
 
     def commit_senders(self) -> Collection[CommitSender]:
         """What sends the COMMITs of its sessions; a test lets them fail."""
@@ -243,12 +246,24 @@ def _rebound(
 
 def _sync(options: Mapping[str, Any]) -> dict[str, Any]:
     """The same `bind` and `binds`, for a sync session."""
-    found = {**options, "bind": getattr(options["bind"], "sync_engine", None)}
-    found["bind"] = found["bind"] or options["bind"]
-    if "binds" in options:
-        binds = options["binds"].items()
-        found["binds"] = {key: getattr(x, "sync_engine", x) for key, x in binds}
+    bind = options.get("bind")
+    found = {"bind": getattr(bind, "sync_engine", bind)}
+    if binds := options.get("binds"):
+        found["binds"] = {
+            key: getattr(each, "sync_engine", each) for key, each in binds.items()
+        }
     return found
+
+
+def redirected_class(
+    session_class: type[Session], replace: Callable[[Engine], Engine]
+) -> type[Session]:
+    """Derive a class whose sessions connect with the engines of *replace*."""
+
+    def get_bind(self: Session, *args: Any, **options: Any) -> Engine:
+        return replace(session_class.get_bind(self, *args, **options).engine)
+
+    return type(session_class.__name__, (session_class,), {"get_bind": get_bind})
 
 
 def _default_class(is_async: bool) -> type[Any]:

@@ -18,7 +18,7 @@ from .._engine.write_detection import known_to_read, known_to_write
 from ..errors import ReadOnlyError
 from .shared_connection import SharedConnection
 from .stand_in import StandIn
-from .turns import Turn
+from .turn import Turn
 
 __all__ = ["TURN", "engine_over"]
 

@@ -62,7 +62,7 @@ class OuterTransaction:
     @property
     def is_open(self) -> bool:
         """Whether the driver reports that it goes on."""
-        return in_transaction(self.driver)
+        return in_transaction(self.driver) and not is_closed(self.driver)
 
     @property
     def is_lost(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
@@ -21,12 +22,12 @@ from .._unit.context import innermost
 from ..settings import DatabaseSettings
 from .directives import directives_for
 from .engines import TURN, engine_over
-from .failure import SandboxError
+from .failure import SandboxError, use_real_mode
 from .home import Home
 from .outer_transaction import OuterTransaction
 from .shared_connection import SharedConnection
 from .sources import source_of
-from .turns import Mark, Turn
+from .turn import Mark, Turn
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -101,6 +102,8 @@ class SandboxedDatabase:
         self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
     ) -> Opening:
         """What the session of a unit is made of."""
+        if getattr(owner, "two_phase", None) is not None:
+            raise use_real_mode("this unit is to be committed in two phases")
         binds = _UnitBinds(self, owner)
         gate = binds.turn_for(self.shared_for(self._own_factory.engine))
         is_postgresql = self._own_factory.engine.dialect.name == "postgresql"
@@ -112,7 +115,8 @@ class SandboxedDatabase:
 
     def own_session(self, *, is_async: bool) -> Session | AsyncSession:
         """Make a session of the test's own, which is in no unit."""
-        made = self.factory.make_plain_session(self._own_bind, is_async=is_async)
+        binds = cache(self._own_bind)  # one turn for each session
+        made = self.factory.make_plain_session(binds, is_async=is_async)
         self._sessions.append(made)
         return made
 

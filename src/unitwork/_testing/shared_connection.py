@@ -11,7 +11,8 @@ from .._engine.lost_work import unexpected_rollback
 from . import savepoints
 from .failure import SandboxError, use_real_mode
 from .outer_transaction import OuterTransaction
-from .turns import Turn, Turns
+from .turn import Turn
+from .turns import Turns
 
 __all__ = ["SharedConnection"]
 
@@ -56,6 +57,7 @@ class SharedConnection:
         self.check()
         if turn.savepoint is not None:
             return
+        self._check_may_write(turn)
         name = f"unitwork_{next(_numbers)}"
         try:
             self.outer.send([f"SAVEPOINT {name}"])
@@ -64,6 +66,16 @@ class SharedConnection:
             raise
         turn.savepoint = name
         turn.forget()
+
+    def _check_may_write(self, turn: Turn) -> None:
+        around = next((x for x in self.turns.around(turn) if x.is_read_only), None)
+        if around is not None and turn.may_write:
+            raise self._fail(
+                use_real_mode(
+                    f"{around.name()} only reads (read_only=True), and {turn.name()} "
+                    "inside it, which has a transaction of its own, may write"
+                )
+            )
 
     def commit(self, turn: Turn) -> None:
         """Do what COMMIT would do for *turn*; raises what COMMIT would raise."""
@@ -130,6 +142,8 @@ class SharedConnection:
             return
         if savepoints.is_definition(statement):
             self.outer.note_definition()
+        if "'transaction_read_only', 'on'" in statement:
+            turn.is_read_only = True
         if savepoints.changes_settings(statement):
             turn.set_something = True
             self.outer.note_setting()
@@ -147,7 +161,7 @@ class SharedConnection:
     def refuse_writes(self, turn: Turn) -> None:
         """Let the database refuse to write, or make sure that nothing is kept."""
         if not turn.refuses_writes:
-            turn.refuses_writes = True
+            turn.refuses_writes = turn.is_read_only = True
             if self.dialect.name == "sqlite":
                 self.outer.send(["PRAGMA query_only = 1"])
 

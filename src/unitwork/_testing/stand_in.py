@@ -11,7 +11,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from .failure import SandboxError
 from .savepoints import begins_by_text, with_unique_names
 from .shared_connection import SharedConnection
-from .turns import Turn
+from .turn import Turn
 
 __all__ = ["StandIn", "StandInCursor"]
 
@@ -155,6 +155,9 @@ class StandIn:
     def __getattr__(self, name: str) -> Any:
         if name in _SETTERS:
             return self._set_mode
+        if self.driver is None:
+            self.shared.check()
+            raise AttributeError(f"the connection has no {name!r} before it is open")
         value = getattr(self.shared.outer.raw, name)
         if not callable(value) or isinstance(value, type):
             return value

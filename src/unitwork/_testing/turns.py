@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock
 from typing import NamedTuple
@@ -19,108 +19,15 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from .._concurrency.worker import on_event_loop
 from .failure import SandboxError
+from .turn import Turn
 
-__all__ = ["Mark", "Turn", "Turns"]
+__all__ = ["Turns"]
 
 
 _INSIDE = (
     "{name} is used inside a unit of work, which has the connection of the sandbox: it "
     "would wait for itself. Use the session of the unit, or end that before"
 )
-
-
-class Mark:
-    """The outcome of one COMMIT, for a unit whose COMMIT is in doubt."""
-
-    committed = False
-
-
-class Turn:
-    """The claim of one unit, or of the test itself, to the connection of a sandbox.
-
-    It is what the session of a unit takes for the admission gate.
-    """
-
-    __slots__ = (
-        "_turns",
-        "committed_inside",
-        "enclosing",
-        "failed",
-        "identity",
-        "is_lost",
-        "is_preemptible",
-        "last_statement",
-        "mark",
-        "name",
-        "reads_only",
-        "refuses_writes",
-        "savepoint",
-        "savepoints_inside",
-        "set_something",
-        "statements_in_flight",
-        "wrote",
-    )
-
-    def __init__(
-        self,
-        turns: Turns,
-        name: Callable[[], str],
-        identity: object,
-        enclosing: Callable[[], Iterable[object]],
-        *,
-        is_preemptible: bool = False,
-    ) -> None:
-        self._turns = turns
-        self.name = name
-        self.identity = identity
-        self.enclosing = enclosing
-        """The identities of those inside which it is."""
-        self.is_preemptible = is_preemptible
-        """Whether others go first while it executes nothing: the test itself."""
-        self.statements_in_flight = 0
-        self.savepoint: str | None = None
-        self.mark: Mark | None = None
-        self.last_statement = ""
-        self.is_lost = False
-        """Whether what it had not committed is undone, because a statement failed."""
-        self.forget()
-
-    @property
-    def is_held(self) -> bool:
-        return self._turns.has(self)
-
-    def forget(self) -> None:
-        """Reset what belongs to one transaction."""
-        self.committed_inside: str | None = None
-        """The unit inside that has committed, which a rollback would undo."""
-        self.savepoints_inside: dict[str, str | None] = {}
-        """Its own savepoints, with what was `committed_inside` when they began."""
-        self.wrote = False
-        self.reads_only = True
-        """Whether all of its statements are known to read."""
-        self.refuses_writes = False
-        self.set_something = False
-        """Whether a statement may have changed a setting of the transaction."""
-        self.failed = False
-        """Whether its last statement has failed."""
-
-    def is_inside(self, other: Turn) -> bool:
-        return any(each is other.identity for each in self.enclosing())
-
-    # `Gate`, for the session of a unit
-
-    async def acquire(self) -> None:
-        await self._turns.enter_async(self)
-
-    def acquire_in_thread(self) -> bool:
-        self._turns.enter(self)
-        return True
-
-    def release(self) -> None:
-        self._turns.leave(self)
-
-    def warn_on_event_loop(self) -> None:
-        """Say nothing: a test waits for each statement anyway."""
 
 
 class _Wait(NamedTuple):
