@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sandbox", "unitwork_databases", "unitwork_mode", "unitwork_schema"]
 
+pytest_plugins = ("unitwork._testing.worker_plugin",)
 _MODES = ("sandbox", "real")
 _BOX = pytest.StashKey["Sandbox"]()
 _DATABASES = (
@@ -61,10 +62,12 @@ def unitwork_databases() -> Any:
 
 @pytest.fixture(scope="session")
 def unitwork_schema() -> Any:
-    """What a real database of a test is created from; to be overridden.
+    """What the databases of the tests contain; to be overridden.
 
-    A `MetaData` or several, a function that takes a `Connection`, or Alembic's
-    `Config`; a mapping from databases to these. `None`: the databases are empty.
+    A `MetaData` or several; a function that takes a `Connection`, also with a key,
+    `(function, "key")`; Alembic's `Config`; or a mapping from databases to these.
+    `None`: sandboxes are in the databases of `unitwork_databases` themselves, which
+    have their tables already, and no test can have a real one.
 
     .. versionadded:: 0.2
     """
@@ -86,6 +89,7 @@ def sandbox(
     request: pytest.FixtureRequest,
     unitwork_databases: Any,
     unitwork_schema: Any,
+    unitwork_worker: None,
     unitwork_mode: str,
 ) -> Iterator[Sandbox]:
     """Undo all that the test does with `unitwork_databases`; gives a `Sandbox`.

@@ -9,7 +9,7 @@ its own, `ping()`, `create_all()`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from threading import Thread
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-__all__ = ["Route", "Routes", "default_routes", "follow_routes_of", "routed"]
+__all__ = ["Route", "Routes", "default_route", "follow_routes_of", "routed"]
 
 _LOOP = "unitwork_loop"
 _ROUTED = ("connect", "checkedout", "checkedin", "overflow", "status")
@@ -120,15 +120,13 @@ def _route_of(engine: Engine) -> Route | None:
 
 
 @contextmanager
-def default_routes(routes: Iterable[Route]) -> Iterator[None]:
-    """Let the engines follow *routes* wherever there is no other one."""
-    engines = {route.engine: route for route in routes}
-    _defaults.update(engines)
+def default_route(route: Route) -> Iterator[None]:
+    """Let its engine follow *route* wherever there is no other one."""
+    _defaults[route.engine] = route
     try:
         yield
     finally:
-        for engine in engines:
-            del _defaults[engine]
+        del _defaults[route.engine]
 
 
 def _redirect(engine: Engine) -> Any:

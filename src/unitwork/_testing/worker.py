@@ -5,8 +5,8 @@ Their names are chosen before the application is imported, which may read its UR
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import MutableMapping, Sequence
+from contextlib import ExitStack
 
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError
@@ -16,9 +16,9 @@ from ..errors import UsageError
 from .made import PREFIX, MadeDatabase, new_key
 from .real import RealDatabases, engine_of
 from .real_pools import Schemas, close_pools, pool_of
-from .routes import Route, default_routes
+from .routes import Route, default_route
 
-__all__ = ["choose_database", "worker_databases"]
+__all__ = ["WorkerDatabases", "choose_database"]
 
 _NOT_SET = (
     "unitwork_database_env names {variable}, which is not set: set it to the URL of a "
@@ -43,27 +43,51 @@ def choose_database(variable: str, environment: MutableMapping[str, str]) -> str
     return key
 
 
-@contextmanager
-def worker_databases(
-    sources: Sequence[DatabaseBase | Engine], schemas: Schemas, key: str | None = None
-) -> Iterator[list[MadeDatabase]]:
-    """Send all that uses *sources* to databases of this process, while the block runs.
+class WorkerDatabases:
+    """Sends all that uses *sources* to databases of this process, by `with`.
 
     With what `choose_database()` has returned as *key*, the first one is that database.
     """
-    taken: list[tuple[RealDatabases, MadeDatabase]] = []
-    routes: list[Route] = []
-    try:
-        for source in {engine_of(source): source for source in sources}.values():
-            pool = pool_of(source, schemas, key=None if taken else key)
-            made = pool.take()
-            taken.append((pool, made))
-            routes.append(Route(pool.engine, made.url))
-        with default_routes(routes):
-            yield [made for _, made in taken]
-    finally:
-        for route in routes:
-            route.close()
-        for pool, made in taken:
-            pool.give_back(made)
-        close_pools()
+
+    def __init__(
+        self,
+        sources: Sequence[DatabaseBase | Engine],
+        schemas: Schemas,
+        key: str | None = None,
+    ) -> None:
+        self._sources = sources
+        self._schemas = schemas
+        self._key = key
+        self._taken: list[tuple[RealDatabases, MadeDatabase]] = []
+        self._stack = ExitStack()
+        self._is_kept = False
+
+    def __enter__(self) -> WorkerDatabases:
+        with ExitStack() as stack:
+            stack.callback(close_pools)
+            stack.callback(self._give_back)
+            for source in {engine_of(each): each for each in self._sources}.values():
+                self._take(source, stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _take(self, source: DatabaseBase | Engine, stack: ExitStack) -> None:
+        key = None if self._taken else self._key
+        pool = pool_of(source, self._schemas, key=key)
+        made = pool.take()
+        self._taken.append((pool, made))
+        route = Route(pool.engine, made.url)
+        stack.callback(route.close)
+        stack.enter_context(default_route(route))
+
+    def keep(self) -> list[str]:
+        """Keep the databases at the end; return their URLs, without passwords."""
+        self._is_kept = True
+        return [made.address for _, made in self._taken]
+
+    def _give_back(self) -> None:
+        for pool, made in self._taken:
+            pool.give_back(made, keep=self._is_kept)
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()

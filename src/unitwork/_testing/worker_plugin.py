@@ -1,0 +1,85 @@
+"""The part of the pytest plugin that is about real databases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from ..errors import UsageError
+from .sources import dispose_of_all
+from .worker import WorkerDatabases, choose_database
+
+__all__ = ["unitwork_worker"]
+
+_KEY = pytest.StashKey[str]()
+_WORKER = pytest.StashKey[WorkerDatabases]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("unitwork")
+    group.addoption(
+        "--unitwork-keep",
+        action="store_true",
+        help="keep the real databases of tests that fail, and print their URLs",
+    )
+    parser.addini(
+        "unitwork_database_env",
+        "an environment variable with the URL of the application's database: each "
+        "process of tests sets it to a database of its own, before conftest.py is read",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    variable = early_config.getini("unitwork_database_env")
+    if variable:
+        try:
+            early_config.stash[_KEY] = choose_database(variable, os.environ)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture(scope="session")
+def unitwork_worker(
+    request: pytest.FixtureRequest, unitwork_databases: Any, unitwork_schema: Any
+) -> Iterator[None]:
+    """Make the databases of this process, of `unitwork_schema`, in place of its own.
+
+    What uses the engines of `unitwork_databases` uses these from now on, until the end
+    of the run: sandboxes, and tests without any. Without a schema: nothing.
+
+    .. versionadded:: 0.2
+    """
+    if unitwork_schema is None:
+        yield
+        return
+    sources = unitwork_databases
+    if not isinstance(sources, list | tuple):
+        sources = [sources]
+    key = request.config.stash.get(_KEY, None)
+    with WorkerDatabases(sources, unitwork_schema, key) as worker:
+        request.config.stash[_WORKER] = worker
+        yield
+        dispose_of_all()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Keep the databases of a test that has failed, if that is wanted."""
+    report: pytest.TestReport = yield
+    if report.failed and item.config.getoption("--unitwork-keep"):
+        for url in _kept_for(item):
+            report.sections.append(("the database of the test, kept", url))
+    return report
+
+
+def _kept_for(item: pytest.Item) -> list[str]:
+    box = getattr(item, "funcargs", {}).get("sandbox")
+    if box is not None:
+        urls: list[str] = box.keep()
+        return urls
+    worker = item.config.stash.get(_WORKER, None)
+    return [] if worker is None else worker.keep()
