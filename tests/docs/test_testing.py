@@ -1,42 +1,48 @@
-"""The tests that the page on testing shows pass."""
+"""The tests that the page on testing shows pass, in both modes."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import os
+from pathlib import Path
 
 import pytest
 
 from support.manual import Page
 from support.page_tables import code_in, rows
-from support.pages import postgresql, run_tests
+from support.pages import run_tests
 from unitwork.testing import CommitFault
+
+FILES = ("--ignore", "several")
 
 
 @pytest.fixture(autouse=True)
-def files(page: Page, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The page's modules import each other; pytest finds their files."""
-    for name in "main", "factory":
-        monkeypatch.setitem(sys.modules, name, page.module)
-    page.run()
+def files(page: Page) -> None:
     page.write_files()
-    yield
-    page.module.db.dispose()
 
 
 def test_its_tests_pass_on_sqlite() -> None:
-    assert "11 passed" in run_tests(DATABASE_URL="sqlite:///test.db")
+    url = "sqlite+aiosqlite:///test.db"
+
+    assert "10 passed" in run_tests(*FILES, DATABASE_URL=url)
+    assert not Path("test.db").exists()
 
 
-def test_its_tests_pass_on_postgresql() -> None:
-    with postgresql("psycopg") as url:
-        assert "11 passed" in run_tests(DATABASE_URL=url)
+def test_its_tests_pass_in_both_modes_in_workers(page: Page) -> None:
+    """As CI runs them; those with a mark run once."""
+    [settings] = [x for x in page.text.split("```") if x.startswith("ini")]
+    Path("pytest.ini").write_text(settings.removeprefix("ini"))
+    server = os.environ["UNITWORK_TEST_POSTGRESQL"]
+    url = server.replace("postgresql:", "postgresql+asyncpg:") + "_does_not_exist"
+    options = ["-n", "2", "--unitwork-mode=both", "--unitwork-keep"]
+
+    output = run_tests(*FILES, *options, DATABASE_URL=url)
+
+    assert "18 passed" in output
+    assert "no difference" in output
 
 
-def test_commits_fail_on_cue(page: Page) -> None:
-    page.module.Base.metadata.create_all(page.module.db.engine)
-
-    page.module.test_a_lamp_is_never_lost_without_a_word()
+def test_those_of_several_databases_pass() -> None:
+    assert "1 passed" in run_tests("several")
 
 
 def test_lists_each_fault(page: Page) -> None:

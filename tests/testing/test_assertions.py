@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from support.conflicts import Conflict
 from support.endpoints import serve_fastapi
 from support.flavours import Flavour, everywhere, only
 from support.models import Item, add_item, names
+from support.real_databases import real_databases
 from unitwork import Database, UsageError, current_unit
 from unitwork.testing import (
     assert_committed,
@@ -102,6 +104,12 @@ async def test_only_the_databases_that_are_named(flavour: Flavour) -> None:
 async def test_an_exception_goes_first(flavour: Flavour) -> None:
     with pytest.raises(LookupError), assert_queries(1):
         raise LookupError
+
+
+@only("psycopg", "asyncpg", "pymysql")
+async def test_databases_that_are_made_meanwhile_do_not_count(flavour: Flavour) -> None:
+    with assert_no_database(), real_databases(flavour) as databases:
+        databases.give_back(await asyncio.to_thread(databases.take))
 
 
 @pytest.mark.parametrize("wrong", [-1, True, "2"])

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from .._engine.begin import OF_UNITWORK
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,7 +31,10 @@ class Admin:
         self._runner: asyncio.Runner | None = None
         self._connection: Connection | None = None
         self._async_connection: AsyncConnection | None = None
-        options: dict[str, Any] = {"poolclass": NullPool}
+        options: dict[str, Any] = {
+            "poolclass": NullPool,
+            "execution_options": OF_UNITWORK,  # they are no statements of a test
+        }
         if autocommit:
             options["isolation_level"] = "AUTOCOMMIT"
         if not url.get_dialect().is_async:

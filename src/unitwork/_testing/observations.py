@@ -158,6 +158,8 @@ def _statement(
 
 
 def _connected(connection: Connection) -> None:
+    if connection.get_execution_options().keys() >= OF_UNITWORK.keys():
+        return
     for each in _observations:
         if each.covers_engine(connection.engine):
             each.connected.append(connection.engine)
