@@ -251,7 +251,7 @@ class _Finish:
             for session in sessions:
                 yield from _roll_back(session)
         finally:
-            if outcome is Outcome.ROLLED_BACK and any(s.was_replaced for s in sessions):
+            if outcome is Outcome.ROLLED_BACK and any(map(_may_be_stored, sessions)):
                 outcome = Outcome.UNKNOWN
             for session in self._pending:
                 session.commit_ended()
@@ -271,6 +271,11 @@ def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
     if session.commit_state is not CommitState.SENT_BY_UNIT:
         return False
     return not isinstance(error, PartialCommitError) and in_doubt(error)
+
+
+def _may_be_stored(session: UnitSession) -> bool:
+    """Whether ROLLBACK has not undone all its work."""
+    return session.was_replaced or session.is_partly_stored
 
 
 def _unknown(error: Exception) -> CommitUnknownError:

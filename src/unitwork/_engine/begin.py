@@ -70,7 +70,11 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
     """The engines of one database, with the execution options of its transactions."""
 
     def __init__(
-        self, engines: Collection[Engine] = (), *, defers_write_lock: bool = False
+        self,
+        engines: Collection[Engine] = (),
+        *,
+        defers_write_lock: bool = False,
+        shares_transactions: bool = False,
     ) -> None:
         super().__init__()
         self._guarded = {each.dialect for each in engines}
@@ -78,6 +82,8 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
         """Whether there is something to apply without any characteristics."""
         self.defers_write_lock = defers_write_lock
         """Whether a transaction that does not write is to be `deferred`."""
+        self.shares_transactions = shares_transactions
+        """Whether it was given a connection, whose owner ends the transaction."""
 
     def find(
         self, engine: Engine, wanted: TransactionCharacteristics | None

@@ -41,6 +41,10 @@ class CommitSender:
         if loan is None or loan.holder is None:
             self.send(dbapi_connection)
             return
+        if loan.proxy is not None and loan.proxy() is not dbapi_connection:
+            loan.ended_by_another(TransactionState.REPLACED)
+            self.send(dbapi_connection)
+            return
         send = partial(self._send_for_unit, dbapi_connection, loan)
         loan.holder.send_commit(loan, send)
 
@@ -67,6 +71,10 @@ def listen(dialect: Dialect) -> None:
     def do_rollback(dbapi_connection: Any) -> None:
         loan = _loan_of(dbapi_connection)
         if loan is None:
+            roll_back(dbapi_connection)
+            return
+        if loan.proxy is not None and loan.proxy() is not dbapi_connection:
+            loan.ended_by_another(TransactionState.LOST)
             roll_back(dbapi_connection)
             return
         had_ended = loan.holder is not None and loan.is_open

@@ -70,6 +70,7 @@ class Loan:
         "may_be_another",
         "messages",
         "only_reads",
+        "proxy",
         "read_only",
         "server_side_cursor",
         "state",
@@ -87,6 +88,8 @@ class Loan:
         self.hold: Hold | None = None
         self.holder: LoanHolder | None = None
         """The session of a unit; `None` if something else uses the connection."""
+        self.proxy: ReferenceType[Any] | None = None
+        """The unit's proxy, of the several that a `StaticPool` gives out."""
         self.state = _S.NONE
         self.begun_with_id = False
         """Whether BEGIN has had a query behind it, and no statement followed yet."""
@@ -158,6 +161,11 @@ class Loan:
         if self.is_open and not self.statements_in_flight:
             self.move(_S.REPLACED)
 
+    def ended_by_another(self, end: TransactionState) -> None:
+        """Record that another user of the connection is about to end it."""
+        if self.is_open and self.holder is not None:
+            self.move(_S.REPLACED if self.has_ended else end)
+
     def abandon(self, statement: str) -> None:
         """Record that *statement* was cancelled while a thread may go on with it.
 
@@ -201,6 +209,13 @@ class Loan:
     def has_ended_elsewhere(self) -> bool:
         """Whether SQL or the driver has ended it, so that it may be committed."""
         return self.has_ended and not self.is_committed
+
+    @property
+    def lost_nothing(self) -> bool:
+        """Whether another user has rolled it back, and it had not written."""
+        if self.proxy is None or self.failure is not None:
+            return False
+        return self.is_lost and not self.may_have_written
 
     # Its statements
 

@@ -123,14 +123,17 @@ def check_before_commit(
     driver of MySQL has had an error: its status is that of the answer before.
     """
     driver = loan.driver_connection
+    if loan.state is TransactionState.LOST and loan.lost_nothing:
+        return
     if loan.state is TransactionState.LOST or in_error(driver):
         raise unexpected_rollback(loan.failure) from loan.failure
     if not loan.is_open and loan.state is not TransactionState.REPLACED:
         return
     if dialect.name in _MYSQL and (loan.failure or last_command_failed(driver)):
         dialect.do_ping(dbapi_connection)
-    is_sqlite = dialect.name == "sqlite"
-    if loan.has_ended or (
-        is_sqlite and is_closed_sqlite(driver)
-    ):  # SQLAlchemy would send nothing
+    # SQLAlchemy would send nothing: so does its adapter of asyncpg if it was closed.
+    closed = getattr(dbapi_connection, "_transaction", driver) is None
+    if dialect.name == "sqlite":
+        closed = is_closed_sqlite(driver)
+    if closed or loan.has_ended:
         raise ended_elsewhere()

@@ -124,6 +124,8 @@ class _PoolEvents:
             if self._is_dirty(record.driver_connection):
                 record.invalidate()
             return
+        if self._pool.is_static and state.loan.holder is not None:
+            return  # by a unit: another user of a shared connection returns it
         if (hold := state.loan.hold) is not None:
             hold.returned()
         state.lend()  # what is known of its last transaction is out of date

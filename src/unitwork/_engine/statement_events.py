@@ -136,11 +136,17 @@ def _execute_without_parameters(cursor: Any, statement: str, context: Any) -> bo
 
 def _loan_in(context: Any) -> Loan | None:
     try:
-        info = context.root_connection.connection.info
+        proxy = context.root_connection.connection
+        info = proxy.info
     except NotImplementedError:  # SQLAlchemy's first connection, in initialize()
         return None
     state: ConnectionState | None = info.get(INFO_KEY)
-    return None if state is None else state.loan
+    if state is None:
+        return None
+    loan = state.loan
+    if loan.proxy is not None and loan.proxy() is not proxy:
+        return None
+    return loan
 
 
 def _handle_error(failure: ExceptionContext) -> BaseException | None:

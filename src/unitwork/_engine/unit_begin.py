@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.pool import StaticPool
 
 from .._classify.classification import classify
 from . import postgresql_begin
@@ -42,6 +44,8 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
     """
     state = known_state(connection)
     loan = state.lend()
+    if isinstance(connection.engine.pool, StaticPool):
+        loan.proxy = ref(connection.connection)
     if in_transaction(state.driver_connection):
         loan.has_begun()
         return loan

@@ -12,11 +12,17 @@ from .._engine.hold import Hold
 from .._engine.hold_watch import hold_watch
 from .._engine.pool_events import guard
 from .._engine.unit_begin import begin_transaction
+from ..errors import UsageError
 from .send_commit import CommitOrder
 from .state import Access
 from .unit_session import UnitSession
 
 __all__ = ["bind_for", "connected"]
+
+_IN_TRANSACTION = (
+    "the session was given a connection that is in a transaction already, which the "
+    "unit of work would not commit: give it one without a transaction, or an engine"
+)
 
 
 def bind_for(
@@ -29,6 +35,7 @@ def bind_for(
     binds = session.binds
     if binds is None or not isinstance(bind, Engine):
         guard(bind.engine)
+        _check_connection(session, bind)
     if not begun or not session.connections:
         session.awaiting_connection = True
         session.begun_with = session.owner.characteristics(session)
@@ -38,6 +45,20 @@ def bind_for(
     if binds is None or not isinstance(bind, Engine):
         return bind
     return binds.find(bind, session.begun_with)[0]
+
+
+def _check_connection(session: UnitSession, bind: Engine | Connection) -> None:
+    """Raise `UsageError` if COMMIT would leave the transaction to its owner.
+
+    A `Database` that was given a connection, as in tests, shares its transactions.
+    """
+    if session.binds is None or session.binds.shares_transactions:
+        return
+    if isinstance(bind, Engine) or bind in session.connections:
+        return
+    mode = session.sync_session.join_transaction_mode
+    if bind.in_transaction() and mode != "control_fully":
+        raise UsageError(_IN_TRANSACTION)
 
 
 def connected(session: UnitSession, connection: Connection) -> None:

@@ -82,7 +82,11 @@ class SessionFactory:
         """The event loop in which the last session was made."""
         # A sessionmaker is read each time: configure() may have changed it.
         self._recipe = self._recipe_of(None) if maker is None else None
-        self.binds = BindCache(self.engines, defers_write_lock=self.takes_write_lock)
+        self.binds = BindCache(
+            self.engines,
+            defers_write_lock=self.takes_write_lock,
+            shares_transactions=any(_is_connection(x) for x in _binds_of(given)),
+        )
 
     @property
     def _maker(self) -> sessionmaker[Session] | None:
@@ -212,13 +216,20 @@ class SessionFactory:
 
 def engines_of(given: Any) -> list[Engine]:
     """All engines that the sessions may use, the main one first."""
-    binds = [given]
-    if hasattr(given, "kw"):
-        binds = [given.kw.get("bind"), *(given.kw.get("binds") or {}).values()]
-    binds = [getattr(bind, "sync_connection", bind) for bind in binds]
+    binds = [getattr(bind, "sync_connection", bind) for bind in _binds_of(given)]
     binds = [b.engine if isinstance(b, Connection) else b for b in binds]
     found = [getattr(bind, "sync_engine", bind) for bind in binds]
     return [engine for engine in found if isinstance(engine, Engine)]
+
+
+def _binds_of(given: Any) -> list[Any]:
+    if not hasattr(given, "kw"):
+        return [given]
+    return [given.kw.get("bind"), *(given.kw.get("binds") or {}).values()]
+
+
+def _is_connection(bind: Any) -> bool:
+    return isinstance(getattr(bind, "sync_connection", bind), Connection)
 
 
 def _rebound(

@@ -62,6 +62,12 @@ class TransactionEvidence:
         return any(is_autocommit(each) for each in self.connections)
 
     @property
+    def is_partly_stored(self) -> bool:
+        """Whether it has written in AUTOCOMMIT: no ROLLBACK can undo that."""
+        pairs = zip(self.connections, self.loans, strict=True)
+        return any(x.may_have_written and is_autocommit(each) for each, x in pairs)
+
+    @property
     def in_statement(self) -> bool:
         """Whether another task or thread connects, flushes or executes a statement."""
         return self.activity.is_under_way or is_connecting(self.sync_session)

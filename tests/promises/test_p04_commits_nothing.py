@@ -1,0 +1,141 @@
+"""P4: a COMMIT or ROLLBACK that does nothing to the work of the unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from anyio import to_thread
+from fastapi import HTTPException
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from support.driver import INSERT
+from support.flavours import (
+    MARIADB,
+    POSTGRESQL,
+    SYNC,
+    Flavour,
+    Observer,
+    everywhere,
+    only,
+)
+from support.models import add_item, names
+from support.swallowing import post_noting_unit
+from unitwork import (
+    Database,
+    Outcome,
+    UnexpectedRollbackError,
+    UsageError,
+    current_unit,
+)
+
+pytestmark = pytest.mark.anyio
+
+AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
+
+
+# A closed connection
+
+
+@only("asyncpg")  # the other drivers raise an error
+async def test_a_commit_on_a_closed_connection_is_no_success(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        pooled = session.connection().connection.dbapi_connection
+        assert pooled is not None
+        pooled.close()
+
+    reply, unit = await post_noting_unit(flavour, body)
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert unit.outcome is Outcome.ROLLED_BACK
+    assert observer.names() == []
+
+
+# A connection whose transaction has another owner
+
+
+def use(session: Session, connection: Connection) -> None:
+    session.execute(text(INSERT), bind_arguments={"bind": connection})
+
+
+@everywhere
+async def test_a_connection_in_a_transaction_is_refused(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        with flavour.sync_engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            use(session, connection)
+
+    reply, _ = await post_noting_unit(flavour, body)
+
+    assert isinstance(reply.error, UsageError)
+    assert "in a transaction already" in str(reply.error)
+    assert observer.names() == []
+
+
+@everywhere
+async def test_a_connection_without_one_is_committed(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        with flavour.sync_engine.connect() as connection:
+            use(session, connection)
+            session.execute(text("SELECT 1"), bind_arguments={"bind": connection})
+            session.commit()
+
+    reply, _ = await post_noting_unit(flavour, body)
+
+    assert (reply.status, observer.names()) == (200, ["by the driver"])
+
+
+@only(*SYNC, "pymysql")
+async def test_a_database_that_was_given_one_leaves_it_to_its_owner(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body() -> None:
+        with flavour.db.engine.begin() as connection:
+            maker: Any = sessionmaker(connection)
+            with Database(maker).transaction() as session:
+                add_item(session)
+
+    await to_thread.run_sync(body)
+
+    assert observer.names() == ["one"]
+
+
+# AUTOCOMMIT
+
+
+@only(*POSTGRESQL, *MARIADB)
+async def test_what_is_committed_at_once_is_not_rolled_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    hooks: list[str] = []
+
+    def body(session: Session) -> None:
+        session.connection(execution_options=AUTOCOMMIT)
+        current_unit().on_rollback(hooks.append, "rolled back")
+        add_item(session)
+        raise HTTPException(400)
+
+    reply, unit = await post_noting_unit(flavour, body)
+
+    assert (reply.status, unit.outcome) == (400, Outcome.UNKNOWN)
+    assert (hooks, observer.names()) == ([], ["one"])
+
+
+@only(*POSTGRESQL, *MARIADB)
+async def test_a_unit_that_has_only_read_is(flavour: Flavour) -> None:
+    def body(session: Session) -> None:
+        session.connection(execution_options=AUTOCOMMIT)
+        names(session)
+        raise HTTPException(400)
+
+    _, unit = await post_noting_unit(flavour, body)
+
+    assert unit.outcome is Outcome.ROLLED_BACK
