@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -15,9 +16,15 @@ from support.asgi import call
 from support.models import Item, add_item, add_orphan, names
 from support.pages import statements
 from support.pairs import COMMIT, PREPARE, Pair
-from support.twophase import ALL, NOTHING, add, only_pairs
+from support.twophase import ALL, NOTHING, SOME, add, only_pairs
 from support.websocket import Socket
-from unitwork import DBSessionMiddleware, Outcome, UsageError, transactional
+from unitwork import (
+    DBSessionMiddleware,
+    Outcome,
+    UsageError,
+    current_unit,
+    transactional,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -196,3 +203,24 @@ async def test_each_message_of_a_websocket_is_committed_as_one(pair: Pair) -> No
             await socket.receive()
 
     assert pair.seen() == (["0", "1", "2"], ["0", "1", "2"])
+
+
+def roll_back_at_commit(session: Session) -> None:
+    add_item(session)
+    unit = current_unit()
+    event.listen(session, "before_commit", lambda _: unit.rollback_only("late"))
+
+
+@only_pairs(*SOME)
+@pytest.mark.parametrize(
+    "bodies", [(roll_back_at_commit, add), (add, roll_back_at_commit)]
+)
+async def test_a_rollback_that_is_requested_before_prepare_undoes_both(
+    pair: Pair, bodies: tuple[Any, Any]
+) -> None:
+    reply = await pair.post(*bodies)
+
+    assert (reply.status, reply.error) == (200, None)
+    assert pair.units[0].outcome is Outcome.ROLLED_BACK
+    assert (pair.hooks, pair.seen()) == (["on_rollback"], NOTHING)
+    assert pair.prepared() == []

@@ -17,7 +17,7 @@ from .._execution.plan import Plan, Step
 from .._session import operations
 from .._session.overridden import check_not_taken
 from .._session.send_commit import in_doubt
-from .._session.state import Access, CommitState
+from .._session.state import Access, CommitNotWanted, CommitState
 from .._session.unit_session import UnitSession
 from .._twophase.coordinator import commit_together, split
 from .._twophase.participants import TwoPhaseCommit
@@ -190,7 +190,10 @@ class _Finish:
         if participants:
             if not self._unit.begin_commit():
                 return False
-            yield from commit_together(participants, self._committed)
+            try:
+                yield from commit_together(participants, self._committed)
+            except CommitNotWanted:
+                return False
         for session in pending:
             session.commit_ended()
         return True
@@ -199,6 +202,8 @@ class _Finish:
         for number, session in enumerate(pending):
             try:
                 sent = yield from self._commit_one(session)
+                if not sent and self._committed:
+                    raise CommitNotWanted
             except Exception as error:
                 if not self._committed:
                     raise
@@ -251,7 +256,9 @@ class _Finish:
             for session in sessions:
                 yield from _roll_back(session)
         finally:
-            if outcome is Outcome.ROLLED_BACK and any(map(_may_be_stored, sessions)):
+            if outcome is Outcome.ROLLED_BACK and any(
+                s.may_be_stored for s in sessions
+            ):
                 outcome = Outcome.UNKNOWN
             for session in self._pending:
                 session.commit_ended()
@@ -271,11 +278,6 @@ def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
     if session.commit_state is not CommitState.SENT_BY_UNIT:
         return False
     return not isinstance(error, PartialCommitError) and in_doubt(error)
-
-
-def _may_be_stored(session: UnitSession) -> bool:
-    """Whether ROLLBACK has not undone all its work."""
-    return session.was_replaced or session.is_partly_stored
 
 
 def _unknown(error: Exception) -> CommitUnknownError:

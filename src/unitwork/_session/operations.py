@@ -174,7 +174,7 @@ def rollback(session: Session) -> None:
     except IllegalStateChangeError:
         raise  # another task or thread is using the session just now
     except BaseException as error:
-        session.invalidate()
+        Session.invalidate(session)  # not reported as the application's
         if not isinstance(error, Exception):
             raise
         log.warning("rollback failed; its connection is discarded", exc_info=error)

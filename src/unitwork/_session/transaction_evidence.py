@@ -62,8 +62,10 @@ class TransactionEvidence:
         return any(is_autocommit(each) for each in self.connections)
 
     @property
-    def is_partly_stored(self) -> bool:
-        """Whether it has written in AUTOCOMMIT: no ROLLBACK can undo that."""
+    def may_be_stored(self) -> bool:
+        """Whether ROLLBACK can't undo all: it comes too late, or in AUTOCOMMIT."""
+        if self.was_replaced:
+            return True
         pairs = zip(self.connections, self.loans, strict=True)
         return any(x.may_have_written and is_autocommit(each) for each, x in pairs)
 
