@@ -190,9 +190,7 @@ class _Finish:
         if participants:
             if not self._unit.begin_commit():
                 return False
-            try:
-                yield from commit_together(participants, self._committed)
-            except CommitNotWanted:
+            if not (yield from commit_together(participants, self._committed)):
                 return False
         for session in pending:
             session.commit_ended()

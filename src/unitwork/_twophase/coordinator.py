@@ -32,6 +32,7 @@ from .._engine.lost_work import partial_commit
 from .._execution.accept_commit import accept_commit
 from .._execution.ask_until_known import ask_until_known
 from .._execution.plan import Plan, Step
+from .._session.state import CommitNotWanted
 from .._session.unit_session import UnitSession
 from .failure import unknown_commit
 from .participants import Participant, TwoPhaseCommit
@@ -72,19 +73,24 @@ def split(
 
 def commit_together(
     parts: Sequence[Participant], done: list[UnitSession]
-) -> Plan[None]:
+) -> Plan[bool]:
     """Commit all or nothing; *done* are those that have committed.
 
+    Returns `False` if a rollback was requested while they were prepared.
     Raises `CommitUnknownError` if it can't be found out in time which of the two it is,
     and `PartialCommitError` if a commit that is decided could not be finished.
     """
     until = time.monotonic() + DECIDED_WITHIN
     for part in parts:
         part.session.commit_sent()  # nothing may interrupt it from now on
-    yield from _prepare(parts, until)
+    try:
+        yield from _prepare(parts, until)
+    except CommitNotWanted:
+        return False
     yield from _decide(parts, until)
     done.append(parts[0].session)
     yield from _follow(parts[1:], done)
+    return True
 
 
 def _prepare(parts: Sequence[Participant], until: float) -> Plan[None]:
