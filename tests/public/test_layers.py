@@ -63,6 +63,7 @@ FOREIGN = {
     "_engine.postgresql_end": "_connection _exec_command _pipeline _transaction",
     "_engine.postgresql_messages": "_check_connection_ok _protocol",
     "_engine.script": "_execute_mutex _handle_exception",
+    "_engine.lost_work": "_transaction",
     # What begins a transaction, and what reads an answer.
     "_engine.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.
