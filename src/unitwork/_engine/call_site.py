@@ -31,7 +31,7 @@ Place = tuple[CodeType, int]
 
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _ITS = str(Path(sqlalchemy.__file__).parent) + os.sep
-_MACHINERY = (_OURS, _ITS, "<sqlalchemy ")
+_MACHINERY = (_OURS, _ITS, "<sqlalchemy ", "<string>")  # what SQLAlchemy generates
 _FOLDERS = {sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")}
 _INSTALLED = (*(folder + os.sep for folder in _FOLDERS), *_MACHINERY, "<frozen ")
 """How the names of files begin that are no part of an application, as a rule."""
