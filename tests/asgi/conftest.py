@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from fastapi import WebSocket
 
-from support.flavours import Flavour
+from support.flavours import Flavour, Observer
 from support.models import add_item
 from support.replaying import Replayed
 from support.sockets import Handle
+from support.streams import Streams
 
 
 @pytest.fixture
@@ -25,3 +26,10 @@ def store(flavour: Flavour) -> Handle:
         await websocket.send_text("stored")
 
     return store
+
+
+@pytest.fixture
+async def streams(flavour: Flavour, observer: Observer) -> Streams:
+    streams = Streams(flavour, observer)
+    await streams.prepare()
+    return streams

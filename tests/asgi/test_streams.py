@@ -5,109 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from anyio import to_thread
-from fastapi import BackgroundTasks, FastAPI, HTTPException
+from fastapi import BackgroundTasks
 from fastapi.responses import StreamingResponse
-from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import IntegrityError
 
-from support.asgi import Message, Reply, call
-from support.flavours import MARIADB, SYNC, Flavour, Observer, only
-from support.models import Item, add_item, add_orphan
+from support.asgi import call
+from support.flavours import MARIADB, SYNC, only
+from support.models import add_item, add_orphan
 from support.pool import check_pool_is_whole
-from unitwork import DBSessionMiddleware, UsageError, current_unit
+from support.streams import STREAMING, Streams, abandons_cursors, each
+from unitwork import UsageError, current_unit
 
 pytestmark = pytest.mark.anyio
-
-# sqlite3 fetches its rows as it likes, a cursor of its own in the server it has not.
-STREAMING = ["aiosqlite", "psycopg", "psycopg-async", "asyncpg"]
-QUERY = (
-    select(Item.name)
-    .where(Item.id <= 3)  # SQLite would show it what is written meanwhile
-    .order_by(Item.id)
-    .execution_options(yield_per=1)
-)
-# The end of their transaction ends them in the server; psycopg wants it said as well.
-abandons_cursors = pytest.mark.filterwarnings("ignore:.*ServerCursor:ResourceWarning")
-Body = Callable[[], AsyncIterator[str]]
-BodyOfRows = Callable[[AsyncIterator[str]], AsyncIterator[str]]
-
-
-class Streams:
-    """Three rows, and endpoints that write one more and stream them all."""
-
-    def __init__(self, flavour: Flavour, observer: Observer) -> None:
-        self.flavour = flavour
-        self.observer = observer
-        self.app = FastAPI()
-        self.app.add_middleware(DBSessionMiddleware, db=flavour.db)
-        self.at_start: list[str] = []
-        self.at_end: list[str] = []
-        self.connections_in_use: list[int] = []
-        self.kept: Any = None
-
-    async def prepare(self) -> None:
-        def prepare(session: Any) -> None:
-            for name in "abc":
-                add_item(session, name)
-
-        await self.flavour.work(prepare)
-
-    async def write(self, name: str) -> None:
-        session = self.flavour.db.current
-        await self.flavour.do(session, lambda s: add_item(s, name).id)
-
-    async def open(self) -> Any:
-        """The rows, which are yet to be fetched."""
-        session = self.flavour.db.current
-        if self.flavour.is_async:
-            return await session.stream_scalars(QUERY)
-        return await self.flavour.do(session, lambda s: s.scalars(QUERY))
-
-    def look(self, message: Message) -> None:
-        """Note what others can see at the start and at the last chunk."""
-        status = self.flavour.db.pool_status()
-        self.connections_in_use.append(status.checked_out)
-        if message["type"] == "http.response.start":
-            self.at_start = self.observer.names()
-        elif not message.get("more_body"):
-            self.at_end = self.observer.names()
-
-    def stream(self, body: Body, *, after: str) -> None:
-        """Let the endpoint write *after*, and answer with the chunks of *body*."""
-
-        @self.app.post("/")
-        async def endpoint() -> StreamingResponse:
-            await self.write(after)
-            return StreamingResponse(body())
-
-    def stream_rows(self, body: BodyOfRows) -> None:
-        """Let the endpoint answer with what *body* makes of the rows it fetches."""
-
-        @self.app.post("/")
-        async def endpoint() -> StreamingResponse:
-            return StreamingResponse(body(each(await self.open())))
-
-    async def call(self) -> Reply:
-        return await call(self.app, "POST", "/", on_message=self.look)
-
-
-async def each(rows: Any) -> AsyncIterator[str]:
-    """The rows of a stream of either colour."""
-    async for row in StreamingResponse(rows).body_iterator:
-        yield str(row)
-
-
-@pytest.fixture
-async def streams(flavour: Flavour, observer: Observer) -> Streams:
-    streams = Streams(flavour, observer)
-    await streams.prepare()
-    return streams
 
 
 # Server-side cursors
@@ -145,45 +58,6 @@ async def test_a_cursor_that_is_open_may_not_put_off_the_commit_of_what_was_writ
     assert "db.transaction()" in str(reply.error)
     assert streams.observer.names() == ["a", "b", "c"]
     await check_pool_is_whole(streams.flavour)
-
-
-@abandons_cursors
-@only(*STREAMING)
-async def test_an_open_cursor_does_not_put_off_the_commit_of_an_error_response(
-    streams: Streams,
-) -> None:
-    @streams.app.post("/")
-    async def endpoint() -> None:
-        streams.kept = await streams.open()
-        await streams.write("d")
-        current_unit().commit_anyway()
-        raise HTTPException(409)
-
-    reply = await streams.call()
-
-    assert reply.status == 409
-    assert streams.at_start == ["a", "b", "c", "d"]
-
-
-@abandons_cursors
-@only("asyncpg")
-async def test_and_is_no_reason_to_hide_that_it_was_lost(streams: Streams) -> None:
-    @streams.app.post("/")
-    async def endpoint() -> None:
-        streams.kept = await streams.open()
-        await streams.write("d")
-        current_unit().commit_anyway()
-        with suppress(DBAPIError):
-            await streams.flavour.do(streams.flavour.db.current, fail)
-        raise HTTPException(409)
-
-    reply = await streams.call()
-
-    assert (reply.status, streams.observer.names()) == (500, ["a", "b", "c"])
-
-
-def fail(session: Session) -> None:
-    session.execute(text("SELECT no_such_thing"))
 
 
 @only(*STREAMING, *MARIADB)

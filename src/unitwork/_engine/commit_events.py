@@ -23,7 +23,7 @@ from .postgresql_messages import fetch_value
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-__all__ = ["CommitSender", "listen", "sender_of"]
+__all__ = ["CommitSender", "is_replaced", "listen", "sender_of"]
 
 
 class CommitSender:
@@ -113,6 +113,18 @@ def _expected(loan: Loan) -> int | None:
     if not loan.is_open or loan.holder is None or not isinstance(loan.mark, Mark):
         return None
     return loan.mark.txid if loan.was_bypassed else None
+
+
+def is_replaced(loan: Loan) -> bool:
+    """Whether another transaction is open than the one that began.
+
+    PostgreSQL is queried, where the driver may have done that.
+    """
+    expected = _expected(loan)
+    if expected is None:
+        return loan.was_replaced
+    query = "SELECT txid_current_if_assigned()"
+    return fetch_value(loan.driver_connection, query) != str(expected)
 
 
 def _check_replaced(loan: Loan) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from .._callables import returned_plainly
+from .._engine.commit_events import is_replaced
 from .._engine.commit_status import PendingVerification, verifier_for
 from .._engine.connection_state import loan_of
 from .._engine.driver_connection import is_aborted
@@ -109,7 +110,8 @@ def commit(session: Session) -> bool:
 def find_writes(session: Session) -> bool:
     """Whether the open transaction has written; by a query, if the database keeps that.
 
-    From then on the `UnitSession` knows it, too.
+    So it is said to have if the driver has ended it, and another one is open. From then
+    on the `UnitSession` knows it, too.
     """
     unit_session = unit_session_of(session)
     if unit_session is None:
@@ -117,7 +119,7 @@ def find_writes(session: Session) -> bool:
     for connection in unit_session.connections:
         loan = loan_of(connection)
         if loan is not None and not loan.wrote:
-            loan.wrote = has_written(connection, loan)
+            loan.wrote = has_written(connection, loan) or is_replaced(loan)
     return unit_session.may_have_written
 
 
