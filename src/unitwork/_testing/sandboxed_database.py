@@ -58,6 +58,7 @@ class SandboxedDatabase:
         """By the dialect, and so by the pool, of the application's engine."""
         self._engines: dict[Engine, Engine] = {}
         self._sessions: list[Any] = []
+        self._settings: DatabaseSettings | None = None
         factory = core.factory_for(self.engine_for, _SandboxFactory)
         assert isinstance(factory, _SandboxFactory)
         factory.sandboxed = self
@@ -106,10 +107,16 @@ class SandboxedDatabase:
             raise use_real_mode("this unit is to be committed in two phases")
         binds = _UnitBinds(self, owner)
         gate = binds.turn_for(self.shared_for(self._own_factory.engine))
+        if self._settings is None:
+            self._settings = self._settings_like(settings)
+        return Opening(self.factory.make_session(), gate, binds, self._settings)
+
+    def _settings_like(self, settings: DatabaseSettings) -> DatabaseSettings:
+        """The same, but that the sandbox knows the outcome of a COMMIT in doubt."""
         is_postgresql = self._own_factory.engine.dialect.name == "postgresql"
         if settings.verify_commit is True and is_postgresql:
-            settings = replace(settings, verify_commit=self.verifier)
-        return Opening(self.factory.make_session(), gate, binds, settings)
+            return replace(settings, verify_commit=self.verifier)
+        return settings
 
     # The test's own sessions
 
