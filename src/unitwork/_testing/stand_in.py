@@ -35,8 +35,8 @@ class StandIn:
     All else is done by the DBAPI connection itself.
     """
 
-    _transaction = None
-    """asyncpg's adapter has its own there, which is that of the sandbox."""
+    _transaction = object()
+    """asyncpg's adapter has its own there, or `None`; here it is never looked into."""
 
     def __init__(self, shared: SharedConnection, anonymous: Callable[[], Turn]) -> None:
         keep = object.__setattr__
