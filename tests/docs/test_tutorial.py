@@ -60,7 +60,7 @@ def test_moves_to_postgresql(page: Page, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_works_when_it_is_typed(wheels: Path) -> None:
     """Every file and command in order, on SQLite and then on PostgreSQL."""
-    names = ["items", "items_test"]
+    names = ["items"]
     with (
         fresh_environment(sys.executable, wheels) as (home, environment),
         empty_databases(names) as server,
