@@ -80,6 +80,7 @@ async def test_after_locking_rows(flavour: Flavour) -> None:
         ("SELECT set_config('unitwork.tenant', '7', true)", "settings .*set_config"),
         ("SELECT lower(set_config('unitwork.tenant', '7', true))", "set_config"),
         ("SELECT CASE WHEN set_config('a.b', '7', true) = '' THEN 1 END", "set_config"),
+        ("SELECT U&\"set\\005fconfig\"('a.b', '7', true)", "not known what ends"),
         ("DECLARE c CURSOR FOR SELECT 1", "DECLARE"),
         ("SELECT nextval('item_id_seq')", "written .*nextval"),
         ("SELECT lo_create(0)", "written .*lo_create"),
@@ -114,6 +115,29 @@ async def test_after_what_a_function_does(
     """
     await flavour.work(executing(create))
     await refuses(flavour, lambda s: s.execute(select(func.hidden_effect())), match)
+
+
+@only("psycopg", "asyncpg")
+async def test_after_a_view_that_makes_settings(flavour: Flavour) -> None:
+    view = "CREATE OR REPLACE VIEW hidden AS SELECT set_config('a.b', '7', true)"
+    await flavour.work(executing(view))
+    await refuses(flavour, executing("SELECT * FROM hidden"), "view hidden")
+    async with flavour.block() as session:
+        await flavour.do(session, names)
+        async with outside():  # of the view only its users are refused
+            assert checked_out(flavour) == 0
+    await flavour.work(executing("DROP VIEW hidden"))
+
+
+@only("psycopg", "asyncpg")
+async def test_after_a_stable_function_that_makes_settings(flavour: Flavour) -> None:
+    create = """
+        CREATE OR REPLACE FUNCTION stable_effect() RETURNS text LANGUAGE sql STABLE AS
+        $$ SELECT set_config('a.b', '7', true) $$
+    """
+    await flavour.work(executing(create))
+    await flavour.dispose()  # its statistics count as a write for a moment
+    await refuses(flavour, executing("SELECT stable_effect()"), r"stable_effect\(\)")
 
 
 @postgresql
