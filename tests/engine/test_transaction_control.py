@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unitwork._engine.transaction_control import commits
+from unitwork._engine.transaction_control import commits, may_commit
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,15 @@ def test_commit_is_recognized_behind_a_comment(statement: str) -> None:
 @pytest.mark.parametrize("statement", ["", "ROLLBACK", "-- commit", "SELECT 1 -- end"])
 def test_other_statements_do_not_commit(statement: str) -> None:
     assert not commits("sqlite", statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["CREATE TABLE", "SET STATEMENT a=1 FOR SELECT 1; COMMIT", "SELECT 1; DROP TABLE"],
+)
+def test_any_of_several_statements_may_commit(statement: str) -> None:
+    assert may_commit("mariadb", statement)
+
+
+def test_a_setting_for_one_statement_does_not_commit() -> None:
+    assert not may_commit("mariadb", "SET STATEMENT max_statement_time=1 FOR DROP")

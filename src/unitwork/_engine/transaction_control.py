@@ -12,28 +12,17 @@ __all__ = ["End", "commits", "continues_with_another", "end_by", "may_commit"]
 _CHAINS = re.compile(
     r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
 )
-_SETS_FOR_STATEMENT = re.compile(r"set\s+statement\b", re.IGNORECASE)
-_FIRST_WORD = re.compile(r"\w+")
+_SETS_FOR_STATEMENT = re.compile(r"\s*set\s+statement\b", re.IGNORECASE)
+_FIRST_WORD = re.compile(r"\s*(\w+)")
 _ROLLS_BACK = {"rollback", "abort"}
-_COMMITS = {
-    *("commit", "end", "alter", "analyze", "cache", "change", "check", "create"),
-    *(
-        "drop",
-        "flush",
-        "grant",
-        "install",
-        "load",
-        "lock",
-        "optimize",
-        "rename",
-        "repair",
-    ),
-    *("reset", "revoke", "set", "start", "stop", "truncate", "uninstall", "unlock"),
+_COMMIT = {"commit", "end"}
+_COMMITS = _COMMIT | {
+    *("alter", "analyze", "cache", "change", "check", "create", "drop", "flush"),
+    *("grant", "install", "load", "lock", "optimize", "rename", "repair", "reset"),
+    *("revoke", "set", "start", "stop", "truncate", "uninstall", "unlock"),
 }
 """COMMIT, and what MySQL and MariaDB commit before; nothing that calls a procedure."""
-
-
-_MAY_COMMIT = {"commit", "end", "prepare"}  # PREPARE TRANSACTION
+_MAY_COMMIT = _COMMIT | {"prepare"}  # PREPARE TRANSACTION
 _MYSQL = {"mysql", "mariadb"}
 
 
@@ -52,8 +41,7 @@ def continues_with_another(dialect: str, statement: str) -> bool:
 
 def commits(dialect: str, statement: str) -> bool:
     """Whether *statement* is COMMIT, or END, which is the same."""
-    word = _FIRST_WORD.match(without_comments(dialect, statement).lstrip())
-    return word is not None and word[0].lower() in {"commit", "end"}
+    return _first_word(without_comments(dialect, statement)) in _COMMIT
 
 
 def may_commit(dialect: str, statement: str) -> bool:
@@ -63,19 +51,24 @@ def may_commit(dialect: str, statement: str) -> bool:
     """
     text = without_strings(without_comments(dialect, statement))
     words = _COMMITS | {"begin"} if dialect in _MYSQL else _MAY_COMMIT
-    for each in text.split(";"):
-        word = _FIRST_WORD.match(each.lstrip())
-        if word is not None and word[0].lower() in words:
-            return _SETS_FOR_STATEMENT.match(each.lstrip()) is None
-    return False
+    return any(
+        _first_word(each) in words and not _SETS_FOR_STATEMENT.match(each)
+        for each in text.split(";")
+    )
 
 
 def end_by(dialect: str, statement: str) -> End:
     """How *statement*, after which its transaction is over, has ended it."""
     text = without_strings(without_comments(dialect, statement)).strip("; \t\r\n")
-    word = _FIRST_WORD.match(text)
-    if word is None or ";" in text:  # any of several statements
+    word = _first_word(text)
+    if not word or ";" in text:  # any of several statements
         return End.UNCLEAR
-    if word[0].lower() in _ROLLS_BACK:
+    if word in _ROLLS_BACK:
         return End.ROLLBACK
-    return End.COMMIT if word[0].lower() in _COMMITS else End.UNCLEAR
+    return End.COMMIT if word in _COMMITS else End.UNCLEAR
+
+
+def _first_word(text: str) -> str:
+    """In lower case; empty if *text* begins with anything else."""
+    found = _FIRST_WORD.match(text)
+    return "" if found is None else found[1].lower()

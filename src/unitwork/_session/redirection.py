@@ -1,4 +1,4 @@
-"""How a test redirects databases: the only hook of the test kit in the core.
+"""How a test redirects databases. `_commit.observation` is how it observes units.
 
 While a test has redirected a database, `DatabaseCore.redirect` is a function, and every
 use of the database (units, `ping()`, its engine) gets the `SessionFactory` that it
