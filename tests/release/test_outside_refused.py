@@ -140,6 +140,31 @@ async def test_after_a_stable_function_that_makes_settings(flavour: Flavour) -> 
     await refuses(flavour, executing("SELECT stable_effect()"), r"stable_effect\(\)")
 
 
+@only("psycopg", "asyncpg")
+@pytest.mark.parametrize("name", ["HiddenEffect", "hidden effect", "hidden$effect"])
+async def test_after_a_function_with_a_quoted_name(flavour: Flavour, name: str) -> None:
+    create = f"""
+        CREATE OR REPLACE FUNCTION "{name}"() RETURNS void LANGUAGE sql AS
+        $$ SELECT set_config('unitwork.tenant', '7', true) $$
+    """
+    await flavour.work(executing(create))
+    await flavour.dispose()  # PostgreSQL takes it for written for another second
+    await refuses(flavour, executing(f'SELECT "{name}"()'), "settings that end with it")
+
+
+@postgresql
+async def test_after_a_function_whose_name_can_not_be_looked_up(
+    flavour: Flavour,
+) -> None:
+    await flavour.work(
+        executing(
+            'CREATE OR REPLACE FUNCTION "it\'s"() RETURNS int LANGUAGE sql AS'
+            " $$ SELECT 1 $$"
+        )
+    )
+    await refuses(flavour, executing('SELECT "it\'s"()'), "it's.* does")
+
+
 @postgresql
 async def test_with_an_open_cursor(flavour: Flavour) -> None:
     query = text("SELECT generate_series(1, 1000)")

@@ -42,6 +42,8 @@ _LOCKS = re.compile(
     r"\block\s+in\s+share\s+mode\b|\badvisory_\w*lock",
     re.IGNORECASE,
 )
+_NOT_QUOTABLE = re.compile(r"['%\\]")
+"""What a driver, or PostgreSQL, may read as something else in a name."""
 _LEVELS = ("READ COMMITTED", "READ UNCOMMITTED")
 _SHOWN = 200  # characters of a statement
 # OFFSET 0: pg_get_viewdef() locks each view that it is called for.
@@ -113,6 +115,9 @@ def _ask_postgresql(connection: Connection, texts: dict[str, str]) -> str | None
     if "set_config" in called:
         text = _first(texts, lambda bare: "set_config" in functions_called(bare))
         return f"it has settings that end with it{_shown(text)}"
+    odd = next(filter(_NOT_QUOTABLE.search, called), None)
+    if odd is not None:
+        return f"it is not known what the function {odd!r} does"
     names = ", ".join(f"'{name}'" for name in sorted(called)) or "''"
     # Only a function can change the catalogs, where DDL on this connection some seconds
     # ago may still be counted.

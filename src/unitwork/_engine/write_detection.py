@@ -42,7 +42,7 @@ _BEGINS = re.compile(
     r"set\s+transaction\s[\w\s,]+|xa\s+(?:start|end)\s+'[^']*'", re.IGNORECASE
 )
 _FIRST_WORD = re.compile(r"[\s(]*(\w+)")
-_CALL = re.compile(r"([\w.\"`]+)\s*\(")
+_CALL = re.compile(r"(\"(?:[^\"]|\"\")+\"|`[^`]+`|[\w$]+)\s*\(")
 _NO_FUNCTIONS = {
     # Keywords before a parenthesis.
     *("and", "any", "all", "array", "as", "between", "by", "cast", "distinct", "else"),
@@ -127,11 +127,16 @@ def _calls(text: str) -> bool:
 def functions_called(text: str) -> set[str]:
     """The names of the functions in *text* that may do more than compute.
 
-    Without their schema. *text* has no strings and no comments in it.
+    Without their schema, and in lower case unless quoted. *text* has no strings and no
+    comments in it.
     """
-    called = (name.replace('"', "").replace("`", "") for name in _CALL.findall(text))
-    names = {name.rpartition(".")[2].lower() for name in called}
-    return names - _NO_FUNCTIONS
+    return {_unquoted(name) for name in _CALL.findall(text)} - _NO_FUNCTIONS
+
+
+def _unquoted(name: str) -> str:
+    if name.startswith(('"', "`")):
+        return name[1:-1].replace('""', '"')
+    return name.lower()
 
 
 _known_text_writes = lru_cache(maxsize=512)(_text_writes)
