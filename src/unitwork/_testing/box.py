@@ -99,7 +99,10 @@ class Sandbox:
                 else RealDatabase(core, taken[core], own_home, replicas, self.bind)
             )
         self._own: dict[tuple[DatabaseCore, bool], Any] = {}
-        self._membership = Membership(self, self._sandboxed)
+        self._routes: dict[Engine, Route] = {}
+        for each in self._sandboxed.values():
+            self._routes |= each.routes
+        self._membership = Membership(self, self._sandboxed, self._routes)
 
     def _fail(self, error: SandboxError) -> SandboxError:
         """Record what must fail the test, though it may be caught there."""
@@ -205,10 +208,7 @@ class Sandbox:
         return None if sandboxed is None else sandboxed.factory
 
     def route_of(self, engine: Engine) -> Route | None:
-        for sandboxed in self._sandboxed.values():
-            if (route := sandboxed.route_of(engine)) is not None:
-                return route
-        return None
+        return self._routes.get(engine)
 
     def close(self) -> None:
         """Roll everything back. Does I/O, in a greenlet of SQLAlchemy's or a thread."""

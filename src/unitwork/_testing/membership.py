@@ -10,12 +10,13 @@ import hashlib
 import hmac
 import itertools
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from http.cookies import CookieError, SimpleCookie
 from threading import Lock
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from sqlalchemy import Engine
 
@@ -67,11 +68,18 @@ class Target(Protocol):
 class Membership:
     """What its members know one sandbox by, for as long as that is open."""
 
-    __slots__ = ("databases", "target", "token")
+    __slots__ = ("databases", "engines", "target", "token")
 
-    def __init__(self, target: Target, databases: Collection[DatabaseCore]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        databases: Collection[DatabaseCore],
+        engines: Iterable[Engine] = (),
+    ) -> None:
         self.target: Target | None = target
         self.databases = tuple(databases)
+        self.engines = WeakSet(engines)
+        """Those with a route: see `Target.route_of()`."""
         self.token = _sign(next(_numbers))
 
     @property
@@ -114,7 +122,13 @@ def close_membership(membership: Membership) -> None:
 @contextmanager
 def inside(membership: Membership) -> Iterator[None]:
     """Let what is called here, and what it starts, belong to the sandbox."""
-    token = _here.set((membership, *_here.get()))
+    with _inside_all((membership,)):
+        yield
+
+
+@contextmanager
+def _inside_all(memberships: tuple[Membership, ...]) -> Iterator[None]:
+    token = _here.set((*memberships, *_here.get()))
     try:
         yield
     finally:
@@ -158,11 +172,16 @@ def _redirect(database: DatabaseCore) -> SessionFactory:
 
 
 def _route_of(engine: Engine) -> Route | None:
-    """The route of *engine* here. Raises if only others have it in a sandbox."""
-    for target in targets_here():
-        route = target.route_of(engine)
-        if route is not None:
-            return route
+    """The route of *engine* here.
+
+    Raises `SandboxError` if only others have it in a sandbox, or a test that is over.
+    """
+    for membership in (*_here.get(), *_shared):
+        if engine not in membership.engines:
+            continue
+        if membership.target is None:
+            raise SandboxError(_CLOSED)
+        return membership.target.route_of(engine)
     for membership in list(_open.values()):
         if membership.target is not None and membership.target.route_of(engine):
             raise SandboxError(_NO_SANDBOX.format(name=address_of(engine.url)))
@@ -173,14 +192,21 @@ follow_routes_of(_route_of)
 
 
 def _enter(scope: Mapping[str, Any]) -> AbstractContextManager[object] | None:
-    """The context of a request that names a sandbox, unless it is the present one."""
+    """The context of a request: the sandbox that it names, or that is shared by all."""
     token = _token_in(scope)
     if token is None:
-        return None
+        return _inside_shared(scope)
     membership = _open.get(token)
     if membership is None:
         raise SandboxError(_refusal(token))
     return None if membership in _here.get()[:1] else inside(membership)
+
+
+def _inside_shared(scope: Mapping[str, Any]) -> AbstractContextManager[object] | None:
+    """What a request starts belongs to its own test, also once another is shared."""
+    if not _shared or _here.get() or scope["type"] == "lifespan":
+        return None
+    return _inside_all(tuple(_shared))
 
 
 def _refusal(token: str) -> str:

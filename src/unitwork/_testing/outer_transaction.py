@@ -6,7 +6,7 @@ It is opened by the first statement. All of its I/O is made at home.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -18,9 +18,10 @@ from .._engine.unit_begin import begin_transaction
 from . import savepoints
 from .home import Home
 
-__all__ = ["OuterTransaction"]
+__all__ = ["OuterTransaction", "Settings"]
 
 T = TypeVar("T")
+Settings: TypeAlias = Sequence[tuple[str, str]]
 
 _OUTERMOST = "unitwork_sandbox"
 _MYSQL = {"mysql", "mariadb"}
@@ -37,8 +38,9 @@ class OuterTransaction:
         self._constraints: str | None = None
         """Those that are deferred; `None`: none can be."""
         self._has_new_constraints = False
-        self._settings: Sequence[tuple[str, str]] | None = None
+        self.settings: Settings = ()
         """Those of the connection, once a unit has changed some."""
+        self._has_settings = False
         self.pending: list[str] = []
         """To be sent before all else: what has ended without I/O."""
         self.info: dict[Any, Any] = {}
@@ -72,12 +74,12 @@ class OuterTransaction:
         """Send what is pending and *script*; open the connection before, if need be."""
         self.at_home(self._send, script)
 
-    def send_commit(self, savepoint: str, *, restores: bool) -> None:
+    def send_commit(self, savepoint: str, restored: Settings) -> None:
         """Do what COMMIT would do for the transaction that *savepoint* stands for.
 
-        *restores*: it may have set something, which would end with it.
+        *restored*: the settings after it, if it may have set something.
         """
-        self.at_home(self._send_commit, savepoint, restores)
+        self.at_home(self._send_commit, savepoint, restored)
 
     def note_definition(self) -> None:
         """Record that there may be other constraints by now."""
@@ -85,8 +87,12 @@ class OuterTransaction:
 
     def note_setting(self) -> None:
         """Keep what is set now: a transaction is about to change something."""
-        if self._settings is None:
-            self.at_home(self._read_settings)
+        if not self._has_settings:
+            self.settings, self._has_settings = self.read_settings(), True
+
+    def read_settings(self) -> Settings:
+        """Those in force now."""
+        return self.at_home(self._read_settings)
 
     # At home
 
@@ -94,7 +100,8 @@ class OuterTransaction:
         if self._connection is None:
             self._open()
         pending, self.pending = self.pending, []
-        send_script(self.raw, [*pending, *script])
+        if pending or script:
+            send_script(self.raw, [*pending, *script])
 
     def _open(self) -> None:
         connection = self._source.connect()
@@ -112,16 +119,16 @@ class OuterTransaction:
             connection.close()
             raise
 
-    def _send_commit(self, savepoint: str, restores: bool) -> None:
+    def _send_commit(self, savepoint: str, settings: Settings) -> None:
+        self._send([])
         if self.dialect.name == "sqlite":
             self._check_foreign_keys()
         if self._has_new_constraints:
             self._read_constraints()
         script = savepoints.commit_of(savepoint, self._constraints)
-        restored: Sequence[str] = ()
-        if restores and self._settings is not None:
-            restored = savepoints.restored(self._settings)
+        restored = savepoints.restored(settings) if settings else ()
         self._send([*script, *restored])
+        self._has_new_constraints = False  # not before: they are undone if it fails
 
     def _query(self, sql: str) -> Sequence[Any]:
         cursor = self.raw.cursor()
@@ -137,11 +144,11 @@ class OuterTransaction:
             return
         ((names, number),) = self._query(savepoints.CONSTRAINTS)
         self._constraints = (names or "") if number else None
-        self._has_new_constraints = False
 
-    def _read_settings(self) -> None:
+    def _read_settings(self) -> Settings:
+        self._send([])  # what is pending may restore some
         rows = self._query(savepoints.SETTINGS)
-        self._settings = [(name, value) for name, value in rows]
+        return [(name, value) for name, value in rows]
 
     def _check_foreign_keys(self) -> None:
         (enforced,) = self._query("PRAGMA foreign_keys")[0]

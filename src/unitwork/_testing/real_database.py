@@ -13,6 +13,7 @@ from .._engine.sqlalchemy_internals import root_engine
 from .._session.database_core import DatabaseCore
 from .._session.factory import SessionFactory
 from .._unit.database_base import DatabaseBase, core_of
+from .failure import SandboxError
 from .home import Home
 from .made import MadeDatabase
 from .real import RealDatabases
@@ -62,22 +63,26 @@ class RealDatabase:
         engines = [pool.engine, *(root_engine(each) for each in replicas)]
         self.routes = {engine: Route(engine, made.url) for engine in engines}
         self._is_kept = False
+        self._is_closed = False
 
     @property
     def factory(self) -> SessionFactory:
         return self.core.own_factory
 
-    def route_of(self, engine: Engine) -> Route | None:
-        return self.routes.get(engine)
-
     def own_session(self, *, is_async: bool) -> Session | AsyncSession:
         """Make a session of the test's own, which is in no unit."""
         factory = self.core.own_factory
-        made = factory.make_plain_session(lambda engine: engine, is_async=is_async)
+        made = factory.make_plain_session(self._own_bind, is_async=is_async)
         self._sessions.append(made)
         if self.core.is_async and not is_async:
             self._do_at_home(made)
         return made
+
+    def _own_bind(self, engine: Engine) -> Engine:
+        """The same: its route leads to the test's database, until that is closed."""
+        if self._is_closed:
+            raise SandboxError("this sandbox is closed: its test is over")
+        return engine
 
     def _do_at_home(self, session: Any) -> None:
         """Let a sync session of an async driver do its I/O in an event loop."""
@@ -100,6 +105,7 @@ class RealDatabase:
 
     def close(self) -> None:
         """Close all connections, and give the database back."""
+        self._is_closed = True
         self._sessions.clear()
         for route in self.routes.values():
             route.close()

@@ -23,6 +23,7 @@ from .._engine.driver_connection import abort
 from .._engine.event_loops import hang_up
 from .._engine.sqlalchemy_internals import root_engine
 from ..errors import UsageError
+from .failure import SandboxError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -162,9 +163,10 @@ def _watch_pool(engine: Engine) -> None:
     own_dispose = pool.dispose
 
     def dispose() -> None:
-        route = _route_of(engine)
-        if route is not None:
-            route.dispose()
+        with suppress(SandboxError):  # its test is over: nothing is left to close
+            route = _route_of(engine)
+            if route is not None:
+                route.dispose()
         own_dispose()
 
     setattr(pool, "dispose", dispose)  # noqa: B010  # of this object alone

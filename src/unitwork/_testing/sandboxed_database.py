@@ -25,6 +25,7 @@ from .engines import TURN, engine_over
 from .failure import SandboxError, use_real_mode
 from .home import Home
 from .outer_transaction import OuterTransaction
+from .routes import Route
 from .shared_connection import SharedConnection
 from .sources import source_of
 from .turn import Mark, Turn
@@ -56,6 +57,8 @@ class SandboxedDatabase:
         self._own_factory = core.own_factory
         self._shared: dict[Any, SharedConnection] = {}
         """By the dialect, and so by the pool, of the application's engine."""
+        self.routes: dict[Engine, Route] = {}
+        """None: its connections are those of the engine."""
         self._engines: dict[Engine, Engine] = {}
         self._sessions: list[Any] = []
         self._settings: DatabaseSettings | None = None
@@ -68,9 +71,6 @@ class SandboxedDatabase:
     @property
     def shared_connections(self) -> Collection[SharedConnection]:
         return self._shared.values()
-
-    def route_of(self, engine: Engine) -> None:
-        """Nothing: its connections are those of the engine."""
 
     def keep(self) -> list[str]:
         return []

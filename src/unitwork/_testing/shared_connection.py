@@ -10,7 +10,7 @@ from typing import Any
 from .._engine.lost_work import unexpected_rollback
 from . import savepoints
 from .failure import SandboxError, use_real_mode
-from .outer_transaction import OuterTransaction
+from .outer_transaction import OuterTransaction, Settings
 from .turn import Turn
 from .turns import Turns
 
@@ -56,16 +56,31 @@ class SharedConnection:
         """Begin the transaction of *turn*, which has the connection."""
         self.check()
         if turn.savepoint is not None:
+            if self.outer.pending:  # of a unit inside it, which would take more along
+                self._send(turn, [])
             return
         self._check_may_write(turn)
         name = f"unitwork_{next(_numbers)}"
+        settings = self._settings_around(turn)
+        own = () if settings is None else savepoints.restored(self.outer.settings)
+        self._send(turn, [f"SAVEPOINT {name}", *own])
+        turn.savepoint = name
+        turn.forget()
+        turn.settings_around = settings
+        turn.set_something = settings is not None
+
+    def _send(self, turn: Turn, script: Sequence[str]) -> None:
         try:
-            self.outer.send([f"SAVEPOINT {name}"])
+            self.outer.send(script)
         except Exception as error:
             self._check_missing(turn, error)
             raise
-        turn.savepoint = name
-        turn.forget()
+
+    def _settings_around(self, turn: Turn) -> Settings | None:
+        """What units around *turn* have set, which is not for it; `None`: nothing."""
+        if any(each.set_something for each in self.turns.around(turn)):
+            return self.outer.read_settings()
+        return None
 
     def _check_may_write(self, turn: Turn) -> None:
         around = next((x for x in self.turns.around(turn) if x.is_read_only), None)
@@ -87,7 +102,10 @@ class SharedConnection:
             if turn.refuses_writes:  # this makes sure of it
                 self.outer.send(self._rollback_of(turn, savepoint))
             else:
-                self.outer.send_commit(savepoint, restores=turn.set_something)
+                restored = turn.settings_around or self.outer.settings
+                self.outer.send_commit(
+                    savepoint, restored if turn.set_something else ()
+                )
         except Exception as error:
             self._check_missing(turn, error)
             if getattr(error, "sqlstate", None) == _IN_FAILED_TRANSACTION:
@@ -105,11 +123,7 @@ class SharedConnection:
         if savepoint is None:
             return
         self.check_around(turn)
-        try:
-            self.outer.send(self._rollback_of(turn, savepoint))
-        except Exception as error:
-            self._check_missing(turn, error)
-            raise
+        self._send(turn, self._rollback_of(turn, savepoint))
         inside = turn.committed_inside
         turn.forget()
         self._check_nothing_kept(turn, inside)
@@ -245,5 +259,8 @@ class SharedConnection:
         self.broken = self.broken or SandboxError(
             "this sandbox is closed: its test is over"
         )
-        if not self.outer.close(is_sound=is_sound):
-            self._ended(None)
+        try:
+            if not self.outer.close(is_sound=is_sound):
+                self._ended(None)
+        finally:
+            self.turns.leave(last)  # what begins now finds it closed, and does not wait

@@ -80,8 +80,7 @@ class StandIn:
         while not turns.begin_statement(turn):
             self._wait_for(turn)
         try:
-            if turn.savepoint is None:
-                self.shared.begin(turn)
+            self.shared.begin(turn)
             result = self.shared.outer.at_home(execute)
             turn.failed = False
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 __all__ = ["Mark", "Turn"]
@@ -49,6 +49,7 @@ class Turn:
         "savepoint",
         "savepoints_inside",
         "set_something",
+        "settings_around",
         "statements_in_flight",
         "wrote",
     )
@@ -95,6 +96,8 @@ class Turn:
         """Whether it is read-only where the database does not see to it."""
         self.set_something = False
         """Whether a statement may have changed a setting of the transaction."""
+        self.settings_around: Sequence[tuple[str, str]] | None = None
+        """What those around it have set, to be set again after it."""
         self.failed = False
         """Whether its last statement has failed."""
 
