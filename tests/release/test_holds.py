@@ -99,7 +99,7 @@ async def test_names_the_line_that_has_taken_the_connection(flavour: Flavour) ->
         (held,) = held_connections(flavour.sync_engine)
 
     assert held.unit == "a transaction() block"
-    assert "support/" in held.place or HERE in held.place
+    assert "support/" in held.call_site or HERE in held.call_site
     assert held.statement.startswith("SELECT")
     assert held_connections(flavour.sync_engine) == []
 

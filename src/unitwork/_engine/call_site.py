@@ -19,19 +19,20 @@ with suppress(ImportError):  # sync sessions need none
     _greenlet = import_module("greenlet")
 
 __all__ = [
-    "Place",
+    "CallSite",
     "called_by_machinery",
-    "find_place",
+    "find_call_site",
+    "format_call_site",
     "level_of_the_caller",
-    "shown",
 ]
 
-Place = tuple[CodeType, int]
+CallSite = tuple[CodeType, int]
 """A code object, and the index of an instruction in it: cheaper than a line."""
 
-_OURS = str(Path(__file__).parents[1]) + os.sep
-_ITS = str(Path(sqlalchemy.__file__).parent) + os.sep
-_MACHINERY = (_OURS, _ITS, "<sqlalchemy ", "<string>")  # what SQLAlchemy generates
+_UNITWORK = str(Path(__file__).parents[1]) + os.sep
+_SQLALCHEMY = str(Path(sqlalchemy.__file__).parent) + os.sep
+_GENERATED = ("<sqlalchemy ", "<string>")  # by SQLAlchemy
+_MACHINERY = (_UNITWORK, _SQLALCHEMY, *_GENERATED)
 _FOLDERS = {sysconfig.get_path(key) for key in ("purelib", "platlib", "stdlib")}
 _INSTALLED = (*(folder + os.sep for folder in _FOLDERS), *_MACHINERY, "<frozen ")
 """How the names of files begin that are no part of an application, as a rule."""
@@ -49,7 +50,7 @@ def _is_machinery(module: str) -> bool:
     return module.partition(".")[0] in ("unitwork", "sqlalchemy")
 
 
-def find_place() -> Place | None:
+def find_call_site() -> CallSite | None:
     """The innermost line of the application around the caller.
 
     Of an application that is installed itself it is the innermost line outside unitwork
@@ -58,7 +59,7 @@ def find_place() -> Place | None:
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # it is documented
     if _greenlet is not None and (outer := _greenlet.getcurrent().parent) is not None:
         frame = outer.gr_frame  # those of a greenlet of SQLAlchemy's are all its own
-    outside: Place | None = None
+    outside: CallSite | None = None
     while frame is not None:
         name = (code := frame.f_code).co_filename
         if not name.startswith(_INSTALLED):
@@ -75,11 +76,11 @@ def called_by_machinery(frame: FrameType | None) -> bool:
     return caller is not None and caller.f_code.co_filename.startswith(_MACHINERY)
 
 
-def shown(place: Place | None) -> str:
-    """File and line of *place*, and its function; the file below the working folder."""
-    if place is None:
+def format_call_site(call_site: CallSite | None) -> str:
+    """Its file, below the working folder if it is there, its line and its function."""
+    if call_site is None:
         return ""
-    code, at = place
+    code, at = call_site
     line = code.co_firstlineno
     for start, end, number in code.co_lines():
         if start <= at < end and number is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .call_site import Place, shown
+from .call_site import CallSite, format_call_site
 
 __all__ = ["NO_USE", "ConnectionUse", "HeldConnection", "Hold", "use_of"]
 
@@ -24,13 +24,12 @@ class Hold:
     """
 
     __slots__ = (
-        "gap",
+        "call_site",
         "idle",
         "idle_limit",
+        "idle_since",
         "limit",
-        "longest_gap",
-        "place",
-        "quiet_since",
+        "longest_idle",
         "reported_as",
         "returned_at",
         "statement",
@@ -39,13 +38,13 @@ class Hold:
 
     def __init__(
         self,
-        place: Place | None,
+        call_site: CallSite | None,
         taken_at: float,
         limit: float | None,
         idle_limit: float | None,
     ) -> None:
         self.taken_at = taken_at
-        self.place = place
+        self.call_site = call_site
         """The line that took it."""
         self.limit = limit
         """After how many seconds it is reported; `None`: never."""
@@ -54,9 +53,9 @@ class Hold:
         self.returned_at: float | None = None
         self.statement = ""
         """The last one."""
-        self.gap = self.longest_gap = self.idle = 0.0
-        """Seconds that it was idle before the last statement, at most, and in all."""
-        self.quiet_since: float | None = time.monotonic()
+        self.longest_idle = self.idle = 0.0
+        """Seconds that it was idle: at once at most, and in all."""
+        self.idle_since: float | None = time.monotonic()
         """When the last statement ended; `None`: one is under way."""
         self.reported_as = ""
         """The description of its unit, once it has been reported as a long one."""
@@ -66,23 +65,25 @@ class Hold:
         if self.returned_at is not None:
             return
         self.returned_at = now = time.monotonic()
-        if self.quiet_since is not None:
-            gap = now - self.quiet_since
-            self.idle, self.longest_gap = self.idle + gap, max(self.longest_gap, gap)
-            self.quiet_since = None
+        if self.idle_since is not None:
+            gap = now - self.idle_since
+            self.idle += gap
+            self.longest_idle = max(self.longest_idle, gap)
+            self.idle_since = None
         if self.reported_as:
             log.info("returned: %s", self.describe(self.reported_as))
 
     def times(self) -> tuple[float, float, float]:
         """How long it was held until now, how much of it idle, and at once at most."""
         now = self.returned_at or time.monotonic()
-        gap = 0.0 if (since := self.quiet_since) is None else now - since
-        return now - self.taken_at, self.idle + gap, max(self.longest_gap, gap)
+        gap = 0.0 if (since := self.idle_since) is None else now - since
+        return now - self.taken_at, self.idle + gap, max(self.longest_idle, gap)
 
     def describe(self, unit: str) -> HeldConnection:
         """What is known now; *unit* is its description."""
         held, idle, _ = self.times()
-        return HeldConnection(unit, held, idle, self.statement, shown(self.place))
+        site = format_call_site(self.call_site)
+        return HeldConnection(unit, held, idle, self.statement, site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,10 @@ class HeldConnection:
     held: float
     idle: float
     statement: str
-    place: str
+    call_site: str
 
     def __str__(self) -> str:
-        where = f", taken at {self.place}" if self.place else ""
+        where = f", taken at {self.call_site}" if self.call_site else ""
         what = " ".join(self.statement.split())
         what = what[:_SHOWN] + "..." if len(what) > _SHOWN else what
         return (

@@ -76,14 +76,14 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         if loan is None:
             return False
         loan.begin_statement()  # before the checks: see `Activity`
-        if (hold := loan.hold) is not None and hold.quiet_since is not None:
-            hold.statement, gap = statement, monotonic() - hold.quiet_since
-            hold.gap, hold.idle, hold.quiet_since = gap, hold.idle + gap, None
-            if gap > hold.longest_gap:
-                hold.longest_gap = gap
+        if (hold := loan.hold) is not None and hold.idle_since is not None:
+            hold.statement, idle = statement, monotonic() - hold.idle_since
+            hold.idle, hold.idle_since = hold.idle + idle, None
+            if idle > hold.longest_idle:
+                hold.longest_idle = idle
         try:
             _check(loan)
-            if hold is not None and hold.longest_gap > hold.idle_limit:
+            if hold is not None and hold.longest_idle > hold.idle_limit:
                 _refuse_idle(loan, hold, statement)
             if loan.holder is not None:
                 note_traces(context, statement, parameters)
@@ -98,7 +98,7 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         finally:
             loan.end_statement(statement)
             if hold is not None:
-                hold.quiet_since = monotonic()
+                hold.idle_since = monotonic()
         loan.statement_executed(statement, context)
         return True  # it has been executed
 
@@ -109,7 +109,7 @@ def _refuse_idle(loan: Loan, hold: Hold, statement: str) -> None:
     """Raise `UsageError`, unless *statement* undoes something: the work is lost."""
     if loan.is_open and not statement.startswith(("ROLLBACK", "RELEASE")):
         loan.move(TransactionState.LOST)
-        raise UsageError(_IDLE.format(hold.longest_gap, hold.idle_limit))
+        raise UsageError(_IDLE.format(hold.longest_idle, hold.idle_limit))
 
 
 def _check(loan: Loan) -> None:

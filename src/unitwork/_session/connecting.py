@@ -7,7 +7,7 @@ import time
 from sqlalchemy import Connection, Engine
 
 from .._engine.begin import apply
-from .._engine.call_site import find_place
+from .._engine.call_site import find_call_site
 from .._engine.hold import Hold
 from .._engine.hold_watch import hold_watch
 from .._engine.pool_events import guard
@@ -82,7 +82,7 @@ def connected(session: UnitSession, connection: Connection) -> None:
         session.activity.is_beginning = False
     loan.holder = CommitOrder(session)
     settings, limit = session.settings, session.settings.hold_warning
-    loan.hold = Hold(find_place(), taken_at, limit, settings.idle_limit)
+    loan.hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
     if limit is not None and not hold_watch.is_on:
         hold_watch.start(limit)
     session.loans.append(loan)

@@ -43,16 +43,21 @@ def check_releasable(session: Session, what: str) -> None:
     if why is None and not session.is_active:
         why = "a flush has failed, and its error was swallowed"
     if why is None:
-        for connection, loan in zip(
-            unit_session.connections, unit_session.loans, strict=True
-        ):
-            level = getattr(unit_session.begun_with, "isolation_level", None)
-            if (why := find_obstacle(connection, loan, level)) is not None:
-                break
+        why = _obstacle_of(unit_session)
     if why is not None:
         raise UsageError(
             _HELD.format(name=unit_session.name, what=what, why=why, remedy=_REMEDY)
         )
+
+
+def _obstacle_of(unit_session: UnitSession) -> str | None:
+    wanted = unit_session.begun_with
+    level = None if wanted is None else wanted.isolation_level
+    connections = unit_session.connections
+    for connection, loan in zip(connections, unit_session.loans, strict=True):
+        if (why := find_obstacle(connection, loan, level)) is not None:
+            return why
+    return None
 
 
 def _why_not(unit_session: UnitSession) -> str | None:

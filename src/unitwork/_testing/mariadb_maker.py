@@ -8,7 +8,6 @@ changed its tables themselves, it is dropped, and another one is made.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -23,8 +22,6 @@ from .made import PREFIX, MadeDatabase, is_spared, new_key, project, today
 from .schema import Schema
 
 __all__ = ["MariaDBMaker"]
-
-log = logging.getLogger("unitwork")
 
 _AUTO_INCREMENT = re.compile(r" AUTO_INCREMENT=\d+")
 _MAY_NOT = (
@@ -99,7 +96,7 @@ class MariaDBMaker:
         try:
             self._admin.rows(f"CREATE DATABASE {name} COMMENT '{self._mark('used')}'")
         except DBAPIError as error:
-            if error.orig is not None and error.orig.args[:1][0] in _DENIED:
+            if next(iter(getattr(error.orig, "args", ())), None) in _DENIED:
                 raise UsageError(_MAY_NOT.format(user=self._url.username)) from error
             raise
         url = self._url.set(database=name)

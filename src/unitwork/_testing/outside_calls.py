@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from .._engine.call_site import called_by_machinery, find_place, shown
+from .._engine.call_site import called_by_machinery, find_call_site, format_call_site
 from .._session.unit_session import UnitSession
 from .._unit.context import innermost
 from .._unit.unit import Unit
@@ -151,9 +151,9 @@ def _holding(unit: Unit) -> UnitSession | None:
 
 
 def _describe(target: Target, what: str, session: UnitSession) -> _Found:
-    place = shown(find_place())
+    place = format_call_site(find_call_site())
     held = next((x.hold for x in session.loans if x.hold is not None), None)
-    since = "" if held is None else f", taken at {shown(held.place)}"
+    since = "" if held is None else f", taken at {format_call_site(held.call_site)}"
     message = (
         f"{target.library} ({what}) is called at {place} while "
         f"{session.owner.owner.description} holds a transaction of database "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
@@ -20,8 +19,6 @@ from .made import PREFIX, MadeDatabase, is_old, is_spared, new_key, project, tod
 from .schema import Schema
 
 __all__ = ["PostgreSQLMaker"]
-
-log = logging.getLogger("unitwork")
 
 _TEMPLATE = f"{PREFIX}template_"
 _MAY_NOT = (
