@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from support.flavours import POSTGRESQL, Flavour, only
 from support.models import Item, add_item, add_orphan
-from support.sandboxes import names
-from unitwork.testing import Sandbox
+from support.sandboxes import entered, names
+from unitwork.testing import Sandbox, SandboxError
 
 pytestmark = pytest.mark.anyio
 
@@ -88,3 +88,33 @@ async def test_constraints_that_were_rolled_back_are_not_checked(
     await flavour.work(add_item)
 
     assert await flavour.work(names) == ["one"]
+
+
+def add_parent(session: Session) -> None:
+    session.add(Item(id=999, name="parent"))
+
+
+@only("sqlite3", "aiosqlite", *POSTGRESQL)
+async def test_a_constraint_that_the_outer_one_has_yet_to_fulfil(
+    flavour: Flavour,
+) -> None:
+    async def nested() -> None:
+        async with entered("with", flavour.db), flavour.block() as outer:
+            await flavour.do(outer, add_orphan)
+            await flavour.work(add_item)
+            await flavour.do(outer, add_parent)
+
+    with pytest.raises(SandboxError, match=r"checked together.*real mode"):
+        await nested()
+
+
+@only(*POSTGRESQL)
+async def test_constraints_that_the_outer_one_has_set(flavour: Flavour) -> None:
+    async def nested() -> None:
+        async with entered("with", flavour.db), flavour.block() as outer:
+            statement = text("SET CONSTRAINTS ALL IMMEDIATE")
+            await flavour.do(outer, lambda session: session.execute(statement))
+            await flavour.work(add_item)
+
+    with pytest.raises(SandboxError, match="SET CONSTRAINTS"):
+        await nested()

@@ -23,6 +23,7 @@ __all__ = [
     "restored",
     "rollback_of",
     "savepoint_in",
+    "sets_constraints",
     "with_unique_names",
 ]
 
@@ -43,6 +44,7 @@ UNION ALL SELECT 'role', current_setting('role')
 
 _BEGIN = re.compile(r"\s*begin\b", re.IGNORECASE)
 _SETTING = re.compile(r"\bset_config\s*\(|(?:^|;)\s*(?:re)?set\b", re.IGNORECASE)
+_SET_CONSTRAINTS = re.compile(r"\bset\s+constraints\b", re.IGNORECASE)
 _DEFINITION = re.compile(r"\b(?:create|alter|drop)\b", re.IGNORECASE)
 _MISSING = re.compile(
     r"savepoint.*does not exist|no such savepoint|can only be used in transaction",
@@ -93,6 +95,10 @@ def begins_by_text(statement: str) -> bool:
 
 def changes_settings(statement: str) -> bool:
     return _SETTING.search(statement) is not None
+
+
+def sets_constraints(statement: str) -> bool:
+    return _SET_CONSTRAINTS.search(statement) is not None
 
 
 def is_definition(statement: str) -> bool:

@@ -98,6 +98,7 @@ class SharedConnection:
         if savepoint is None:
             return
         self.check_around(turn)
+        self._check_sets_no_constraints(turn)
         try:
             if turn.refuses_writes:  # this makes sure of it
                 self.outer.send(self._rollback_of(turn, savepoint))
@@ -108,6 +109,7 @@ class SharedConnection:
                 )
         except Exception as error:
             self._check_missing(turn, error)
+            self._check_own_constraints(turn, error)
             if getattr(error, "sqlstate", None) == _IN_FAILED_TRANSACTION:
                 raise unexpected_rollback(None) from error
             raise
@@ -158,6 +160,8 @@ class SharedConnection:
             self.outer.note_definition()
         if "'transaction_read_only', 'on'" in statement:
             turn.is_read_only = True
+        if savepoints.sets_constraints(statement):
+            turn.set_constraints = True
         if savepoints.changes_settings(statement):
             turn.set_something = True
             self.outer.note_setting()
@@ -199,6 +203,30 @@ class SharedConnection:
                 "transaction of its own, was committed before: that would be kept"
             )
         )
+
+    def _check_own_constraints(self, turn: Turn, error: Exception) -> None:
+        """Raise if *error* may be about what is written around *turn*."""
+        if not isinstance(error, self.dialect.loaded_dbapi.IntegrityError):
+            return
+        for outer in self.turns.around(turn):
+            if outer.wrote:
+                raise self._fail(
+                    use_real_mode(
+                        f"a deferred constraint does not hold at the COMMIT of "
+                        f"{turn.name()}, perhaps because of what {outer.name()} around "
+                        "it has not committed: they are checked together"
+                    )
+                ) from error
+
+    def _check_sets_no_constraints(self, turn: Turn) -> None:
+        for outer in self.turns.around(turn):
+            if outer.set_constraints:
+                raise self._fail(
+                    use_real_mode(
+                        f"{outer.name()} has executed SET CONSTRAINTS, which the "
+                        f"COMMIT of {turn.name()} inside it would undo"
+                    )
+                )
 
     def check_around(self, turn: Turn) -> None:
         """Raise if the driver reports that the transaction around all has ended."""

@@ -48,6 +48,7 @@ class Turn:
         "refuses_writes",
         "savepoint",
         "savepoints_inside",
+        "set_constraints",
         "set_something",
         "settings_around",
         "statements_in_flight",
@@ -94,6 +95,7 @@ class Turn:
         self.is_read_only = False
         self.refuses_writes = False
         """Whether it is read-only where the database does not see to it."""
+        self.set_constraints = False
         self.set_something = False
         """Whether a statement may have changed a setting of the transaction."""
         self.settings_around: Sequence[tuple[str, str]] | None = None
