@@ -146,3 +146,17 @@ def test_otherwise_it_does_not(folder: Path, url: str) -> None:
 
     assert "1 failed" in output
     assert "kept" not in output
+
+
+def test_other_databases_in_a_subfolder_are_refused(folder: Path) -> None:
+    """The databases of the process are made once, so theirs would not be replaced."""
+    other = folder / "other"
+    other.mkdir()
+    made = CONFTEST.replace("Database(engine)", "Database('sqlite:///other.db')")
+    (other / "conftest.py").write_text(made)
+    (other / "test_other.py").write_text("def test_other(sandbox): pass\n")
+
+    output = run(folder, WITHOUT_UNITS, DATABASE_URL="sqlite:///own.db")
+
+    assert "1 passed, 4 errors" in output
+    assert "unitwork_databases is another one in this folder" in output

@@ -80,6 +80,11 @@ class WorkerDatabases:
         stack.callback(route.close)
         stack.enter_context(default_route(route))
 
+    def has_all(self, sources: Sequence[DatabaseBase | Engine]) -> bool:
+        """Return whether each of *sources* has a database of this process instead."""
+        own = {engine_of(each) for each in self._sources}
+        return own.issuperset(map(engine_of, sources))
+
     def keep(self) -> list[str]:
         """Keep the databases at the end; return their URLs, without passwords."""
         self._is_kept = True

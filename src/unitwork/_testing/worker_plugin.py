@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,11 @@ __all__ = ["unitwork_worker"]
 
 _KEY = pytest.StashKey[str]()
 _WORKER = pytest.StashKey[WorkerDatabases]()
+_ANOTHER = (
+    "unitwork_databases is another one in this folder than for the tests before. The "
+    "databases of a run are made once: name all of them in one conftest.py, above the "
+    "folders, or run pytest for each folder"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,14 +61,29 @@ def unitwork_worker(
     if unitwork_schema is None:
         yield
         return
-    sources = unitwork_databases
-    if not isinstance(sources, list | tuple):
-        sources = [sources]
     key = request.config.stash.get(_KEY, None)
+    sources = _listed(unitwork_databases)
     with WorkerDatabases(sources, unitwork_schema, key) as worker:
         request.config.stash[_WORKER] = worker
         yield
         dispose_of_all()
+
+
+def _listed(databases: Any) -> Sequence[Any]:
+    return databases if isinstance(databases, list | tuple) else [databases]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Refuse a test whose databases have not been replaced: it would use its own."""
+    result = yield
+    given = getattr(item, "funcargs", {})
+    if "unitwork_worker" in given and given["unitwork_schema"] is not None:
+        worker = item.config.stash.get(_WORKER, None)
+        sources = _listed(given["unitwork_databases"])
+        if worker is None or not worker.has_all(sources):
+            raise UsageError(_ANOTHER)
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
