@@ -100,15 +100,14 @@ def sandbox(
 
     .. versionadded:: 0.2
     """
-    from ._testing.box import Sandboxes
+    from .testing import sandbox as open_sandbox
 
     databases = unitwork_databases
     if not isinstance(databases, list | tuple):
         databases = [databases]
-    options: dict[str, Any] = {"timeout": 10.0, "replicas": ()}
-    if unitwork_mode == "real":
-        options |= {"real": True, "schema": unitwork_schema}
-    with Sandboxes(databases, **options) as box, box.shared():
+    real = unitwork_mode == "real"
+    opening = open_sandbox(*databases, real=real, schema=unitwork_schema)
+    with opening as box, box.shared():
         request.node.stash[_BOX] = box
         yield box
 

@@ -21,7 +21,8 @@ from .._engine.pool_events import guard
 from .._redaction import described
 from ..errors import UsageError
 from ..settings import DatabaseSettings
-from .factory import Opening, SessionFactory, engines_of
+from .binds import engines_of
+from .factory import Opening, SessionFactory
 from .fence import reporting
 from .overridden import check_free
 from .unit_session import UnitSession

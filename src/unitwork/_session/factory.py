@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Engine
-from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
@@ -21,6 +20,13 @@ from .._engine.sqlite_units import has_defaults
 from .._redaction import described
 from ..errors import UsageError
 from .async_fence import fenced_async
+from .binds import (
+    binds_connection,
+    engines_of,
+    rebound_binds,
+    redirected_class,
+    sync_binds,
+)
 from .fence import fence, fenced
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ if TYPE_CHECKING:
     from .owner import SessionOwner
     from .unit_session import UnitSession
 
-__all__ = ["Opening", "SessionFactory", "engines_of"]
+__all__ = ["Opening", "SessionFactory"]
 
 
 class Opening(NamedTuple):
@@ -85,7 +91,7 @@ class SessionFactory:
         self.binds = BindCache(
             self.engines,
             defers_write_lock=self.takes_write_lock,
-            shares_transactions=any(_is_connection(x) for x in _binds_of(given)),
+            shares_transactions=binds_connection(given),
         )
 
     @property
@@ -151,7 +157,7 @@ class SessionFactory:
                 **{**options, "sync_session_class": redirected}
             )
             return made
-        return redirected(**{**options, **_sync(options)})
+        return redirected(**{**options, **sync_binds(options)})
 
     def commit_senders(self) -> Collection[CommitSender]:
         """What sends the COMMITs of its sessions; a test lets them fail."""
@@ -203,7 +209,7 @@ class SessionFactory:
         """The class of the sessions, and its arguments, as of now."""
         session_class, options = self._plain_recipe_of(maker)
         if self._replace is not None:
-            options |= _rebound(options, self._replace)
+            options |= rebound_binds(options, self._replace)
         options["close_resets_only"] = False
         if not self._is_async:
             return fenced(session_class), options
@@ -212,69 +218,6 @@ class SessionFactory:
         )
         options["sync_session_class"] = fenced(sync_class)
         return fenced_async(session_class), options
-
-
-def engines_of(given: Any) -> list[Engine]:
-    """All engines that the sessions may use, the main one first."""
-    binds = [getattr(bind, "sync_connection", bind) for bind in _binds_of(given)]
-    binds = [b.engine if isinstance(b, Connection) else b for b in binds]
-    found = [getattr(bind, "sync_engine", bind) for bind in binds]
-    return [engine for engine in found if isinstance(engine, Engine)]
-
-
-def _binds_of(given: Any) -> list[Any]:
-    if not hasattr(given, "kw"):
-        return [given]
-    return [given.kw.get("bind"), *(given.kw.get("binds") or {}).values()]
-
-
-def _is_connection(bind: Any) -> bool:
-    return isinstance(getattr(bind, "sync_connection", bind), Connection)
-
-
-def _rebound(
-    options: Mapping[str, Any], replace: Callable[[Engine], Engine]
-) -> dict[str, Any]:
-    """The `bind` and `binds` of a session's *options*, on the engines of *replace*."""
-
-    def rebound(bind: Any) -> Any:
-        found = engines_of(bind)
-        if not found:
-            return bind
-        engine = replace(found[0])
-        if not hasattr(bind, "sync_engine"):
-            return engine
-        from sqlalchemy.ext.asyncio import AsyncEngine  # needs greenlet
-
-        return AsyncEngine(engine)
-
-    found = {"bind": rebound(options.get("bind"))}
-    binds = options.get("binds")
-    if binds:
-        found["binds"] = {key: rebound(bind) for key, bind in binds.items()}
-    return found
-
-
-def _sync(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The same `bind` and `binds`, for a sync session."""
-    bind = options.get("bind")
-    found = {"bind": getattr(bind, "sync_engine", bind)}
-    if binds := options.get("binds"):
-        found["binds"] = {
-            key: getattr(each, "sync_engine", each) for key, each in binds.items()
-        }
-    return found
-
-
-def redirected_class(
-    session_class: type[Session], replace: Callable[[Engine], Engine]
-) -> type[Session]:
-    """Derive a class whose sessions connect with the engines of *replace*."""
-
-    def get_bind(self: Session, *args: Any, **options: Any) -> Engine:
-        return replace(session_class.get_bind(self, *args, **options).engine)
-
-    return type(session_class.__name__, (session_class,), {"get_bind": get_bind})
 
 
 def _default_class(is_async: bool) -> type[Any]:

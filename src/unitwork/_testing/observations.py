@@ -22,7 +22,7 @@ from .._unit.database_base import DatabaseBase, core_of
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..outcome import Outcome
-from .scope import current_scope
+from .membership import targets_here
 from .sent import Sent, sent_by
 
 __all__ = ["EndedUnit", "Observation", "observed"]
@@ -44,7 +44,7 @@ class Observation:
     """What has happened since a block began; of some *databases*, or of all."""
 
     def __init__(self, databases: Iterable[DatabaseBase]) -> None:
-        self._scope = current_scope()
+        self._scope = _scope()
         self._databases: list[DatabaseCore] = []
         for database in databases:
             if not isinstance(database, DatabaseBase):
@@ -61,7 +61,7 @@ class Observation:
         self.captured_are_called = False
 
     def covers_caller(self) -> bool:
-        return self._scope is None or self._scope is current_scope()
+        return self._scope is None or self._scope is _scope()
 
     def covers_engine(self, engine: Engine) -> bool:
         if not self.covers_caller():
@@ -90,6 +90,11 @@ class Observation:
             if before[2:] == (ended.description, ended.attempt - 1):
                 self.units.remove(before)
                 return
+
+
+def _scope() -> object | None:
+    """The sandbox that the caller belongs to."""
+    return next(targets_here(), None)
 
 
 _observations: list[Observation] = []
@@ -122,7 +127,7 @@ def _replace(observations: list[Observation]) -> None:
 
 
 class _Observer:
-    """Tells the observations what happens in their scope."""
+    """Passes what happens to the observations whose scope it is in."""
 
     def unit_ended(self, unit: Unit) -> None:
         for each in _observations:

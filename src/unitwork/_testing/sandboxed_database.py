@@ -201,7 +201,7 @@ class _UnitBinds(BindCache):
 
 
 class _Verifier:
-    """Knows the outcome of a COMMIT in doubt: a test has let it fail."""
+    """Returns the outcome of a COMMIT in doubt: a test has let it fail."""
 
     def before_commit(self, connection: Connection) -> Mark | None:
         stand_in: Any = connection.connection.dbapi_connection

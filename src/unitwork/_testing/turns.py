@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Lock
 from typing import NamedTuple
 
@@ -94,29 +95,17 @@ class Turns:
         if on_event_loop():
             self._abandon(wait)
             raise self._error(turn, "and waiting would block the event loop")
-        try:
+        with self._abandoning(wait):
             wait.granted.result(self.timeout)
-        except TimeoutError:
-            self._abandon(wait)
-            raise self._error(turn, f"for {self.timeout:g} seconds") from None
-        except BaseException:
-            self._abandon(wait)
-            raise
 
     async def enter_async(self, turn: Turn) -> None:
         """Wait on the event loop for *turn* to be the innermost one."""
         wait = self._request(turn)
         if wait is None:
             return
-        try:
+        with self._abandoning(wait):
             async with asyncio.timeout(self.timeout):
                 await asyncio.wrap_future(wait.granted)
-        except TimeoutError:
-            self._abandon(wait)
-            raise self._error(turn, f"for {self.timeout:g} seconds") from None
-        except BaseException:
-            self._abandon(wait)
-            raise
 
     def leave(self, turn: Turn) -> None:
         with self._lock:
@@ -182,6 +171,18 @@ class Turns:
             self._holders.pop()
         self._holders.append(turn)
         return None
+
+    @contextmanager
+    def _abandoning(self, wait: _Wait) -> Iterator[None]:
+        """Give up what is waited for in the block, if that is not granted."""
+        try:
+            yield
+        except TimeoutError:
+            self._abandon(wait)
+            raise self._error(wait.turn, f"for {self.timeout:g} seconds") from None
+        except BaseException:
+            self._abandon(wait)
+            raise
 
     def _abandon(self, wait: _Wait) -> None:
         with self._lock:
