@@ -66,7 +66,8 @@ class TransactionEvidence:
         """Whether ROLLBACK can't undo all: it comes too late, or in AUTOCOMMIT."""
         if self.was_replaced:
             return True
-        pairs = zip(self.connections, self.loans, strict=True)
+        # A connection that was lost at BEGIN has no loan.
+        pairs = zip(self.connections, self.loans, strict=False)
         return any(x.may_have_written and is_autocommit(each) for each, x in pairs)
 
     @property
