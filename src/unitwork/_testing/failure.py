@@ -1,4 +1,4 @@
-"""What a sandbox can't show: it says so, and never shows something else."""
+"""The error for what a sandbox can't show, and how it reaches the test."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Drivers tie a connection to one event loop, and a test has several: its own, that of
 Starlette's TestClient, that of a server. So each call is made at home, from wherever it
-comes; the home of a sandbox that is entered outside of coroutines is a thread of ours.
+comes; the home of a sandbox that is entered outside of coroutines is a thread of the
+test kit.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ async def _make(
 
 
 class _LoopThread:
-    """The thread of ours, made at first use; a fork makes its own."""
+    """The thread of the test kit, made at first use; a fork makes its own."""
 
     def __init__(self) -> None:
         self._lock = renew_after_fork(Lock())
@@ -134,5 +135,5 @@ _ours = _LoopThread()
 
 
 def home_of_ours(timeout: float) -> Home:
-    """The event loop of a thread of ours, which lasts as long as the process."""
+    """That of the thread of the test kit, which lasts as long as the process."""
     return Home(_ours.loop, timeout, is_ours=True)

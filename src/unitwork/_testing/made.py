@@ -8,9 +8,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy.engine import URL
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = [
     "PREFIX",
@@ -34,7 +37,7 @@ def new_key() -> str:
 
 
 def project() -> str:
-    """What tells the tests of this project from those of others on the same server."""
+    """What distinguishes the tests of this project from others on the same server."""
     return hashlib.sha256(str(Path.cwd()).encode()).hexdigest()[:10]
 
 
@@ -62,7 +65,7 @@ class MadeDatabase:
     """
 
     url: URL
-    held: object = None
+    held: sqlite3.Connection | None = None
     kept_as: URL | None = None
 
     @property

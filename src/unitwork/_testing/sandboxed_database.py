@@ -166,7 +166,7 @@ class _SandboxFactory(SessionFactory):
 
 
 class _UnitBinds(BindCache):
-    """The engines of one unit; each knows its turn."""
+    """The engines of one unit; each has its turn among its execution options."""
 
     def __init__(
         self, sandboxed: SandboxedDatabase, owner: SessionOwner[UnitSession]

@@ -27,8 +27,8 @@ def _commit(stand_in: Any) -> None:
 class SharedConnection:
     """Begins and ends the transactions of units, as savepoints in the *outer* one.
 
-    *fail* is called with what must fail the test. The turns say who may use the
-    connection; nothing else is checked here.
+    *fail* is called with what must fail the test. Nothing but `turns` decides which
+    unit may use the connection.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class SQLiteMaker:
         return False
 
     def remove(self, made: MadeDatabase) -> None:
-        if isinstance(made.held, sqlite3.Connection):
+        if made.held is not None:
             made.held.close()
         else:
             for end in ("", "-wal", "-shm", "-journal"):
@@ -97,7 +97,7 @@ class SQLiteMaker:
     def keep(self, made: MadeDatabase) -> None:
         """Leave its file; a database in memory is written into one."""
         self._has_kept = True
-        if isinstance(made.held, sqlite3.Connection):
+        if made.held is not None:
             path = "" if made.kept_as is None else made.kept_as.database
             with closing(sqlite3.connect(path or "")) as connection:
                 made.held.backup(connection)

@@ -19,7 +19,7 @@ _LONGEST_WAIT = 120.0  # seconds, for a database that is being made
 
 
 class WarmPool:
-    """Has as many new databases ready as its maker says, if that makes them in time.
+    """Has as many new databases ready as `Maker.ahead`, if they are made in time.
 
     Safe to use from several threads. All that *open_maker* returns is used in the
     thread of the pool.

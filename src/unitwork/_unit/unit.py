@@ -27,7 +27,8 @@ from .state import Intent, UnitState
 
 __all__ = ["Unit"]
 
-_DEFAULTS, _NO_OWNER = TransactionCharacteristics(), UnitOwner()
+_DEFAULTS = TransactionCharacteristics()
+_NO_OWNER = UnitOwner()
 _BY_USER = "session.rollback() was called"
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)  # or a part
 
