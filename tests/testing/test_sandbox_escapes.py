@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
 
 from support.flavours import Flavour, Observer, everywhere, only
 from support.models import add_item
@@ -97,3 +98,27 @@ async def test_the_next_sandbox_is_sound(flavour: Flavour, observer: Observer) -
         await flavour.work(lambda session: add_item(session, "two"))
 
     assert observer.names() == before
+
+
+@everywhere
+async def test_a_connection_of_the_engine_itself(flavour: Flavour) -> None:
+    engine = getattr(flavour.db.engine, "sync_engine", flavour.db.engine)
+
+    async def connect_in_a_sandbox() -> None:
+        async with entered("with", flavour.db):
+            with pytest.raises(SandboxError):
+                await greenlet_spawn(engine.connect)
+
+    with pytest.raises(SandboxError, match=r"past its sandbox.*db\.engine"):
+        await connect_in_a_sandbox()
+
+
+@everywhere
+async def test_that_engine_connects_again_after_the_sandbox(flavour: Flavour) -> None:
+    engine = getattr(flavour.db.engine, "sync_engine", flavour.db.engine)
+    async with entered("with", flavour.db):
+        await flavour.work(add_item)
+
+    connection = await greenlet_spawn(engine.connect)
+
+    await greenlet_spawn(connection.close)

@@ -17,6 +17,7 @@ from .._engine.session_reset import move_traces
 from .._engine.unit_begin import begin_transaction
 from . import savepoints
 from .home import Home
+from .routes import connecting_by_itself
 
 __all__ = ["OuterTransaction", "Settings"]
 
@@ -104,7 +105,8 @@ class OuterTransaction:
             send_script(self.raw, [*pending, *script])
 
     def _open(self) -> None:
-        connection = self._source.connect()
+        with connecting_by_itself():
+            connection = self._source.connect()
         try:
             connection.begin()
             begin_transaction(connection, with_id=False)

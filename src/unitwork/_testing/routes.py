@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-__all__ = ["Route", "Routes", "default_route", "follow_routes_of", "routed"]
+__all__ = [
+    "Route",
+    "Routes",
+    "connecting_by_itself",
+    "default_route",
+    "follow_routes_of",
+    "refusing_connections",
+    "routed",
+]
 
 _LOOP = "unitwork_loop"
 _ROUTED = ("connect", "checkedout", "checkedin", "overflow", "status")
@@ -46,19 +54,10 @@ class Route:
     def __init__(self, engine: Engine, url: URL) -> None:
         self.engine = root_engine(engine)
         self.url = url
-        self._follow()
+        _follow(self.engine)
         self.pool = self.engine.pool.recreate()
         self.opened: WeakSet[ConnectionPoolEntry] = WeakSet()
         self.used = False
-
-    def _follow(self) -> None:
-        """Let the engine follow routes from now on."""
-        if self.engine not in _following:
-            _following.add(self.engine)
-            event.listen(self.engine, "do_connect", _redirect(self.engine))
-            event.listen(self.engine, "connect", _opened(self.engine))
-            event.listen(self.engine, "engine_disposed", _watch_pool)
-            _watch_pool(self.engine)
 
     def redirect(self, dialect: Any, cargs: list[Any], cparams: dict[str, Any]) -> None:
         """Change the arguments of a connection where the two URLs differ."""
@@ -95,6 +94,32 @@ _defaults: dict[Engine, Route] = {}
 _finders: list[Callable[[Engine], Route | None]] = []
 
 
+_refusals: dict[Engine, list[Callable[[], None]]] = {}
+_by_itself: ContextVar[bool] = ContextVar("unitwork_by_itself", default=False)
+
+
+@contextmanager
+def refusing_connections(engine: Engine, refuse: Callable[[], None]) -> Iterator[None]:
+    """Call *refuse*, which may raise, whenever *engine* is to give a connection."""
+    root = root_engine(engine)
+    _follow(root)
+    _refusals.setdefault(root, []).append(refuse)
+    try:
+        yield
+    finally:
+        _refusals[root].remove(refuse)
+
+
+@contextmanager
+def connecting_by_itself() -> Iterator[None]:
+    """Let the test kit take a connection of an engine: it is not refused."""
+    token = _by_itself.set(True)
+    try:
+        yield
+    finally:
+        _by_itself.reset(token)
+
+
 @contextmanager
 def routed(*routes: Route) -> Iterator[None]:
     """Let the engines follow the *routes* in this context, its tasks and threads."""
@@ -128,6 +153,16 @@ def default_route(route: Route) -> Iterator[None]:
         yield
     finally:
         del _defaults[route.engine]
+
+
+def _follow(engine: Engine) -> None:
+    """Let *engine* follow routes from now on."""
+    if engine not in _following:
+        _following.add(engine)
+        event.listen(engine, "do_connect", _redirect(engine))
+        event.listen(engine, "connect", _opened(engine))
+        event.listen(engine, "engine_disposed", _watch_pool)
+        _watch_pool(engine)
 
 
 def _redirect(engine: Engine) -> Any:
@@ -175,7 +210,12 @@ def _watch_pool(engine: Engine) -> None:
 def _by_route(engine: Engine, name: str, own: Any) -> Any:
     def method(*args: Any) -> Any:
         route = _route_of(engine)
-        return own(*args) if route is None else getattr(route.pool, name)(*args)
+        if route is not None:
+            return getattr(route.pool, name)(*args)
+        if name == "connect" and not _by_itself.get():
+            for refuse in _refusals.get(engine, ()):
+                refuse()
+        return own(*args)
 
     return method
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from .directives import directives_for
 from .engines import TURN, engine_over
 from .failure import SandboxError, use_real_mode
 from .home import Home
+from .membership import targets_here
 from .outer_transaction import OuterTransaction
-from .routes import Route
+from .routes import Route, refusing_connections
 from .shared_connection import SharedConnection
 from .sources import source_of
 from .turn import Mark, Turn
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["SandboxedDatabase"]
 
 _OWN = "the test's own session"
+_ENGINE = (
+    "an engine of database {name!r} was used past its sandbox, which would not undo "
+    "that: use `db.engine`, which is in the sandbox, or the real mode, "
+    "`sandbox(db, real=True)`"
+)
 
 
 class SandboxedDatabase:
@@ -67,6 +73,15 @@ class SandboxedDatabase:
         factory.sandboxed = self
         self.factory = factory
         self.verifier: CommitVerifier = _Verifier()
+        self._refusals = ExitStack()
+        for engine in {*self._own_factory.engines, *replicas}:
+            refusing = refusing_connections(engine, self._refuse)
+            self._refusals.enter_context(refusing)
+
+    def _refuse(self) -> None:
+        """Refuse the application's own engine to what belongs to the sandbox."""
+        if any(each.factory_of(self.core) is self.factory for each in targets_here()):
+            raise self._fail(SandboxError(_ENGINE.format(name=self.core.name)))
 
     @property
     def shared_connections(self) -> Collection[SharedConnection]:
@@ -138,6 +153,7 @@ class SandboxedDatabase:
             with suppress(SandboxError):  # it was broken before
                 getattr(session, "sync_session", session).close()
         self._sessions.clear()
+        self._refusals.close()
         for shared in self._shared.values():
             shared.finish()
 
