@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
-from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, close_all_sessions
@@ -314,17 +313,3 @@ async def test_an_error_response_stays_as_it_is(
         await flavour.work(body)
 
     assert observer.names() == []
-
-
-async def test_commit_anyway_is_not_answered_if_its_work_is_lost(
-    flavour: Flavour, observer: Observer
-) -> None:
-    def body(session: Session) -> JSONResponse:
-        current_unit().commit_anyway()
-        invalidate(session)
-        return JSONResponse("refused", status_code=401)
-
-    reply = await call(serve_fastapi(flavour, body), "POST", "/")
-
-    assert isinstance(reply.error, UnexpectedRollbackError)
-    assert (reply.status, observer.names()) == (500, [])

@@ -9,6 +9,7 @@ import pytest
 from unitwork import Ending, Outcome, succeeded
 from unitwork._unit.endings import judge_response
 from unitwork._unit.owner import UnitOwner
+from unitwork._unit.state import Intent
 from unitwork._unit.unit import Unit
 from unitwork.outcome import judge
 
@@ -72,7 +73,7 @@ def test_a_rollback_that_was_asked_for_comes_before_all_else(
 ) -> None:
     unit = Unit({}, UnitOwner())
     if commit_anyway:
-        unit.commit_requested = True
+        unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
     unit.request_rollback("dry run")
 
     assert judge_response(unit, ending, unasked) == (False, "dry run")
@@ -81,7 +82,7 @@ def test_a_rollback_that_was_asked_for_comes_before_all_else(
 @pytest.mark.parametrize("ending", [OK, CONFLICT, RAISED])
 def test_commit_anyway_comes_before_the_policy(ending: Ending) -> None:
     unit = Unit({}, UnitOwner())
-    unit.commit_requested = True
+    unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
 
     assert judge_response(unit, ending, unasked) == (True, "commit_anyway()")
 

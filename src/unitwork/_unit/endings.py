@@ -24,7 +24,7 @@ from ..errors import UnexpectedRollbackError
 from ..outcome import CommitWhen, Ending, Verdict, judge
 from .context import current, innermost
 from .slow import report_if_slow
-from .state import UnitState
+from .state import Intent, UnitState
 from .unit import Unit
 
 __all__ = [
@@ -83,13 +83,15 @@ def end(
     decide: Callable[[], Verdict],
     *,
     keep_streams_open: bool = False,
+    error_response: bool = False,
 ) -> Plan[None]:
     """Wait for the turn, *decide*, then commit or roll back.
 
     The unit is open again afterwards, but its sessions refuse work: the caller reopens
     them or closes it. Does nothing to a unit that was closed meanwhile. Raises what
     COMMIT raises, and `UnexpectedRollbackError` if the work was lost although the
-    verdict was to commit.
+    verdict was to commit, unless the response already reports an error
+    (*error_response*).
     """
     cancelled = None
     while not unit.begin_ending(keep_streams_open=keep_streams_open):
@@ -98,7 +100,7 @@ def end(
                 yield from _wait_for_turn(unit)
             except CancelledError as error:
                 cancelled = error
-        elif unit.cut_off_by is not None and decide().commit:
+        elif unit.cut_off_by is not None and decide().commit and not error_response:
             raise unit.unexpected()
         else:
             return
@@ -114,7 +116,7 @@ def end(
     expected = committed or not verdict.commit or unit.rollback_was_requested
     if cancelled is not None:
         raise cancelled
-    if not expected:
+    if not expected and not error_response:
         raise unit.unexpected()
 
 
@@ -159,9 +161,11 @@ def end_block(unit: Unit, error: BaseException | None) -> Plan[None]:
     yield from end_and_close(unit, lambda: Verdict(error is None, reason))
 
 
-def end_and_close(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
+def end_and_close(
+    unit: Unit, decide: Callable[[], Verdict], *, error_response: bool = False
+) -> Plan[None]:
     try:
-        yield from end(unit, decide)
+        yield from end(unit, decide, error_response=error_response)
     finally:
         if not unit.is_ending:
             unit.close()
@@ -182,7 +186,11 @@ def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
 
 
 def end_before_body(
-    unit: Unit, verdict: Verdict, *, keep_streams_open: bool = True
+    unit: Unit,
+    verdict: Verdict,
+    *,
+    error_response: bool,
+    keep_streams_open: bool = True,
 ) -> Plan[None]:
     """End it before the response starts; its body may begin again.
 
@@ -191,11 +199,16 @@ def end_before_body(
     """
 
     def decide() -> Verdict:
-        if verdict.commit and unit.has_had_blocks:
+        if verdict.commit and not error_response and unit.has_had_blocks:
             unit.open_blocks.check_held()
         return verdict
 
-    yield from end(unit, decide, keep_streams_open=keep_streams_open)
+    yield from end(
+        unit,
+        decide,
+        keep_streams_open=keep_streams_open,
+        error_response=error_response,
+    )
     unit.reopen_sessions()
 
 
@@ -249,7 +262,7 @@ def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdi
     """Decide: the intent of the unit comes before the policy."""
     if unit.rollback_requested is not None:
         return Verdict(False, unit.rollback_requested)
-    if unit.commit_requested:
+    if unit.intent is Intent.COMMIT_ANYWAY:
         return Verdict(True, "commit_anyway()")
     return judge(ending, commit_when)
 

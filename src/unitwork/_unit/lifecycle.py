@@ -48,7 +48,6 @@ class Lifecycle:
     rollback_requested: str | None = None
     """The reason that the application gave for a rollback."""
     rollback_was_requested = False
-    commit_requested = False
     verdict: Verdict | None = None
     """The decision of the ending that is under way."""
     end_error: BaseException | None = None
@@ -221,7 +220,6 @@ class Lifecycle:
         """Reset the intent, before the next message."""
         self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
         self.unclear_commit = self.rollback_requested = None
-        self.commit_requested = False
 
     def check_commit(self) -> None:
         if self.intent is Intent.LOST:

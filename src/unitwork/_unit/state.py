@@ -44,8 +44,9 @@ class Intent(IntEnum):
     """What the code of a unit has decided about its end. It only rises."""
 
     UNDECIDED = 0
-    ROLLBACK_ONLY = 1
-    LOST = 2
+    COMMIT_ANYWAY = 1
+    ROLLBACK_ONLY = 2
+    LOST = 3
     """An error lost the work, and was not raised any further."""
 
 
