@@ -43,9 +43,10 @@ class FakeSession(Session):
         self.world.written.clear()
         super().rollback()
 
-    def invalidate(self) -> None:
-        self.world.written.clear()
-        super().invalidate()
+    def _close_impl(self, invalidate: bool, is_reset: bool = False) -> None:
+        if invalidate:  # also by `Session.invalidate(session)`
+            self.world.written.clear()
+        super()._close_impl(invalidate, is_reset)
 
 
 class FakeUnitSession(UnitSession):
