@@ -75,7 +75,7 @@ def test_what_rolls_one_message_back_leaves_the_next_alone(
 
 def test_the_body_of_a_response_may_begin_more(play: Play, unit: Unit) -> None:
     verdict = Verdict(True, "status 200")
-    assert play.run(end_before_body(unit, verdict, error_response=False)) is None
+    assert play.run(end_before_body(unit, verdict)) is None
     assert play.steps == COMMITTED
 
     play.steps.clear()
@@ -90,7 +90,7 @@ def test_what_streams_is_committed_with_the_end_of_the_body(
 ) -> None:
     verdict = Verdict(True, "status 200")
     play.sessions[0].kept_for_stream = True
-    assert play.run(end_before_body(unit, verdict, error_response=False)) is None
+    assert play.run(end_before_body(unit, verdict)) is None
     assert play.steps == []
 
     assert play.run(end_and_close(unit, lambda: verdict)) is None
@@ -102,23 +102,22 @@ def test_the_shutdown_rolls_back_what_a_response_is_streaming_from(
 ) -> None:
     verdict = Verdict(True, "status 200")
     play.sessions[0].kept_for_stream = True
-    play.run(end_before_body(unit, verdict, error_response=False))
+    play.run(end_before_body(unit, verdict))
 
     assert play.run(shut_down(unit)) is None
     assert play.steps == ROLLED_BACK + DROPPED
     assert unit.outcome is Outcome.ROLLED_BACK
 
 
-@pytest.mark.parametrize("error_response", [True, False])
-def test_only_a_success_is_replaced_if_the_work_is_lost(
-    play: Play, unit: Unit, error_response: bool
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_response_is_replaced_if_the_work_that_it_should_commit_is_lost(
+    play: Play, unit: Unit, commit: bool
 ) -> None:
     unit.lose(LookupError())
-    verdict = Verdict(True, "commit_anyway()")
 
-    error = play.run(end_before_body(unit, verdict, error_response=error_response))
+    error = play.run(end_before_body(unit, Verdict(commit, "status 409")))
 
-    assert isinstance(error, UnexpectedRollbackError) is not error_response
+    assert isinstance(error, UnexpectedRollbackError) is commit
     assert play.steps == ROLLED_BACK
 
 
@@ -160,7 +159,7 @@ def test_the_shutdown_rolls_back_and_what_ends_later_raises(
 @pytest.fixture
 def first(play: Play, unit: Unit) -> Iterator[Plan[None]]:
     """An ending that is about to call its `before_commit` hook."""
-    first = end_before_body(unit, Verdict(True, "status 200"), error_response=False)
+    first = end_before_body(unit, Verdict(True, "status 200"))
     call_hook(next(first))
     yield first
     play.run(first)

@@ -38,11 +38,11 @@ def deadline(world: World) -> None:
         world.cancel(0)
 
 
-def start(world: World, verdict: Verdict, *, error: bool = False) -> None:
+def start(world: World, verdict: Verdict) -> None:
     def ending() -> Plan[None]:
-        return endings.end_before_body(world.unit, verdict, error_response=error)
+        return endings.end_before_body(world.unit, verdict)
 
-    world.act("start", ending, promises=verdict.commit and not error)
+    world.act("start", ending, promises=verdict.commit)
 
 
 def last_chunk(world: World, verdict: Verdict) -> None:
@@ -68,8 +68,7 @@ ACTIONS: dict[str, Callable[[World], object]] = {
     "rollback_only": lambda w: w.unit.is_open and facade_of(w.unit).rollback_only(),
     "commit_anyway": lambda w: w.unit.is_open and facade_of(w.unit).commit_anyway(),
     "start": lambda w: start(w, COMMIT),
-    "start an error": lambda w: start(w, ROLL_BACK, error=True),
-    "start an error, commit": lambda w: start(w, COMMIT, error=True),
+    "start an error": lambda w: start(w, ROLL_BACK),
     "last chunk": lambda w: last_chunk(w, COMMIT),
     "block fails": lambda w: last_chunk(w, ROLL_BACK),
     "message": lambda w: message(w, COMMIT),

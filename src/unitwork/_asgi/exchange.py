@@ -215,8 +215,10 @@ class HTTPExchange(RequestReader):
             if writes and not is_error:
                 await self.roll_back(unit, "it would have to be committed later")
                 self.replace_response(UsageError(STREAMS_WRITES))
-            how = {"error_response": is_error, "keep_streams_open": not writes}
-            await self.run_ending(unit, endings.end_before_body(unit, verdict, **how))
+            ending = endings.end_before_body(
+                unit, verdict, keep_streams_open=not writes
+            )
+            await self.run_ending(unit, ending)
             self._note_start()
         except asyncio.CancelledError:
             if unit.outcome is Outcome.COMMITTED and self.response is _WAITING:
@@ -232,16 +234,12 @@ class HTTPExchange(RequestReader):
         self, unit: Unit, message: Message, error: Exception | None
     ) -> None:
         """End what the body has begun, before its last chunk; an *error* cuts it."""
-        is_error = self._status >= 400
         try:
             if error is not None:
                 await self.roll_back(unit, endings.raised(error))
                 self.replace_response(error)
             verdict = await self._decide(unit)
-            ending = endings.end_and_close(
-                unit, lambda: verdict, error_response=is_error
-            )
-            await self.run_ending(unit, ending)
+            await self.run_ending(unit, endings.end_and_close(unit, lambda: verdict))
             self.move(_COMPLETE)
         finally:
             self.let_go()

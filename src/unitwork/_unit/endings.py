@@ -83,15 +83,13 @@ def end(
     decide: Callable[[], Verdict],
     *,
     keep_streams_open: bool = False,
-    error_response: bool = False,
 ) -> Plan[None]:
     """Wait for the turn, *decide*, then commit or roll back.
 
     The unit is open again afterwards, but its sessions refuse work: the caller reopens
     them or closes it. Does nothing to a unit that was closed meanwhile. Raises what
     COMMIT raises, and `UnexpectedRollbackError` if the work was lost although the
-    verdict was to commit, unless the response already reports an error
-    (*error_response*).
+    verdict was to commit.
     """
     cancelled = None
     while not unit.begin_ending(keep_streams_open=keep_streams_open):
@@ -100,7 +98,7 @@ def end(
                 yield from _wait_for_turn(unit)
             except CancelledError as error:
                 cancelled = error
-        elif unit.cut_off_by is not None and decide().commit and not error_response:
+        elif unit.cut_off_by is not None and decide().commit:
             raise unit.unexpected()
         else:
             return
@@ -116,7 +114,7 @@ def end(
     expected = committed or not verdict.commit or unit.rollback_was_requested
     if cancelled is not None:
         raise cancelled
-    if not expected and not error_response:
+    if not expected:
         raise unit.unexpected()
 
 
@@ -161,11 +159,9 @@ def end_block(unit: Unit, error: BaseException | None) -> Plan[None]:
     yield from end_and_close(unit, lambda: Verdict(error is None, reason))
 
 
-def end_and_close(
-    unit: Unit, decide: Callable[[], Verdict], *, error_response: bool = False
-) -> Plan[None]:
+def end_and_close(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
     try:
-        yield from end(unit, decide, error_response=error_response)
+        yield from end(unit, decide)
     finally:
         if not unit.is_ending:
             unit.close()
@@ -186,11 +182,7 @@ def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
 
 
 def end_before_body(
-    unit: Unit,
-    verdict: Verdict,
-    *,
-    error_response: bool,
-    keep_streams_open: bool = True,
+    unit: Unit, verdict: Verdict, *, keep_streams_open: bool = True
 ) -> Plan[None]:
     """End it before the response starts; its body may begin again.
 
@@ -199,16 +191,11 @@ def end_before_body(
     """
 
     def decide() -> Verdict:
-        if verdict.commit and not error_response and unit.has_had_blocks:
+        if verdict.commit and unit.has_had_blocks:
             unit.open_blocks.check_held()
         return verdict
 
-    yield from end(
-        unit,
-        decide,
-        keep_streams_open=keep_streams_open,
-        error_response=error_response,
-    )
+    yield from end(unit, decide, keep_streams_open=keep_streams_open)
     unit.reopen_sessions()
 
 
