@@ -22,6 +22,7 @@ import unitwork
 from support.asgi import ASGIApp, call
 from support.flavours import Flavour, only
 from unitwork import DBSessionMiddleware
+from unitwork.options import route_retries
 
 pytestmark = [
     pytest.mark.anyio,
@@ -66,7 +67,10 @@ async def calls_of(app: ASGIApp, path: str) -> int:
 
 
 @pytest.fixture
-def app(flavour: Flavour) -> FastAPI:
+def app(flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    # Other tests have set attempts for routes: then each request keeps its scope.
+    monkeypatch.setattr(route_retries, "by_endpoints", False)
+    monkeypatch.setattr(route_retries, "by_routers", False)
     app = FastAPI()
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
 
@@ -84,6 +88,12 @@ def app(flavour: Flavour) -> FastAPI:
 
 async def test_a_request_without_a_database_makes_few_calls(app: FastAPI) -> None:
     assert await calls_of(app, "/nothing") <= 6
+
+
+async def test_and_two_more_if_other_routes_have_attempts(app: FastAPI) -> None:
+    route_retries.by_endpoints = True
+
+    assert await calls_of(app, "/nothing") <= 8
 
 
 async def test_a_read_makes_no_more_calls_than_it_did(app: FastAPI) -> None:

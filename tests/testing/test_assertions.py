@@ -88,6 +88,8 @@ def test_plain_engines_count() -> None:
     with assert_queries(1), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
 
+    engine.dispose()
+
 
 @only("sqlite3", "asyncpg")
 async def test_only_the_databases_that_are_named(flavour: Flavour) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import Pool
 
 from .._engine.connection_state import known_state
 from .._engine.driver_connection import in_transaction, is_closed
@@ -36,6 +37,8 @@ class OuterTransaction:
         self._home = home
         self.dialect: Any = source.dialect
         self._connection: Connection | None = None
+        self._pool: Pool | None = None
+        """Where the connection comes from."""
         self._constraints: str | None = None
         """Those that are deferred; `None`: none can be."""
         self._has_new_constraints = False
@@ -105,6 +108,7 @@ class OuterTransaction:
             send_script(self.raw, [*pending, *script])
 
     def _open(self) -> None:
+        self._pool = self._source.pool
         with connecting_by_itself():
             connection = self._source.connect()
         try:
@@ -182,6 +186,8 @@ class OuterTransaction:
             connection.invalidate()
             raise
         finally:
+            if self._pool is not self._source.pool:  # disposed of: nothing closes it
+                connection.invalidate()
             connection.close()
 
 
