@@ -28,6 +28,17 @@ def full(play: Play) -> None:
             play.hook(kind, f"{kind} {name}")
 
 
+class Unreadable:
+    """A connection, or its loan, that raises whatever is read of it."""
+
+    invalidated = was_replaced = is_committed = has_ended_elsewhere = False
+    hold = holder = None
+
+    @property
+    def may_have_written(self) -> bool:
+        raise LookupError("the connection")
+
+
 COMMITTING = [
     "before_commit a",
     "before_commit b",
@@ -62,6 +73,19 @@ def test_rolls_every_database_back(play: Play) -> None:
 
     assert play.run(play.finish(commit=False)) is None
     assert play.steps == ROLLING_BACK
+    assert play.outcomes == [Outcome.ROLLED_BACK]
+
+
+def test_the_outcome_is_recorded_although_a_connection_can_not_be_read(
+    play: Play,
+) -> None:
+    session = play.session("a")
+    session.connections.append(Unreadable())  # type: ignore[arg-type]  # as far as needed
+    session.loans.append(Unreadable())  # type: ignore[arg-type]  # as above
+
+    error = play.run(play.finish(commit=False))
+
+    assert isinstance(error, LookupError)
     assert play.outcomes == [Outcome.ROLLED_BACK]
 
 

@@ -28,7 +28,7 @@ class Owner:
     reports: list[str] = field(default_factory=list)
     may_commit: bool = True
     is_inside_a_retry: bool = False
-    takes_back_commit: bool = False
+    withdraws_commit: bool = False
 
     def characteristics(
         self, session: UnitSession

@@ -17,7 +17,7 @@ from .._execution.plan import Plan, Step
 from .._session import operations
 from .._session.overridden import check_not_taken
 from .._session.send_commit import in_doubt
-from .._session.state import Access, CommitNotWanted, CommitState
+from .._session.state import Access, CommitState, CommitWithdrawn
 from .._session.unit_session import UnitSession
 from .._twophase.coordinator import commit_together, split
 from .._twophase.participants import TwoPhaseCommit
@@ -201,7 +201,7 @@ class _Finish:
             try:
                 sent = yield from self._commit_one(session)
                 if not sent and self._committed:
-                    raise CommitNotWanted
+                    raise CommitWithdrawn
             except Exception as error:
                 if not self._committed:
                     raise
@@ -246,21 +246,21 @@ class _Finish:
         self, outcome: Outcome | None = None, error: BaseException | None = None
     ) -> Plan[Outcome]:
         """Roll back what is open; return the outcome, which may be known before."""
-        unit = self._unit
-        unit.roll_back()
-        sessions = unit.sessions_to_end()
+        self._unit.roll_back()
+        sessions = self._unit.sessions_to_end()
         outcome = outcome or (Outcome.ROLLED_BACK if sessions else Outcome.EMPTY)
         try:
-            for session in sessions:
-                yield from _roll_back(session)
+            for each in sessions:
+                yield from _roll_back(each)
         finally:
-            if outcome is Outcome.ROLLED_BACK and any(
-                s.may_be_stored for s in sessions
-            ):
-                outcome = Outcome.UNKNOWN
-            for session in self._pending:
-                session.commit_ended()
-            unit.settle(outcome, error)
+            try:
+                stored = any(session.may_be_stored for session in sessions)
+                if stored and outcome is Outcome.ROLLED_BACK:
+                    outcome = Outcome.UNKNOWN
+            finally:  # whatever happens: what waits for the end would wait forever
+                for session in self._pending:
+                    session.commit_ended()
+                self._unit.settle(outcome, error)
         return outcome
 
     # Hooks

@@ -18,7 +18,7 @@ from .._engine.driver_connection import is_aborted
 from .._engine.lost_work import ended_elsewhere, unexpected_rollback
 from .._engine.write_evidence import has_written
 from .dropped_work import dropped_work
-from .state import CommitNotWanted
+from .state import CommitWithdrawn
 from .unit_session import UnitSession, unit_session_of
 
 __all__ = [
@@ -98,7 +98,7 @@ def commit(session: Session) -> bool:
     unit_session.commit_sent()
     try:
         _send_commit(session)
-    except CommitNotWanted:
+    except CommitWithdrawn:
         unit_session.commit_ended()
         return False
     if unit_session.ends.commit_undone:

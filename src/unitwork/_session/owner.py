@@ -61,7 +61,7 @@ class SessionOwner(Protocol[SessionT]):
         ...
 
     @property
-    def takes_back_commit(self) -> bool:
+    def withdraws_commit(self) -> bool:
         """Whether a rollback was requested since, and no session has committed."""
         ...
 

@@ -53,8 +53,9 @@ def check_releasable(session: Session, what: str) -> None:
 def _obstacle_of(unit_session: UnitSession) -> str | None:
     wanted = unit_session.begun_with
     level = None if wanted is None else wanted.isolation_level
-    connections = unit_session.connections
-    for connection, loan in zip(connections, unit_session.loans, strict=True):
+    # A connection that was lost at BEGIN has no loan, and nothing to keep.
+    pairs = zip(unit_session.connections, unit_session.loans, strict=False)
+    for connection, loan in pairs:
         if (why := find_obstacle(connection, loan, level)) is not None:
             return why
     return None

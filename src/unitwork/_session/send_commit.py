@@ -15,7 +15,7 @@ from .._engine.driver_connection import in_transaction
 from .._engine.loan import Loan, TransactionState
 from .._engine.lost_work import commit_unknown, partial_commit
 from ..errors import CommitUnknownError, PartialCommitError
-from .state import Access, CommitNotWanted, CommitState
+from .state import Access, CommitState, CommitWithdrawn
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -106,8 +106,8 @@ def _partial(
 
 def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> None:
     if session.commit_state is CommitState.SENT_BY_UNIT:
-        if session.owner.takes_back_commit:  # a listener to `before_commit`
-            raise CommitNotWanted
+        if session.owner.withdraws_commit:  # a listener to `before_commit`
+            raise CommitWithdrawn
         send()  # the plan of the unit does the rest
     elif session.is_async:
         settle = partial(_send_and_settle, session, loan, send)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Access", "CommitNotWanted", "CommitState"]
+__all__ = ["Access", "CommitState", "CommitWithdrawn"]
 
 
 class Access(Enum):
@@ -28,5 +28,5 @@ class CommitState(Enum):
     SENT_BY_UNIT = "sent by the unit"
 
 
-class CommitNotWanted(Exception):
+class CommitWithdrawn(Exception):
     """A rollback was requested just before COMMIT was sent."""

@@ -32,7 +32,7 @@ from .._engine.lost_work import partial_commit
 from .._execution.accept_commit import accept_commit
 from .._execution.ask_until_known import ask_until_known
 from .._execution.plan import Plan, Step
-from .._session.state import CommitNotWanted
+from .._session.state import CommitWithdrawn
 from .._session.unit_session import UnitSession
 from .failure import unknown_commit
 from .participants import Participant, TwoPhaseCommit
@@ -85,7 +85,7 @@ def commit_together(
         part.session.commit_sent()  # nothing may interrupt it from now on
     try:
         yield from _prepare(parts, until)
-    except CommitNotWanted:
+    except CommitWithdrawn:
         return False
     yield from _decide(parts, until)
     done.append(parts[0].session)

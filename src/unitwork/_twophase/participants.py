@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from .._engine import sqlalchemy_internals
 from .._engine.commit_status import ask_within, fresh_connection
 from .._session import operations
-from .._session.state import CommitNotWanted
+from .._session.state import CommitWithdrawn
 from .._session.unit_session import UnitSession
 from ..errors import UsageError
 from .order import CommitOrder
@@ -96,8 +96,8 @@ class Participant:
         if self.session.may_be_lost:
             operations.check_not_lost(session)
         sqlalchemy_internals.prepare(session)
-        if self.session.owner.takes_back_commit:  # a listener to `before_commit`
-            raise CommitNotWanted
+        if self.session.owner.withdraws_commit:  # a listener to `before_commit`
+            raise CommitWithdrawn
         self._dialect.prepare(self._connection, self._name)
 
     def commit(self, session: Session) -> None:

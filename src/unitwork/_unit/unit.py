@@ -266,7 +266,7 @@ class Unit(Lifecycle):
         return super().begin_commit()
 
     @property
-    def takes_back_commit(self) -> bool:
+    def withdraws_commit(self) -> bool:
         return self.must_roll_back and not any(s.is_committed for s in self.sessions)
 
     def user_committed(self, session: UnitSession) -> None:
