@@ -165,6 +165,9 @@ class Unit:
 
     def undone(self, scope: Scope) -> None:
         """The savepoint was rolled back, and all that was inside."""
+        if scope in self._in_doubt:  # the driver has ended it; its end has raised
+            self._in_doubt.remove(scope)
+            self._claim(scope, Fate.ANY, "a savepoint that the driver had ended")
         if scope in self._scopes:
             for inner in self._cut(scope):
                 # A task beside it may have written these after the savepoint.
