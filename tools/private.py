@@ -43,6 +43,10 @@ class ServerError(Exception):
     """No private server, and why."""
 
 
+class MissingError(ServerError):
+    """No private server, since it is not installed."""
+
+
 class Account(NamedTuple):
     """The keywords of `subprocess` for running as somebody; empty for ourselves."""
 
@@ -55,6 +59,10 @@ class Account(NamedTuple):
         command = ["test", "-x", str(path)]
         run = subprocess.run(command, cwd="/", check=False, **self._asdict())
         return run.returncode == 0
+
+    def take(self, path: Path) -> None:
+        """Make it the owner of *path*."""
+        os.chown(path, self.user or -1, self.group or -1)  # -1: leave it
 
 
 class Place(NamedTuple):
@@ -100,9 +108,9 @@ def private_server(name: str, recipe: Callable[[Place], Recipe]) -> Iterator[int
 @contextlib.contextmanager
 def _kept(name: str, recipe: Callable[[Place], Recipe]) -> Iterator[tuple[int, str]]:
     """Yield the port, and what the server said if it did not come up."""
-    account = _account()
-    port = _free_port()
-    with _home(name, account) as home, tempfile.TemporaryFile("w+") as log:
+    account = server_account()
+    port = free_port()
+    with private_folder(name, account) as home, tempfile.TemporaryFile("w+") as log:
         made = recipe(Place(home, port, account))
         commands = [_join(made.prepare), _join(made.serve)]
         keeper = subprocess.Popen(
@@ -139,7 +147,7 @@ def _wait_until_up(keeper: subprocess.Popen[str], recipe: Recipe) -> bool:
     return False
 
 
-def _account() -> Account:
+def server_account() -> Account:
     """Whom to run the server as: one refuses to be root, the other should."""
     if os.geteuid() != 0:
         return Account()
@@ -148,19 +156,19 @@ def _account() -> Account:
 
 
 @contextlib.contextmanager
-def _home(name: str, account: Account) -> Iterator[Path]:
+def private_folder(name: str, account: Account) -> Iterator[Path]:
     # A folder inside one that only root may enter would be of no use to nobody.
     parents = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     parent = next((p for p in parents if account.may_use(p)), parents[0])
     home = Path(tempfile.mkdtemp(prefix=f"unitwork-{name.lower()}-", dir=parent))
     try:
-        os.chown(home, account.user or -1, account.group or -1)  # -1: leave it
+        account.take(home)
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)  # mostly done by the keeper
 
 
-def _free_port() -> int:
+def free_port() -> int:
     for port in random.sample(PORTS, 50):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from anyio import to_thread
 
-from postgres import INITDB, SETTINGS, _binaries
+from postgres import INITDB, SETTINGS, find_binaries
 from private import Place, Recipe, private_server
 from support.pool import eventually
 
@@ -115,7 +115,7 @@ def cluster() -> Iterator[Cluster]:
     data: list[Path] = []
 
     def recipe(place: Place) -> Recipe:
-        binaries = _binaries(place.account, place.home)
+        binaries = find_binaries(place.account, place.home)
         data.append(place.home / "data")
         server = [binaries / "postgres", "-D", data[-1], f"--port={place.port}"]
         return Recipe(

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import create_engine, make_url
 
-from postgres import INITDB, SETTINGS, _binaries
+from postgres import INITDB, SETTINGS, find_binaries
 from private import Place, Recipe, private_server
 from support.models import create_tables
 
@@ -86,7 +86,7 @@ def replicated() -> Iterator[Replicated]:
     data: list[Path] = []
 
     def primary(place: Place) -> Recipe:
-        tools = _binaries(place.account, place.home)
+        tools = find_binaries(place.account, place.home)
         data.append(place.home / "data")
         return _recipe(place, [tools / "initdb", "-D", data[-1], *INITDB], tools)
 
@@ -96,7 +96,7 @@ def replicated() -> Iterator[Replicated]:
         create.dispose()
 
         def standby(place: Place) -> Recipe:
-            tools = _binaries(place.account, place.home)
+            tools = find_binaries(place.account, place.home)
             source = ["-h", "127.0.0.1", "-p", port, "-U", "postgres"]
             copy = [tools / "pg_basebackup", "-D", place.home / "data", *source]
             return _recipe(place, [*copy, "-R", "-c", "fast", "--no-sync"], tools)

@@ -1,0 +1,57 @@
+"""Databases of several servers, started when the first test needs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from private import MissingError
+from replication import Replication
+from support.models import create_tables
+
+REPLICAS = 2
+EMPTY = """
+    SET lock_timeout = '10s';
+    DROP SCHEMA public CASCADE;
+    CREATE SCHEMA public;
+"""
+
+
+@contextmanager
+def _skipped_where_missing() -> Iterator[None]:
+    """Skip the test where the servers are not installed; in CI, let it fail."""
+    try:
+        yield
+    except MissingError as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def replication_of_session() -> Iterator[Replication]:
+    with ExitStack() as stack:
+        with _skipped_where_missing():
+            servers = stack.enter_context(Replication(REPLICAS))
+        yield servers
+
+
+@pytest.fixture
+def replication(replication_of_session: Replication) -> Iterator[Replication]:
+    """A PostgreSQL primary and two replicas, with the empty tables of the tests.
+
+    A test may do to them what it likes: the next one finds them as they were at first.
+    """
+    servers = replication_of_session
+    servers.primary.execute(EMPTY)
+    url = make_url(servers.primary_url).set(drivername="postgresql+psycopg")
+    engine = create_engine(url)
+    create_tables(engine)
+    engine.dispose()
+    servers.wait_caught_up()
+    yield servers
+    servers.reset()
