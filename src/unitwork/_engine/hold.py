@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .call_site import CallSite, format_call_site
+from .sql_text import shortened
 
 __all__ = ["NO_USE", "ConnectionUse", "HeldConnection", "Hold", "use_of"]
 
 log = logging.getLogger("unitwork")
-
-_SHOWN = 200  # characters of a statement
 
 
 class Hold:
@@ -98,8 +97,7 @@ class HeldConnection:
 
     def __str__(self) -> str:
         where = f", taken at {self.call_site}" if self.call_site else ""
-        what = " ".join(self.statement.split())
-        what = what[:_SHOWN] + "..." if len(what) > _SHOWN else what
+        what = shortened(self.statement)
         return (
             f"{self.unit} for {self.held:.1f} seconds ({self.idle:.1f} of them idle in "
             f"its transaction){where}" + (f", last statement: {what}" if what else "")

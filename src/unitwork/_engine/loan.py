@@ -15,7 +15,7 @@ from .driver_connection import (
     reports_idle,
 )
 from .hold import Hold
-from .sql_text import has_several_statements
+from .sql_text import MYSQL, has_several_statements
 from .transaction_control import End, commits, continues_with_another, end_by
 from .transaction_state import MOVES, TransactionState
 from .write_detection import known_to_read, known_to_write
@@ -25,7 +25,6 @@ __all__ = ["MOST_TEXTS", "Loan", "LoanHolder", "TransactionState"]
 
 T = TypeVar("T")
 
-_MYSQL = {"mysql", "mariadb"}
 MOST_TEXTS = 1000
 _ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 """How most statements begin. None of them ends a transaction."""
@@ -265,7 +264,7 @@ class Loan:
 
     def _text_executed(self, statement: str, context: Any) -> None:
         dialect = context.dialect.name
-        if dialect in _MYSQL:
+        if dialect in MYSQL:
             refresh_status(context.dialect, context.root_connection.connection)
         if continues_with_another(dialect, statement):
             self.move(_S.REPLACED)
@@ -276,7 +275,7 @@ class Loan:
             self.move(_S.LOST)
         elif end is End.UNCLEAR:
             self.move(_S.REPLACED)
-        elif dialect in _MYSQL and self.is_open and self.holder is not None:
+        elif dialect in MYSQL and self.is_open and self.holder is not None:
             self.is_over()
             self.holder.committed_by_statement()
 

@@ -17,6 +17,7 @@ from .driver_connection import (
     last_command_failed,
 )
 from .loan import TransactionState
+from .sql_text import MYSQL
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -32,8 +33,6 @@ __all__ = [
     "partial_commit",
     "unexpected_rollback",
 ]
-
-_MYSQL = {"mysql", "mariadb"}
 
 
 def unexpected_rollback(error: BaseException | None) -> UnexpectedRollbackError:
@@ -129,7 +128,7 @@ def check_before_commit(
         raise unexpected_rollback(loan.failure) from loan.failure
     if not loan.is_open and loan.state is not TransactionState.REPLACED:
         return
-    if dialect.name in _MYSQL and (loan.failure or last_command_failed(driver)):
+    if dialect.name in MYSQL and (loan.failure or last_command_failed(driver)):
         dialect.do_ping(dbapi_connection)
     # SQLAlchemy would send nothing: so does its adapter of asyncpg if it was closed.
     closed = getattr(dbapi_connection, "_transaction", driver) is None

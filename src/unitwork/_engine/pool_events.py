@@ -21,6 +21,7 @@ from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
 from .loan import Loan
 from .per_pool import PerPool
+from .sql_text import MYSQL
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 __all__ = ["all_loans", "guard", "loans_of"]
-
-_MYSQL = {"mysql", "mariadb"}
 
 
 def guard(engine: Engine) -> None:
@@ -153,7 +152,7 @@ class _PoolEvents:
         if state.loop is not None and state.loop is not asyncio.get_running_loop():
             close_in_its_loop(state.loop, record)
             raise DisconnectionError("the pooled connection is another event loop's")
-        if self._dialect.name in _MYSQL and has_input(state.driver_connection):
+        if self._dialect.name in MYSQL and has_input(state.driver_connection):
             raise DisconnectionError("the server has hung up")
 
     def _is_dirty(self, driver_connection: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .loan import MOST_TEXTS
 from .session_reset import has_traces
-from .sql_text import without_comments, without_strings
+from .sql_text import MYSQL, shortened, without_comments, without_strings
 from .write_detection import functions_called
 from .write_evidence import LOCKS_TO_WRITE, WRITTEN, has_written
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["find_obstacle"]
 
-_MYSQL = {"mysql", "mariadb"}
 _HARMLESS = {
     *("select", "with", "values", "table", "show", "explain"),
     *("savepoint", "release", "rollback"),
@@ -45,7 +44,6 @@ _LOCKS = re.compile(
 _NOT_QUOTABLE = re.compile(r"['%\\]")
 """What a driver, or PostgreSQL, may read as something else in a name."""
 _LEVELS = ("READ COMMITTED", "READ UNCOMMITTED")
-_SHOWN = 200  # characters of a statement
 # OFFSET 0: pg_get_viewdef() locks each view that it is called for.
 _POSTGRESQL = """
 SELECT upper(current_setting('transaction_isolation')), {written},
@@ -94,7 +92,7 @@ def find_obstacle(connection: Connection, loan: Loan, level: str | None) -> str 
         return None
     if dialect == "postgresql":
         return _ask_postgresql(connection, bare)
-    if dialect in _MYSQL:
+    if dialect in MYSQL:
         return _in_mysql(connection, loan, level, bare)
     if dialect != "sqlite":
         return f"what it has done can't be found out on {dialect}"
@@ -181,7 +179,5 @@ def _last(loan: Loan) -> str:
 
 def _shown(text: str) -> str:
     """A statement as an addition to a message, without its parameters."""
-    shortened = " ".join(text.split())
-    if len(shortened) > _SHOWN:
-        shortened = shortened[:_SHOWN] + "..."
-    return f" ({shortened})" if shortened else ""
+    line = shortened(text)
+    return f" ({line})" if line else ""

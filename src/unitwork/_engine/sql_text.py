@@ -1,10 +1,20 @@
-"""SQL text without its comments, or without its strings. Pure, and approximate."""
+"""SQL text without its comments, without its strings, or shortened. Approximate."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["has_several_statements", "without_comments", "without_strings"]
+__all__ = [
+    "MYSQL",
+    "has_several_statements",
+    "shortened",
+    "without_comments",
+    "without_strings",
+]
+
+MYSQL = ("mysql", "mariadb")
+"""The dialects whose SQL is MySQL's."""
+_MOST_SHOWN = 200
 
 _LINE_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
 _HASH_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
@@ -16,7 +26,7 @@ _STRING = re.compile(r"'(?:[^']|'')*'|(\$\w*\$).*?\1", re.DOTALL)
 
 def without_comments(dialect: str, text: str) -> str:
     """*text*, with spaces in place of its comments."""
-    is_mysql = dialect in ("mysql", "mariadb")
+    is_mysql = dialect in MYSQL
     if is_mysql:
         text = _EXECUTED.sub(" ", text)  # MySQL executes what is in these
         text = _HASH_COMMENT.sub(r"\1 ", text) if "#" in text else text
@@ -38,3 +48,9 @@ def without_strings(text: str) -> str:
 
 def has_several_statements(text: str) -> bool:
     return ";" in without_strings(text).rstrip("; \n")
+
+
+def shortened(statement: str) -> str:
+    """*statement* on one line, for a message; no more than its first 200 characters."""
+    line = " ".join(statement.split())
+    return line[:_MOST_SHOWN] + "..." if len(line) > _MOST_SHOWN else line

@@ -33,6 +33,7 @@ from .loan import Loan, TransactionState
 from .lost_work import ended_elsewhere, unexpected_rollback
 from .read_only import only_reading, refused_in_autocommit
 from .session_reset import note_traces
+from .sql_text import MYSQL
 from .sqlalchemy_internals import is_autocommit
 from .transaction_control import End, end_by, may_commit
 from .unit_begin import prepare_first_statement
@@ -52,7 +53,6 @@ _IDLE = (
     "rolled back: make slow calls inside `unit.outside()`, before the first statement, "
     "or after the last one"
 )
-_MYSQL = {"mysql", "mariadb"}
 _REFUSED = IllegalStateChangeError | SessionEndedError | CommitUnknownError
 _READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
 
@@ -195,7 +195,7 @@ def _record_failure(
 ) -> None:
     if loan.failure is not None and (loan.is_lost or only_follows(error)):
         chain_to(error, loan.failure)
-        if connection.dialect.name in _MYSQL:
+        if connection.dialect.name in MYSQL:
             # A missing savepoint: the transaction has ended; not so in PostgreSQL.
             loan.move(TransactionState.LOST)
         return
@@ -213,7 +213,7 @@ def _record_failure(
 
 def _may_be_stored(error: BaseException, dialect: str, statement: str) -> bool:
     """Whether *statement*, which has failed, may have committed the transaction."""
-    if end_by(dialect, statement) is End.COMMIT and dialect not in _MYSQL:
+    if end_by(dialect, statement) is End.COMMIT and dialect not in MYSQL:
         return (
             not isinstance(error, Exception)
             or classify(error, phase=Phase.COMMIT).unknown
@@ -225,7 +225,7 @@ def _is_over(error: BaseException, connection: Connection, loan: Loan) -> bool:
     """Whether the transaction is over: the database has ended it by itself."""
     found = classify(error)
     driver_connection = connection.connection.driver_connection
-    if connection.dialect.name in _MYSQL:
+    if connection.dialect.name in MYSQL:
         return found.poisons or _has_ended(connection, driver_connection)
     if in_transaction(driver_connection):
         return False

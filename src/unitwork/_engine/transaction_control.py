@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-from .sql_text import without_comments, without_strings
+from .sql_text import MYSQL, without_comments, without_strings
 
 __all__ = ["End", "commits", "continues_with_another", "end_by", "may_commit"]
 
@@ -23,7 +23,6 @@ _COMMITS = _COMMIT | {
 }
 """COMMIT, and what MySQL and MariaDB commit before; nothing that calls a procedure."""
 _MAY_COMMIT = _COMMIT | {"prepare"}  # PREPARE TRANSACTION
-_MYSQL = {"mysql", "mariadb"}
 
 
 class End(Enum):
@@ -50,7 +49,7 @@ def may_commit(dialect: str, statement: str) -> bool:
     MySQL commits before DDL; of several statements a later one may be what fails.
     """
     text = without_strings(without_comments(dialect, statement))
-    words = _COMMITS | {"begin"} if dialect in _MYSQL else _MAY_COMMIT
+    words = _COMMITS | {"begin"} if dialect in MYSQL else _MAY_COMMIT
     return any(
         _first_word(each) in words and not _SETS_FOR_STATEMENT.match(each)
         for each in text.split(";")
