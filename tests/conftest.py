@@ -13,7 +13,12 @@ import pytest
 from sqlalchemy import create_engine, make_url
 
 from support import outside
-from support.clusters import replication, replication_of_session  # noqa: F401
+from support.clusters import (  # noqa: F401
+    galera,
+    galera_of_session,
+    replication,
+    replication_of_session,
+)
 from support.databases import check_nothing_is_left, empty_tables, url_of
 from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables

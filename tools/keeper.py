@@ -73,9 +73,13 @@ class Keeper:
         """Start a server; gives its process id."""
         return int(self._request(f"{self._quoted(command)} & echo $!"))
 
+    def is_running(self, process: int) -> bool:
+        """Whether the server *process*, which it has started, has not ended."""
+        return self._request(f"kill -0 {process} 2>/dev/null; echo $?") == "0"
+
     def wait(self, process: int) -> None:
         """Wait until the server *process* has ended."""
-        self._request(f"wait {process}; echo $?")
+        self._request(f"wait {process} 2>/dev/null; echo $?")
 
     def log(self) -> str:
         """The end of what the commands and servers have written."""

@@ -57,7 +57,7 @@ def mariadb(options: Sequence[str]) -> Iterator[dict[str, str]]:
 
     Raises `ServerError` when the binaries do not start; in CI, also without any.
     """
-    server, install = _binary("mariadbd"), _binary("mariadb-install-db")
+    server, install = find_binary("mariadbd"), find_binary("mariadb-install-db")
     if server is None or install is None:
         do_without("tools/mariadb.py", MISSING)
         yield {}
@@ -84,7 +84,7 @@ def mariadb(options: Sequence[str]) -> Iterator[dict[str, str]]:
         yield {"UNITWORK_TEST_MARIADB": f"mysql://root@127.0.0.1:{port}/test"}
 
 
-def _binary(name: str) -> str | None:
+def find_binary(name: str) -> str | None:
     if given := os.environ.get("MARIADB_BIN"):
         if found := shutil.which(name, path=given):
             return found

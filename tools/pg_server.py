@@ -153,7 +153,7 @@ class Server:
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
-        if not _exists(self._process):
+        if not self._keeper.is_running(self._process):
             self._process = 0
             raise ServerError(f"{self.name} did not start:\n{self._keeper.log()}")
         with contextlib.suppress(FileNotFoundError):
@@ -168,13 +168,6 @@ class Server:
         pairs = (line.split() for line in run.stdout.splitlines())
         children = [int(pid) for pid, parent in pairs if parent == str(self._process)]
         return [self._process, *children] if self.is_running else []
-
-
-def _exists(process: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, 0)
-        return True
-    return False
 
 
 def _signal(process: int, number: signal.Signals) -> None:

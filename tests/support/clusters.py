@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from sqlalchemy import create_engine, make_url
 
+from galera import Galera
 from private import MissingError
 from replication import Replication
 from support.models import create_tables
@@ -55,3 +56,26 @@ def replication(replication_of_session: Replication) -> Iterator[Replication]:
     servers.wait_caught_up()
     yield servers
     servers.reset()
+
+
+@pytest.fixture(scope="session")
+def galera_of_session() -> Iterator[Galera]:
+    with ExitStack() as stack:
+        with _skipped_where_missing():
+            cluster = stack.enter_context(Galera())
+        yield cluster
+
+
+@pytest.fixture
+def galera(galera_of_session: Galera) -> Iterator[Galera]:
+    """Three nodes of MariaDB Galera, with the empty tables of the tests.
+
+    A test may do to them what it likes: the next one finds them as they were at first.
+    """
+    cluster = galera_of_session
+    cluster.nodes[0].ask("CREATE OR REPLACE DATABASE test")
+    engine = create_engine(make_url(cluster.urls[0]).set(drivername="mysql+pymysql"))
+    create_tables(engine)
+    engine.dispose()
+    yield cluster
+    cluster.reset()
