@@ -3,6 +3,7 @@
 from ._asgi.route_options import Defaults
 from ._classify.classification import Classification, Kind, Phase, Rule, classify
 from ._engine.commit_status import CommitVerifier
+from ._session.connection_limit import ConnectionLimit, connection_limit
 from ._session.database_core import PoolStatus
 from ._unit.context import current_unit
 from ._unit.unit_of_work import UnitOfWork
@@ -41,6 +42,7 @@ __all__ = [
     "CommitUnknownError",
     "CommitVerifier",
     "CommitWhen",
+    "ConnectionLimit",
     "DBSessionMiddleware",
     "Database",
     "DatabaseSettings",
@@ -70,6 +72,7 @@ __all__ = [
     "UsageError",
     "arecover",
     "classify",
+    "connection_limit",
     "current_unit",
     "recover",
     "succeeded",

@@ -17,7 +17,14 @@ from sqlmodel import Session as SQLModelSession
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelAsyncSession
 from starlette.requests import Request
 
-from unitwork import AsyncDatabase, Database, DatabaseSettings, PoolStatus
+from unitwork import (
+    AsyncDatabase,
+    ConnectionLimit,
+    Database,
+    DatabaseSettings,
+    PoolStatus,
+    connection_limit,
+)
 
 sync_url = "sqlite://"
 async_url = "sqlite+aiosqlite://"
@@ -195,3 +202,17 @@ assert_type(settings.sqlite_defaults, bool)
 settings.end_timeout = 1  # type: ignore[misc]
 DatabaseSettings(1.0)  # type: ignore[call-arg]
 DatabaseSettings(end_timeout=None)  # type: ignore[arg-type]
+
+
+# Limits of the server
+
+
+async def limits(session: Session, async_session: AsyncSession) -> None:
+    assert_type(connection_limit(session), ConnectionLimit)
+    assert_type(connection_limit(session.connection()), ConnectionLimit)
+    limit = await async_session.run_sync(connection_limit)
+    assert_type(limit, ConnectionLimit)
+    assert_type(limit.allowed, int)
+    assert_type(limit.in_use, int)
+    assert_type(limit.processes(status), int)
+    connection_limit(async_session)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import gate, nesting, request, states
+from . import gate, nesting, request, states, topologies
 
 __all__ = ["PICTURES"]
 
@@ -13,5 +13,8 @@ PICTURES: dict[str, Callable[[], str]] = {
     "states": states.draw,
     "gate": gate.draw,
     "nesting": nesting.draw,
+    "single": topologies.draw_single,
+    "processes": topologies.draw_processes,
+    "pooler": topologies.draw_pooler,
 }
 """By the names of their files in docs/pictures."""
