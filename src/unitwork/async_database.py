@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeVar, TypeVarTuple
 
+from ._observing.event import Observer
 from ._session.database_core import DatabaseCore
 from ._session.ping import aping
 from ._unit.attempts import attempt_of
@@ -47,6 +48,8 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
     *session_options* apply to each session, *settings* to unitwork, and other keywords
     to `create_async_engine()`: they need a URL.
 
+    *observers* get its events: see `observe()`.
+
     Does not connect. An engine that was opened by its URL is disposed of when the
     application shuts down; any other engine stays its owner's.
     Safe to use from several tasks, and from one event loop after the other; two loops
@@ -65,6 +68,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
+        observers: Sequence[Observer] = ...,
         **engine_options: object,
     ) -> None: ...
     @overload
@@ -75,6 +79,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
+        observers: Sequence[Observer] = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -85,6 +90,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
+        observers: Sequence[Observer] = ...,
         **engine_options: object,
     ) -> None: ...
     def __init__(
@@ -95,6 +101,7 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
         session_class: Any = None,
         session_options: Mapping[str, object] | None = None,
         settings: DatabaseSettings | None = None,
+        observers: Sequence[Observer] = (),
         **engine_options: object,
     ) -> None:
         core = DatabaseCore(
@@ -107,6 +114,8 @@ class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
             engine_options=engine_options,
         )
         super().__init__(core)
+        for observer in observers:
+            self.observe(observer)
 
     @property
     def engine(self) -> AsyncEngine:

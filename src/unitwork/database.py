@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from sqlalchemy.orm import Session, sessionmaker
 from typing_extensions import TypeVar, TypeVarTuple
 
+from ._observing.event import Observer
 from ._session.database_core import DatabaseCore, PoolStatus
 from ._session.ping import ping
 from ._unit.attempts import attempt_of
@@ -60,6 +61,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
+        observers: Sequence[Observer] = ...,
         **engine_options: object,
     ) -> None: ...
     @overload
@@ -70,6 +72,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
+        observers: Sequence[Observer] = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -80,6 +83,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         name: str = ...,
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
+        observers: Sequence[Observer] = ...,
         **engine_options: object,
     ) -> None: ...
     def __init__(
@@ -90,6 +94,7 @@ class Database(DatabaseBase, Generic[SyncS]):
         session_class: Any = None,
         session_options: Mapping[str, object] | None = None,
         settings: DatabaseSettings | None = None,
+        observers: Sequence[Observer] = (),
         **engine_options: object,
     ) -> None:
         core = DatabaseCore(
@@ -102,6 +107,8 @@ class Database(DatabaseBase, Generic[SyncS]):
             engine_options=engine_options,
         )
         super().__init__(core)
+        for observer in observers:
+            self.observe(observer)
 
     @property
     def engine(self) -> Engine:

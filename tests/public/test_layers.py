@@ -28,20 +28,23 @@ MAY_IMPORT = {
     "_callables": "errors",
     "outcome": "_callables",
     "_classify": "errors _callables",
-    "_engine": "_redaction errors _callables _classify _concurrency",
+    "_observing": "outcome _classify _concurrency",
+    "_engine": "_redaction errors _callables _classify _concurrency _observing",
     "settings": "errors _callables _engine",
     "options": "errors outcome _callables _engine",
     "retry": "errors _callables _classify",
-    "_session": "_redaction errors settings _callables _classify _engine _concurrency",
+    "_session": "_redaction errors settings _callables _classify _engine _concurrency "
+    "_observing",
     "_execution": "errors _callables _session _concurrency",
     "_twophase": "errors _classify _engine _session _execution",
-    "_commit": "errors outcome _classify _engine _session _execution _twophase",
+    "_commit": "errors outcome _classify _engine _session _execution _twophase "
+    "_observing",
     "_unit": "_redaction errors settings outcome options retry _callables _classify "
-    "_engine _session _execution _concurrency _twophase _commit",
+    "_engine _session _execution _concurrency _twophase _commit _observing",
     "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
-    "_twophase _unit",
+    "_twophase _unit _observing",
     "_testing": "_redaction errors settings outcome _callables _classify _concurrency "
-    "_engine _session _commit _unit",
+    "_engine _session _commit _unit _observing",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 

@@ -14,7 +14,7 @@ from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
 from ..options import NO_OPTIONS, EndpointMark, TransactionOptions
 from .names import joined
-from .problems import name_of
+from .problems import name_of, route_of
 from .route_options import FoundOptions, MiddlewareConfig, is_endpoint, merge_options
 from .types import Scope
 
@@ -74,6 +74,19 @@ class Connection(UnitOwner):
     @property
     def description(self) -> str:
         return name_of(self.scope)
+
+    @property
+    def method(self) -> str:
+        found: str = self.scope.get("method", "")
+        return found
+
+    @property
+    def path(self) -> str:
+        found: str = self.scope.get("path", "")
+        return found
+
+    def find_route(self) -> str | None:
+        return route_of(self.scope)
 
     @property
     def attempt(self) -> Attempt:

@@ -9,6 +9,7 @@ from sys import exception
 from typing import Any
 
 from .._concurrency.shield import uninterrupted
+from .._observing.unit_events import ResponseCompleted, ResponseStarted
 from .._session.database_core import DatabaseCore
 from .._unit import endings
 from .._unit.begin_options import check_in_time
@@ -21,7 +22,7 @@ from .connection import Connection
 from .event_loop import ONLY_ASYNCIO
 from .reading import RequestReader
 from .replay import Snapshot
-from .response import Unwind, nothing_more
+from .response import Unwind, call, join, nothing_more, too_late
 from .retry import Retries
 from .route_options import MiddlewareConfig
 from .state import NO_STATE, ResponseState, State
@@ -43,6 +44,7 @@ _REPLACED = ResponseState.REPLACED
 class HTTPExchange(RequestReader):
     """One request and its response; a retry is an exchange of its own."""
 
+    kind = "request"
     response = _WAITING
     _outer_state: MutableMapping[str, Any] | None
     _send: Send
@@ -126,7 +128,7 @@ class HTTPExchange(RequestReader):
     async def _close(self, reason: str) -> None:
         """Roll back what is open: the application has returned, or has raised."""
         if self.leaving is not None:
-            await uninterrupted(_join(self.leaving))
+            await uninterrupted(join(self.leaving))
         if self.unit is not None and self.unit.is_open:
             await endings.close(self.unit, reason)
 
@@ -148,12 +150,13 @@ class HTTPExchange(RequestReader):
         self.found_options = None
         if self.unit is not None:
             self.stop_deadline()
-            self.receive_from_server, self._send = nothing_more, _too_late
+            self.receive_from_server, self._send = nothing_more, too_late
             self._outer_state = self.leaving = self.task = self._start = None
             if self.failure is None:
                 self.body = self.retries = self.snapshot = None
 
     def _leave_unfinished(self, response: ResponseState) -> None:
+        self.report_cut_off()
         if response is _WAITING or response is _REPLACED:
             self._show_state()
         if response is _WAITING or response is _STARTED:
@@ -178,7 +181,7 @@ class HTTPExchange(RequestReader):
                 if error is not None and self.is_retried(error):
                     raise Unwind  # nothing to roll back: a block inside has failed
                 self.response = _STARTED  # as `move()` does
-                if self._state or self.snapshot is not None:
+                if self._state or self.snapshot is not None or self.unit is not None:
                     self._started()
         elif response is not _STARTED:
             if response >= _REPLACED:
@@ -190,6 +193,8 @@ class HTTPExchange(RequestReader):
                     return self._end_and_finish(unit, message, error)
                 # What began while the chunk leaves would be lost, so nothing may begin.
                 unit.close()
+                if unit.report is not None:
+                    unit.report.emit(ResponseCompleted, True)
             self.response = _COMPLETE  # as `move()` does
         return self._send(message)
 
@@ -224,7 +229,7 @@ class HTTPExchange(RequestReader):
             if unit.outcome is Outcome.COMMITTED and self.response is _WAITING:
                 # What is stored must not be reported as a failure: it is cut short.
                 self._note_start()
-                await uninterrupted(_call(self._send, message), lambda: _TIME_TO_START)
+                await uninterrupted(call(self._send, message), lambda: _TIME_TO_START)
             raise
         finally:
             self.let_go()
@@ -241,6 +246,8 @@ class HTTPExchange(RequestReader):
             verdict = await self._decide(unit)
             await self.run_ending(unit, endings.end_and_close(unit, lambda: verdict))
             self.move(_COMPLETE)
+            if unit.report is not None:
+                unit.report.emit(ResponseCompleted, True)
         finally:
             self.let_go()
         await self._send(message)
@@ -253,6 +260,8 @@ class HTTPExchange(RequestReader):
         self.body = self.snapshot = None
         if self._state:
             self._show_state()
+        if self.unit is not None and self.unit.report is not None:
+            self.unit.report.emit(ResponseStarted, self._status)
 
     def _show_state(self) -> None:
         """Outer middleware holds the server's dict: show it what is in ours."""
@@ -285,15 +294,3 @@ class HTTPExchange(RequestReader):
             await self.roll_back(unit, endings.raised(error))
             self.replace_response(error)
         return self._verdict
-
-
-async def _join(task: asyncio.Task[None]) -> None:
-    await asyncio.wait((task,))
-
-
-async def _call(send: Send, message: Message) -> None:
-    await send(message)
-
-
-async def _too_late(message: Message) -> None:
-    raise UsageError("the request is over: nothing can be sent any more")

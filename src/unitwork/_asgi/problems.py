@@ -20,7 +20,7 @@ from ..errors import (
 )
 from .types import Send
 
-__all__ = ["UNREACHABLE", "Problem", "log_answer", "name_of", "problem_of"]
+__all__ = ["UNREACHABLE", "Problem", "log_answer", "name_of", "problem_of", "route_of"]
 
 log = logging.getLogger("unitwork")
 
@@ -111,8 +111,14 @@ def problem_of(error: BaseException) -> Problem | None:
 
 def name_of(scope: Mapping[str, Any]) -> str:
     """The method and the path of a request, as its route has it, if that is known."""
-    path = getattr(scope.get("route"), "path", None) or scope.get("path", "")
+    path = route_of(scope) or scope.get("path", "")
     return f"{scope.get('method', 'WebSocket')} {path}"
+
+
+def route_of(scope: Mapping[str, Any]) -> str | None:
+    """The template of the path, where a framework has left its route in the scope."""
+    found: str | None = getattr(scope.get("route"), "path", None)
+    return found
 
 
 def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> None:

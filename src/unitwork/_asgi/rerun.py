@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._observing.unit_events import UnitRetried
 from .exchange import HTTPExchange
 from .replay import InContext
 from .types import ASGIApp, Receive, Scope, Send
@@ -23,6 +24,8 @@ async def run_again(
                 error.add_note("unitwork: not retried: the client has left")
                 await failed.answer(error, scope, receive, send)
                 return
+            if failed.unit is not None and failed.unit.report is not None:
+                failed.unit.report.emit(UnitRetried, error)
             retries.snapshot.restore(scope)
             exchange = failed.next_attempt(scope, receive, send)
             await InContext(retries.snapshot.context(), exchange.serve(app))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from .._observing.unit_events import ResponseCompleted, ResponseStarted
 from .._unit.state import IllegalMove
 from .._unit.unit import Unit
+from ..errors import UsageError
 from ..outcome import Outcome
 from .answered_exception import answered_exception
 from .body import Recording, replayed
@@ -18,14 +20,28 @@ from .types import Message, Receive, Scope, Send
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["ReplaceableResponse", "Unwind", "nothing_more"]
+__all__ = ["ReplaceableResponse", "Unwind", "call", "join", "nothing_more", "too_late"]
 
+_CUT_OFF = (ResponseState.STARTED, ResponseState.CUT_SHORT)
 _MAY_BE_UNWOUND = (ResponseState.WAITING, ResponseState.STARTED)
 
 
 async def nothing_more() -> Message:
     """The `receive` of a request that is over."""
     return {"type": "http.disconnect"}
+
+
+async def too_late(message: Message) -> None:
+    """The `send` of a request that is over."""
+    raise UsageError("the request is over: nothing can be sent any more")
+
+
+async def call(send: Send, message: Message) -> None:
+    await send(message)
+
+
+async def join(task: asyncio.Task[None]) -> None:
+    await asyncio.wait((task,))
 
 
 class Unwind(BaseException):
@@ -98,8 +114,29 @@ class ReplaceableResponse(Connection):
         )
         # The application's request reads from here.
         self.request_left, self.receive_from_server = None, receive
-        await answering.answer(error, scope, receive, send)
+        await answering.answer(error, scope, receive, self._reported(send))
         self.receive_from_server = nothing_more
+
+    def _reported(self, send: Send) -> Send:
+        """Report the start and the end of the answer that *send* sends."""
+        report = None if self.unit is None else self.unit.report
+        if report is None:
+            return send
+
+        async def reported_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                report.emit(ResponseStarted, message["status"])
+            elif not message.get("more_body"):
+                report.emit(ResponseCompleted, True)
+            await send(message)
+
+        return reported_send
+
+    def report_cut_off(self) -> None:
+        """Report a response that has started and is not complete."""
+        report = None if self.unit is None else self.unit.report
+        if report is not None and self.response in _CUT_OFF:
+            report.emit(ResponseCompleted, False)
 
     def note_failure(self, error: BaseException) -> None:
         """Find what is needed to answer the failure for which *error* was raised."""

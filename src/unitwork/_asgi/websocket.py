@@ -55,6 +55,7 @@ class _Ending:
 class WebSocket(Connection):
     """One WebSocket. Of several tasks that send at once, only one ends the unit."""
 
+    kind = "websocket"
     __slots__ = (
         "_accepted",
         "_ending",

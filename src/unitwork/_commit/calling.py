@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from .._execution.plan import HookCall, HookTimeoutError, Interrupted, Plan
+from .._observing.unit_events import HookFailed
+from .._observing.unit_report import UnitReport
 from .._session.unit_session import UnitSession
 from ..errors import UsageError
 from ..outcome import Outcome
@@ -36,6 +38,9 @@ class HookedUnit(Protocol):
     """Whether a hook is running: it may be interrupted, also with sync sessions."""
     was_cancelled: bool
     """Whether a cancellation has arrived that could not interrupt the ending."""
+
+    report: UnitReport | None
+    """What reports its events, if one of its databases is observed."""
 
     @property
     def sessions(self) -> Iterable[UnitSession]: ...
@@ -73,6 +78,7 @@ def call_after(unit: HookedUnit, hooks: Hooks, outcome: Outcome) -> Plan[None]:
         left = until - time.monotonic()
         if left <= 0:
             log.error("%s was not called: there was no time left", hook.name)
+            _report_failure(unit, hook, None)
             continue
         try:
             yield from _call(unit, hook, None if math.isinf(left) else left)
@@ -80,14 +86,21 @@ def call_after(unit: HookedUnit, hooks: Hooks, outcome: Outcome) -> Plan[None]:
             until = -math.inf
             if not interruption.hook_ended:
                 log.error("%s was interrupted by a cancellation", hook.name)
+                _report_failure(unit, hook, interruption)
             elif interruption.__cause__ is not None:
-                _log_failure(hook, interruption.__cause__)
+                _log_failure(unit, hook, interruption.__cause__)
         except (Exception, CancelledError) as error:
-            _log_failure(hook, error)
+            _log_failure(unit, hook, error)
 
 
-def _log_failure(hook: Hook, error: BaseException) -> None:
+def _log_failure(unit: HookedUnit, hook: Hook, error: BaseException) -> None:
     log.error("%s failed after the unit had ended", hook.name, exc_info=error)
+    _report_failure(unit, hook, error)
+
+
+def _report_failure(unit: HookedUnit, hook: Hook, error: BaseException | None) -> None:
+    if unit.report is not None:
+        unit.report.emit(HookFailed, hook.name, error)
 
 
 def _call(

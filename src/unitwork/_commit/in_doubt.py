@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 from sqlalchemy.util import await_only
@@ -11,6 +12,7 @@ from .._execution.ask_until_known import ask_until_known
 from .._execution.async_runner import arun
 from .._execution.plan import Plan
 from .._execution.sync_runner import run
+from .._observing.unit_events import OutcomeVerified
 from .._session.unit_session import UnitSession
 
 __all__ = ["ask_the_database", "ask_the_database_now"]
@@ -21,10 +23,14 @@ def ask_the_database(session: UnitSession) -> Plan[bool | None]:
     pending = session.verifications
     if not pending or session.was_replaced:
         return None
+    asked_at = time.monotonic()
     question = partial(verify, pending, session.is_async)
     found = yield from ask_until_known(session, question)
     if found and any(loan.may_be_another for loan in session.loans):
-        return None  # the driver may have committed it, and begun another one
+        found = None  # the driver may have committed it, and begun another one
+    if (report := session.owner.report) is not None:
+        duration = time.monotonic() - asked_at
+        report.emit(OutcomeVerified, session.name, duration, found)
     return found
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import sqlalchemy
 
+from .._observing import subjects as observed
+
 _greenlet: Any = None
 with suppress(ImportError):  # sync sessions need none
     _greenlet = import_module("greenlet")
@@ -78,13 +80,4 @@ def called_by_machinery(frame: FrameType | None) -> bool:
 
 def format_call_site(call_site: CallSite | None) -> str:
     """Its file, below the working folder if it is there, its line and its function."""
-    if call_site is None:
-        return ""
-    code, at = call_site
-    line = code.co_firstlineno
-    for start, end, number in code.co_lines():
-        if start <= at < end and number is not None:
-            line = number
-    file = code.co_filename
-    here = str(Path.cwd()) + os.sep
-    return f"{file.removeprefix(here)}:{line} in {code.co_name}()"
+    return "" if call_site is None else str(observed.CallSite(*call_site))

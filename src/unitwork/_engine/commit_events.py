@@ -46,6 +46,8 @@ class CommitSender:
             self.send(dbapi_connection)
             return
         send = partial(self._send_for_unit, dbapi_connection, loan)
+        if loan.hold is not None and loan.hold.report is not None:
+            send = partial(loan.hold.report.commit, send)
         loan.holder.send_commit(loan, send)
 
     def _send_for_unit(self, dbapi_connection: Any, loan: Loan) -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .._observing.hold_report import HoldReport
+from .._observing.subjects import ConnectionUse
 from .call_site import CallSite, format_call_site
 from .sql_text import shortened
 
@@ -29,6 +31,7 @@ class Hold:
         "idle_since",
         "limit",
         "longest_idle",
+        "report",
         "reported_as",
         "returned_at",
         "statement",
@@ -56,6 +59,8 @@ class Hold:
         """Seconds that it was idle: at once at most, and in all."""
         self.idle_since: float | None = time.monotonic()
         """When the last statement ended; `None`: one is under way."""
+        self.report: HoldReport | None = None
+        """What reports its events, if its database is observed."""
         self.reported_as = ""
         """The description of its unit, once it has been reported as a long one."""
 
@@ -69,6 +74,8 @@ class Hold:
             self.idle += gap
             self.longest_idle = max(self.longest_idle, gap)
             self.idle_since = None
+        if self.report is not None:
+            self.report.returned(now - self.taken_at, self.idle)
         if self.reported_as:
             log.info("returned: %s", self.describe(self.reported_as))
 
@@ -102,18 +109,6 @@ class HeldConnection:
             f"{self.unit} for {self.held:.1f} seconds ({self.idle:.1f} of them idle in "
             f"its transaction){where}" + (f", last statement: {what}" if what else "")
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionUse:
-    """How long a unit has held connections, in seconds, all of them together."""
-
-    connections: int = 0
-    """How many times it has taken one."""
-    held: float = 0.0
-    idle: float = 0.0
-    """Of that, idle in a transaction: between statements, or before the end."""
-    longest_idle: float = 0.0
 
 
 NO_USE = ConnectionUse()

@@ -49,14 +49,15 @@ class _HoldWatch(Watchdog):
     def expired(self) -> Callable[[], None]:
         """Find those that are held too long; return what logs them."""
         now = time.monotonic()
-        found, limits = [], []
+        found: list[tuple[HeldConnection, Hold, float]] = []
+        limits = []
         for loan, hold in _held(all_loans()):
             if hold.limit is None or hold.reported_as:
                 continue
             limits.append(hold.limit)
             if now - hold.taken_at > hold.limit:
                 hold.reported_as = _unit_of(loan)
-                found.append((hold.describe(hold.reported_as), hold.limit))
+                found.append((hold.describe(hold.reported_as), hold, hold.limit))
         if limits:
             self.start(min(limits))
         else:
@@ -64,8 +65,10 @@ class _HoldWatch(Watchdog):
         return lambda: _warn(found)
 
 
-def _warn(found: list[tuple[HeldConnection, float]]) -> None:
-    for held, limit in found:
+def _warn(found: list[tuple[HeldConnection, Hold, float]]) -> None:
+    for held, hold, limit in found:
+        if hold.report is not None:
+            hold.report.held_too_long(held.held, held.idle, hold.call_site)
         log.warning(
             "a connection is held for longer than hold_warning=%g: %s",
             limit,

@@ -76,8 +76,9 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         if loan is None:
             return False
         loan.begin_statement()  # before the checks: see `Activity`
+        now = monotonic()
         if (hold := loan.hold) is not None and hold.idle_since is not None:
-            hold.statement, idle = statement, monotonic() - hold.idle_since
+            hold.statement, idle = statement, now - hold.idle_since
             hold.idle, hold.idle_since = hold.idle + idle, None
             if idle > hold.longest_idle:
                 hold.longest_idle = idle
@@ -99,6 +100,8 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
             loan.end_statement(statement)
             if hold is not None:
                 hold.idle_since = monotonic()
+                if hold.report is not None:
+                    hold.report.executed(hold.idle_since - now, context, statement)
         loan.statement_executed(statement, context)
         return True  # it has been executed
 

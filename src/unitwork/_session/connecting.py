@@ -11,7 +11,9 @@ from .._engine.call_site import find_call_site
 from .._engine.hold import Hold
 from .._engine.hold_watch import hold_watch
 from .._engine.pool_events import guard
+from .._engine.pool_watch import connecting
 from .._engine.unit_begin import begin_transaction
+from .._observing.hold_report import HoldReport
 from ..errors import UsageError
 from .send_commit import CommitOrder
 from .state import Access
@@ -38,6 +40,8 @@ def bind_for(
         _check_connection(session, bind)
     if not begun or not session.connections:
         session.awaiting_connection = True
+        if session.owner.report is not None:
+            connecting.set((session.owner.report, session.name))
         session.begun_with = session.owner.characteristics(session)
         session.owner.check_bind(session, bind)
         if session.permit is not None and not session.permit.is_held:
@@ -68,6 +72,11 @@ def connected(session: UnitSession, connection: Connection) -> None:
         connection.close()
         session.check()
     taken_at = time.monotonic()
+    call_site = find_call_site()
+    report = None
+    if session.owner.report is not None:
+        report = HoldReport(session.owner.report, session.name)
+        report.taken(call_site)
     session.awaiting_connection = False
     session.connections.append(connection)
     session.ends.connected(connection)
@@ -82,7 +91,10 @@ def connected(session: UnitSession, connection: Connection) -> None:
         session.activity.is_beginning = False
     loan.holder = CommitOrder(session)
     settings, limit = session.settings, session.settings.hold_warning
-    loan.hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
+    loan.hold = Hold(call_site, taken_at, limit, settings.idle_limit)
+    if report is not None:
+        loan.hold.report = report
+        report.begun(time.monotonic() - taken_at)
     if limit is not None and not hold_watch.is_on:
         hold_watch.start(limit)
     session.loans.append(loan)

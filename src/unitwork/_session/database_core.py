@@ -18,6 +18,8 @@ from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
 from .._engine.create import open_engine
 from .._engine.pool_events import guard
+from .._engine.pool_watch import watch_pool
+from .._observing.registry import Observers
 from .._redaction import described
 from ..errors import UsageError
 from ..settings import DatabaseSettings
@@ -25,6 +27,7 @@ from .binds import engines_of
 from .factory import Opening, SessionFactory
 from .fence import reporting
 from .overridden import check_free
+from .reported_gate import ReportedGate
 from .unit_session import UnitSession
 
 if TYPE_CHECKING:
@@ -98,6 +101,7 @@ class DatabaseCore:
         """Gives the factory of the caller's test: see `_session.redirection`."""
         self.owns_engine = isinstance(given, str | URL)
         self.open_units: set[SessionOwner[UnitSession]] = set()
+        self.observers = Observers(self._watch_pools)
         self.ping_under_way: Future[None] | None = None
         """Of a sync database: it is there to be waited for by several."""
         self._session_class = session_class
@@ -168,7 +172,14 @@ class DatabaseCore:
         for engine in factory.engines:
             guard(engine)
         self._factory = factory
+        if self.observers.audience is not None:
+            self._watch_pools()
         return factory
+
+    def _watch_pools(self) -> None:
+        """Let the observers have the events of the pools, as far as they are known."""
+        for engine in () if self._factory is None else self._factory.engines:
+            watch_pool(engine, self.name, self.observers)
 
     def factory_for(
         self,
@@ -217,10 +228,13 @@ class DatabaseCore:
         else:
             opening = self.factory.open(owner, self.settings)
         self.open_units.add(owner)
+        gate = opening.gate
+        if gate is not None and owner.report is not None:
+            gate = ReportedGate(gate, owner.report, self.name)
         return UnitSession(
             opening.session,
             owner=owner,
-            gate=opening.gate,
+            gate=gate,
             settings=opening.settings,
             binds=opening.binds,
             name=self.name,

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
 from .._engine.begin import TransactionCharacteristics
+from .._observing.unit_report import UnitReport
 from ..errors import CommitUnknownError, PartialCommitError
 
 __all__ = ["SessionOwner"]
@@ -32,6 +33,11 @@ class SessionOwner(Protocol[SessionT]):
     @property
     def owner(self) -> _Described:
         """What has opened it."""
+        ...
+
+    @property
+    def report(self) -> UnitReport | None:
+        """What reports its events, if one of its databases is observed."""
         ...
 
     def outwards(self) -> Iterator[object]:

@@ -12,6 +12,7 @@ from sqlalchemy import exc
 
 from .._execution.plan import Plan
 from .._execution.sync_runner import run
+from .._observing.unit_events import UnitRetried
 from .._session.database_core import DatabaseCore
 from ..errors import MissingSessionError, PoolTimeoutError, UsageError
 from ..options import NO_OPTIONS, TransactionOptions
@@ -137,6 +138,8 @@ class _Block(Generic[S]):
         )
         if not again:
             tries.note(error)
+        elif unit is not None and unit.report is not None:
+            unit.report.emit(UnitRetried, error)
         return again
 
     def _end(self, unit: Unit, error: BaseException | None) -> Plan[None]:

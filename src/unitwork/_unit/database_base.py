@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, TypeVar
 
+from .._observing.event import Event, Observer
+from .._redaction import described
 from .._session.database_core import DatabaseCore, PoolStatus
 from ..errors import UsageError
 from ..options import NO_OPTIONS, BeginOptions, TransactionOptions
@@ -45,6 +47,32 @@ class DatabaseBase:
     def pool_status(self) -> PoolStatus:
         """Return how many connections are in use, idle and waited for. No I/O."""
         return self._core.pool_status()
+
+    def observe(
+        self,
+        observer: Observer,
+        *,
+        only: Collection[type[Event]] | None = None,
+        show_sql: bool = False,
+    ) -> Callable[[], None]:
+        """Let *observer* get the events of this database; return what ends that.
+
+        Those of its units and of its pool, from now on: a unit that is open already
+        is not observed, and one of several databases is reported once to an observer
+        of them all. *only*: the kinds of event, of `unitwork.events`, or what they
+        derive from; each kind costs time. *show_sql*: with the text of statements, in
+        which an application may have put values.
+
+        See `Observer` for how it is called. May be called at any time, by any thread.
+
+        .. versionadded:: 0.2
+        """
+        if not callable(getattr(observer, "on_event", None)):
+            raise UsageError(
+                f"the observer is {described(observer)}; give an object with a method "
+                "on_event(event)"
+            )
+        return self._core.observers.add(observer, only, shows_sql=show_sql)
 
     if not TYPE_CHECKING:
 

@@ -23,6 +23,7 @@ from .._session.state import CommitState
 from ..errors import UnexpectedRollbackError
 from ..outcome import CommitWhen, Ending, Verdict, judge
 from .context import current, innermost
+from .reporting import report_settled
 from .slow import report_if_slow
 from .state import Intent, UnitState
 from .unit import Unit
@@ -110,6 +111,8 @@ def end(
     finally:
         report_if_slow(unit)
         observation.unit_ended(unit)
+        if unit.report is not None:
+            report_settled(unit, unit.report)
         unit.end_turn(UnitState.OPEN)
     expected = committed or not verdict.commit or unit.rollback_was_requested
     if cancelled is not None:
@@ -247,6 +250,8 @@ def shut_down(unit: Unit) -> Plan[None]:
 
 def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdict:
     """Decide: the intent of the unit comes before the policy."""
+    if unit.report is not None:
+        unit.report.error = ending.exception
     if unit.rollback_requested is not None:
         return Verdict(False, unit.rollback_requested)
     if unit.intent is Intent.COMMIT_ANYWAY:

@@ -20,9 +20,14 @@ _OF_DATABASES = (OSError, SQLAlchemyError)
 def explain(error: BaseException | None, unit: Unit | None) -> None:
     """Add the remedy for a usual mistake, and the database that it can't connect to.
 
-    Before the unit is closed. An error that is explained already stays as it is.
+    Before the unit is closed. An error that is explained already stays as it is. The
+    events of the unit will have it.
     """
-    if unit is None or not isinstance(error, Exception | BaseExceptionGroup):
+    if unit is None or error is None:
+        return
+    if unit.report is not None:
+        unit.report.error = error
+    if not isinstance(error, Exception | BaseExceptionGroup):
         return
     for each in _leaves(error):
         if not isinstance(each, UnitworkError):

@@ -12,6 +12,7 @@ from .._concurrency.worker import on_event_loop
 from .._execution.async_runner import arun
 from .._execution.plan import Plan, Step
 from .._execution.sync_runner import run
+from .._observing.unit_events import OutsideEntered, OutsideLeft
 from .._session import releasing
 from ..errors import UsageError
 from .state import UnitState
@@ -70,9 +71,13 @@ class Outside:
     def _enter(self) -> None:
         # First of all: from now on no other task or thread can begin a statement.
         self._unit.sessions.enter_outside(self._what)
+        if self._unit.report is not None:
+            self._unit.report.emit(OutsideEntered, self._what)
 
     def _leave(self) -> None:
         self._unit.sessions.leave_outside(self._what)
+        if self._unit.report is not None:
+            self._unit.report.emit(OutsideLeft, self._what)
 
 
 class _Released:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._observing.subjects import UnitKind
 from ..options import EndpointMark, TransactionOptions
 
 __all__ = ["UnitOwner"]
@@ -11,6 +12,22 @@ class UnitOwner:
     """Opens and ends a unit. This base class is the owner of a block's unit."""
 
     __slots__ = ()
+
+    kind: UnitKind = "block"
+
+    @property
+    def method(self) -> str:
+        """That of the request; empty if there is none."""
+        return ""
+
+    @property
+    def path(self) -> str:
+        """The path of the request, as it was sent; empty if there is none."""
+        return ""
+
+    def find_route(self) -> str | None:
+        """The template of the path, once a framework has found the route."""
+        return None
 
     @property
     def description(self) -> str:

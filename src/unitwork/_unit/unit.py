@@ -12,6 +12,8 @@ from .._commit.hooks import Hooks
 from .._commit.in_doubt import ask_the_database_now as ask_now
 from .._commit.observation import observation
 from .._engine.begin import TransactionCharacteristics
+from .._observing.registry import observing
+from .._observing.unit_report import UnitReport
 from .._session.database_core import DatabaseCore
 from .._session.unit_session import UnitSession
 from .._twophase.participants import TwoPhaseCommit
@@ -21,6 +23,7 @@ from ..outcome import Outcome
 from .attempts import Attempt
 from .lifecycle import Lifecycle
 from .owner import UnitOwner
+from .reporting import open_report, report_ended
 from .sessions import Sessions, check_not_blocked
 from .slow import report_if_slow
 from .state import Intent, UnitState
@@ -45,6 +48,8 @@ class Unit(Lifecycle):
     kept_open: Collection[UnitSession] = ()
     """The sessions that this ending leaves alone: a response streams from them."""
     facade: ReferenceType[object] | None = None
+    report: UnitReport | None = None
+    """What reports its events, if one of its databases is observed."""
 
     def __init__(
         self,
@@ -65,6 +70,8 @@ class Unit(Lifecycle):
         self.attempt = attempt or Attempt()
         self.two_phase = two_phase
         self.sessions = Sessions()
+        if observing.is_on:
+            self.report = open_report(self, None if parent is None else parent.report)
 
     # Enclosing units
 
@@ -217,6 +224,8 @@ class Unit(Lifecycle):
             observation.unit_ended(self)
         self.hooks = None
         report_if_slow(self)
+        if self.report is not None:
+            report_ended(self, self.report)
         self.sessions.close(self)
         self.owner = _NO_OWNER  # which may lead back to here
 

@@ -1,0 +1,165 @@
+"""Reports the events of a pool to the observers of its databases, once it has some.
+
+SQLAlchemy has no event for how long a pool lets its users wait, nor for a time-out: so
+the pool's `connect()` is replaced, and its own one called.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import Engine, event
+
+from .._concurrency.fork import forget_after_fork
+from .._observing.event import PoolEvent
+from .._observing.pool_events import (
+    ConnectionCheckedIn,
+    ConnectionClosed,
+    ConnectionOpened,
+    WaitEnded,
+    WaitStarted,
+)
+from .._observing.registry import Observers
+from .._observing.unit_report import UnitReport
+from .per_pool import PerPool
+
+__all__ = ["WatchedPool", "connecting", "watch_pool"]
+
+connecting: ContextVar[tuple[UnitReport, str] | None] = ContextVar(
+    "unitwork_connecting", default=None
+)
+"""The unit that is about to connect, and the name of the database."""
+
+_STARTED = "unitwork_connect_started"
+_TAKEN = "unitwork_taken_at"
+
+
+class WatchedPool:
+    """One pool, of one or more databases. Its listeners are called by any thread."""
+
+    __slots__ = ("__weakref__", "_observers", "opened", "used")
+
+    def __init__(self) -> None:
+        self._observers: dict[str, Observers] = {}
+        """By the names of the databases."""
+        self.opened: WeakSet[Any] = WeakSet()
+        """The records of the connections that were opened since, and are open."""
+        self.used: WeakSet[Any] = WeakSet()
+        """Those of the connections that are checked out."""
+        forget_after_fork(self)
+
+    def forget_parent(self) -> None:
+        self.opened, self.used = WeakSet(), WeakSet()
+
+    def report_to(self, name: str, observers: Observers) -> None:
+        self._observers[name] = observers
+
+    def _emit(self, make: Callable[[str], PoolEvent], kind: type[PoolEvent]) -> None:
+        for name, observers in self._observers.items():
+            audience = observers.audience
+            found = None if audience is None else audience.by_kind.get(kind)
+            for each in found or ():
+                each.deliver(make(name))
+
+    # `Pool.connect()`
+
+    def connect(self, connect: Callable[[], Any]) -> Any:
+        """Call *connect*, that of the pool, and report how long that takes."""
+        unit = connecting.get()
+        if unit is None:
+            with self._waiting():
+                return connect()
+        connecting.set(None)
+        report, name = unit
+        with report.waiting(name):
+            return connect()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = time.monotonic()
+        self._emit(lambda name: WaitStarted(began, None, name), WaitStarted)
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            now = time.monotonic()
+            waited, failure = now - began, error
+            self._emit(
+                lambda name: WaitEnded(now, None, name, waited, failure), WaitEnded
+            )
+
+    # Listeners
+
+    def do_connect(self, dialect: Any, record: Any, args: Any, kwargs: Any) -> None:
+        if record is not None:
+            record.record_info[_STARTED] = time.monotonic()
+
+    def connect_event(self, dbapi_connection: Any, record: Any) -> None:
+        self.opened.add(record)
+        now, started = time.monotonic(), record.record_info.pop(_STARTED, None)
+        duration = None if started is None else now - started
+        self._emit(
+            lambda name: ConnectionOpened(now, None, name, duration), ConnectionOpened
+        )
+
+    def checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        self.used.add(record)
+        record.record_info[_TAKEN] = time.monotonic()
+
+    def checkin(self, dbapi_connection: Any, record: Any) -> None:
+        taken_at = record.record_info.pop(_TAKEN, None)
+        self.used.discard(record)
+        if taken_at is None:
+            return
+        now = time.monotonic()
+        used = now - taken_at
+        self._emit(
+            lambda name: ConnectionCheckedIn(now, None, name, used), ConnectionCheckedIn
+        )
+
+    def close(self, dbapi_connection: Any, record: Any) -> None:
+        if record not in self.opened:
+            return
+        self.opened.discard(record)
+        now = time.monotonic()
+        self._emit(lambda name: ConnectionClosed(now, None, name), ConnectionClosed)
+
+    def detach(self, dbapi_connection: Any, record: Any) -> None:
+        """It is no connection of the pool's any more."""
+        self.checkin(dbapi_connection, record)
+        self.close(dbapi_connection, record)
+
+
+def _watch(engine: Engine) -> WatchedPool:
+    watched = WatchedPool()
+    event.listen(engine, "do_connect", watched.do_connect)
+    event.listen(engine, "connect", watched.connect_event)
+    for name in ("checkout", "checkin", "close", "detach"):
+        event.listen(engine, name, getattr(watched, name))
+    event.listen(engine, "engine_disposed", lambda engine: _replace(engine, watched))
+    _replace(engine, watched)
+    return watched
+
+
+def _replace(engine: Engine, watched: WatchedPool) -> None:
+    """Replace `connect()` of the engine's pool, which is another one once disposed."""
+    connect = engine.pool.connect
+    setattr(engine.pool, "connect", lambda: watched.connect(connect))  # noqa: B010  # its method
+
+
+_watched = PerPool(_watch)
+
+
+def watch_pool(engine: Engine, name: str, observers: Observers) -> WatchedPool:
+    """Report the events of *engine*'s pool to the *observers* of database *name*."""
+    watched = _watched.of(engine)
+    watched.report_to(name, observers)
+    return watched

@@ -1,0 +1,1 @@
+"""Delivers events to the observers of the databases that they are about."""

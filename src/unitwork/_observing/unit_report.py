@@ -1,0 +1,102 @@
+"""Reports the events of one unit of work to the observers of its databases."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Concatenate, ParamSpec
+
+from .audience import Audience
+from .event import UnitEvent
+from .pool_events import WaitEnded, WaitStarted
+from .subjects import UnitInfo
+from .unit_events import StatementExecuted
+
+__all__ = ["UnitReport", "next_unit_id"]
+
+P = ParamSpec("P")
+
+_ids = itertools.count(1)
+
+
+def next_unit_id() -> int:
+    """Count the units of this process, as far as they are observed."""
+    return next(_ids)
+
+
+class UnitReport:
+    """What reports the events of one *unit*. Keeps no reference to the unit itself."""
+
+    __slots__ = ("_by_kind", "_find_route", "audience", "error", "unit", "waited")
+
+    def __init__(
+        self, unit: UnitInfo, audience: Audience, find_route: Callable[[], str | None]
+    ) -> None:
+        self.unit = unit
+        self.audience = audience
+        self.error: BaseException | None = None
+        """What the work of the unit has failed with, if that is known."""
+        self.waited: dict[str, float] = {}
+        """How long it has waited for its next connection, by database."""
+        self._by_kind = audience.by_kind
+        self._find_route: Callable[[], str | None] | None = find_route
+
+    def wants(self, kind: type[UnitEvent]) -> bool:
+        """Whether an observer gets events of that *kind*."""
+        return kind in self._by_kind
+
+    def emit(
+        self,
+        kind: Callable[Concatenate[float, UnitInfo, P], UnitEvent],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Make an event of the *kind* that has these fields, if an observer gets it."""
+        found = self._by_kind.get(kind)
+        if found is None:
+            return
+        if self._find_route is not None:
+            self._look_for_route(self._find_route)
+        event = kind(time.monotonic(), self.unit, *args, **kwargs)
+        for each in found:
+            each.deliver(event)
+
+    def _look_for_route(self, find_route: Callable[[], str | None]) -> None:
+        """A framework may have found the route since."""
+        self.unit.route = find_route()
+        if self.unit.route is not None:
+            self._find_route = None
+
+    def statement_executed(self, database: str, duration: float, text: str) -> None:
+        text = text if self.audience.shows_sql else ""
+        self.emit(StatementExecuted, database, duration, text)
+
+    @contextmanager
+    def waiting(self, database: str) -> Iterator[None]:
+        """Report that the unit waits for a connection of *database* in the block."""
+        began = time.monotonic()
+        self._tell(WaitStarted(began, self.unit, database))
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            now = time.monotonic()
+            self.waited[database] = self.waited.get(database, 0.0) + now - began
+            self._tell(WaitEnded(now, self.unit, database, now - began, error))
+
+    def _tell(self, event: WaitStarted | WaitEnded) -> None:
+        for each in self._by_kind.get(type(event), ()):
+            each.deliver(event)
+
+    def take_waited(self, database: str) -> float:
+        """How long it has waited for the connection that it has now."""
+        return self.waited.pop(database, 0.0)
+
+    def ended(self) -> None:
+        """Forget what leads back to the unit."""
+        self._find_route, self.error = None, None

@@ -1,0 +1,17 @@
+"""Fixtures of the tests of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.flavours import Flavour
+from support.recording import Recorder, recording
+
+
+@pytest.fixture
+def recorder(flavour: Flavour) -> Iterator[Recorder]:
+    """Has all events of the database."""
+    with recording(flavour.db) as recorder:
+        yield recorder
