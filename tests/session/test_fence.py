@@ -28,6 +28,7 @@ class Owner:
     reports: list[str] = field(default_factory=list)
     may_commit: bool = True
     is_inside_a_retry: bool = False
+    report: None = None
     withdraws_commit: bool = False
 
     def characteristics(

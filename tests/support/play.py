@@ -73,7 +73,7 @@ class PlayUnit:
     undone_because = ""
     in_hook = was_cancelled = False
     hooks_until = None
-    unclear_commit = None
+    report = unclear_commit = None
     is_inside_a_retry = False
 
     def __init__(self, play: Play) -> None:
