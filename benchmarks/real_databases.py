@@ -17,7 +17,7 @@ from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, mak
 from sqlalchemy.engine import URL
 
 from unitwork import AsyncDatabase, Database
-from unitwork._testing.real_pools import close_pools, pool_of
+from unitwork._real_databases.pools import close_pools, pool_of
 from unitwork._unit.database_base import core_of
 
 TABLES = 30
@@ -47,10 +47,10 @@ def wait_for_databases(url: URL, tests: int, seconds: float) -> list[float]:
     waits = []
     for _ in range(tests):
         begun = time.perf_counter()
-        made = pool.take()
+        database = pool.take()
         waits.append((time.perf_counter() - begun) * 1000)
         time.sleep(seconds)
-        pool.give_back(made)
+        database.give_back()
     close_pools()
     return waits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeVar, TypeVarTuple
@@ -39,7 +39,7 @@ Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 
-class AsyncDatabase(DatabaseBase, Generic[AsyncS]):
+class AsyncDatabase(DatabaseBase[AsyncS]):
     """A database for `AsyncSession`; lives as long as the application.
 
     *source* is a URL, an `AsyncEngine`, an `async_sessionmaker`, or a callable that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from sqlalchemy.orm import Session, sessionmaker
 from typing_extensions import TypeVar, TypeVarTuple
@@ -40,7 +40,7 @@ Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 
-class Database(DatabaseBase, Generic[SyncS]):
+class Database(DatabaseBase[SyncS]):
     """A database for `Session`; lives as long as the application.
 
     As `AsyncDatabase`, for a sync driver, an `Engine`, a `sessionmaker`.

@@ -17,7 +17,7 @@ __all__ = ["sandbox", "unitwork_databases", "unitwork_mode", "unitwork_schema"]
 
 pytest_plugins = ("unitwork._testing.worker_plugin",)
 _MODES = ("sandbox", "real")
-_BOX = pytest.StashKey["Sandbox"]()
+_SANDBOX = pytest.StashKey["Sandbox"]()
 _DATABASES = (
     "the fixture `sandbox` needs to know the databases: write in conftest.py "
     '`@pytest.fixture(scope="session")`, `def unitwork_databases(): return db`, with '
@@ -100,15 +100,16 @@ def sandbox(
 
     .. versionadded:: 0.2
     """
-    from .testing import sandbox as open_sandbox
+    from ._sandbox.opening import sandbox as open_sandbox
+    from ._sandbox.opening import shared_sandbox
 
     databases = unitwork_databases
     if not isinstance(databases, list | tuple):
         databases = [databases]
     real = unitwork_mode == "real"
     opening = open_sandbox(*databases, real=real, schema=unitwork_schema)
-    with opening as box, box.shared():
-        request.node.stash[_BOX] = box
+    with shared_sandbox(opening) as box:
+        request.node.stash[_SANDBOX] = box
         yield box
 
 
@@ -140,11 +141,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Let the test fail itself, and not its teardown, if its sandbox has failed."""
-    result = yield
-    box = item.stash.get(_BOX, None)
-    if box is not None:
-        box.check()
+    """Let the test belong to its sandbox, and fail itself if that has failed.
+
+    Not the fixture: what it sets in a context is kept by all that is started meanwhile,
+    such as an event loop for the fixtures of a whole module.
+    """
+    box = item.stash.get(_SANDBOX, None)
+    if box is None or not isinstance(item, pytest.Function):
+        return (yield)
+    function = item.obj
+    item.obj = box.bind(function)
+    try:
+        result = yield
+    finally:
+        item.obj = function
+    box.check()
     return result
 
 
@@ -193,6 +204,6 @@ def pytest_unconfigure() -> None:
     """Close the connections that sandboxes have kept."""
     import sys
 
-    sources = sys.modules.get("unitwork._testing.sources")
+    sources = sys.modules.get("unitwork._sandbox.idle_connections")
     if sources is not None:
         sources.dispose_of_all()

@@ -12,6 +12,9 @@ from sqlalchemy.exc import OperationalError
 
 from ._engine.commit_events import CommitSender
 from ._redaction import described
+from ._sandbox.failure import SandboxError
+from ._sandbox.opening import sandbox
+from ._sandbox.sandbox import Sandbox
 from ._testing.assertions import (
     assert_committed,
     assert_no_database,
@@ -19,8 +22,7 @@ from ._testing.assertions import (
     assert_rolled_back,
     capture_on_commit,
 )
-from ._testing.box import Sandbox, sandbox
-from ._testing.failure import SandboxError
+from ._testing.blocks import block
 from ._testing.outside_calls import detect_outside_calls
 from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
@@ -44,7 +46,10 @@ __all__ = [
 ]
 
 
-@contextmanager
+SandboxError.__module__ = __name__  # where it is in tracebacks, and in pickles
+
+
+@block
 def no_waits() -> Iterator[None]:
     """Retry without waiting between two attempts, in all tasks and threads.
 
@@ -69,7 +74,7 @@ class CommitFault(Enum):
     """The database commits, and then the connection is lost."""
 
 
-@contextmanager
+@block
 def commit_faults(
     db: Database[Any] | AsyncDatabase[Any], *faults: CommitFault | Exception | None
 ) -> Iterator[None]:

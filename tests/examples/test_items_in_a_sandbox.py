@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from fastapi.testclient import TestClient
 
-from unitwork._testing.real_pools import close_pools
+from unitwork._real_databases.pools import close_pools
 from unitwork.testing import assert_committed, assert_rolled_back, sandbox
 
 LAMP = {"name": "Lamp", "price": 35.5, "tax": 3.25, "owner_id": 1}

@@ -43,8 +43,11 @@ MAY_IMPORT = {
     "_engine _session _execution _concurrency _twophase _commit _observing",
     "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
     "_twophase _unit _observing",
-    "_testing": "_redaction errors settings outcome _callables _classify _concurrency "
-    "_engine _session _commit _unit _observing",
+    "_real_databases": "_redaction errors _concurrency _engine _session _unit",
+    "_sandbox": "_redaction errors settings _concurrency _engine _session _unit "
+    "_real_databases",
+    "_testing": "_redaction errors outcome _concurrency _engine _session _commit _unit "
+    "_real_databases _sandbox _observing",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 

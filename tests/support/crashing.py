@@ -9,12 +9,12 @@ import sys
 from sqlalchemy import create_engine
 
 from support.models import create_tables
-from unitwork._testing.real import RealDatabases
+from unitwork._real_databases.real_databases import RealDatabases
 
 if __name__ == "__main__":
     databases = RealDatabases(
         create_engine(sys.argv[1]), (create_tables, "tables of the tests")
     )
-    made = databases.take()
-    print(made.url.database, flush=True)
+    lent = databases.take()
+    print(lent.url.database, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

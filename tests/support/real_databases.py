@@ -12,8 +12,12 @@ from sqlalchemy import Connection, make_url
 
 from support.flavours import Flavour, connect_mariadb
 from support.models import Item, create_tables
-from unitwork._testing.real import RealDatabases
-from unitwork._testing.schema import SchemaSource
+from unitwork._real_databases.real_databases import (
+    LentDatabase,
+    RealDatabases,
+    redirected,
+)
+from unitwork._real_databases.schema import SchemaSource
 
 
 @contextmanager
@@ -25,6 +29,17 @@ def real_databases(
         yield databases
     finally:
         databases.close()
+
+
+@contextmanager
+def lent(databases: RealDatabases, *, keep: bool = False) -> Iterator[LentDatabase]:
+    """Let the engine of *databases* connect to a new one, in the context of a block."""
+    database = databases.take()
+    try:
+        with redirected(databases.engine, database.url):
+            yield database
+    finally:
+        database.give_back(keep=keep)
 
 
 def create_and_fill(connection: Connection) -> None:

@@ -17,7 +17,7 @@ from support.flavours import Flavour, Observer, only
 from support.models import Item, add_item, create_tables
 from support.sandboxes import entered
 from unitwork import DBSessionMiddleware
-from unitwork._testing.real_pools import close_pools
+from unitwork._real_databases.pools import close_pools
 from unitwork.testing import SandboxError, sandbox
 
 pytestmark = [pytest.mark.anyio, only("sqlite3", "aiosqlite", "psycopg", "asyncpg")]

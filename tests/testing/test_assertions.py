@@ -111,7 +111,7 @@ async def test_an_exception_goes_first(flavour: Flavour) -> None:
 @only("psycopg", "asyncpg", "pymysql")
 async def test_databases_that_are_made_meanwhile_do_not_count(flavour: Flavour) -> None:
     with assert_no_database(), real_databases(flavour) as databases:
-        databases.give_back(await asyncio.to_thread(databases.take))
+        (await asyncio.to_thread(databases.take)).give_back()
 
 
 @pytest.mark.parametrize("wrong", [-1, True, "2"])

@@ -103,6 +103,60 @@ def test_a_thread_belongs_to_the_sandbox_of_the_test(run: Any) -> None:
     result.assert_outcomes(passed=1)
 
 
+MODULE = """
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+@pytest.fixture(scope="module")
+async def client():
+    yield add
+
+@pytest.fixture
+def late(sandbox, request):
+    return request.getfixturevalue("client")
+
+@pytest.fixture
+async def prepared(sandbox):
+    add()
+
+async def test_one(late):
+    late()
+    assert count() == 1
+
+async def test_two(sandbox, client, prepared):
+    client()
+    assert count() == 2
+"""
+
+
+def test_a_fixture_of_the_module_that_a_sandbox_has_set_up_lasts(run: Any) -> None:
+    run(MODULE).assert_outcomes(passed=2)
+
+
+def test_a_task_that_outlives_its_test_is_refused(run: Any) -> None:
+    result = run(
+        MODULE,
+        "import asyncio",
+        "tasks = []",
+        "async def late_add(event):",
+        "    await event.wait()",
+        "    add()",
+        "async def test_three(sandbox, client):",
+        "    event = asyncio.Event()",
+        "    tasks[:] = event, asyncio.create_task(late_add(event))",
+        "async def test_four(sandbox, client):",
+        "    tasks[0].set()",
+        "    with pytest.raises(Exception, match='its test is over'):",
+        "        await tasks[1]",
+        "    assert count() == 0",
+    )
+
+    result.assert_outcomes(passed=4)
+
+
 def test_an_async_test_belongs_to_the_sandbox(run: Any) -> None:
     result = run(
         "@pytest.mark.anyio",

@@ -10,7 +10,7 @@ from alembic.config import Config
 
 from support.flavours import Flavour, only
 from support.models import add_item
-from support.real_databases import real_databases
+from support.real_databases import lent, real_databases
 from unitwork import UsageError
 
 pytestmark = pytest.mark.anyio
@@ -89,7 +89,7 @@ async def test_an_env_that_connects_to_what_the_config_says(
 
     with real_databases(flavour, config) as databases:
         for _ in range(2):
-            with databases.lend():
+            with lent(databases):
                 await flavour.work(add_item)
 
 
@@ -101,7 +101,7 @@ async def test_an_env_that_connects_by_the_engine(
 
     with real_databases(flavour, config) as databases:
         for _ in range(2):
-            with databases.lend():
+            with lent(databases):
                 await flavour.work(add_item)
 
 
@@ -114,6 +114,6 @@ async def test_an_env_that_connects_elsewhere_is_an_error(
     with (
         real_databases(flavour, config) as databases,
         pytest.raises(UsageError, match="it is at no revision"),
-        databases.lend(),
+        lent(databases),
     ):
         pass

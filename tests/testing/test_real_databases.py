@@ -17,9 +17,9 @@ from support.endpoints import serve_fastapi
 from support.engines import make_maker, open_engine, over
 from support.flavours import Flavour, Observer, everywhere, only
 from support.models import Item, add_item, create_tables, names
-from support.real_databases import create_and_fill, real_databases
+from support.real_databases import create_and_fill, lent, real_databases
 from unitwork import UsageError
-from unitwork._testing.real import RealDatabases
+from unitwork._real_databases.real_databases import RealDatabases
 from unitwork.testing import check_idle
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ IN_MEMORY = pytest.mark.parametrize("flavour", ["sqlite3", "aiosqlite"], indirec
 async def test_each_is_new(flavour: Flavour, observer: Observer) -> None:
     with real_databases(flavour) as databases:
         for _ in range(3):
-            with databases.lend():
+            with lent(databases):
                 await flavour.work(add_item)
                 assert await flavour.work(names) == ["one"]
 
@@ -45,7 +45,7 @@ async def test_numbers_begin_at_one_in_each(flavour: Flavour) -> None:
 
     with real_databases(flavour) as databases:
         for _ in range(3):
-            with databases.lend():
+            with lent(databases):
                 assert await flavour.work(first_number) == 1
 
 
@@ -58,7 +58,7 @@ async def test_rows_of_the_schema_are_in_each(flavour: Flavour) -> None:
 
     with real_databases(flavour, (create_and_fill, "filled")) as databases:
         for _ in range(3):
-            with databases.lend():
+            with lent(databases):
                 await flavour.work(replace)
 
 
@@ -69,7 +69,7 @@ async def test_a_changed_table_is_not_there_for_the_next_test(flavour: Flavour) 
 
     with real_databases(flavour) as databases:
         for _ in range(3):
-            with databases.lend():
+            with lent(databases):
                 await flavour.work(change)
 
 
@@ -77,7 +77,7 @@ async def test_a_changed_table_is_not_there_for_the_next_test(flavour: Flavour) 
 async def test_requests_follow(flavour: Flavour, observer: Observer) -> None:
     app = serve_fastapi(flavour, lambda s: add_item(s) and names(s))
 
-    with real_databases(flavour) as databases, databases.lend():
+    with real_databases(flavour) as databases, lent(databases):
         reply = await call(app, "POST", "/")
         check_idle(flavour.db)
         assert await flavour.work(names) == ["one"]
@@ -90,7 +90,7 @@ async def test_so_do_a_sessionmaker_and_what_uses_the_engine(flavour: Flavour) -
     engine = open_engine(flavour)
     other = over(flavour, make_maker(flavour, engine))
 
-    with real_databases(other) as databases, databases.lend():
+    with real_databases(other) as databases, lent(databases):
         await other.work(add_item)
         own = over(flavour, engine)
         assert await own.work(names) == ["one"]
@@ -100,7 +100,7 @@ async def test_so_do_a_sessionmaker_and_what_uses_the_engine(flavour: Flavour) -
 
 @everywhere
 async def test_a_leak_is_found(flavour: Flavour) -> None:
-    with real_databases(flavour) as databases, databases.lend():
+    with real_databases(flavour) as databases, lent(databases):
         async with flavour.block() as session:
             await flavour.do(session, names)
             with pytest.raises(AssertionError, match="connections checked out: 1"):
@@ -109,7 +109,7 @@ async def test_a_leak_is_found(flavour: Flavour) -> None:
 
 @everywhere
 async def test_the_engine_follows_after_it_was_disposed_of(flavour: Flavour) -> None:
-    with real_databases(flavour) as databases, databases.lend():
+    with real_databases(flavour) as databases, lent(databases):
         await flavour.work(add_item)
         await flavour.dispose()
         assert await flavour.work(names) == ["one"]
@@ -118,7 +118,7 @@ async def test_the_engine_follows_after_it_was_disposed_of(flavour: Flavour) -> 
 @everywhere
 async def test_two_tests_at_once_have_two(flavour: Flavour) -> None:
     async def use(name: str) -> list[str]:
-        with databases.lend():
+        with lent(databases):
             await flavour.work(lambda session: add_item(session, name) and None)
             await both.wait()
             found: list[str] = await flavour.work(names)
@@ -135,7 +135,7 @@ async def test_a_thread_of_the_test_follows(flavour: Flavour) -> None:
         with flavour.db.transaction() as session:
             add_item(session)
 
-    with real_databases(flavour) as databases, databases.lend():
+    with real_databases(flavour) as databases, lent(databases):
         thread = Thread(target=copy_context().run, args=[work])
         thread.start()
         thread.join()
@@ -149,7 +149,7 @@ async def test_a_database_in_memory_is_copied(flavour: Flavour) -> None:
 
     with real_databases(memory) as databases:
         for _ in range(2):
-            with databases.lend():
+            with lent(databases):
                 await memory.work(add_item)
                 assert await memory.work(names) == ["one"]
 
@@ -159,7 +159,7 @@ async def test_a_database_in_memory_is_copied(flavour: Flavour) -> None:
 def test_a_private_database_in_memory_is_copied() -> None:
     engine = create_engine("sqlite://")
     databases = RealDatabases(engine, (create_tables, "tables"))
-    with databases.lend(), Session(engine) as session:
+    with lent(databases), Session(engine) as session:
         add_item(session)
         session.commit()
         assert names(session) == ["one"]
@@ -174,7 +174,7 @@ async def test_what_the_schema_raises_is_raised_in_the_test(flavour: Flavour) ->
     with (
         real_databases(flavour, fail) as databases,
         pytest.raises(LookupError, match="no such table"),
-        databases.lend(),
+        lent(databases),
     ):
         pass
 
@@ -184,7 +184,7 @@ def test_an_engine_that_connects_by_itself_is_refused(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}", creator=lambda: sqlite3.connect(path))
     databases = RealDatabases(engine, (create_tables, "tables"))
 
-    with databases.lend(), pytest.raises(UsageError, match="a function of its own"):
+    with lent(databases), pytest.raises(UsageError, match="a function of its own"):
         engine.connect()
 
     databases.close()

@@ -16,9 +16,14 @@ from sqlalchemy.orm import Session
 from support.flavours import SERVERS, Flavour, connect_mariadb, only
 from support.models import add_item, create_tables, names
 from support.pool import eventually
-from support.real_databases import databases_made, on_postgresql, real_databases
+from support.real_databases import (
+    databases_made,
+    lent,
+    on_postgresql,
+    real_databases,
+)
 from unitwork import UsageError
-from unitwork._testing.made import new_key
+from unitwork._real_databases.provisioning import new_key
 from unitwork.testing import CommitFault, commit_faults
 
 pytestmark = pytest.mark.anyio
@@ -49,13 +54,13 @@ def crash(flavour: Flavour) -> str:
 
 def not_there_any_more(flavour: Flavour, name: str) -> bool:
     """Whether the next run removes it: once the server has seen the end of the last."""
-    with real_databases(flavour) as databases, databases.lend():
+    with real_databases(flavour) as databases, lent(databases):
         return databases_made(flavour, name) == []
 
 
 @ON_A_SERVER
 async def test_a_run_removes_what_it_has_made(flavour: Flavour) -> None:
-    with real_databases(flavour) as databases, databases.lend() as made:
+    with real_databases(flavour) as databases, lent(databases) as made:
         key = str(made.url.database).rpartition("_")[0]
         assert databases_made(flavour, key)
 
@@ -74,9 +79,9 @@ async def test_the_next_run_removes_what_a_crash_has_left(flavour: Flavour) -> N
 async def test_what_a_parallel_run_uses_stays(flavour: Flavour) -> None:
     with (
         real_databases(flavour) as first,
-        first.lend() as made,
+        lent(first) as made,
         real_databases(flavour) as second,
-        second.lend(),
+        lent(second),
     ):
         assert databases_made(flavour, str(made.url.database))
 
@@ -87,7 +92,7 @@ async def test_a_database_that_is_not_ours_stays(flavour: Flavour) -> None:
     on_postgresql(f"CREATE DATABASE {name}")
     on_postgresql(f"COMMENT ON DATABASE {name} IS 'of somebody else'")
 
-    with real_databases(flavour) as databases, databases.lend():
+    with real_databases(flavour) as databases, lent(databases):
         assert databases_made(flavour, name) == [name]
 
     on_postgresql(f"DROP DATABASE {name}")
@@ -99,7 +104,7 @@ async def test_one_on_mariadb_stays_too(flavour: Flavour) -> None:
     with connect_mariadb(make_url(flavour.url)) as line:
         line.query(f"CREATE DATABASE {name} COMMENT 'of somebody else'")
 
-        with real_databases(flavour) as databases, databases.lend():
+        with real_databases(flavour) as databases, lent(databases):
             assert databases_made(flavour, name) == [name]
 
         line.query(f"DROP DATABASE {name}")
@@ -107,7 +112,7 @@ async def test_one_on_mariadb_stays_too(flavour: Flavour) -> None:
 
 @ON_BOTH
 async def test_one_that_is_kept_is_there_until_the_next_run(flavour: Flavour) -> None:
-    with real_databases(flavour) as databases, databases.lend(keep=True) as made:
+    with real_databases(flavour) as databases, lent(databases, keep=True) as made:
         await flavour.work(add_item)
     name = str(made.url.database)
 
@@ -117,7 +122,7 @@ async def test_one_that_is_kept_is_there_until_the_next_run(flavour: Flavour) ->
 
 @only("sqlite3")
 async def test_a_file_is_kept(flavour: Flavour) -> None:
-    with real_databases(flavour) as databases, databases.lend(keep=True) as made:
+    with real_databases(flavour) as databases, lent(databases, keep=True) as made:
         await flavour.work(add_item)
 
     kept = Flavour("sqlite3", made.address, type(flavour.db)(made.address))
@@ -141,12 +146,12 @@ async def test_a_template_is_made_once_for_all_runs(flavour: Flavour) -> None:
     with (
         real_databases(flavour, schema) as one,
         real_databases(flavour, schema) as two,
-        one.lend(),
-        two.lend(),
+        lent(one),
+        lent(two),
     ):
         assert calls == ["create"]
 
-    with real_databases(flavour, schema) as three, three.lend():
+    with real_databases(flavour, schema) as three, lent(three):
         assert calls == ["create"]
 
 
@@ -159,7 +164,7 @@ async def test_a_function_without_a_key_is_called_by_each_run(flavour: Flavour) 
         create_tables(connection)
 
     for _ in range(2):
-        with real_databases(flavour, create) as databases, databases.lend():
+        with real_databases(flavour, create) as databases, lent(databases):
             await flavour.work(names)
 
     assert calls == ["create", "create"]
@@ -177,7 +182,7 @@ async def test_a_template_that_is_half_made_is_made_anew(flavour: Flavour) -> No
     ):
         databases.take()
 
-    with real_databases(flavour, (create_tables, key)) as databases, databases.lend():
+    with real_databases(flavour, (create_tables, key)) as databases, lent(databases):
         await flavour.work(add_item)
 
 
@@ -190,7 +195,7 @@ async def test_another_schema_has_another_template(flavour: Flavour) -> None:
         found = [Column(name, Integer) for name in ("a", "b")[:length]]
         schema = MetaData()
         Table("note", schema, *found)
-        with real_databases(flavour, schema) as databases, databases.lend():
+        with real_databases(flavour, schema) as databases, lent(databases):
             assert len(await flavour.work(columns)) == length
 
 
@@ -212,7 +217,7 @@ async def test_a_role_that_may_not_create_databases(flavour: Flavour) -> None:
 
 @only("psycopg", "psycopg-async", "asyncpg")
 async def test_a_commit_in_doubt_is_verified_there(flavour: Flavour) -> None:
-    with real_databases(flavour) as databases, databases.lend():
+    with real_databases(flavour) as databases, lent(databases):
         with commit_faults(flavour.db, CommitFault.COMMITTED):
             await flavour.work(add_item)
         assert await flavour.work(names) == ["one"]

@@ -17,7 +17,7 @@ from support.flavours import SERVERS, Flavour, Observer, everywhere, only
 from support.models import Item, add_item, add_orphan, create_tables, names
 from support.sandboxes import WAYS, entered
 from unitwork import Database, UsageError
-from unitwork._testing.real_pools import close_pools
+from unitwork._real_databases.pools import close_pools
 from unitwork.testing import (
     Sandbox,
     SandboxError,

@@ -6,6 +6,7 @@ Each `type: ignore` is a mistake that mypy has to find: an unused one is an erro
 from typing import Any, assert_type
 
 from sqlalchemy import Connection, MetaData, create_engine
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from unitwork import AsyncDatabase, Database, UsageError
@@ -20,10 +21,10 @@ def number(text: str) -> int:
 
 
 with sandbox(db, other, timeout=1.0, replicas=[create_engine("sqlite://")]) as box:
-    assert_type(box, Sandbox)
-    assert_type(box.session, Any)
+    assert_type(box, Sandbox[Session])
+    assert_type(box.session, Session)
     assert_type(box.sync_session, Session)
-    assert_type(box.session_of(other), Any)
+    assert_type(box.session_of(other), AsyncSession)
     assert_type(box.headers, dict[str, str])
     assert_type(box.bind(number)("one"), int)
     box.bind(number)(1)  # type: ignore[arg-type]
@@ -36,14 +37,35 @@ def create(connection: Connection) -> None: ...
 
 
 sandbox(db, other, schema={db: MetaData(), "other": (create, "key")})
-sandbox(db, schema=1)  # type: ignore[arg-type]
+sandbox(db, schema=1)  # type: ignore[call-overload]
 with sandbox(db, real=True, schema=MetaData()) as box:
     assert_type(box.keep(), list[str])
+several: list[Database | AsyncDatabase] = [db, other]
+with sandbox(*several) as any_box:
+    assert_type(any_box.session_of(other), AsyncSession)
+
+
+class MySession(Session): ...
+
+
+with sandbox(Database("sqlite://", session_class=MySession)) as my_box:
+    assert_type(my_box.session, MySession)
+
+
+def with_the_fixture(sandbox: Sandbox, typed: Sandbox[AsyncSession]) -> None:
+    assert_type(sandbox.session, Any)
+    assert_type(typed.session, AsyncSession)
+
 
 error: UsageError = SandboxError("closed")
-sandbox("sqlite://")  # type: ignore[arg-type]
+sandbox("sqlite://")  # type: ignore[call-overload]
+
+
+async def twice(number: int) -> int:
+    return 2 * number
 
 
 async def in_a_coroutine() -> None:
-    async with sandbox(db) as box:
-        assert_type(box, Sandbox)
+    async with sandbox(other) as box:
+        assert_type(box.session, AsyncSession)
+        assert_type(await box.bind(twice)(1), int)

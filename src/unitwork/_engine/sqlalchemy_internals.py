@@ -45,12 +45,12 @@ class EngineOver(OptionEngine):
 
 
 class PoolEntry(_ConnectionRecord):
-    """One connection of a pool whose DBAPI connection is a stand-in of ours."""
+    """One connection of a pool whose DBAPI connection is a proxy of ours."""
 
     @property
     def driver_connection(self) -> Any:  # type: ignore[override]  # it is one there
-        stand_in: Any = self.dbapi_connection
-        return None if stand_in is None else stand_in.driver
+        proxy: Any = self.dbapi_connection
+        return None if proxy is None else proxy.driver
 
 
 def is_autocommit(connection: Connection) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "functions_called",
     "known_to_read",
     "known_to_write",
+    "text_known_to_write",
 ]
 
 _READING = {
@@ -68,12 +69,17 @@ def known_to_write(context: Any, statement: str) -> bool:
     """Whether *statement* writes, as far as can be seen; `False` means: not known."""
     compiled = context.compiled
     if compiled is None or context.is_text:
-        scan = _text_writes if len(statement) > _LONG else _known_text_writes
-        return scan(context.dialect.name, statement)
+        return text_known_to_write(context.dialect.name, statement)
     if context.isinsert or context.isupdate or context.isdelete or context.isddl:
         return True
     ctes = getattr(compiled, "ctes", None)
     return ctes is not None and any(cte.element.is_dml for cte in ctes)
+
+
+def text_known_to_write(dialect: str, statement: str) -> bool:
+    """Whether SQL text obviously writes."""
+    scan = _text_writes if len(statement) > _LONG else _known_text_writes
+    return scan(dialect, statement)
 
 
 def known_to_read(context: Any, statement: str) -> bool:

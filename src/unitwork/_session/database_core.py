@@ -184,10 +184,10 @@ class DatabaseCore:
     def factory_for(
         self,
         replace: Callable[[Engine], Engine],
-        kind: type[SessionFactory] = SessionFactory,
+        make: Callable[..., SessionFactory] = SessionFactory,
     ) -> SessionFactory:
         """A factory of the same sessions, with other engines: those of *replace*."""
-        return kind(
+        return make(
             self.own_factory.given,
             is_async=self.is_async,
             session_class=self._session_class,

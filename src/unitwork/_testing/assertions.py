@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from .._engine.address import address_of
 from .._unit.database_base import DatabaseBase
 from ..errors import UsageError
 from ..outcome import Outcome
+from .blocks import block
+from .executed import listed
 from .observations import EndedUnit, observed
-from .sent import listed
 
 __all__ = [
     "assert_committed",
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-@contextmanager
+@block
 def capture_on_commit(
     *databases: DatabaseBase, execute: bool = False
 ) -> Iterator[list[Callable[[], object]]]:
@@ -42,7 +42,7 @@ def capture_on_commit(
         yield captured
 
 
-@contextmanager
+@block
 def assert_queries(count: int, *databases: DatabaseBase) -> Iterator[None]:
     """Raise `AssertionError` unless the block executes exactly *count* statements.
 
@@ -56,16 +56,16 @@ def assert_queries(count: int, *databases: DatabaseBase) -> Iterator[None]:
         raise UsageError(f"count is {count!r}; give the number of statements")
     with observed(databases) as observation:
         yield
-    found = len(observation.sent)
+    found = len(observation.executed)
     if found != count:
         were = "statement was" if found == 1 else "statements were"
         raise AssertionError(
             f"{found} {were} executed, and {count} expected"
-            + (f":{listed(observation.sent)}" if found else "")
+            + (f":{listed(observation.executed)}" if found else "")
         )
 
 
-@contextmanager
+@block
 def assert_no_database(*databases: DatabaseBase) -> Iterator[None]:
     """Raise `AssertionError` if the block takes a connection, or executes a statement.
 
@@ -76,9 +76,10 @@ def assert_no_database(*databases: DatabaseBase) -> Iterator[None]:
     """
     with observed(databases) as observation:
         yield
-    if observation.sent:
+    if observation.executed:
         raise AssertionError(
-            f"the database was used, and not expected to be:{listed(observation.sent)}"
+            "the database was used, and not expected to be:"
+            f"{listed(observation.executed)}"
         )
     if observation.connected:
         addresses = [address_of(engine.url) for engine in observation.connected]
@@ -88,7 +89,7 @@ def assert_no_database(*databases: DatabaseBase) -> Iterator[None]:
         )
 
 
-@contextmanager
+@block
 def assert_committed(*databases: DatabaseBase) -> Iterator[None]:
     """Raise `AssertionError` unless what the block does with databases is committed.
 
@@ -103,7 +104,7 @@ def assert_committed(*databases: DatabaseBase) -> Iterator[None]:
     _check(observation.units, "committed", _is_committed)
 
 
-@contextmanager
+@block
 def assert_rolled_back(
     reason: str | None = None, *databases: DatabaseBase
 ) -> Iterator[None]:

@@ -17,13 +17,13 @@ from .._commit.observation import observation
 from .._concurrency.fork import renew_after_fork
 from .._engine.begin import OF_UNITWORK
 from .._redaction import described
+from .._sandbox.membership import targets_here
 from .._session.database_core import DatabaseCore
 from .._unit.database_base import DatabaseBase, core_of
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..outcome import Outcome
-from .membership import targets_here
-from .sent import Sent, sent_by
+from .executed import ExecutedStatement, counted
 
 __all__ = ["EndedUnit", "Observation", "observed"]
 
@@ -54,7 +54,7 @@ class Observation:
                 )
             self._databases.append(core_of(database))
         self.units: list[EndedUnit] = []
-        self.sent: list[Sent] = []
+        self.executed: list[ExecutedStatement] = []
         self.connected: list[Engine] = []
         self.captured: list[Callable[[], object]] | None = None
         """The on_commit hooks, if they are to be captured."""
@@ -154,12 +154,12 @@ def _statement(
     options = {} if context is None else context.execution_options
     if options.keys() >= OF_UNITWORK.keys():
         return
-    sent = sent_by(statement, len(parameters) if executemany else 1)
-    if sent is None:
+    executed = counted(statement, len(parameters) if executemany else 1)
+    if executed is None:
         return
     for each in _observations:
         if each.covers_engine(connection.engine):
-            each.sent.append(sent)
+            each.executed.append(executed)
 
 
 def _connected(connection: Connection) -> None:

@@ -17,7 +17,8 @@ from .._session.unit_session import UnitSession
 from .._unit.context import innermost
 from .._unit.unit import Unit
 from ..errors import OutsideCallWarning, UsageError
-from .outside_targets import TARGETS, Target
+from .blocks import block
+from .outside_targets import WATCHED, WatchedFunction
 
 __all__ = ["OutsideCallMode", "detect_outside_calls"]
 
@@ -45,7 +46,7 @@ class _Detector:
         self._known = set() if baseline is None else _read(baseline)
         self.found: dict[str, str] = {}
 
-    def check(self, target: Target, what: str) -> None:
+    def check(self, target: WatchedFunction, what: str) -> None:
         unit = innermost()
         session = None if unit is None else _holding(unit)
         if session is None:
@@ -67,7 +68,7 @@ class _Detector:
             self._baseline.write_text(text, encoding="utf-8")
 
 
-@contextmanager
+@block
 def detect_outside_calls(
     mode: OutsideCallMode = "raise",
     *,
@@ -97,7 +98,7 @@ def detect_outside_calls(
     detector = _Detector(mode, None if baseline is None else Path(baseline))
     messages: list[str] = []
     with ExitStack() as stack:
-        for target in TARGETS:
+        for target in WATCHED:
             if target.library not in ignore and _is_installed(target.module):
                 stack.enter_context(_watched(target, detector))
         try:
@@ -108,7 +109,7 @@ def detect_outside_calls(
 
 
 @contextmanager
-def _watched(target: Target, detector: _Detector) -> Iterator[None]:
+def _watched(target: WatchedFunction, detector: _Detector) -> Iterator[None]:
     module = importlib.import_module(target.module)
     owner: Any = getattr(module, target.owner) if target.owner else module
     original: Callable[..., Any] = getattr(owner, target.function)
@@ -150,7 +151,7 @@ def _holding(unit: Unit) -> UnitSession | None:
     return None
 
 
-def _describe(target: Target, what: str, session: UnitSession) -> _Found:
+def _describe(target: WatchedFunction, what: str, session: UnitSession) -> _Found:
     place = format_call_site(find_call_site())
     held = next((x.hold for x in session.loans if x.hold is not None), None)
     since = "" if held is None else f", taken at {format_call_site(held.call_site)}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["TARGETS", "Target"]
+__all__ = ["WATCHED", "WatchedFunction"]
 
 _IN_PROCESS = {"ASGITransport", "WSGITransport", "_TestClientTransport"}
 """The transports of httpx that call an application of this process."""
@@ -19,7 +19,7 @@ _IN_PROCESS = {"ASGITransport", "WSGITransport", "_TestClientTransport"}
 _POSITIONAL = ("self", "method", "url")
 
 
-class Target(NamedTuple):
+class WatchedFunction(NamedTuple):
     """One function: `owner` is a class, or empty for a function of the module."""
 
     library: str
@@ -71,25 +71,29 @@ def _sleep(args: tuple[Any, ...], options: dict[str, Any]) -> str | None:
     return f"{seconds:g} seconds" if seconds > 0 else None
 
 
-TARGETS = [
-    Target("httpx", "httpx", "Client", "send", _httpx),
-    Target("httpx", "httpx", "AsyncClient", "send", _httpx),
-    Target("httpx2", "httpx2", "Client", "send", _httpx),
-    Target("httpx2", "httpx2", "AsyncClient", "send", _httpx),
-    Target("aiohttp", "aiohttp", "ClientSession", "_request", _method_and_url),
-    Target("requests", "requests", "Session", "send", _prepared),
-    Target(
+WATCHED = [
+    WatchedFunction("httpx", "httpx", "Client", "send", _httpx),
+    WatchedFunction("httpx", "httpx", "AsyncClient", "send", _httpx),
+    WatchedFunction("httpx2", "httpx2", "Client", "send", _httpx),
+    WatchedFunction("httpx2", "httpx2", "AsyncClient", "send", _httpx),
+    WatchedFunction("aiohttp", "aiohttp", "ClientSession", "_request", _method_and_url),
+    WatchedFunction("requests", "requests", "Session", "send", _prepared),
+    WatchedFunction(
         "urllib3",
         "urllib3.connectionpool",
         "HTTPConnectionPool",
         "urlopen",
         _pool_of_urllib3,
     ),
-    Target("redis", "redis", "Redis", "execute_command", _first_argument),
-    Target("redis", "redis.client", "Pipeline", "execute", _pipeline),
-    Target("redis", "redis.asyncio", "Redis", "execute_command", _first_argument),
-    Target("redis", "redis.asyncio.client", "Pipeline", "execute", _pipeline),
-    Target("boto3", "botocore.client", "BaseClient", "_make_api_call", _first_argument),
-    Target("asyncio.sleep", "asyncio", "", "sleep", _sleep),
-    Target("time.sleep", "time", "", "sleep", _sleep),
+    WatchedFunction("redis", "redis", "Redis", "execute_command", _first_argument),
+    WatchedFunction("redis", "redis.client", "Pipeline", "execute", _pipeline),
+    WatchedFunction(
+        "redis", "redis.asyncio", "Redis", "execute_command", _first_argument
+    ),
+    WatchedFunction("redis", "redis.asyncio.client", "Pipeline", "execute", _pipeline),
+    WatchedFunction(
+        "boto3", "botocore.client", "BaseClient", "_make_api_call", _first_argument
+    ),
+    WatchedFunction("asyncio.sleep", "asyncio", "", "sleep", _sleep),
+    WatchedFunction("time.sleep", "time", "", "sleep", _sleep),
 ]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from .._real_databases.worker import WorkerDatabases, choose_database
+from .._sandbox.idle_connections import dispose_of_all
 from ..errors import UsageError
-from .sources import dispose_of_all
-from .worker import WorkerDatabases, choose_database
 
 __all__ = ["unitwork_worker"]
 

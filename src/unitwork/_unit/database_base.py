@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
 
 from .._observing.event import Event, Observer
 from .._redaction import described
@@ -26,10 +28,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+S = TypeVar("S", default=Any)
 
 
-class DatabaseBase:
-    """The members that are neither sync nor async."""
+class DatabaseBase(Generic[S]):
+    """The members that are neither sync nor async; *S* is the class of the sessions."""
 
     def __init__(self, core: DatabaseCore) -> None:
         self._core = core

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from ..errors import UsageError
 
-__all__ = ["SandboxError", "report", "use_real_mode"]
+__all__ = ["CLOSED", "SandboxError", "report", "use_real_mode"]
+
+CLOSED = "this sandbox is closed: its test is over"
 
 
 class SandboxError(UsageError):

@@ -1,4 +1,4 @@
-"""Stands in for the DBAPI connection of a unit: its transactions are savepoints."""
+"""In place of the DBAPI connection of a unit: its transactions are savepoints."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 
 from sqlalchemy.util.concurrency import in_greenlet
 
+from .._engine.sql_text import MYSQL
 from .failure import SandboxError
 from .savepoints import begins_by_text, with_unique_names
 from .shared_connection import SharedConnection
-from .turn import Turn
+from .turn import TransactionState, Turn
 
-__all__ = ["StandIn", "StandInCursor"]
+__all__ = ["ConnectionProxy", "CursorProxy"]
 
-_MYSQL = {"mysql", "mariadb"}
+_OWN = {"anonymous", "commits_each", "is_borrowed", "shared", "turn"}
+"""The attributes of a proxy itself."""
+_EXECUTING = {"execute", "executemany", "executescript"}
+"""The methods of drivers' connections that execute statements."""
 _MODES = {"autocommit", "deferrable", "isolation_level", "read_only", "readonly"}
 """Attributes of drivers' connections that concern a whole transaction."""
 _SETTERS = {
@@ -29,7 +33,7 @@ _SETTERS = {
 """The methods for the same. None of them has an effect inside a transaction."""
 
 
-class StandIn:
+class ConnectionProxy:
     """One loan of the shared connection, with a transaction of its own.
 
     All else is done by the DBAPI connection itself.
@@ -39,25 +43,18 @@ class StandIn:
     """asyncpg's adapter has its own there, or `None`; here it is never looked into."""
 
     def __init__(self, shared: SharedConnection, anonymous: Callable[[], Turn]) -> None:
-        keep = object.__setattr__
-        keep(self, "shared", shared)
-        keep(self, "turn", None)
-        keep(self, "is_borrowed", False)
-        keep(self, "commits_each", False)
-        keep(self, "anonymous", anonymous)
-
-    shared: SharedConnection
-    turn: Turn | None
-    is_borrowed: bool
-    """Whether the turn was taken here, and not by the session."""
-    commits_each: bool
-    """Whether it is in AUTOCOMMIT mode."""
-    anonymous: Callable[[], Turn]
+        self.shared = shared
+        self.anonymous = anonymous
+        self.turn: Turn | None = None
+        self.is_borrowed = False
+        """Whether the turn was taken here, and not by the session."""
+        self.commits_each = False
+        """Whether it is in AUTOCOMMIT mode."""
 
     def begin(self, turn: Turn | None = None) -> None:
         """Begin, once it is the turn of its unit."""
         own = self.turn or turn or self.anonymous()
-        object.__setattr__(self, "turn", own)
+        self.turn = own
         if own.is_preemptible:
             return  # at its first statement
         self._wait_for(own)
@@ -66,11 +63,11 @@ class StandIn:
     def _wait_for(self, turn: Turn) -> None:
         turns = self.shared.turns
         if not turn.is_preemptible and not turn.is_held:
-            object.__setattr__(self, "is_borrowed", True)
+            self.is_borrowed = True
         turns.enter_anywhere(turn)
 
     def statement(self, execute: Callable[[], Any]) -> Any:
-        """Call *execute* at home, once it is the turn of its unit."""
+        """Call *execute* in its loop, once it is the turn of its unit."""
         if self.turn is None:
             self.begin()
         turn = self.turn
@@ -81,10 +78,10 @@ class StandIn:
             self._wait_for(turn)
         try:
             self.shared.begin(turn)
-            result = self.shared.outer.at_home(execute)
-            turn.failed = False
+            result = self.shared.outer.in_loop(execute)
+            turn.move(TransactionState.OPEN)
         except BaseException:
-            turn.failed = True
+            turn.move(TransactionState.FAILED)
             raise
         finally:
             turns.end_statement(turn)
@@ -98,14 +95,14 @@ class StandIn:
         """The driver's own connection."""
         return self.shared.outer.driver
 
-    def cursor(self, *args: Any, **options: Any) -> StandInCursor:
+    def cursor(self, *args: Any, **options: Any) -> CursorProxy:
         if self.turn is None or self.turn.savepoint is None:
             self.shared.check()
         if self.driver is None:
             self.statement(_nothing)  # which opens it
         make = partial(self.shared.outer.raw.cursor, *args, **options)
-        return StandInCursor(
-            self, make() if in_greenlet() else self.shared.outer.at_home(make)
+        return CursorProxy(
+            self, make() if in_greenlet() else self.shared.outer.in_loop(make)
         )
 
     def commit(self) -> None:
@@ -129,7 +126,7 @@ class StandIn:
     def rollback(self) -> None:
         turn = self.turn
         if turn is not None:
-            turn.is_lost = False
+            self.shared.acknowledge_rollback(turn)
         if turn is None or turn.savepoint is None:
             return
         self._wait_for(turn)
@@ -146,8 +143,8 @@ class StandIn:
         self.shared.abandon(turn)
         if self.is_borrowed:
             self.shared.turns.leave(turn)
-            object.__setattr__(self, "is_borrowed", False)
-        object.__setattr__(self, "turn", None)
+            self.is_borrowed = False
+        self.turn = None
 
     terminate = close
 
@@ -160,11 +157,47 @@ class StandIn:
         value = getattr(self.shared.outer.raw, name)
         if not callable(value) or isinstance(value, type):
             return value
-        at_home = self.shared.outer.at_home
-        return lambda *args, **options: at_home(lambda: value(*args, **options))
+        if name in _EXECUTING:
+            return self.executing(value)
+        in_loop = self.shared.outer.in_loop
+        return lambda *args, **options: in_loop(lambda: value(*args, **options))
+
+    def executing(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Let *method* of the driver's connection or cursor wait for its turn."""
+
+        def execute(statement: Any, *args: Any, **options: Any) -> Any:
+            text = self._prepared(statement)
+            if text is None:
+                return None
+            result = self.statement(lambda: method(text, *args, **options))
+            self._executed(text)
+            return result
+
+        return execute
+
+    def _prepared(self, statement: Any) -> Any:
+        """The statement to execute; `None`: none, it would begin a second time."""
+        if self.turn is None:
+            self.begin()
+        turn, shared = self.turn, self.shared
+        if turn is None or not isinstance(statement, str):
+            return statement
+        if begins_by_text(statement) and shared.dialect.name == "sqlite":
+            return None  # a listener that begins where the driver does not
+        shared.note(turn, statement)
+        if shared.dialect.name in MYSQL and turn.savepoint is not None:
+            return with_unique_names(statement, turn.savepoint)
+        return statement
+
+    def _executed(self, statement: object) -> None:
+        """Record that *statement* has been executed, whatever that has done."""
+        if self.turn is not None:
+            self.turn.unclassified.append(str(statement))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _MODES:
+        if name in _OWN:
+            super().__setattr__(name, value)
+        elif name in _MODES:
             self._set_mode(value)
         else:
             setattr(self.shared.outer.raw, name, value)
@@ -172,11 +205,11 @@ class StandIn:
     def _set_mode(self, value: Any = None, *args: Any, **options: Any) -> None:
         """Take notice of AUTOCOMMIT alone: savepoints have no modes."""
         text = str(value).replace("_", " ").upper()
-        object.__setattr__(self, "commits_each", text in ("AUTOCOMMIT", "TRUE"))
+        self.commits_each = text in ("AUTOCOMMIT", "TRUE")
 
 
 def _check_not_lost(turn: Turn) -> None:
-    if turn.is_lost:
+    if turn.state is TransactionState.UNDONE:
         raise SandboxError(
             f"a statement of {turn.name()} has failed, which has undone what was not "
             "committed: call `box.session.rollback()` first"
@@ -187,42 +220,30 @@ def _nothing() -> None:
     """Be executed in place of a statement."""
 
 
-class StandInCursor:
-    """A cursor whose statements wait for their turn, and are executed at home."""
+class CursorProxy:
+    """A cursor whose statements wait for their turn, and are executed in its loop."""
 
-    def __init__(self, stand_in: StandIn, cursor: Any) -> None:
-        object.__setattr__(self, "unitwork_stand_in", stand_in)
+    def __init__(self, proxy: ConnectionProxy, cursor: Any) -> None:
+        object.__setattr__(self, "unitwork_proxy", proxy)
         object.__setattr__(self, "unitwork_cursor", cursor)
 
-    unitwork_stand_in: StandIn
+    unitwork_proxy: ConnectionProxy
     unitwork_cursor: Any
 
     def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
-        text = self._prepared(statement)
-        if text is None:
-            return None
-        execute = self.unitwork_cursor.execute
-        return self.unitwork_stand_in.statement(lambda: execute(text, *args, **options))
+        return self._execute(self.unitwork_cursor.execute, statement, args, options)
 
     def executemany(self, statement: Any, *args: Any, **options: Any) -> Any:
-        text = self._prepared(statement)
-        many = self.unitwork_cursor.executemany
-        return self.unitwork_stand_in.statement(lambda: many(text, *args, **options))
+        return self._execute(self.unitwork_cursor.executemany, statement, args, options)
 
-    def _prepared(self, statement: Any) -> Any:
-        """The statement to execute; `None`: none, it would begin a second time."""
-        stand_in = self.unitwork_stand_in
-        if stand_in.turn is None:
-            stand_in.begin()
-        turn, shared = stand_in.turn, stand_in.shared
-        if turn is None or not isinstance(statement, str):
-            return statement
-        if begins_by_text(statement) and shared.dialect.name == "sqlite":
-            return None  # a listener that begins where the driver does not
-        shared.note(turn, statement)
-        if shared.dialect.name in _MYSQL and turn.savepoint is not None:
-            return with_unique_names(statement, turn.savepoint)
-        return statement
+    def _execute(
+        self,
+        method: Callable[..., Any],
+        statement: Any,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        return self.unitwork_proxy.executing(method)(statement, *args, **options)
 
     def fetchone(self) -> Any:
         return self._fetch(self.unitwork_cursor.fetchone)
@@ -238,15 +259,15 @@ class StandInCursor:
         self._fetch(self.unitwork_cursor.close)
 
     def _fetch(self, fetch: Callable[[], Any]) -> Any:
-        """At home, if that may need the server: the rest is fetched already."""
+        """In its loop, if that may need the server: the rest is fetched already."""
         if not getattr(self.unitwork_cursor, "server_side", False):
             return fetch()
-        return self.unitwork_stand_in.shared.outer.at_home(fetch)
+        return self.unitwork_proxy.shared.outer.in_loop(fetch)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchall())
 
-    def __enter__(self) -> StandInCursor:
+    def __enter__(self) -> CursorProxy:
         return self
 
     def __exit__(self, *exception: object) -> None:

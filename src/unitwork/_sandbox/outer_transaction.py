@@ -1,6 +1,6 @@
 """The connection of a sandbox, and the transaction around all that happens in it.
 
-It is opened by the first statement. All of its I/O is made at home.
+It is opened by the first statement. All of its I/O is made in one event loop.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from .._engine.connection_state import known_state
 from .._engine.driver_connection import in_transaction, is_closed
 from .._engine.script import send_script
 from .._engine.session_reset import move_traces
+from .._engine.sql_text import MYSQL
 from .._engine.unit_begin import begin_transaction
+from .._real_databases.routes import connecting_by_itself
 from . import savepoints
-from .home import Home
-from .routes import connecting_by_itself
+from .portal import Portal
 
 __all__ = ["OuterTransaction", "Settings"]
 
@@ -26,15 +27,14 @@ T = TypeVar("T")
 Settings: TypeAlias = Sequence[tuple[str, str]]
 
 _OUTERMOST = "unitwork_sandbox"
-_MYSQL = {"mysql", "mariadb"}
 
 
 class OuterTransaction:
     """One connection of *source*, and its transaction, which is rolled back."""
 
-    def __init__(self, source: Engine, home: Home | None) -> None:
+    def __init__(self, source: Engine, portal: Portal | None) -> None:
         self._source = source
-        self._home = home
+        self._portal = portal
         self.dialect: Any = source.dialect
         self._connection: Connection | None = None
         self._pool: Pool | None = None
@@ -50,8 +50,8 @@ class OuterTransaction:
         self.info: dict[Any, Any] = {}
         """What units have left on the connection, or may have."""
 
-    def at_home(self, call: Callable[..., T], *args: object) -> T:
-        return call(*args) if self._home is None else self._home.call(call, *args)
+    def in_loop(self, call: Callable[..., T], *args: object) -> T:
+        return call(*args) if self._portal is None else self._portal.call(call, *args)
 
     @property
     def raw(self) -> Any:
@@ -76,14 +76,17 @@ class OuterTransaction:
 
     def send(self, script: Sequence[str]) -> None:
         """Send what is pending and *script*; open the connection before, if need be."""
-        self.at_home(self._send, script)
+        self.in_loop(self._send, script)
 
-    def send_commit(self, savepoint: str, restored: Settings) -> None:
+    def send_commit(
+        self, savepoint: str, restored: Settings, dropped: Sequence[str]
+    ) -> None:
         """Do what COMMIT would do for the transaction that *savepoint* stands for.
 
-        *restored*: the settings after it, if it may have set something.
+        *restored*: the settings after it, if it may have set something. *dropped*: its
+        tables with ON COMMIT DROP.
         """
-        self.at_home(self._send_commit, savepoint, restored)
+        self.in_loop(self._send_commit, savepoint, restored, dropped)
 
     def note_definition(self) -> None:
         """Record that there may be other constraints by now."""
@@ -96,9 +99,9 @@ class OuterTransaction:
 
     def read_settings(self) -> Settings:
         """Those in force now."""
-        return self.at_home(self._read_settings)
+        return self.in_loop(self._read_settings)
 
-    # At home
+    # In its event loop
 
     def _send(self, script: Sequence[str]) -> None:
         if self._connection is None:
@@ -114,7 +117,7 @@ class OuterTransaction:
         try:
             connection.begin()
             begin_transaction(connection, with_id=False)
-            if connection.dialect.name in _MYSQL:  # which begins at a table otherwise
+            if connection.dialect.name in MYSQL:  # which begins at a table otherwise
                 connection.exec_driver_sql("START TRANSACTION")
             self._connection = connection
             self._read_constraints()
@@ -125,13 +128,15 @@ class OuterTransaction:
             connection.close()
             raise
 
-    def _send_commit(self, savepoint: str, settings: Settings) -> None:
+    def _send_commit(
+        self, savepoint: str, settings: Settings, dropped: Sequence[str]
+    ) -> None:
         self._send([])
         if self.dialect.name == "sqlite":
             self._check_foreign_keys()
         if self._has_new_constraints:
             self._read_constraints()
-        script = savepoints.commit_of(savepoint, self._constraints)
+        script = savepoints.commit_of(savepoint, self._constraints, dropped)
         restored = savepoints.restored(settings) if settings else ()
         self._send([*script, *restored])
         self._has_new_constraints = False  # not before: they are undone if it fails
@@ -167,7 +172,7 @@ class OuterTransaction:
 
         Discards the connection, and looks at nothing, unless it *is_sound*.
         """
-        return self.at_home(self._close, is_sound)
+        return self.in_loop(self._close, is_sound)
 
     def _close(self, is_sound: bool) -> bool:
         connection, self._connection = self._connection, None

@@ -1,26 +1,31 @@
-"""The databases of tests, and what makes them."""
+"""Databases of tests, and the protocol of what provides them."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy.engine import URL
+
+from .admin import Admin
+from .schema import Schema
 
 if TYPE_CHECKING:
     import sqlite3
 
 __all__ = [
     "PREFIX",
-    "MadeDatabase",
-    "Maker",
+    "ProvisionedDatabase",
+    "Provisioner",
+    "Provisioning",
+    "is_kept_elsewhere",
     "is_old",
-    "is_spared",
     "new_key",
     "project",
     "today",
@@ -50,7 +55,7 @@ def is_old(day: str) -> bool:
     return age.days > _OLD
 
 
-def is_spared(mark: Mapping[str, str]) -> bool:
+def is_kept_elsewhere(mark: Mapping[str, str]) -> bool:
     """Whether a database with this *mark* is kept for the tests of another project."""
     if mark["unitwork"] != "kept" or mark["project"] == project():
         return False
@@ -58,7 +63,7 @@ def is_spared(mark: Mapping[str, str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeDatabase:
+class ProvisionedDatabase:
     """A database that has been made for tests.
 
     *held* keeps one in memory alive; *kept_as* is what is left of it, if it is kept.
@@ -74,7 +79,34 @@ class MadeDatabase:
         return (self.kept_as or self.url).render_as_string(hide_password=True)
 
 
-class Maker(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provisioning:
+    """What a provisioner makes its databases from.
+
+    *url* is that of the application; *redirected_to* sends its engine to another
+    database in a block; *key* is in the names; *run* is the same for all processes of
+    one run of pytest-xdist.
+    """
+
+    url: URL
+    schema: Schema
+    redirected_to: Callable[[URL], AbstractContextManager[None]]
+    key: str = field(default_factory=new_key)
+    run: str | None = None
+
+    def fill(self, url: URL) -> None:
+        """Create the content of the empty database at *url*."""
+        with self.redirected_to(url.set(drivername=self.url.drivername)):
+            self.schema.migrate(url.set(drivername=self.url.drivername))
+        admin = Admin(url, autocommit=False)
+        try:
+            admin.run(self.schema.create)
+            admin.run(lambda connection: connection.commit())
+        finally:
+            admin.close()
+
+
+class Provisioner(Protocol):
     """Makes databases with the same content. Used in one thread."""
 
     @property
@@ -91,18 +123,18 @@ class Maker(Protocol):
         """Connect, remove what runs that have crashed left, and get a template."""
         ...
 
-    def make(self) -> MadeDatabase:
+    def make(self) -> ProvisionedDatabase:
         """Make a new database."""
         ...
 
-    def recycle(self, made: MadeDatabase) -> bool:
-        """Make *made* as good as new, or remove it; return whether it is new."""
+    def recycle(self, database: ProvisionedDatabase) -> bool:
+        """Make *database* as good as new, or remove it; return whether it is new."""
         ...
 
-    def remove(self, made: MadeDatabase) -> None: ...
+    def remove(self, database: ProvisionedDatabase) -> None: ...
 
-    def keep(self, made: MadeDatabase) -> None:
-        """Leave *made* to the user: neither this run nor a parallel one removes it."""
+    def keep(self, database: ProvisionedDatabase) -> None:
+        """Leave it to the user: neither this run nor a parallel one removes it."""
         ...
 
     def close(self) -> None: ...

@@ -9,7 +9,7 @@ from threading import Condition, Thread
 
 from .._concurrency.fork import renew_after_fork
 from ..errors import UsageError
-from .made import MadeDatabase, Maker
+from .provisioning import ProvisionedDatabase, Provisioner
 
 __all__ = ["WarmPool"]
 
@@ -19,20 +19,20 @@ _LONGEST_WAIT = 120.0  # seconds, for a database that is being made
 
 
 class WarmPool:
-    """Has as many new databases ready as `Maker.ahead`, if they are made in time.
+    """Has as many new databases ready as `Provisioner.ahead`, if they are made in time.
 
-    Safe to use from several threads. All that *open_maker* returns is used in the
+    Safe to use from several threads. All that *open_provisioner* returns is used in the
     thread of the pool.
     """
 
-    def __init__(self, open_maker: Callable[[], Maker]) -> None:
-        self._open_maker = open_maker
+    def __init__(self, open_provisioner: Callable[[], Provisioner]) -> None:
+        self._open_provisioner = open_provisioner
         self._ahead = 0
         self._changed = renew_after_fork(Condition())
-        self._ready: deque[MadeDatabase] = deque()
-        self._used: deque[MadeDatabase] = deque()
-        self._lent: list[MadeDatabase] = []
-        self._to_keep: deque[MadeDatabase] = deque()
+        self._ready: deque[ProvisionedDatabase] = deque()
+        self._used: deque[ProvisionedDatabase] = deque()
+        self._lent: list[ProvisionedDatabase] = []
+        self._to_keep: deque[ProvisionedDatabase] = deque()
         self._wanted = 0
         self._taken = 0
         self._failure: BaseException | None = None
@@ -40,7 +40,7 @@ class WarmPool:
         self._thread = Thread(target=self._work, name="unitwork-databases", daemon=True)
         self._thread.start()
 
-    def take(self) -> MadeDatabase:
+    def take(self) -> ProvisionedDatabase:
         """Return a new database; wait until it has been made.
 
         Raises what its making has raised.
@@ -55,11 +55,11 @@ class WarmPool:
             finally:
                 self._wanted -= 1
             if self._ready:
-                made = self._ready.popleft()
-                self._lent.append(made)
+                database = self._ready.popleft()
+                self._lent.append(database)
                 self._taken += 1
                 self._changed.notify_all()
-                return made
+                return database
             if self._failure is not None:
                 raise self._failure
         raise UsageError(
@@ -68,11 +68,11 @@ class WarmPool:
             else f"no database was made within {_LONGEST_WAIT:g} seconds"
         )
 
-    def give_back(self, made: MadeDatabase, *, keep: bool = False) -> None:
-        """Have *made* removed, or leave it to the user."""
+    def give_back(self, database: ProvisionedDatabase, *, keep: bool = False) -> None:
+        """Have *database* removed, or leave it to the user."""
         with self._changed:
-            self._lent.remove(made)
-            (self._to_keep if keep else self._used).append(made)
+            self._lent.remove(database)
+            (self._to_keep if keep else self._used).append(database)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -86,21 +86,21 @@ class WarmPool:
 
     def _work(self) -> None:
         try:
-            maker = self._open_maker()
+            provisioner = self._open_provisioner()
         except BaseException as error:
             self._failed(error)
             return
         try:
-            maker.prepare()
-            self._ahead = maker.ahead
-            while self._step(maker):
+            provisioner.prepare()
+            self._ahead = provisioner.ahead
+            while self._step(provisioner):
                 pass
         except BaseException as error:
             self._failed(error)
         finally:
-            self._remove_all(maker)
+            self._remove_all(provisioner)
 
-    def _step(self, maker: Maker) -> bool:
+    def _step(self, provisioner: Provisioner) -> bool:
         """Do what is most urgent; return `False` once the pool is closing."""
         with self._changed:
             self._changed.wait_for(self._has_work)
@@ -108,13 +108,15 @@ class WarmPool:
                 return False
             kept = self._to_keep.popleft() if self._to_keep else None
             used = None
-            if kept is None and (maker.recycles or self._ready or not self._is_short):
+            if kept is None and (
+                provisioner.recycles or self._ready or not self._is_short
+            ):
                 used = self._used.popleft() if self._used else None
         if kept is not None:
-            maker.keep(kept)
+            provisioner.keep(kept)
         elif used is None:
-            self._add(maker.make())
-        elif maker.recycle(used):
+            self._add(provisioner.make())
+        elif provisioner.recycle(used):
             self._add(used)
         return True
 
@@ -127,9 +129,9 @@ class WarmPool:
     def _has_work(self) -> bool:
         return self._closing or self._is_short or bool(self._used or self._to_keep)
 
-    def _add(self, made: MadeDatabase) -> None:
+    def _add(self, database: ProvisionedDatabase) -> None:
         with self._changed:
-            self._ready.append(made)
+            self._ready.append(database)
             self._changed.notify_all()
 
     def _failed(self, error: BaseException) -> None:
@@ -137,12 +139,12 @@ class WarmPool:
             self._failure = error
             self._changed.notify_all()
 
-    def _remove_all(self, maker: Maker) -> None:
+    def _remove_all(self, provisioner: Provisioner) -> None:
         for kept in self._to_keep:
-            self._try(lambda kept=kept: maker.keep(kept))  # type: ignore[misc]  # a loop's
-        for made in (*self._ready, *self._used, *self._lent):
-            self._try(lambda made=made: maker.remove(made))  # type: ignore[misc]  # a loop's
-        self._try(maker.close)
+            self._try(lambda kept=kept: provisioner.keep(kept))  # type: ignore[misc]  # a loop's
+        for database in (*self._ready, *self._used, *self._lent):
+            self._try(lambda database=database: provisioner.remove(database))  # type: ignore[misc]  # a loop's
+        self._try(provisioner.close)
 
     def _try(self, call: Callable[[], None]) -> None:
         try:

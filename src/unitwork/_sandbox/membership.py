@@ -22,11 +22,11 @@ from sqlalchemy import Engine
 
 from .._concurrency.fork import renew_after_fork
 from .._engine.address import address_of
+from .._real_databases.routes import Route, follow_routes_of
 from .._session.database_core import DatabaseCore
 from .._session.factory import SessionFactory
 from .._session.redirection import redirection
 from .failure import SandboxError
-from .routes import Route, follow_routes_of
 
 __all__ = [
     "HEADER",
@@ -40,6 +40,8 @@ __all__ = [
 
 HEADER = "x-unitwork-sandbox"
 """The name of the header, and of the cookie, that names a sandbox."""
+
+_HEADER = HEADER.encode()
 
 _NO_SANDBOX = (
     "this uses database {name!r}, which a test has in a sandbox, but it belongs to "
@@ -58,6 +60,10 @@ class Target(Protocol):
 
     def factory_of(self, database: DatabaseCore) -> SessionFactory | None:
         """The factory of *database*; `None` if it is not in the sandbox."""
+        ...
+
+    def fail(self, error: SandboxError) -> SandboxError:
+        """Record what must fail the test."""
         ...
 
     def route_of(self, engine: Engine) -> Route | None:
@@ -232,6 +238,3 @@ def _token_in(scope: Mapping[str, Any]) -> str | None:
     except CookieError:
         return None
     return None if found is None else found.value
-
-
-_HEADER = HEADER.encode()

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import UsageError
 from .admin import Admin
-from .made import PREFIX, MadeDatabase, is_old, is_spared, new_key, project, today
-from .schema import Schema
+from .provisioning import (
+    PREFIX,
+    ProvisionedDatabase,
+    Provisioning,
+    is_kept_elsewhere,
+    is_old,
+    project,
+    today,
+)
 
-__all__ = ["PostgreSQLMaker"]
+__all__ = ["PostgreSQLProvisioner"]
 
 _TEMPLATE = f"{PREFIX}template_"
 _MAY_NOT = (
@@ -29,7 +35,7 @@ _FILE_COPY = 15
 """The version from which on CREATE DATABASE has strategies."""
 
 
-class PostgreSQLMaker:
+class PostgreSQLProvisioner:
     """Clones a template that is made once for each content, and used by all runs.
 
     Names begin with `unitwork_test_`, and a comment of the database holds the key of
@@ -40,20 +46,12 @@ class PostgreSQLMaker:
     ahead = 3
     recycles = False
 
-    def __init__(
-        self,
-        url: URL,
-        schema: Schema,
-        *,
-        sent_to: Callable[[URL], AbstractContextManager[None]],
-        key: str | None = None,
-        run: str | None = None,
-    ) -> None:
-        self._url = url
-        self._schema = schema
-        self._sent_to = sent_to
-        self._key = key or new_key()
-        content = schema.fingerprint or f"of_run_{run or self._key}"
+    def __init__(self, provisioning: Provisioning) -> None:
+        self._provisioning = provisioning
+        self._url, self._key = provisioning.url, provisioning.key
+        content = (
+            provisioning.schema.fingerprint or f"of_run_{provisioning.run or self._key}"
+        )
         self._template = _TEMPLATE + content
         self._count = 0
         self._admin, self._version = self._connected()
@@ -89,7 +87,7 @@ class PostgreSQLMaker:
 
     # Clones
 
-    def make(self) -> MadeDatabase:
+    def make(self) -> ProvisionedDatabase:
         name = f"{PREFIX}{self._key}_{self._count}"
         self._count += 1
         try:
@@ -97,25 +95,25 @@ class PostgreSQLMaker:
         except DBAPIError:
             self._get_template()  # another run may have dropped it
             self._clone(name)
-        return MadeDatabase(self._url.set(database=name))
+        return ProvisionedDatabase(self._url.set(database=name))
 
     def _clone(self, name: str) -> None:
         strategy = " STRATEGY FILE_COPY" if self._version >= _FILE_COPY else ""
         self._admin.rows(f"CREATE DATABASE {name} TEMPLATE {self._template}{strategy}")
         self._mark(name, "clone", key=self._key)
 
-    def recycle(self, made: MadeDatabase) -> bool:
-        self.remove(made)
+    def recycle(self, database: ProvisionedDatabase) -> bool:
+        self.remove(database)
         return False
 
-    def remove(self, made: MadeDatabase) -> None:
+    def remove(self, database: ProvisionedDatabase) -> None:
         force = " WITH (FORCE)" if self._version >= 13 else ""
-        self._admin.rows(f"DROP DATABASE IF EXISTS {made.url.database}{force}")
+        self._admin.rows(f"DROP DATABASE IF EXISTS {database.url.database}{force}")
 
-    def keep(self, made: MadeDatabase) -> None:
-        assert made.url.database is not None
+    def keep(self, database: ProvisionedDatabase) -> None:
+        assert database.url.database is not None
         more = {"used": today(), "project": project()}
-        self._mark(made.url.database, "kept", key=self._key, **more)
+        self._mark(database.url.database, "kept", key=self._key, **more)
 
     def close(self) -> None:
         self._admin.rows("SELECT pg_advisory_unlock_all()")  # now, and not a bit later
@@ -134,7 +132,7 @@ class PostgreSQLMaker:
     @property
     def _of_run(self) -> str:
         """The key of the run that the template ends with; none if it is for all."""
-        return "" if self._schema.fingerprint else self._key
+        return "" if self._provisioning.schema.fingerprint else self._key
 
     def _make_template(self) -> None:
         name = self._template
@@ -142,14 +140,7 @@ class PostgreSQLMaker:
         self._admin.rows(f"CREATE DATABASE {name}")
         self._mark(name, "unfinished", key=self._key)
         url = self._url.set(database=name)
-        with self._sent_to(url):
-            self._schema.migrate(url)
-        inside = Admin(url, autocommit=False)
-        try:
-            inside.run(self._schema.create)
-            inside.run(lambda connection: connection.commit())
-        finally:
-            inside.close()
+        self._provisioning.fill(url)
         # Nothing can connect to it: that would keep it from being cloned.
         self._admin.rows(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
 
@@ -188,7 +179,7 @@ class PostgreSQLMaker:
                 with self._locked(name):
                     self._drop_template(name)
             return
-        if is_spared(mark):
+        if is_kept_elsewhere(mark):
             return
         lock = _lock_of(mark["key"])
         [(is_over,)] = self._admin.rows(f"SELECT pg_try_advisory_lock({lock})")

@@ -8,11 +8,21 @@ from contextlib import suppress
 from typing import Any
 
 from .._engine.lost_work import unexpected_rollback
+from .._engine.write_detection import text_known_to_write
 from . import savepoints
-from .failure import SandboxError, use_real_mode
+from .failure import CLOSED, SandboxError
 from .outer_transaction import OuterTransaction, Settings
-from .turn import Turn
+from .turn import Access, TransactionState, Turn, Writes
 from .turns import Turns
+from .violations import (
+    committed_inside_rollback,
+    connection_lost,
+    constraint_of_two,
+    constraints_set_around,
+    escaped,
+    uncommitted_changes,
+    write_inside_read_only,
+)
 
 __all__ = ["SharedConnection"]
 
@@ -20,8 +30,12 @@ _IN_FAILED_TRANSACTION = "25P02"
 _numbers = itertools.count(1)
 
 
-def _commit(stand_in: Any) -> None:
-    stand_in.commit_savepoint()
+def _commit(proxy: Any) -> None:
+    proxy.commit_savepoint()
+
+
+def _has_no_changes() -> bool:
+    return False
 
 
 class SharedConnection:
@@ -36,9 +50,12 @@ class SharedConnection:
         outer: OuterTransaction,
         timeout: float,
         fail: Callable[[SandboxError], SandboxError],
+        has_unflushed_changes: Callable[[], bool] = _has_no_changes,
     ) -> None:
         self.outer = outer
         self._fail = fail
+        self._has_unflushed_changes = has_unflushed_changes
+        """Whether the test's own session has some, which no unit can see."""
         self.dialect = outer.dialect
         self.turns = Turns(timeout, self._preempt, self.abandon)
         self.send: Callable[[Any], None] = _commit
@@ -59,12 +76,14 @@ class SharedConnection:
             if self.outer.pending:  # of a unit inside it, which would take more along
                 self._send(turn, [])
             return
+        if not turn.is_preemptible and self._has_unflushed_changes():
+            raise uncommitted_changes(turn)
         self._check_may_write(turn)
         name = f"unitwork_{next(_numbers)}"
         settings = self._settings_around(turn)
         own = () if settings is None else savepoints.restored(self.outer.settings)
         self._send(turn, [f"SAVEPOINT {name}", *own])
-        turn.savepoint = name
+        turn.move(TransactionState.OPEN, name)
         turn.forget()
         turn.settings_around = settings
         turn.set_something = settings is not None
@@ -83,14 +102,9 @@ class SharedConnection:
         return None
 
     def _check_may_write(self, turn: Turn) -> None:
-        around = next((x for x in self.turns.around(turn) if x.is_read_only), None)
-        if around is not None and turn.may_write:
-            raise self._fail(
-                use_real_mode(
-                    f"{around.name()} only reads (read_only=True), and {turn.name()} "
-                    "inside it, which has a transaction of its own, may write"
-                )
-            )
+        for outer in self.turns.around(turn):
+            if outer.access is not Access.READ_WRITE and turn.may_write:
+                raise self._fail(write_inside_read_only(outer, turn))
 
     def commit(self, turn: Turn) -> None:
         """Do what COMMIT would do for *turn*; raises what COMMIT would raise."""
@@ -100,12 +114,14 @@ class SharedConnection:
         self.check_around(turn)
         self._check_sets_no_constraints(turn)
         try:
-            if turn.refuses_writes:  # this makes sure of it
+            if turn.access is Access.WRITES_REFUSED:  # this makes sure of it
                 self.outer.send(self._rollback_of(turn, savepoint))
             else:
                 restored = turn.settings_around or self.outer.settings
                 self.outer.send_commit(
-                    savepoint, restored if turn.set_something else ()
+                    savepoint,
+                    restored if turn.set_something else (),
+                    turn.temporary_tables,
                 )
         except Exception as error:
             self._check_missing(turn, error)
@@ -113,7 +129,7 @@ class SharedConnection:
             if getattr(error, "sqlstate", None) == _IN_FAILED_TRANSACTION:
                 raise unexpected_rollback(None) from error
             raise
-        turn.savepoint = None
+        turn.move(TransactionState.NONE)
         self._note_commit_inside(turn)
         if turn.mark is not None:
             turn.mark.committed, turn.mark = True, None
@@ -121,9 +137,10 @@ class SharedConnection:
 
     def rollback(self, turn: Turn) -> None:
         """Do what ROLLBACK would do for *turn*."""
-        savepoint, turn.savepoint = turn.savepoint, None
+        savepoint = turn.savepoint
         if savepoint is None:
             return
+        turn.move(TransactionState.NONE)
         self.check_around(turn)
         self._send(turn, self._rollback_of(turn, savepoint))
         inside = turn.committed_inside
@@ -132,9 +149,10 @@ class SharedConnection:
 
     def abandon(self, turn: Turn) -> None:
         """Roll back *turn* before whatever comes next. No I/O."""
-        savepoint, turn.savepoint = turn.savepoint, None
+        savepoint = turn.savepoint
         if savepoint is None:
             return
+        turn.move(TransactionState.NONE)
         with suppress(SandboxError):  # the test fails at its end
             self.check_around(turn)
             self.outer.pending += self._rollback_of(turn, savepoint)
@@ -142,9 +160,14 @@ class SharedConnection:
             turn.forget()
             self._check_nothing_kept(turn, inside)
 
+    def acknowledge_rollback(self, turn: Turn) -> None:
+        """Let *turn* go on: its session has rolled back what was undone before."""
+        if turn.state is TransactionState.UNDONE:
+            turn.move(TransactionState.NONE)
+
     def _rollback_of(self, turn: Turn, savepoint: str) -> Sequence[str]:
         script = savepoints.rollback_of(savepoint)
-        if self.dialect.name == "sqlite" and turn.refuses_writes:
+        if self.dialect.name == "sqlite" and turn.access is Access.WRITES_REFUSED:
             return [*script, "PRAGMA query_only = 0"]
         return script
 
@@ -159,12 +182,14 @@ class SharedConnection:
         if savepoints.is_definition(statement):
             self.outer.note_definition()
         if "'transaction_read_only', 'on'" in statement:
-            turn.is_read_only = True
+            turn.access = Access.READ_ONLY
         if savepoints.sets_constraints(statement):
             turn.set_constraints = True
         if savepoints.changes_settings(statement):
             turn.set_something = True
             self.outer.note_setting()
+        if (table := savepoints.dropped_on_commit(statement)) is not None:
+            turn.temporary_tables.append(table)
 
     def _note_savepoint(self, turn: Turn, statement: str) -> None:
         found = savepoints.savepoint_in(statement)
@@ -178,14 +203,21 @@ class SharedConnection:
 
     def refuse_writes(self, turn: Turn) -> None:
         """Let the database refuse to write, or make sure that nothing is kept."""
-        if not turn.refuses_writes:
-            turn.refuses_writes = turn.is_read_only = True
+        if turn.access is not Access.WRITES_REFUSED:
+            turn.access = Access.WRITES_REFUSED
             if self.dialect.name == "sqlite":
                 self.outer.send(["PRAGMA query_only = 1"])
 
+    def _writes_of(self, turn: Turn) -> Writes:
+        for statement in turn.unclassified:
+            is_write = text_known_to_write(self.dialect.name, statement)
+            turn.writes = max(turn.writes, Writes.SOME if is_write else Writes.UNKNOWN)
+        turn.unclassified.clear()
+        return turn.writes
+
     def _note_commit_inside(self, turn: Turn) -> None:
         inside = turn.committed_inside
-        if inside is None and (turn.wrote or not turn.reads_only):
+        if inside is None and self._writes_of(turn) is not Writes.NONE:
             inside = turn.name()
         for outer in self.turns.around(turn):
             if outer.savepoint is not None and outer.committed_inside is None:
@@ -195,38 +227,21 @@ class SharedConnection:
 
     def _check_nothing_kept(self, turn: Turn, inside: str | None) -> None:
         """Raise if a unit *inside* was committed, which a rollback has undone now."""
-        if inside is None:
-            return
-        raise self._fail(
-            use_real_mode(
-                f"{turn.name()} was rolled back, and {inside} inside it, which had a "
-                "transaction of its own, was committed before: that would be kept"
-            )
-        )
+        if inside is not None:
+            raise self._fail(committed_inside_rollback(turn, inside))
 
     def _check_own_constraints(self, turn: Turn, error: Exception) -> None:
         """Raise if *error* may be about what is written around *turn*."""
         if not isinstance(error, self.dialect.loaded_dbapi.IntegrityError):
             return
         for outer in self.turns.around(turn):
-            if outer.wrote:
-                raise self._fail(
-                    use_real_mode(
-                        f"a deferred constraint does not hold at the COMMIT of "
-                        f"{turn.name()}, perhaps because of what {outer.name()} around "
-                        "it has not committed: they are checked together"
-                    )
-                ) from error
+            if self._writes_of(outer) is Writes.SOME:
+                raise self._fail(constraint_of_two(turn, outer)) from error
 
     def _check_sets_no_constraints(self, turn: Turn) -> None:
         for outer in self.turns.around(turn):
             if outer.set_constraints:
-                raise self._fail(
-                    use_real_mode(
-                        f"{outer.name()} has executed SET CONSTRAINTS, which the "
-                        f"COMMIT of {turn.name()} inside it would undo"
-                    )
-                )
+                raise self._fail(constraints_set_around(turn, outer))
 
     def check_around(self, turn: Turn) -> None:
         """Raise if the driver reports that the transaction around all has ended."""
@@ -240,38 +255,21 @@ class SharedConnection:
             raise self._ended(turn) from error
 
     def _ended(self, turn: Turn | None) -> SandboxError:
-        who = "something" if turn is None else turn.name()
-        if self.outer.is_lost:
-            error = use_real_mode(
-                f"the connection was lost, or aborted by a cancellation, while {who} "
-                "had it, and all that the test has done with it"
-            )
-        else:
-            last = "" if turn is None else turn.last_statement
-            what = f" (its last statement: {last[:200]!r})" if last else ""
-            error = SandboxError(
-                f"{who} has ended the transaction of the sandbox{what}: by COMMIT or "
-                "ROLLBACK as SQL or through the driver's connection, or by a statement "
-                "that commits implicitly. What came before is in the database now, or "
-                "lost. Use `session.commit()`, or the real mode"
-            )
+        error = connection_lost(turn) if self.outer.is_lost else escaped(turn)
         self.broken = self._fail(error)
         return error
 
     def _preempt(self, own: Turn, other: Turn) -> SandboxError | None:
         """End the transaction of the test's *own* session: it has only read."""
-        aborted = own.failed and self.dialect.name == "postgresql"
-        if own.wrote and not aborted:
-            return SandboxError(
-                f"the test's own session has changes that are not committed, and "
-                f"{other.name()} could not see them, and might wait for their locks: "
-                "call `box.session.commit()` before"
-            )
+        has_failed = own.state is TransactionState.FAILED
+        aborted = has_failed and self.dialect.name == "postgresql"
+        if self._writes_of(own) is Writes.SOME and not aborted:
+            return uncommitted_changes(other)
         if own.savepoint is not None:
             release = f"RELEASE SAVEPOINT {own.savepoint}"
             script = savepoints.rollback_of(own.savepoint) if aborted else [release]
             self.outer.pending += script
-            own.savepoint, own.is_lost = None, aborted
+            own.move(TransactionState.UNDONE if aborted else TransactionState.NONE)
         return None
 
     # The end
@@ -284,9 +282,7 @@ class SharedConnection:
         except SandboxError as error:
             self.broken = self._fail(error)
         is_sound = self.broken is None
-        self.broken = self.broken or SandboxError(
-            "this sandbox is closed: its test is over"
-        )
+        self.broken = self.broken or SandboxError(CLOSED)
         try:
             if not self.outer.close(is_sound=is_sound):
                 self._ended(None)

@@ -16,9 +16,9 @@ from .._engine.session_reset import move_traces
 from .._engine.sqlalchemy_internals import EngineOver, PoolEntry
 from .._engine.write_detection import known_to_read, known_to_write
 from ..errors import ReadOnlyError
+from .connection_proxy import ConnectionProxy
 from .shared_connection import SharedConnection
-from .stand_in import StandIn
-from .turn import Turn
+from .turn import Turn, Writes
 
 __all__ = ["TURN", "engine_over"]
 
@@ -29,7 +29,7 @@ _WITHOUT_READ_ONLY = {"mysql", "mariadb", "sqlite"}
 
 
 class _SandboxPool(Pool):
-    """Has a stand-in for each user; nothing is kept."""
+    """Has a proxy for each user; nothing is kept."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class _SandboxPool(Pool):
     ) -> None:
         self._shared = shared
         super().__init__(
-            lambda: StandIn(shared, anonymous),  # type: ignore[arg-type]  # as a DBAPI connection
+            lambda: ConnectionProxy(shared, anonymous),  # type: ignore[arg-type]  # as a DBAPI connection
             reset_on_return=None,
             dialect=dialect,
         )
@@ -78,8 +78,8 @@ def engine_over(
 
 
 def _begin(connection: Connection) -> None:
-    stand_in: Any = connection.connection.dbapi_connection
-    stand_in.begin(connection.get_execution_options().get(TURN))
+    proxy: Any = connection.connection.dbapi_connection
+    proxy.begin(connection.get_execution_options().get(TURN))
 
 
 def _refuse_writes(
@@ -91,11 +91,11 @@ def _refuse_writes(
     executemany: bool,
 ) -> None:
     """Do what a read-only transaction would do: a savepoint can't be one."""
-    stand_in: Any = connection.connection.dbapi_connection
+    proxy: Any = connection.connection.dbapi_connection
     loan = loan_of(connection)
-    if loan is None or not loan.read_only or stand_in.turn is None:
+    if loan is None or not loan.read_only or proxy.turn is None:
         return
-    stand_in.shared.refuse_writes(stand_in.turn)
+    proxy.shared.refuse_writes(proxy.turn)
     if context is not None and known_to_write(context, statement):
         raise ReadOnlyError(
             "this transaction only reads (read_only=True). Set read_only=False where "
@@ -112,11 +112,16 @@ def _look_at(
     executemany: bool,
 ) -> None:
     """Record what a statement is known to do: savepoints show less than a database."""
-    stand_in: Any = connection.connection.dbapi_connection
-    turn: Turn | None = stand_in.turn
-    if turn is None or context is None:
-        return
-    if not turn.wrote:
-        turn.wrote = known_to_write(context, statement)
-    if turn.reads_only:
-        turn.reads_only = known_to_read(context, statement)
+    proxy: Any = connection.connection.dbapi_connection
+    turn: Turn | None = proxy.turn
+    if turn is not None and context is not None:
+        turn.classify_last(_writes_of(context, statement, turn.writes))
+
+
+def _writes_of(context: Any, statement: str, before: Writes) -> Writes:
+    """What is known of *statement*; of no interest if it is no more than *before*."""
+    if before is Writes.SOME or known_to_write(context, statement):
+        return Writes.SOME
+    if before is Writes.UNKNOWN or not known_to_read(context, statement):
+        return Writes.UNKNOWN
+    return Writes.NONE

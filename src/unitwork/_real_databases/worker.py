@@ -13,9 +13,9 @@ from sqlalchemy.exc import ArgumentError
 
 from .._unit.database_base import DatabaseBase
 from ..errors import UsageError
-from .made import PREFIX, MadeDatabase, new_key
-from .real import RealDatabases, engine_of
-from .real_pools import Schemas, close_pools, pool_of
+from .pools import Schemas, close_pools, pool_of
+from .provisioning import PREFIX, new_key
+from .real_databases import LentDatabase, engine_of
 from .routes import Route, default_route
 
 __all__ = ["WorkerDatabases", "choose_database"]
@@ -58,7 +58,7 @@ class WorkerDatabases:
         self._sources = sources
         self._schemas = schemas
         self._key = key
-        self._taken: list[tuple[RealDatabases, MadeDatabase]] = []
+        self._lent: list[LentDatabase] = []
         self._stack = ExitStack()
         self._is_kept = False
 
@@ -72,11 +72,11 @@ class WorkerDatabases:
         return self
 
     def _take(self, source: DatabaseBase | Engine, stack: ExitStack) -> None:
-        key = None if self._taken else self._key
+        key = None if self._lent else self._key
         pool = pool_of(source, self._schemas, key=key)
-        made = pool.take()
-        self._taken.append((pool, made))
-        route = Route(pool.engine, made.url)
+        lent = pool.take()
+        self._lent.append(lent)
+        route = Route(pool.engine, lent.url)
         stack.callback(route.close)
         stack.enter_context(default_route(route))
 
@@ -88,11 +88,11 @@ class WorkerDatabases:
     def keep(self) -> list[str]:
         """Keep the databases at the end; return their URLs, without passwords."""
         self._is_kept = True
-        return [made.address for _, made in self._taken]
+        return [lent.address for lent in self._lent]
 
     def _give_back(self) -> None:
-        for pool, made in self._taken:
-            pool.give_back(made, keep=self._is_kept)
+        for lent in self._lent:
+            lent.give_back(keep=self._is_kept)
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()

@@ -13,7 +13,7 @@ from .._concurrency.fork import renew_after_fork
 from .._session.database_core import DatabaseCore
 from .._unit.database_base import DatabaseBase
 from ..errors import UsageError
-from .real import RealDatabases, engine_of
+from .real_databases import RealDatabases, engine_of
 from .schema import SchemaSource
 
 __all__ = ["Schemas", "close_pools", "pool_of"]

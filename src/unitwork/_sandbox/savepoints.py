@@ -18,6 +18,7 @@ __all__ = [
     "begins_by_text",
     "changes_settings",
     "commit_of",
+    "dropped_on_commit",
     "is_definition",
     "is_missing",
     "restored",
@@ -46,6 +47,12 @@ _BEGIN = re.compile(r"\s*begin\b", re.IGNORECASE)
 _SETTING = re.compile(r"\bset_config\s*\(|(?:^|;)\s*(?:re)?set\b", re.IGNORECASE)
 _SET_CONSTRAINTS = re.compile(r"\bset\s+constraints\b", re.IGNORECASE)
 _DEFINITION = re.compile(r"\b(?:create|alter|drop)\b", re.IGNORECASE)
+_DROPPED_ON_COMMIT = re.compile(
+    r"\bcreate\s+(?:local\s+|global\s+)?temp(?:orary)?\s+table\s+"
+    r"(?:if\s+not\s+exists\s+)?(?:pg_temp\s*\.\s*)?(\"(?:[^\"]|\"\")+\"|[\w$]+)"
+    r".*\bon\s+commit\s+drop\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _MISSING = re.compile(
     r"savepoint.*does not exist|no such savepoint|can only be used in transaction",
     re.IGNORECASE | re.DOTALL,
@@ -57,15 +64,21 @@ _SAVEPOINT = re.compile(
 )
 
 
-def commit_of(savepoint: str, constraints: str | None) -> Sequence[str]:
-    """Check deferred *constraints*, if there are any (not `None`), and release."""
-    release = f"RELEASE SAVEPOINT {savepoint}"
+def commit_of(
+    savepoint: str, constraints: str | None, dropped: Sequence[str] = ()
+) -> Sequence[str]:
+    """Check deferred *constraints*, if there are any (not `None`), and release.
+
+    The temporary tables *dropped* are dropped between the two.
+    """
+    drops = [f"DROP TABLE IF EXISTS pg_temp.{table}" for table in dropped]
+    ends = [*drops, f"RELEASE SAVEPOINT {savepoint}"]
     if constraints is None:
-        return [release]
+        return ends
     check = "SET CONSTRAINTS ALL IMMEDIATE"
     if not constraints:
-        return [check, release]
-    return [check, release, f"SET CONSTRAINTS {constraints} DEFERRED"]
+        return [check, *ends]
+    return [check, *ends, f"SET CONSTRAINTS {constraints} DEFERRED"]
 
 
 def rollback_of(savepoint: str) -> Sequence[str]:
@@ -99,6 +112,12 @@ def changes_settings(statement: str) -> bool:
 
 def sets_constraints(statement: str) -> bool:
     return _SET_CONSTRAINTS.search(statement) is not None
+
+
+def dropped_on_commit(statement: str) -> str | None:
+    """The temporary table that *statement* creates until COMMIT, as it is written."""
+    found = _DROPPED_ON_COMMIT.search(statement)
+    return None if found is None else found[1]
 
 
 def is_definition(statement: str) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from .._engine.begin import BindCache, TransactionCharacteristics
-from .._engine.commit_status import CommitVerifier
 from .._engine.sqlalchemy_internals import root_engine
+from .._real_databases.routes import Route, refusing_connections
 from .._session.database_core import DatabaseCore
 from .._session.factory import Opening, SessionFactory
 from .._session.owner import SessionOwner
@@ -23,12 +23,11 @@ from ..settings import DatabaseSettings
 from .directives import directives_for
 from .engines import TURN, engine_over
 from .failure import SandboxError, use_real_mode
-from .home import Home
+from .idle_connections import engine_for_sandboxes
 from .membership import targets_here
 from .outer_transaction import OuterTransaction
-from .routes import Route, refusing_connections
+from .portal import Portal
 from .shared_connection import SharedConnection
-from .sources import source_of
 from .turn import Mark, Turn
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ class SandboxedDatabase:
     def __init__(
         self,
         core: DatabaseCore,
-        home: Home | None,
+        portal: Portal | None,
         timeout: float,
         fail: Callable[[SandboxError], SandboxError],
         replicas: Collection[Engine] = (),
     ) -> None:
         self.core = core
-        self._home = home
+        self._portal = portal
         self._timeout = timeout
         self._fail = fail
         self._replicas = {each.dialect for each in replicas}
@@ -68,11 +67,7 @@ class SandboxedDatabase:
         self._engines: dict[Engine, Engine] = {}
         self._sessions: list[Any] = []
         self._settings: DatabaseSettings | None = None
-        factory = core.factory_for(self.engine_for, _SandboxFactory)
-        assert isinstance(factory, _SandboxFactory)
-        factory.sandboxed = self
-        self.factory = factory
-        self.verifier: CommitVerifier = _Verifier()
+        self.factory = core.factory_for(self.engine_for, partial(_SandboxFactory, self))
         self._refusals = ExitStack()
         for engine in {*self._own_factory.engines, *replicas}:
             refusing = refusing_connections(engine, self._refuse)
@@ -108,10 +103,13 @@ class SandboxedDatabase:
         found = self._shared.get(engine.dialect)
         if found is None:
             bind, _ = self._own_factory.binds.find(root_engine(engine), None)
-            source = source_of(bind, self._home)
-            outer = OuterTransaction(source, self._home)
-            found = SharedConnection(outer, self._timeout, self._fail)
-            self._shared[engine.dialect] = found
+            source = engine_for_sandboxes(bind, self._portal)
+            found = self._shared[engine.dialect] = SharedConnection(
+                OuterTransaction(source, self._portal),
+                self._timeout,
+                self._fail,
+                self._has_unflushed_changes,
+            )
         return found
 
     def opening_for(
@@ -127,10 +125,10 @@ class SandboxedDatabase:
         return Opening(self.factory.make_session(), gate, binds, self._settings)
 
     def _settings_like(self, settings: DatabaseSettings) -> DatabaseSettings:
-        """The same, but that the sandbox knows the outcome of a COMMIT in doubt."""
+        """The same, but that the sandbox gives the outcome of a COMMIT in doubt."""
         is_postgresql = self._own_factory.engine.dialect.name == "postgresql"
         if settings.verify_commit is True and is_postgresql:
-            return replace(settings, verify_commit=self.verifier)
+            return replace(settings, verify_commit=_Verifier())
         return settings
 
     # The test's own sessions
@@ -147,6 +145,10 @@ class SandboxedDatabase:
         turn = Turn(shared.turns, lambda: _OWN, self, _units_here, is_preemptible=True)
         return self.engine_for(engine).execution_options(**{TURN: turn})
 
+    def _has_unflushed_changes(self) -> bool:
+        """Whether a session of the test's own has some, which a unit can't see."""
+        return any(_has_changes(session) for session in self._sessions)
+
     def close(self) -> None:
         """End the test's own sessions, and roll everything back."""
         for session in self._sessions:
@@ -158,12 +160,23 @@ class SandboxedDatabase:
             shared.finish()
 
 
+def _has_changes(session: Any) -> bool:
+    """Whether *session*, sync or async, has changes that are not flushed."""
+    session = getattr(session, "sync_session", session)
+    with suppress(RuntimeError):  # changed meanwhile, in another thread
+        if session.new or session.deleted:
+            return True
+        return any(map(session.is_modified, session.dirty))
+    return False
+
+
 class _SandboxFactory(SessionFactory):
     """Makes the sessions of one sandbox."""
 
-    sandboxed: SandboxedDatabase
-
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(
+        self, sandboxed: SandboxedDatabase, *args: Any, **options: Any
+    ) -> None:
+        self._sandboxed_database = sandboxed
         super().__init__(*args, **options)
         self.gate = None
         self.takes_write_lock = False
@@ -175,10 +188,10 @@ class _SandboxFactory(SessionFactory):
     def open(
         self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
     ) -> Opening:
-        return self.sandboxed.opening_for(owner, settings)
+        return self._sandboxed_database.opening_for(owner, settings)
 
     def commit_senders(self) -> Collection[Any]:
-        return self.sandboxed.shared_connections
+        return self._sandboxed_database.shared_connections
 
 
 class _UnitBinds(BindCache):
@@ -220,8 +233,8 @@ class _Verifier:
     """Returns the outcome of a COMMIT in doubt: a test has let it fail."""
 
     def before_commit(self, connection: Connection) -> Mark | None:
-        stand_in: Any = connection.connection.dbapi_connection
-        turn: Turn | None = stand_in.turn
+        proxy: Any = connection.connection.dbapi_connection
+        turn: Turn | None = proxy.turn
         if turn is None:
             return None
         turn.mark = Mark()

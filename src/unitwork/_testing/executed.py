@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Sent", "listed", "sent_by"]
+from .._engine.sql_text import shortened
+
+__all__ = ["ExecutedStatement", "counted", "listed"]
 
 _CONTROL = re.compile(
     r"\s*(begin|start\s+transaction|commit|end|rollback|savepoint|release|xa\s|"
@@ -14,30 +16,29 @@ _CONTROL = re.compile(
     r"\b",
     re.IGNORECASE,
 )
-_LONGEST = 300
 
 
-class Sent(NamedTuple):
+class ExecutedStatement(NamedTuple):
     """One statement, and with how many sets of parameters it was executed."""
 
     text: str
     times: int
 
     def __str__(self) -> str:
-        text = self.text if len(self.text) <= _LONGEST else self.text[:_LONGEST] + "..."
+        text = shortened(self.text)
         return text if self.times == 1 else f"{text} (with {self.times} parameter sets)"
 
 
-def sent_by(statement: str, times: int = 1) -> Sent | None:
+def counted(statement: str, times: int = 1) -> ExecutedStatement | None:
     """What is counted of *statement*: nothing that only begins or ends a transaction.
 
     A sandbox replaces that by savepoints, and has to count the same.
     """
     if _CONTROL.match(statement):
         return None
-    return Sent(" ".join(statement.split()), times)
+    return ExecutedStatement(" ".join(statement.split()), times)
 
 
-def listed(sent: Sequence[object]) -> str:
+def listed(lines: Sequence[object]) -> str:
     """One line for each, with its number."""
-    return "".join(f"\n  {number}. {each}" for number, each in enumerate(sent, 1))
+    return "".join(f"\n  {number}. {each}" for number, each in enumerate(lines, 1))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, IntEnum
 from typing import Protocol
 
-__all__ = ["Mark", "Turn"]
+__all__ = ["Access", "Mark", "TransactionState", "Turn", "Writes"]
 
 
 class _Queue(Protocol):
@@ -26,6 +27,32 @@ class Mark:
     committed = False
 
 
+class TransactionState(Enum):
+    """The life of a transaction that is a savepoint; `Turn.move()` moves it."""
+
+    NONE = "not begun, or ended"
+    OPEN = "begun"
+    FAILED = "its last statement has failed, and PostgreSQL accepts only its rollback"
+    UNDONE = "rolled back after a failure, before its session has rolled back"
+
+
+class Access(Enum):
+    """Whether a transaction may write."""
+
+    READ_WRITE = "read and write"
+    READ_ONLY = "the database refuses to write"
+    WRITES_REFUSED = "the sandbox refuses to write, as the database has no such mode"
+
+
+class Writes(IntEnum):
+    """What is known about the writes of a transaction; it may only rise."""
+
+    NONE = 0
+    """All of its statements are known to read."""
+    UNKNOWN = 1
+    SOME = 2
+
+
 class Turn:
     """The claim of one unit, or of the test itself, to the connection of a sandbox.
 
@@ -34,25 +61,24 @@ class Turn:
 
     __slots__ = (
         "_turns",
+        "access",
         "committed_inside",
         "enclosing",
-        "failed",
         "identity",
-        "is_lost",
         "is_preemptible",
-        "is_read_only",
         "last_statement",
         "mark",
         "name",
-        "reads_only",
-        "refuses_writes",
         "savepoint",
         "savepoints_inside",
         "set_constraints",
         "set_something",
         "settings_around",
+        "state",
         "statements_in_flight",
-        "wrote",
+        "temporary_tables",
+        "unclassified",
+        "writes",
     )
 
     def __init__(
@@ -72,16 +98,38 @@ class Turn:
         self.is_preemptible = is_preemptible
         """Whether others go first while it executes nothing: the test itself."""
         self.statements_in_flight = 0
+        self.state = TransactionState.NONE
         self.savepoint: str | None = None
+        """The savepoint that the transaction is, while it is open."""
         self.mark: Mark | None = None
         self.last_statement = ""
-        self.is_lost = False
-        """Whether what it had not committed is undone, because a statement failed."""
+        self.writes = Writes.NONE
+        """Those of the statements that are classified."""
         self.forget()
 
     @property
     def is_held(self) -> bool:
         return self._turns.has(self)
+
+    def move(self, state: TransactionState, savepoint: str | None = None) -> None:
+        """Record that the transaction is in another *state*.
+
+        That a statement has failed or succeeded says nothing once it has ended.
+        """
+        if savepoint is not None:
+            self.savepoint = savepoint
+        elif state in (TransactionState.OPEN, TransactionState.FAILED):
+            if self.savepoint is None:
+                return
+        else:
+            self.savepoint = None
+        self.state = state
+
+    def classify_last(self, writes: Writes) -> None:
+        """Record what its last statement is known to do."""
+        if self.unclassified:
+            self.unclassified.pop()
+        self.writes = max(self.writes, writes)
 
     def forget(self) -> None:
         """Reset what belongs to one transaction."""
@@ -89,19 +137,17 @@ class Turn:
         """The unit inside that has committed, which a rollback would undo."""
         self.savepoints_inside: dict[str, str | None] = {}
         """Its own savepoints, with what was `committed_inside` when they began."""
-        self.wrote = False
-        self.reads_only = True
-        """Whether all of its statements are known to read."""
-        self.is_read_only = False
-        self.refuses_writes = False
-        """Whether it is read-only where the database does not see to it."""
+        self.writes = Writes.NONE
+        self.unclassified: list[str] = []
+        """Its other statements, which were executed past SQLAlchemy."""
+        self.access = Access.READ_WRITE
         self.set_constraints = False
         self.set_something = False
         """Whether a statement may have changed a setting of the transaction."""
         self.settings_around: Sequence[tuple[str, str]] | None = None
         """What those around it have set, to be set again after it."""
-        self.failed = False
-        """Whether its last statement has failed."""
+        self.temporary_tables: list[str] = []
+        """Those with ON COMMIT DROP."""
 
     @property
     def may_write(self) -> bool:

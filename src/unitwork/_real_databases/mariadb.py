@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from typing import NamedTuple
 
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import UsageError
 from .admin import Admin
-from .made import PREFIX, MadeDatabase, is_spared, new_key, project, today
-from .schema import Schema
+from .provisioning import (
+    PREFIX,
+    ProvisionedDatabase,
+    Provisioning,
+    is_kept_elsewhere,
+    project,
+    today,
+)
 
-__all__ = ["MariaDBMaker"]
+__all__ = ["MariaDBProvisioner"]
 
 _AUTO_INCREMENT = re.compile(r" AUTO_INCREMENT=\d+")
 _MAY_NOT = (
@@ -44,7 +48,7 @@ class _Content(NamedTuple):
     filled: frozenset[str]
 
 
-class MariaDBMaker:
+class MariaDBProvisioner:
     """Makes databases, and empties them.
 
     Names begin with `unitwork_test_`, and the comment of a database holds the key of
@@ -54,24 +58,14 @@ class MariaDBMaker:
     ahead = 2
     recycles = True
 
-    def __init__(
-        self,
-        url: URL,
-        schema: Schema,
-        *,
-        sent_to: Callable[[URL], AbstractContextManager[None]],
-        key: str | None = None,
-        run: str | None = None,
-    ) -> None:
-        self._url = url
-        self._schema = schema
-        self._sent_to = sent_to
-        self._key = key or new_key()
+    def __init__(self, provisioning: Provisioning) -> None:
+        self._provisioning = provisioning
+        self._url, self._key = provisioning.url, provisioning.key
         self._count = 0
         self._pristine = ""
         """A database with the rows that a new one has, if it has any."""
         self._content = _Content((), {}, frozenset())
-        self._admin = Admin(url.set(database=""))
+        self._admin = Admin(self._url.set(database=""))
 
     def prepare(self) -> None:
         if not self._admin.run(lambda c: getattr(c.dialect, "is_mariadb", False)):
@@ -81,16 +75,16 @@ class MariaDBMaker:
 
     # Databases
 
-    def make(self) -> MadeDatabase:
-        made = self._make()
+    def make(self) -> ProvisionedDatabase:
+        database = self._make()
         if not self._content.definitions:
-            self._content = self._content_of(str(made.url.database))
+            self._content = self._content_of(str(database.url.database))
             if self._content.filled:
-                self._pristine = str(made.url.database)
-                made = self._make()
-        return made
+                self._pristine = str(database.url.database)
+                database = self._make()
+        return database
 
-    def _make(self) -> MadeDatabase:
+    def _make(self) -> ProvisionedDatabase:
         name = f"{PREFIX}{self._key}_{self._count}"
         self._count += 1
         try:
@@ -100,21 +94,14 @@ class MariaDBMaker:
                 raise UsageError(_MAY_NOT.format(user=self._url.username)) from error
             raise
         url = self._url.set(database=name)
-        with self._sent_to(url):
-            self._schema.migrate(url)
-        inside = Admin(url, autocommit=False)
-        try:
-            inside.run(self._schema.create)
-            inside.run(lambda connection: connection.commit())
-        finally:
-            inside.close()
-        return MadeDatabase(url)
+        self._provisioning.fill(url)
+        return ProvisionedDatabase(url)
 
-    def recycle(self, made: MadeDatabase) -> bool:
-        name = str(made.url.database)
+    def recycle(self, database: ProvisionedDatabase) -> bool:
+        name = str(database.url.database)
         now = self._content_of(name)
         if now.definitions != self._content.definitions:
-            self.remove(made)
+            self.remove(database)
             return False
         rows = self._admin.rows
         rows(f"USE {name}")
@@ -130,12 +117,12 @@ class MariaDBMaker:
         rows("SET SESSION foreign_key_checks = 1")
         return True
 
-    def remove(self, made: MadeDatabase) -> None:
-        self._admin.rows(f"DROP DATABASE IF EXISTS {made.url.database}")
+    def remove(self, database: ProvisionedDatabase) -> None:
+        self._admin.rows(f"DROP DATABASE IF EXISTS {database.url.database}")
 
-    def keep(self, made: MadeDatabase) -> None:
+    def keep(self, database: ProvisionedDatabase) -> None:
         comment = self._mark("kept")
-        self._admin.rows(f"ALTER DATABASE {made.url.database} COMMENT '{comment}'")
+        self._admin.rows(f"ALTER DATABASE {database.url.database} COMMENT '{comment}'")
 
     def close(self) -> None:
         if self._pristine:
@@ -205,7 +192,7 @@ class MariaDBMaker:
                 self._remove_if_stale(str(name), json.loads(comment))
 
     def _remove_if_stale(self, name: str, mark: dict[str, str]) -> None:
-        if is_spared(mark):
+        if is_kept_elsewhere(mark):
             return
         lock = f"'{PREFIX}{mark['key']}'"
         [(is_free,)] = self._admin.rows(f"SELECT IS_FREE_LOCK({lock})")

@@ -5,58 +5,36 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy.engine import URL
 
 from .._engine.sqlite import in_memory
-from .admin import Admin
-from .made import PREFIX, MadeDatabase, new_key
-from .schema import Schema
+from .provisioning import PREFIX, ProvisionedDatabase, Provisioning
 
-__all__ = ["SQLiteMaker"]
+__all__ = ["SQLiteProvisioner"]
 
 
-class SQLiteMaker:
+class SQLiteProvisioner:
     """Copies a template: a file of this process, in a folder that it removes."""
 
     ahead = 2
     recycles = False
 
-    def __init__(
-        self,
-        url: URL,
-        schema: Schema,
-        *,
-        sent_to: Callable[[URL], AbstractContextManager[None]],
-        key: str | None = None,
-        run: str | None = None,
-        folder: Path | None = None,
-    ) -> None:
-        self._url = url
-        self._schema = schema
-        self._sent_to = sent_to
-        self._key = key or new_key()
+    def __init__(self, provisioning: Provisioning) -> None:
+        self._provisioning = provisioning
+        self._url, self._key = provisioning.url, provisioning.key
         self._count = 0
         self._has_kept = False
-        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._template = self._folder / "template.db"
         self._memory: sqlite3.Connection | None = None
 
     def prepare(self) -> None:
         # With sqlite3, which is always there; the driver of the URL may be async.
         url = URL.create("sqlite", database=str(self._template))
-        with self._sent_to(url.set(drivername=self._url.drivername)):
-            self._schema.migrate(url.set(drivername=self._url.drivername))
-        admin = Admin(url, autocommit=False)
-        try:
-            admin.rows("PRAGMA synchronous = OFF")  # nothing has to survive a crash
-            admin.run(self._schema.create)
-            admin.run(lambda connection: connection.commit())
-        finally:
-            admin.close()
+        self._provisioning.fill(url)
         with closing(sqlite3.connect(self._template)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # all in one file
         if in_memory(self._url):
@@ -64,13 +42,13 @@ class SQLiteMaker:
             with closing(sqlite3.connect(self._template)) as connection:
                 connection.backup(self._memory)
 
-    def make(self) -> MadeDatabase:
+    def make(self) -> ProvisionedDatabase:
         name = f"{PREFIX}{self._key}_{self._count}"
         self._count += 1
         if self._memory is None:
             path = self._folder / f"{name}.db"
             shutil.copyfile(self._template, path)
-            return MadeDatabase(self._url.set(database=str(path)))
+            return ProvisionedDatabase(self._url.set(database=str(path)))
         # The URI of SQLite's memdb: all connections of this process have one database.
         held = sqlite3.connect(
             f"file:/{name}?vfs=memdb", uri=True, check_same_thread=False
@@ -81,27 +59,27 @@ class SQLiteMaker:
         query = {k: v for k, v in query.items() if k not in ("mode", "cache")}
         url = self._url.set(database=f"file:/{name}", query=query)
         kept_as = URL.create("sqlite", database=str(self._folder / f"{name}.db"))
-        return MadeDatabase(url, held, kept_as)
+        return ProvisionedDatabase(url, held, kept_as)
 
-    def recycle(self, made: MadeDatabase) -> bool:
-        self.remove(made)
+    def recycle(self, database: ProvisionedDatabase) -> bool:
+        self.remove(database)
         return False
 
-    def remove(self, made: MadeDatabase) -> None:
-        if made.held is not None:
-            made.held.close()
+    def remove(self, database: ProvisionedDatabase) -> None:
+        if database.held is not None:
+            database.held.close()
         else:
             for end in ("", "-wal", "-shm", "-journal"):
-                Path(f"{made.url.database}{end}").unlink(missing_ok=True)
+                Path(f"{database.url.database}{end}").unlink(missing_ok=True)
 
-    def keep(self, made: MadeDatabase) -> None:
+    def keep(self, database: ProvisionedDatabase) -> None:
         """Leave its file; a database in memory is written into one."""
         self._has_kept = True
-        if made.held is not None:
-            path = "" if made.kept_as is None else made.kept_as.database
+        if database.held is not None:
+            path = "" if database.kept_as is None else database.kept_as.database
             with closing(sqlite3.connect(path or "")) as connection:
-                made.held.backup(connection)
-            made.held.close()
+                database.held.backup(connection)
+            database.held.close()
 
     def close(self) -> None:
         if self._memory is not None:

@@ -23,7 +23,6 @@ from .._engine.driver_connection import abort
 from .._engine.event_loops import hang_up
 from .._engine.sqlalchemy_internals import root_engine
 from ..errors import UsageError
-from .failure import SandboxError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -198,7 +197,7 @@ def _watch_pool(engine: Engine) -> None:
     own_dispose = pool.dispose
 
     def dispose() -> None:
-        with suppress(SandboxError):  # its test is over: nothing is left to close
+        with suppress(UsageError):  # its test is over: nothing is left to close
             route = _route_of(engine)
             if route is not None:
                 route.dispose()

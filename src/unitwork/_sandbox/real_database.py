@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from .._engine.sqlalchemy_internals import root_engine
+from .._real_databases.pools import Schemas, pool_of
+from .._real_databases.real_databases import LentDatabase
+from .._real_databases.routes import Route
 from .._session.database_core import DatabaseCore
 from .._session.factory import SessionFactory
 from .._unit.database_base import DatabaseBase, core_of
 from .failure import SandboxError
-from .home import Home
-from .made import MadeDatabase
-from .real import RealDatabases
-from .real_pools import Schemas, pool_of
-from .routes import Route
+from .portal import Portal
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-__all__ = ["RealDatabase", "Taken", "take_all"]
+__all__ = ["RealDatabase", "take_all"]
 
 _WITH_IO = (
     *("begin", "begin_nested", "close", "commit", "connection", "delete", "execute"),
@@ -32,15 +31,12 @@ _WITH_IO = (
 """The methods of a session that may do I/O."""
 
 
-Taken: TypeAlias = tuple[RealDatabases, MadeDatabase]
-
-
 def take_all(
     databases: Iterable[DatabaseBase], schemas: Schemas
-) -> dict[DatabaseCore, Taken]:
+) -> dict[DatabaseCore, LentDatabase]:
     """Take a real database for each out of its pool; wait until there is one."""
     pools = {core: pool_of(core, schemas) for core in map(core_of, databases)}
-    return {core: (pool, pool.take()) for core, pool in pools.items()}
+    return {core: pool.take() for core, pool in pools.items()}
 
 
 class RealDatabase:
@@ -49,19 +45,21 @@ class RealDatabase:
     def __init__(
         self,
         core: DatabaseCore,
-        taken: Taken,
-        home: Home | None,
+        lent: LentDatabase,
+        portal: Portal | None,
         replicas: Collection[Engine],
         inside: Callable[[Callable[[], Any]], Callable[[], Any]],
     ) -> None:
         self.core = core
-        self._pool, self.made = pool, made = taken
-        self._home = home
+        self._lent = lent
+        self._portal = portal
         self._inside = inside
         """Lets a function belong to the sandbox, wherever it is called."""
         self._sessions: list[Any] = []
-        engines = [pool.engine, *(root_engine(each) for each in replicas)]
-        self.routes = {engine: Route(engine, made.url) for engine in engines}
+        engines = [core.own_factory.engine, *replicas]
+        self.routes = {
+            each: Route(each, lent.url) for each in map(root_engine, engines)
+        }
         self._is_kept = False
         self._is_closed = False
 
@@ -75,7 +73,7 @@ class RealDatabase:
         made = factory.make_plain_session(self._own_bind, is_async=is_async)
         self._sessions.append(made)
         if self.core.is_async and not is_async:
-            self._do_at_home(made)
+            self._do_in_loop(made)
         return made
 
     def _own_bind(self, engine: Engine) -> Engine:
@@ -84,24 +82,26 @@ class RealDatabase:
             raise SandboxError("this sandbox is closed: its test is over")
         return engine
 
-    def _do_at_home(self, session: Any) -> None:
+    def _do_in_loop(self, session: Any) -> None:
         """Let a sync session of an async driver do its I/O in an event loop."""
-        home = self._home
-        assert home is not None
+        portal = self._portal
+        assert portal is not None
         for name in _WITH_IO:
-            setattr(session, name, self._at_home(home, getattr(session, name)))
+            setattr(session, name, self._in_loop(portal, getattr(session, name)))
 
-    def _at_home(self, home: Home, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _in_loop(
+        self, portal: Portal, method: Callable[..., Any]
+    ) -> Callable[..., Any]:
         @wraps(method)
         def call(*args: Any, **options: Any) -> Any:
-            return home.call(self._inside(lambda: method(*args, **options)))
+            return portal.call(self._inside(lambda: method(*args, **options)))
 
         return call
 
     def keep(self) -> list[str]:
         """Keep it after its use; return its URL."""
         self._is_kept = True
-        return [self.made.address]
+        return [self._lent.address]
 
     def close(self) -> None:
         """Close all connections, and give the database back."""
@@ -109,4 +109,4 @@ class RealDatabase:
         self._sessions.clear()
         for route in self.routes.values():
             route.close()
-        self._pool.give_back(self.made, keep=self._is_kept)
+        self._lent.give_back(keep=self._is_kept)

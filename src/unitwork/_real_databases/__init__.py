@@ -1,0 +1,1 @@
+"""Real databases for tests: made ahead, and given to one test each."""

@@ -1,0 +1,1 @@
+"""`sandbox()`: a test's transaction around all that it does, or a real database."""
