@@ -10,11 +10,18 @@ import pytest
 import unitwork
 import unitwork.events
 import unitwork.fastapi
+import unitwork.telemetry
 import unitwork.testing
 from support.manual import ROOT
 from support.page_tables import code_in, rows
 
-DOORS = [unitwork, unitwork.events, unitwork.fastapi, unitwork.testing]
+DOORS = [
+    unitwork,
+    unitwork.events,
+    unitwork.fastapi,
+    unitwork.telemetry,
+    unitwork.testing,
+]
 TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 DOCSTRINGS = (ROOT / "docs" / "_site" / "api.txt").read_text(encoding="utf-8")
 

@@ -23,8 +23,10 @@ from unitwork import (
 OURS = [page for page in PAGES if page.parent.name != "migrating"]
 """Pages whose `db` and `unit` are unitwork's, and no other library's."""
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+OTHERS = r"(?!client\.connection\.|response\.status_code)"
+"""OpenTelemetry's names begin with `db.`, too."""
 ATTRIBUTES = {
-    r"\bdb\.(\w+)": dir(Database),
+    rf"\bdb\.{OTHERS}(\w+)": dir(Database),
     r"\bAsyncDatabase\.(\w+)": dir(AsyncDatabase),
     r"\b(?:unit|current_unit\(\))\.(\w+)": dir(UnitOfWork),
 }

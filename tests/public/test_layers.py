@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "_engine _session _execution _concurrency _twophase _commit _observing",
     "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
     "_twophase _unit _observing",
+    "_telemetry": "errors outcome _classify _concurrency _observing _session",
     "_real_databases": "_redaction errors _concurrency _engine _session _unit",
     "_sandbox": "_redaction errors settings _concurrency _engine _session _unit "
     "_real_databases",
@@ -84,8 +85,15 @@ FOREIGN = {
 }
 """The private names of others that a module may use."""
 
-OPTIONAL = {"fastapi", "pytest", "starlette"}
-NEED_OPTIONAL = OPTIONAL | {"demo", "pytest_plugin", "_testing.worker_plugin"}
+OPTIONAL = {"fastapi", "opentelemetry", "pytest", "starlette"}
+NEED_OPTIONAL = OPTIONAL | {
+    "_telemetry.metrics",
+    "_telemetry.traces",
+    "_testing.worker_plugin",
+    "demo",
+    "pytest_plugin",
+    "telemetry",
+}
 """The modules that say so."""
 MOST_LINES, LONGEST_BODY = 300, 40
 

@@ -6,6 +6,7 @@ The listeners do no I/O.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["all_loans", "guard", "loans_of"]
+__all__ = ["all_loans", "connection_counts", "guard", "loans_of"]
 
 
 def guard(engine: Engine) -> None:
@@ -63,6 +64,17 @@ class _GuardedPool:
         states: list[ConnectionState | None] = [x.get(INFO_KEY) for x in infos]
         return [state.loan for state in states if state is not None]
 
+    def counts(self) -> tuple[int, int]:
+        """How many of its connections are open, and in use; called by any thread."""
+        for _ in range(3):
+            with suppress(RuntimeError):  # another thread opens a connection just now
+                records = list(self.records)
+                break
+        else:
+            return 0, 0
+        used = sum(record.in_use for record in records)
+        return sum(record.dbapi_connection is not None for record in records), used
+
     def forget_parent(self) -> None:
         engine = self._engine()
         if engine is not None:
@@ -94,6 +106,11 @@ _guarded = PerPool(_listen)
 def loans_of(engine: Engine) -> list[Loan]:
     """The present loans of the connections of *engine*'s pool, in use or not."""
     return _guarded.of(engine).loans()
+
+
+def connection_counts(engine: Engine) -> tuple[int, int]:
+    """How many connections of *engine*'s pool are open, and how many are in use."""
+    return _guarded.of(engine).counts()
 
 
 def all_loans() -> list[Loan]:

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakSet
 
 from sqlalchemy import Engine, event
 
-from .._concurrency.fork import forget_after_fork
 from .._observing.event import PoolEvent
 from .._observing.pool_events import (
     ConnectionCheckedIn,
@@ -42,19 +40,11 @@ _TAKEN = "unitwork_taken_at"
 class WatchedPool:
     """One pool, of one or more databases. Its listeners are called by any thread."""
 
-    __slots__ = ("__weakref__", "_observers", "opened", "used")
+    __slots__ = ("_observers",)
 
     def __init__(self) -> None:
         self._observers: dict[str, Observers] = {}
         """By the names of the databases."""
-        self.opened: WeakSet[Any] = WeakSet()
-        """The records of the connections that were opened since, and are open."""
-        self.used: WeakSet[Any] = WeakSet()
-        """Those of the connections that are checked out."""
-        forget_after_fork(self)
-
-    def forget_parent(self) -> None:
-        self.opened, self.used = WeakSet(), WeakSet()
 
     def report_to(self, name: str, observers: Observers) -> None:
         self._observers[name] = observers
@@ -103,7 +93,6 @@ class WatchedPool:
             record.record_info[_STARTED] = time.monotonic()
 
     def connect_event(self, dbapi_connection: Any, record: Any) -> None:
-        self.opened.add(record)
         now, started = time.monotonic(), record.record_info.pop(_STARTED, None)
         duration = None if started is None else now - started
         self._emit(
@@ -111,12 +100,10 @@ class WatchedPool:
         )
 
     def checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
-        self.used.add(record)
         record.record_info[_TAKEN] = time.monotonic()
 
     def checkin(self, dbapi_connection: Any, record: Any) -> None:
         taken_at = record.record_info.pop(_TAKEN, None)
-        self.used.discard(record)
         if taken_at is None:
             return
         now = time.monotonic()
@@ -126,14 +113,11 @@ class WatchedPool:
         )
 
     def close(self, dbapi_connection: Any, record: Any) -> None:
-        if record not in self.opened:
-            return
-        self.opened.discard(record)
         now = time.monotonic()
         self._emit(lambda name: ConnectionClosed(now, None, name), ConnectionClosed)
 
     def detach(self, dbapi_connection: Any, record: Any) -> None:
-        """It is no connection of the pool's any more."""
+        """Called when it is no connection of the pool's any more."""
         self.checkin(dbapi_connection, record)
         self.close(dbapi_connection, record)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
@@ -27,6 +27,7 @@ from .binds import engines_of
 from .factory import Opening, SessionFactory
 from .fence import reporting
 from .overridden import check_free
+from .pool_status import PoolStatus
 from .reported_gate import ReportedGate
 from .unit_session import UnitSession
 
@@ -53,22 +54,6 @@ def _checked(
             f"settings is {described(settings)}; write settings=DatabaseSettings(...)"
         )
     return settings or DatabaseSettings()
-
-
-class PoolStatus(NamedTuple):
-    """The connections of a database at one moment.
-
-    *size*: how many the pool may hold, overflow included, `None` without a limit;
-    *checked_out*: how many are in use; *idle*: how many are not;
-    *waiting*: how many units wait at the admission gate of a sync database.
-
-    .. versionadded:: 0.1
-    """
-
-    size: int | None
-    checked_out: int
-    idle: int
-    waiting: int
 
 
 class DatabaseCore:
@@ -178,7 +163,7 @@ class DatabaseCore:
 
     def _watch_pools(self) -> None:
         """Let the observers have the events of the pools, as far as they are known."""
-        for engine in () if self._factory is None else self._factory.engines:
+        for engine in self.known_engines:
             watch_pool(engine, self.name, self.observers)
 
     def factory_for(
@@ -266,6 +251,11 @@ class DatabaseCore:
         finally:
             self._on_idle = None
         return list(self.open_units)
+
+    @property
+    def known_engines(self) -> Collection[Engine]:
+        """Its engines, as far as they are known without calling the application."""
+        return () if self._factory is None else self._factory.engines
 
     def pool_status(self) -> PoolStatus:
         factory = self.factory

@@ -1,0 +1,1 @@
+"""OpenTelemetry: observers that record metrics and spans. Needs its API alone."""
