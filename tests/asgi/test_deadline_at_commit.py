@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -19,7 +20,7 @@ from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
 
-SOON = transactional(deadline=0.15)
+SOON = transactional(deadline=0.6)
 
 
 def serve(flavour: Flavour, endpoint: Callable[..., object]) -> FastAPI:
@@ -102,13 +103,21 @@ async def passing_at_commit(
 
         proxy.when(b"COMMIT", hold)
         task = asyncio.create_task(call(app(there), "POST", "/"))
-        await held.wait()
-        await after(0.3)
+        await first_of(held.wait(), task)  # the request, if it was too slow to commit
+        await after(0.75)
         for line in proxy.lines.values():
             line.release()
         reply = await task
         await there.dispose()
     return reply
+
+
+async def first_of(
+    wait: Coroutine[Any, Any, object], task: asyncio.Task[Reply]
+) -> None:
+    waiting = asyncio.create_task(wait)
+    await asyncio.wait((waiting, task), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 async def after(seconds: float) -> None:
