@@ -24,11 +24,11 @@ OURS = [page for page in PAGES if page.parent.name != "migrating"]
 """Pages whose `db` and `unit` are unitwork's, and no other library's."""
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 OTHERS = r"(?!client\.connection\.|response\.status_code)"
-"""OpenTelemetry's names begin with `db.`, too."""
+"""Names of metrics and of attributes of spans begin with `db.`, too."""
 ATTRIBUTES = {
     rf"\bdb\.{OTHERS}(\w+)": dir(Database),
     r"\bAsyncDatabase\.(\w+)": dir(AsyncDatabase),
-    r"\b(?:unit|current_unit\(\))\.(\w+)": dir(UnitOfWork),
+    r"(?<!unitwork\.)\b(?:unit|current_unit\(\))\.(\w+)": dir(UnitOfWork),
 }
 ARGUMENTS = {
     "DBSessionMiddleware": DBSessionMiddleware,
