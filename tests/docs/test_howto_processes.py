@@ -1,4 +1,4 @@
-"""Workers of uvicorn and gunicorn, started as the page says."""
+"""Workers of uvicorn, gunicorn and Granian, started as the page says."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import sys
 from asyncio.subprocess import create_subprocess_exec
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from private import free_port
 from support.manual import Page
 from support.pages import postgresql
+from support.pool import eventually
 from support.servers import listen, parse, talk
 
 REQUESTS = 20
@@ -34,28 +37,36 @@ def command(page: Page, server: str) -> list[str]:
 
 @asynccontextmanager
 async def served(page: Page, server: str) -> AsyncIterator[int]:
-    with listen() as listening:
-        number = listening.fileno()
+    with listen() as listening, Path("log").open("w") as log:  # noqa: ASYNC230
+        number, port = listening.fileno(), listening.getsockname()[1]
         where = {
             "uvicorn": ["--fd", f"{number}"],
             "gunicorn": ["--bind", f"fd://{number}"],
+            "granian": ["--port", f"{free_port()}"],
         }
         process = await create_subprocess_exec(
             *command(page, server),
             *where[server],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
             pass_fds=[number],
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
-        yield listening.getsockname()[1]
+        if server == "granian":  # which takes no socket, and hangs if stopped too soon
+            port = int(where[server][1])
+            await eventually(lambda: both_started(Path("log")), seconds=30)
+        yield port
         process.terminate()
         async with asyncio.timeout(30):
             await process.wait()
 
 
+def both_started(log: Path) -> bool:
+    return log.read_text().count("Started worker") == 2
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("server", ["uvicorn", "gunicorn"])
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "granian"])
 async def test_workers_store_what_they_confirm(
     page: Page, database: str, server: str
 ) -> None:
