@@ -51,6 +51,18 @@ async def test_a_connection_that_the_server_has_dropped_is_replaced_unnoticed(
 
 
 @only(*SERVERS)
+async def test_one_that_was_used_outside_of_units_alone_is_replaced_as_well(
+    flavour: Flavour, observer: Observer
+) -> None:
+    await flavour.create_tables()  # as a lifespan does
+    observer.terminate_all()
+
+    await flavour.work(add_item)
+
+    assert observer.names() == ["one"]
+
+
+@only(*SERVERS)
 async def test_requests_at_once_replace_all_connections_that_were_dropped(
     flavour: Flavour, observer: Observer
 ) -> None:

@@ -58,6 +58,18 @@ async def test_takes_over_connections_that_were_there_before(
     assert observer.names() == ["one"]
 
 
+@only(*POSTGRESQL)
+async def test_replaces_connections_that_were_there_before_and_are_dropped(
+    flavour: Flavour, engine: Any, observer: Observer
+) -> None:
+    taken = await make_and_use(flavour, engine)
+    observer.terminate_all()
+
+    await taken.work(add_item)
+
+    assert observer.names() == ["one"]
+
+
 @everywhere
 async def test_looks_into_connections_that_were_there_before(
     flavour: Flavour, engine: Any, observer: Observer

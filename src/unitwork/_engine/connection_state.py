@@ -48,7 +48,7 @@ class ConnectionState:
         self.aborted_by_client = False
         """Whether unitwork has aborted it: its user may not have noticed that."""
         self.is_new = True
-        """Whether no transaction of a unit has begun on it yet."""
+        """Whether it was neither in the pool nor in the transaction of a unit yet."""
         self.has_ids = True
         """Whether the query of a transaction id has not failed on it."""
         self.installation: Any = None

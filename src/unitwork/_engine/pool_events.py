@@ -144,6 +144,7 @@ class _PoolEvents:
             return  # by a unit: another user of a shared connection returns it
         if (hold := state.loan.hold) is not None:
             hold.returned()
+        state.is_new = False
         state.lend()  # what is known of its last transaction is out of date
         aborted = state.aborted_by_client and not self._pool.is_kept
         is_static = self._pool.is_static
@@ -159,7 +160,9 @@ class _PoolEvents:
         known: ConnectionState | None = record.info.get(INFO_KEY)
         if known is None:  # connected before we listened
             check_not_inherited(record, is_sqlite=self._dialect.name == "sqlite")
-        state = known or self._new_state(record)
+            known = self._new_state(record)
+            known.is_new = False
+        state = known
         # A statement that outlived its session may have begun a transaction since.
         is_static = self._pool.is_static
         if not is_static and left_in_transaction(state.driver_connection):
