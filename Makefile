@@ -27,7 +27,7 @@ NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/pyt
 NEW_PYTHON ?= $(shell $(NEWEST))
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test soak bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
+.PHONY: help venv demo cluster test soak bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
 	wheel-promises mariadb pgbouncer galera check clean
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ venv: .venv/.installed  ## make .venv with all that the other targets need
 
 demo: venv  ## run examples/items (PORT, HOST and DATABASE_URL are passed on)
 	@exec $(BIN)/python -m examples.items
+
+cluster: venv  ## a primary, replicas, PgBouncer and examples/items, to pause, kill, promote
+	@PYTHONPATH=. $(BIN)/python tools/cluster.py
 
 test: venv  ## run the suite on SQLite, PostgreSQL and MariaDB (ARGS="-k name -x")
 	$(call suite,$(BIN))

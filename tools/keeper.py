@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from private import ServerError, private_folder, server_account
+from private import Account, ServerError, private_folder, server_account
 
 # It runs the lines that it reads, and answers each with one line. At the end of its
 # input it stops its children and removes the folder.
@@ -31,11 +31,12 @@ wait
 class Keeper:
     """Runs commands and servers in the folder `home`.
 
-    *signals* stop a server at once, one after the other.
+    *signals* stop a server at once, one after the other. *account* runs all; by
+    default one that may do little.
     """
 
-    def __init__(self, name: str, signals: str) -> None:
-        self.account = server_account()
+    def __init__(self, name: str, signals: str, account: Account | None = None) -> None:
+        self.account = server_account() if account is None else account
         self._folder = private_folder(name, self.account)
         self._signals = signals
         self._lock = threading.Lock()

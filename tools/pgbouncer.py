@@ -56,7 +56,7 @@ def pgbouncer(options: Sequence[str]) -> Iterator[dict[str, str]]:
     Raises `ServerError` when there is no PostgreSQL, or the binary does not start; in
     CI, also without any.
     """
-    binary = _binary()
+    binary = find_pgbouncer()
     if binary is None:
         do_without("tools/pgbouncer.py", MISSING)
         yield {}
@@ -90,7 +90,7 @@ def pgbouncer(options: Sequence[str]) -> Iterator[dict[str, str]]:
         yield {"UNITWORK_TEST_PGBOUNCER": url}
 
 
-def _binary() -> str | None:
+def find_pgbouncer() -> str | None:
     if given := os.environ.get("PGBOUNCER_BIN"):
         if found := shutil.which("pgbouncer", path=given):
             return found
