@@ -57,6 +57,11 @@ soak: venv  ## run N random programs by each of DRIVERS (SEED, PROGRAM, ONLY, WI
 		--only "$(ONLY)" --without "$(WITHOUT)" \
 		$(if $(SEED),--seed $(SEED)) $(if $(PATIENCE),--patience $(PATIENCE)) $(if $(PROGRAM),--program $(PROGRAM))
 
+failover: N := 20
+failover: DRIVERS := asyncpg psycopg psycopg-async
+failover: venv  ## kill N primaries under load, by each of DRIVERS, and check what was reported
+	PYTHONPATH=tests:tools $(BIN)/python -m faults.failover --failovers $(N) --drivers "$(DRIVERS)"
+
 bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --only cpu --before main")
 	.venv-bench/bin/python tools/postgres.py --max_connections=1000 -- \
 		env PYTHONPATH=tests .venv-bench/bin/python -m benchmarks $(ARGS)

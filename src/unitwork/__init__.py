@@ -3,6 +3,7 @@
 from ._asgi.route_options import Defaults
 from ._classify.classification import Classification, Kind, Phase, Rule, classify
 from ._engine.commit_status import CommitVerifier
+from ._engine.log_position import LogPositionVerifier
 from ._session.connection_limit import ConnectionLimit, connection_limit
 from ._session.database_core import PoolStatus
 from ._unit.context import current_unit
@@ -51,6 +52,7 @@ __all__ = [
     "Defaults",
     "Ending",
     "Kind",
+    "LogPositionVerifier",
     "MissingSessionError",
     "Outcome",
     "OutsideCallWarning",

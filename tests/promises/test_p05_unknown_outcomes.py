@@ -180,9 +180,7 @@ async def test_what_nobody_can_tell_is_called_unknown(
 
 
 @only("psycopg", "asyncpg")
-@pytest.mark.parametrize(
-    "other", [{"timeline": "000000FF"}, {"system": 1}, {"stats_reset": "yesterday"}]
-)
+@pytest.mark.parametrize("other", [{"timeline": "000000FF"}, {"system": 1}])
 async def test_another_history_can_not_tell(
     flavour: Flavour, other: dict[str, Any]
 ) -> None:
@@ -201,3 +199,22 @@ async def test_another_history_can_not_tell(
     right, wrong = await flavour.work(work)
 
     assert (right, wrong) == (True, None)
+
+
+@only("psycopg", "asyncpg")
+@pytest.mark.parametrize("other", [{"timeline": "00000000"}, {"stats_reset": "then"}])
+async def test_a_number_of_the_time_before_a_crash_or_failover_tells_nothing_for_ever(
+    flavour: Flavour, other: dict[str, Any]
+) -> None:
+    status = TransactionStatus()
+
+    def work(session: Session) -> None:
+        add_item(session)
+        mark = status.before_commit(session.connection())
+        assert mark is not None
+        session.commit()
+        before = mark.installation._replace(**other)
+        status.committed(session.connection(), mark._replace(installation=before))
+
+    with pytest.raises(CommitUnknownError):
+        await flavour.work(work)

@@ -4,7 +4,13 @@ from typing import assert_type
 
 from sqlalchemy import Connection
 
-from unitwork import AsyncDatabase, CommitVerifier, Database, DatabaseSettings
+from unitwork import (
+    AsyncDatabase,
+    CommitVerifier,
+    Database,
+    DatabaseSettings,
+    LogPositionVerifier,
+)
 from unitwork.testing import CommitFault, check_idle, commit_faults
 
 
@@ -25,6 +31,7 @@ settings = DatabaseSettings(verify_commit=verifier, commit_timeout=None)
 assert_type(settings.verify_commit, bool | CommitVerifier)
 assert_type(settings.commit_timeout, float | None)
 assert_type(settings.verify_timeout, float)
+DatabaseSettings(verify_commit=LogPositionVerifier())
 DatabaseSettings(verify_commit=Half())  # type: ignore[arg-type]
 settings.verify_timeout = 1.0  # type: ignore[misc]
 

@@ -22,7 +22,7 @@ from ..errors import (
     UnexpectedRollbackError,
 )
 from .driver_errors import Reading, read
-from .error_codes import STALE, SYMPTOMS, Kind, Row, meaning
+from .error_codes import DEMOTED, READ_ONLY, STALE, SYMPTOMS, Kind, Row, meaning
 
 __all__ = [
     "STALE",
@@ -246,8 +246,8 @@ def _classify_reading(found: Reading, phase: Phase) -> Classification:
 
 def _refine_by_phase(row: Row | None, phase: Phase, lost: bool, *, coded: bool) -> Row:
     """Return what the code means in this phase, on this connection."""
-    if lost and phase is Phase.COMMIT:
-        return _IN_DOUBT
+    if lost and (phase is Phase.COMMIT or row is READ_ONLY):
+        return _IN_DOUBT if phase is Phase.COMMIT else DEMOTED
     if row is not None:
         return row
     if phase is Phase.CONNECT and (lost or not coded):

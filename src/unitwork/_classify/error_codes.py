@@ -15,6 +15,8 @@ from typing import NamedTuple
 __all__ = [
     "BY_MESSAGE",
     "CODES",
+    "DEMOTED",
+    "READ_ONLY",
     "SQLITE_MESSAGES",
     "SQLSTATE_CLASSES",
     "STALE",
@@ -69,7 +71,10 @@ _TIMED_OUT = Row(
 )
 STALE = Row(Kind.RETRY, "a cached plan is older than the schema")
 _STANDBY = Row(Kind.PRIMARY, "the standby had to cancel it to keep up with its primary")
-_READ_ONLY = Row(Kind.PRIMARY, "the transaction or its server is read-only")
+READ_ONLY = Row(Kind.PRIMARY, "the transaction or its server is read-only")
+DEMOTED = Row(
+    Kind.RECONNECT, "the server is read-only, and its connections were dropped"
+)
 _CONFLICT = Row(Kind.RETRY, "a concurrent transaction got in the way")
 _DEADLOCK = Row(Kind.RETRY, "a deadlock: others hold what it needs, and wait for it")
 _LOCKED = Row(Kind.RETRY_WITH_CARE, "a lock was not granted in time")
@@ -104,7 +109,7 @@ _POSTGRESQL: _Table = {
         Kind.RECONNECT, "the transaction was idle for too long", disconnects=True
     ),
     "25P04": _TIMED_OUT._replace(disconnects=True),  # transaction_timeout
-    "25006": _READ_ONLY,
+    "25006": READ_ONLY,
     "57P01": Row(Kind.RECONNECT, "the server ended the connection", disconnects=True),
     "57P02": Row(Kind.RECONNECT, "the server crashed", disconnects=True),
     "57P03": Row(
@@ -134,9 +139,9 @@ _MYSQL: _Table = {
     0: _LOST,  # pymysql: closed already
     **dict.fromkeys((1053, 1927, 2006, 2013, 2014, 2045, 2055, 4031), _LOST),
     **dict.fromkeys((2002, 2003, 2005), _LOST),  # unreachable
-    1290: _READ_ONLY,
-    1792: _READ_ONLY,
-    1836: _READ_ONLY,
+    1290: READ_ONLY,
+    1792: READ_ONLY,
+    1836: READ_ONLY,
     1317: _TIMED_OUT,
     1969: _TIMED_OUT,  # MariaDB, max_statement_time
     3024: _TIMED_OUT,  # max_execution_time

@@ -14,18 +14,22 @@ from .._execution.plan import Plan
 from .._execution.sync_runner import run
 from .._observing.unit_events import OutcomeVerified
 from .._session.unit_session import UnitSession
+from ..errors import CommitUnknownError
 
 __all__ = ["ask_the_database", "ask_the_database_now"]
 
 
 def ask_the_database(session: UnitSession) -> Plan[bool | None]:
-    """Verify the outcome of COMMIT; `None` if that can't be done in time."""
+    """Verify the outcome of COMMIT; `None` if that can't be done, or not in time."""
     pending = session.verifications
     if not pending or session.was_replaced:
         return None
     asked_at = time.monotonic()
     question = partial(verify, pending, session.is_async)
-    found = yield from ask_until_known(session, question)
+    try:
+        found = yield from ask_until_known(session, question)
+    except CommitUnknownError:
+        return None
     if found and any(loan.may_be_another for loan in session.loans):
         found = None  # the driver may have committed it, and begun another one
     if (report := session.owner.report) is not None:

@@ -15,18 +15,25 @@ from threading import Thread
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from .._callables import returned_plainly
+from .._classify.classification import classify
+from ..errors import CommitUnknownError
 from .connection_state import loan_of
 
 __all__ = [
     "CommitVerifier",
+    "Installation",
     "Mark",
     "PendingVerification",
     "TransactionStatus",
     "ask_within",
+    "committed_here",
     "fetch_installation",
+    "fetch_row",
     "fresh_connection",
+    "status_since",
     "verifier_for",
     "verify",
 ]
@@ -57,8 +64,8 @@ class CommitVerifier(Protocol):
         """Return, on a new connection, whether the transaction of *mark* has committed.
 
         `None`, or an exception, means that this is not known yet: it is called again
-        until `verify_timeout` is over. Never return `False` while COMMIT may still
-        happen.
+        until `verify_timeout` is over. Raise `CommitUnknownError` if it can't be known
+        any more. Never return `False` while COMMIT may still happen.
         """
 
 
@@ -69,8 +76,9 @@ class TransactionStatus:
 
     The transaction id alone is not enough. After a failover it may be that of another
     transaction, and also after a crash: ids that were not in the log yet are assigned
-    again. So the status counts only on the same timeline of the same installation,
-    which has not crashed since.
+    again. So "committed" counts only on the same timeline of the same installation,
+    which has not crashed since. "Aborted" also counts after that: a transaction whose
+    COMMIT is in the log keeps its id.
     """
 
     def before_commit(self, connection: Connection) -> Mark | None:
@@ -78,20 +86,50 @@ class TransactionStatus:
         if loan is not None and isinstance(loan.mark, Mark):
             return loan.mark
         try:
-            (txid,) = _fetch(connection, _TRANSACTION_ID)
+            (txid,) = fetch_row(connection, _TRANSACTION_ID)
         except connection.dialect.loaded_dbapi.Error:
             # Once more, so that SQLAlchemy wraps the error as that of any statement.
             (txid,) = connection.exec_driver_sql(_TRANSACTION_ID).one()
         return None if txid is None else Mark(txid, fetch_installation(connection))
 
     def committed(self, connection: Connection, mark: Mark) -> bool | None:
-        if mark.installation != fetch_installation(connection):
+        now = fetch_installation(connection)
+        if mark.installation == now:
+            return committed_here(connection, mark.txid)
+        if not now.succeeds(mark.installation):
             return None
-        status = connection.execute(text(_STATUS), {"txid": mark.txid}).scalar_one()
-        if status == "in progress":
-            # COMMIT has not arrived, and must not any more: end its session.
-            connection.execute(text(_TERMINATE), {"txid": mark.txid % 2**32})
-        return {"committed": True, "aborted": False}.get(status)
+        status = status_since(connection, mark.txid)
+        if status == "committed":
+            raise CommitUnknownError(_ASSIGNED_AGAIN)
+        # One "in progress" may be the same: behind a pooler another server may have
+        # assigned the id than the one whose identity was queried.
+        return False if status == "aborted" else None
+
+
+def committed_here(connection: Connection, txid: int) -> bool | None:
+    """Whether *txid* was committed, on the server that has assigned it."""
+    status = _fetch_status(connection, txid)
+    if status == "in progress":
+        # COMMIT has not arrived, and must not any more: end its session.
+        connection.execute(text(_TERMINATE), {"txid": txid % 2**32})
+    return {"committed": True, "aborted": False}.get(status)
+
+
+def status_since(connection: Connection, txid: int) -> str:
+    """The status of *txid* after a crash or failover; maybe that of another one.
+
+    "aborted" if the log does not even have that id.
+    """
+    try:
+        return _fetch_status(connection, txid)
+    except DBAPIError as error:
+        if classify(error).code != _IN_THE_FUTURE:
+            raise
+        return "aborted"
+
+
+def _fetch_status(connection: Connection, txid: int) -> str:
+    return str(connection.execute(text(_STATUS), {"txid": txid}).scalar_one())
 
 
 class Mark(NamedTuple):
@@ -107,6 +145,19 @@ class Installation(NamedTuple):
     system: int
     stats_reset: object
     timeline: str | None
+    """Eight hexadecimal digits; `None` for a standby."""
+
+    def succeeds(self, former: Installation) -> bool:
+        """Whether it is the *former* one at a later time, or its standby."""
+        if self.timeline is None or former.timeline is None:
+            return False
+        return self.system == former.system and self.timeline >= former.timeline
+
+    def is_next_to(self, former: Installation) -> bool:
+        """Whether it is the same after one failover, and not after more of them."""
+        timelines = (self.timeline or "0", former.timeline or "0")
+        now, before = (int(each, base=16) for each in timelines)
+        return self.system == former.system and now == before + 1
 
 
 def fetch_installation(connection: Connection) -> Installation:
@@ -114,10 +165,10 @@ def fetch_installation(connection: Connection) -> Installation:
 
     A crash resets the server's statistics, and the time of that is recorded.
     """
-    return Installation(*_fetch(connection, _INSTALLATION))
+    return Installation(*fetch_row(connection, _INSTALLATION))
 
 
-def _fetch(connection: Connection, sql: str) -> Sequence[Any]:
+def fetch_row(connection: Connection, sql: str) -> Sequence[Any]:
     """Fetch a row without SQLAlchemy, which would take longer than the server."""
     cursor = connection.connection.cursor()
     try:
@@ -129,6 +180,11 @@ def _fetch(connection: Connection, sql: str) -> Sequence[Any]:
 
 
 _TRANSACTION_ID = "SELECT txid_current_if_assigned()"
+_IN_THE_FUTURE = "22023"
+_ASSIGNED_AGAIN = (
+    "the server has crashed or failed over since, and may have assigned the id of the "
+    "transaction again"
+)
 _STATUS = "SELECT txid_status(CAST(:txid AS bigint))"
 _INSTALLATION = """
 SELECT system_identifier, stats_reset, CASE WHEN NOT pg_is_in_recovery()
@@ -189,14 +245,18 @@ def verify(
 def ask_within(question: Callable[[], T], is_async: bool, limit: float) -> T | None:
     """Call *question*; `None` if it raises, or takes longer than *limit* seconds.
 
+    Raises its `CommitUnknownError`: then it must not be called again.
     A sync driver may hang while it connects, so it is called in a thread of its own.
     The *limit* of an async one is up to the caller.
     """
     found: list[T] = []
+    unknowable: list[CommitUnknownError] = []
 
     def call() -> None:
         try:
             found.append(question())
+        except CommitUnknownError as error:
+            unknowable.append(error)
         except Exception as error:
             log.info("the outcome of a COMMIT is not known yet", exc_info=error)
 
@@ -207,4 +267,6 @@ def ask_within(question: Callable[[], T], is_async: bool, limit: float) -> T | N
         thread = Thread(target=call_here, name="unitwork-verify", daemon=True)
         thread.start()
         thread.join(limit)
+    if unknowable:
+        raise unknowable[0]
     return found[0] if found else None

@@ -27,6 +27,7 @@ from ..errors import (
     UsageError,
 )
 from .connection_state import INFO_KEY, ConnectionState, loan_of
+from .demotion import refuses_to_write
 from .driver_connection import in_transaction
 from .hold import Hold
 from .loan import Loan, TransactionState
@@ -155,8 +156,8 @@ def _loan_in(context: Any) -> Loan | None:
 def _handle_error(failure: ExceptionContext) -> BaseException | None:
     """Record a failure; return the error to raise in its place, if there is another.
 
-    A cached plan older than the schema is on all pooled connections of psycopg, so
-    SQLAlchemy is made to replace all of them.
+    SQLAlchemy is made to replace all pooled connections if their server refuses to
+    write; and if a cached plan is older than the schema, which psycopg has on all.
     """
     connection = failure.connection
     if connection is None or failure.execution_context is None:
@@ -171,7 +172,8 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
         loan.abandon(failure.statement or "")
     found = classify(error)
     refused = _refusal(found, loan)
-    if found.reason == STALE.reason and connection.dialect.driver != "asyncpg":
+    is_stale = found.reason == STALE.reason and connection.dialect.driver != "asyncpg"
+    if is_stale or refuses_to_write(found, loan):
         failure.is_disconnect = True
     if not loan.client_side_read_only and not is_autocommit(connection):
         statement = failure.statement or ""

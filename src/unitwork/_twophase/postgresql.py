@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from .._engine.commit_status import TransactionStatus
-from ..errors import UsageError
+from ..errors import CommitUnknownError, UsageError
 from .statements import NoSuchPreparedTransaction, code_of, end_in_two_phases
 
 __all__ = ["PostgreSQL"]
@@ -68,7 +68,9 @@ class PostgreSQL:
     ) -> bool | None:
         if name in self.prepared(connection):
             return None
-        committed = _STATUS.committed(connection, mark)
+        committed = None
+        with suppress(CommitUnknownError):
+            committed = _STATUS.committed(connection, mark)
         if committed is None:  # PREPARE may wait for a lock, and must not succeed later
             connection.execute(text(_TERMINATE), {"sql": f"{_PREPARE} '{name}'"})
         return committed
