@@ -157,7 +157,8 @@ def test_two_phases_are_for_the_real_mode(flavour: Flavour) -> None:
     asyncio.run(flavour.dispose())
 
 
-# Replicas, and engines that only a session knows
+# Replicas, and engines that only a session has. Rails has the same case: in a test, the
+# role that reads has the connection of the role that writes.
 
 
 @pytest.fixture

@@ -66,6 +66,10 @@ class OuterTransaction:
         return self._connection.connection.driver_connection
 
     @property
+    def has_begun(self) -> bool:
+        return self._connection is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether the driver reports that it goes on."""
         return in_transaction(self.driver) and not is_closed(self.driver)

@@ -246,11 +246,13 @@ class SharedConnection:
     def check_around(self, turn: Turn) -> None:
         """Raise if the driver reports that the transaction around all has ended."""
         self.check()
-        if not self.outer.is_open:
+        if self.outer.has_begun and not self.outer.is_open:
             raise self._ended(turn)
 
     def _check_missing(self, turn: Turn, error: Exception) -> None:
         """Raise `SandboxError` if *error* says that it has ended."""
+        if not self.outer.has_begun:
+            return  # it could not connect
         if savepoints.is_missing(error) or not self.outer.is_open:
             raise self._ended(turn) from error
 
