@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from sqlalchemy.util import greenlet_spawn
 from typing_extensions import TypeVar, TypeVarTuple
 
+from ._engine.begin import TRANSACTION, Release
 from ._observing.event import Observer
 from ._session.database_core import DatabaseCore
 from ._session.ping import aping
@@ -46,7 +47,8 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
     returns one of the latter two and is called each time (late binding).
     *name* identifies the database in the application. *session_class* and
     *session_options* apply to each session, *settings* to unitwork, and other keywords
-    to `create_async_engine()`: they need a URL.
+    to `create_async_engine()`: they need a URL. *release* is the mode of units that set
+    no other: see `TransactionOptions`.
 
     *observers* get its events: see `observe()`.
 
@@ -69,6 +71,7 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
+        release: Release = ...,
         **engine_options: object,
     ) -> None: ...
     @overload
@@ -80,6 +83,7 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
+        release: Release = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -91,6 +95,7 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
+        release: Release = ...,
         **engine_options: object,
     ) -> None: ...
     def __init__(
@@ -102,6 +107,7 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         session_options: Mapping[str, object] | None = None,
         settings: DatabaseSettings | None = None,
         observers: Sequence[Observer] = (),
+        release: Release = TRANSACTION,
         **engine_options: object,
     ) -> None:
         core = DatabaseCore(
@@ -111,6 +117,7 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
             session_class=session_class,
             session_options=session_options,
             settings=settings,
+            release=release,
             engine_options=engine_options,
         )
         super().__init__(core)

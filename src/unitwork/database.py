@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from sqlalchemy.orm import Session, sessionmaker
 from typing_extensions import TypeVar, TypeVarTuple
 
+from ._engine.begin import TRANSACTION, Release
 from ._observing.event import Observer
 from ._session.database_core import DatabaseCore, PoolStatus
 from ._session.ping import ping
@@ -62,6 +63,7 @@ class Database(DatabaseBase[SyncS]):
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
+        release: Release = ...,
         **engine_options: object,
     ) -> None: ...
     @overload
@@ -73,6 +75,7 @@ class Database(DatabaseBase[SyncS]):
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
+        release: Release = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -84,6 +87,7 @@ class Database(DatabaseBase[SyncS]):
         session_options: Mapping[str, object] | None = ...,
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
+        release: Release = ...,
         **engine_options: object,
     ) -> None: ...
     def __init__(
@@ -95,6 +99,7 @@ class Database(DatabaseBase[SyncS]):
         session_options: Mapping[str, object] | None = None,
         settings: DatabaseSettings | None = None,
         observers: Sequence[Observer] = (),
+        release: Release = TRANSACTION,
         **engine_options: object,
     ) -> None:
         core = DatabaseCore(
@@ -104,6 +109,7 @@ class Database(DatabaseBase[SyncS]):
             session_class=session_class,
             session_options=session_options,
             settings=settings,
+            release=release,
             engine_options=engine_options,
         )
         super().__init__(core)

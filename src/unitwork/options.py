@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypedDict
 
 from ._callables import check_callable
-from ._engine.begin import AUTOCOMMIT, TransactionCharacteristics
+from ._engine.begin import (
+    AUTOCOMMIT,
+    STATEMENT,
+    TRANSACTION,
+    Release,
+    TransactionCharacteristics,
+    check_release,
+)
 from .errors import UsageError
 from .outcome import CommitWhen
 
@@ -31,6 +39,12 @@ _LEVELS = (
     "SNAPSHOT",
     AUTOCOMMIT,
 )
+_NOT_RELEASED = (
+    "release='statement' and {0} exclude each other: a statement outside of a "
+    "transaction has nothing of that. Leave one or the other out; if a router or the "
+    "middleware has set one of them, set it again: release='transaction', "
+    "isolation_level='READ COMMITTED', False, or math.inf"
+)
 MARK = "__unitwork_options__"
 """The attribute of an endpoint that has its `EndpointMark`."""
 
@@ -43,6 +57,7 @@ class BeginOptions(TypedDict, total=False):
     deferrable: bool | None
     timeout: float | None
     lock_timeout: float | None
+    release: Release | None
 
 
 class RouteOptions(BeginOptions, total=False):
@@ -69,6 +84,9 @@ class TransactionOptions:
     in which nothing can fail.
     *timeout*: how long each statement may take, and *lock_timeout*, how long it may
     wait for a lock; then the database cancels it.
+    *release*: `"statement"`: until it writes, the unit has a connection only while a
+    SELECT is executed, outside of a transaction; not for statements that may do more.
+    `"transaction"`: from the first statement to the end. The database has the default.
     *deadline*: how long the request may take, with all its attempts, once it uses a
     session: then it is rolled back, with a `DeadlineExceededError`. A COMMIT that has
     been sent is not interrupted.
@@ -89,6 +107,7 @@ class TransactionOptions:
     deferrable: bool | None = None
     timeout: float | None = None
     lock_timeout: float | None = None
+    release: Release | None = None
     deadline: float | None = None
     attempts: int | None = None
     commit_when: CommitWhen | None = None
@@ -108,6 +127,9 @@ class TransactionOptions:
             raise UsageError(f"attempts is {self.attempts!r}; give 1 or more")
         if self.commit_when is not None:
             check_callable("commit_when", self.commit_when)
+        check_release(self.release)
+        if self.release == STATEMENT and (needed := self.needs_transaction):
+            raise UsageError(_NOT_RELEASED.format(needed))
 
     def _check_level(self) -> None:
         level = self.isolation_level
@@ -124,6 +146,21 @@ class TransactionOptions:
                 f"{' and '.join(late)}; leave one or the other out"
             )
 
+    @property
+    def needs_transaction(self) -> str:
+        """The option that holds for a whole transaction; empty if there is none."""
+        level = self.isolation_level
+        limits = {"timeout": self.timeout, "lock_timeout": self.lock_timeout}
+        found = {
+            "isolation_level": level not in (None, "READ COMMITTED"),
+            "read_only": self.read_only,
+            "deferrable": self.deferrable,
+            **{key: limit not in (None, math.inf) for key, limit in limits.items()},
+            "stream": self.stream,
+        }
+        key = next((key for key, is_set in found.items() if is_set), "")
+        return key and f"{key}={getattr(self, key)!r}"
+
     def __or__(self, inner: TransactionOptions) -> TransactionOptions:
         """Merge: *inner* options, which are nearer, come first."""
         if inner is NO_OPTIONS:
@@ -133,7 +170,19 @@ class TransactionOptions:
         given = {key: x for key in _NAMES if (x := getattr(inner, key)) is not None}
         if given.get("isolation_level") == AUTOCOMMIT:  # no matter what is further out
             given = {**dict.fromkeys(_OF_TRANSACTIONS), **given}
+        if inner.needs_transaction:
+            given.setdefault("release", None if self.release is None else TRANSACTION)
         return replace(self, **given)
+
+    def characteristics_of(self, default: Release | None) -> TransactionCharacteristics:
+        """The same; *default*: the release mode that is not set here, but may be.
+
+        `None`: there is no other mode than "transaction".
+        """
+        release = self.release or (TRANSACTION if self.needs_transaction else default)
+        release = TRANSACTION if default is None or release is None else release
+        found = self.characteristics
+        return found if found.release == release else found._replace(release=release)
 
     @property
     def characteristics(self) -> TransactionCharacteristics:
@@ -144,6 +193,7 @@ class TransactionOptions:
             bool(self.deferrable),
             self.timeout,
             self.lock_timeout,
+            release=self.release or TRANSACTION,
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from support.databases import check_nothing_is_left, empty_tables
 from support.flavours import FLAVOURS, SYNC, Flavour
+from support.releasing import releasing
 from support.several import Two
 from unitwork import AsyncDatabase, Database
 
@@ -36,3 +37,12 @@ async def second(
 @pytest.fixture
 def two(flavour: Flavour, second: Flavour) -> Two:
     return Two(flavour, second)
+
+
+@pytest.fixture
+async def released(flavour: Flavour) -> AsyncIterator[Flavour]:
+    """The same database, with the release mode "statement"."""
+    released = releasing(flavour)
+    yield released
+    await check_nothing_is_left(released)
+    await released.dispose()

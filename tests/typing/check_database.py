@@ -216,3 +216,7 @@ async def limits(session: Session, async_session: AsyncSession) -> None:
     assert_type(limit.in_use, int)
     assert_type(limit.processes(status), int)
     connection_limit(async_session)  # type: ignore[arg-type]
+
+
+assert_type(Database(sync_url, release="statement"), Database[Session])
+AsyncDatabase(async_url, release="each")  # type: ignore[call-overload]

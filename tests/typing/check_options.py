@@ -144,3 +144,7 @@ handlers = {
     CommitUnknownError: answer_unknown,
     StaleDataError: answer_stale_data,
 }
+
+transactional(release="statement")
+TransactionOptions(release="transaction")
+transactional(release="each")  # type: ignore[arg-type]

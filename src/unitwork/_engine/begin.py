@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import UsageError
 from . import sqlite_units
 from .pool_events import guard
+from .statement_release import StatementEngine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -25,16 +26,23 @@ if TYPE_CHECKING:
 __all__ = [
     "AUTOCOMMIT",
     "OF_UNITWORK",
+    "STATEMENT",
+    "TRANSACTION",
     "BeginDirectives",
     "BindCache",
+    "Release",
     "TransactionCharacteristics",
     "apply",
+    "check_release",
     "directives_of",
 ]
 
 OF_UNITWORK = {"unitwork_own": True}
 """The execution options of statements that the application has not asked for."""
 AUTOCOMMIT = "AUTOCOMMIT"
+Release = Literal["transaction", "statement"]
+TRANSACTION: Release = "transaction"
+STATEMENT: Release = "statement"
 _CACHE_SIZE = 256  # engines with options; then the cache is cleared
 
 
@@ -48,6 +56,8 @@ class TransactionCharacteristics(NamedTuple):
     lock_timeout: float | None = None
     deferred: bool = False
     """Whether SQLite takes the write lock at the first write, not at BEGIN."""
+    release: Release = TRANSACTION
+    """After what the connection is released, as long as nothing is written."""
 
 
 class BeginDirectives(NamedTuple):
@@ -69,12 +79,16 @@ _Key = tuple["Engine", TransactionCharacteristics]
 class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
     """The engines of one database, with the execution options of its transactions."""
 
+    nests = False
+    """Whether its transactions are savepoints of one that is open: in a sandbox."""
+
     def __init__(
         self,
         engines: Collection[Engine] = (),
         *,
         defers_write_lock: bool = False,
         shares_transactions: bool = False,
+        release: Release = TRANSACTION,
     ) -> None:
         super().__init__()
         self._guarded = {each.dialect for each in engines}
@@ -84,6 +98,8 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
         """Whether a transaction that does not write is to be `deferred`."""
         self.shares_transactions = shares_transactions
         """Whether it was given a connection, whose owner ends the transaction."""
+        self.release: Release = release
+        """The release mode of its units, if they have no other."""
 
     def find(
         self, engine: Engine, wanted: TransactionCharacteristics | None
@@ -107,6 +123,8 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
             bind = engine
             if directives.execution_options:
                 bind = engine.execution_options(**directives.execution_options)
+            if wanted.release == STATEMENT:
+                bind = StatementEngine(bind, {})
             found = self[engine, wanted] = self[bind, wanted] = (bind, directives)
         return found
 
@@ -115,7 +133,16 @@ def directives_of(
     dialect: Dialect, wanted: TransactionCharacteristics
 ) -> BeginDirectives:
     """What applies *wanted*; raises `UsageError` for what the database has not."""
-    return _DIRECTIVES.get(dialect.name, _other)(dialect, wanted)
+    found = _DIRECTIVES.get(dialect.name, _other)(dialect, wanted)
+    if wanted.release == TRANSACTION:
+        return found
+    if dialect.name not in _DIRECTIVES:
+        raise UsageError(f"{dialect.name} has no release={STATEMENT!r}; leave it out")
+    begin = found.execution_options.get(sqlite_units.BEGIN)
+    if not begin:
+        return found
+    options = {**found.execution_options, sqlite_units.BEGIN: ""}  # not at the connect
+    return found._replace(execution_options=options, first_statement=begin)
 
 
 def _postgresql(
@@ -200,6 +227,14 @@ def _other(dialect: Dialect, wanted: TransactionCharacteristics) -> BeginDirecti
     )
 
 
+def check_release(release: object) -> None:
+    """Raise `UsageError` unless *release* is one of the modes, or `None`."""
+    if release not in (None, TRANSACTION, STATEMENT):
+        raise UsageError(
+            f"release is {release!r}; give {TRANSACTION!r} or {STATEMENT!r}"
+        )
+
+
 _Maker = Callable[["Dialect", TransactionCharacteristics], BeginDirectives]
 _DIRECTIVES: dict[str, _Maker] = {
     "postgresql": _postgresql,
@@ -231,10 +266,10 @@ def apply(connection: Connection, loan: Loan, directives: BeginDirectives) -> No
             "MySQL has no time limits of a transaction, and timeout or "
             "lock_timeout is set; leave it out"
         )
-    if dialect.name == "sqlite" and not directives.client_side_read_only:
-        sqlite_units.check_transactional(connection)
     loan.read_only = directives.read_only
     loan.client_side_read_only = directives.client_side_read_only
     if directives.first_statement:
         connection.exec_driver_sql(directives.first_statement, None, OF_UNITWORK)
+    if dialect.name == "sqlite" and not directives.client_side_read_only:
+        sqlite_units.check_transactional(connection)
     loan.statement_prefix = directives.statement_prefix

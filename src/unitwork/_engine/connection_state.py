@@ -79,6 +79,11 @@ class ConnectionState:
         self.loan = loan = Loan(self.driver_connection, self._counter)
         return loan
 
+    def adopt(self, loan: Loan) -> None:
+        """Let *loan*, of a connection that was lost, go on with this one."""
+        loan.go_on_with(self.loan)
+        self.loan = loan
+
 
 def state_of(connection: Connection) -> ConnectionState | None:
     """The state of an open *connection*; `None` once it is closed or invalidated."""

@@ -17,7 +17,7 @@ from .driver_connection import (
 from .hold import Hold
 from .sql_text import MYSQL, has_several_statements
 from .transaction_control import End, commits, continues_with_another, end_by
-from .transaction_state import MOVES, TransactionState
+from .transaction_state import MOVES, TransactionState, Undecided
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
@@ -76,6 +76,7 @@ class Loan:
         "statement_prefix",
         "statements_in_flight",
         "texts",
+        "undecided",
         "wrote",
         "xid",
     )
@@ -84,6 +85,7 @@ class Loan:
         self, driver_connection: Any, counter: MessageCounter | None = None
     ) -> None:
         self.driver_connection = driver_connection
+        self.undecided: Undecided | None = None
         self.hold: Hold | None = None
         self.holder: LoanHolder | None = None
         """The session of a unit; `None` if something else uses the connection."""
@@ -122,6 +124,11 @@ class Loan:
         self.statements_in_flight = 0
         self.server_side_cursor: ReferenceType[Any] | None = None
         """The execution context of the last statement with one."""
+
+    def go_on_with(self, new: Loan) -> None:
+        """Go on with the connection of the *new* loan; nothing had begun."""
+        self.driver_connection, self._counter = new.driver_connection, new._counter
+        self.messages, self.changes_before = new.messages, new.changes_before
 
     # The state of its transaction
 

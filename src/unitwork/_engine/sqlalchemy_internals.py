@@ -25,6 +25,7 @@ __all__ = [
     "is_autocommit",
     "is_connecting",
     "larger_pool",
+    "locks_rows",
     "max_overflow",
     "prepare",
     "reconnect",
@@ -78,6 +79,11 @@ def has_modified(session: Session) -> bool:
     """Whether *session* has changed objects to flush."""
     modified: bool = session.identity_map.check_modified()
     return modified
+
+
+def locks_rows(select: Any) -> bool:
+    """Whether a SELECT is to lock its rows, also where that is not rendered."""
+    return getattr(select, "_for_update_arg", None) is not None
 
 
 def max_overflow(pool: QueuePool) -> int:

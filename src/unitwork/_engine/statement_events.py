@@ -36,6 +36,7 @@ from .read_only import only_reading, refused_in_autocommit
 from .session_reset import note_traces
 from .sql_text import MYSQL
 from .sqlalchemy_internals import is_autocommit
+from .statement_release import execute_first
 from .transaction_control import End, end_by, may_commit
 from .unit_begin import prepare_first_statement
 
@@ -89,6 +90,11 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
                 _refuse_idle(loan, hold, statement)
             if loan.holder is not None:
                 note_traces(context, statement, parameters)
+            if loan.undecided is not None:
+                args = statement, parameters
+                cursor = execute_first(execute, loan, cursor, args, context)
+                if cursor is None:
+                    return True
             if loan.begun_with_id:
                 prepare_first_statement(context.root_connection, loan, statement)
             statement = loan.statement_prefix + statement
@@ -175,6 +181,8 @@ def _handle_error(failure: ExceptionContext) -> BaseException | None:
     is_stale = found.reason == STALE.reason and connection.dialect.driver != "asyncpg"
     if is_stale or refuses_to_write(found, loan):
         failure.is_disconnect = True
+    if loan.undecided is not None:
+        return refused  # a read outside of a transaction has lost nothing
     if not loan.client_side_read_only and not is_autocommit(connection):
         statement = failure.statement or ""
         _record_failure(loan, connection, refused or error, statement)

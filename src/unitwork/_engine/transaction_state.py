@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 
-__all__ = ["MOVES", "TransactionState"]
+__all__ = ["MOVES", "TransactionState", "Undecided"]
 
 
 class TransactionState(Enum):
@@ -42,3 +43,10 @@ MOVES = {
     _S.LOST: set[_S](),
 }
 """Another move is ignored: the state says more than it would."""
+
+
+class Undecided(Protocol):
+    """A user of the connection for which no transaction has begun yet."""
+
+    def begin(self) -> None:
+        """Begin it; from then on it lives as long as any other."""

@@ -26,7 +26,14 @@ from .sqlalchemy_internals import is_autocommit, reconnect
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["begin_transaction", "prepare_first_statement"]
+__all__ = [
+    "begin_on",
+    "begin_transaction",
+    "is_unusable",
+    "lend",
+    "prepare_first_statement",
+    "replace_connection",
+]
 
 _ID = "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE txid_current()::text END"
 _COMES_BEFORE_QUERIES = re.compile(
@@ -37,15 +44,25 @@ _COMES_BEFORE_QUERIES = re.compile(
 
 
 def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
+    """Start a loan of *connection*, and begin a transaction: see `begin_on()`."""
+    return begin_on(connection, lend(connection), with_id=with_id)
+
+
+def lend(connection: Connection) -> Loan:
+    """Start a new loan of *connection*; no I/O."""
+    loan = known_state(connection).lend()
+    if isinstance(connection.engine.pool, StaticPool):
+        loan.proxy = ref(connection.connection)
+    return loan
+
+
+def begin_on(connection: Connection, loan: Loan, *, with_id: bool) -> Loan:
     """Begin a transaction on *connection*, where that is not left to the driver.
 
     With *with_id* the transaction can be verified later: its id comes with the answer
     to BEGIN, in the same round trip. Raises `DBAPIError` if the server is out of reach.
     """
     state = known_state(connection)
-    loan = state.lend()
-    if isinstance(connection.engine.pool, StaticPool):
-        loan.proxy = ref(connection.connection)
     if in_transaction(state.driver_connection):
         loan.has_begun()
         return loan
@@ -87,10 +104,9 @@ def _begin_on_pooled(
         try:
             return _begin(connection, state, with_id=with_id)
         except Exception as error:
-            if state.is_new or not _is_unusable(connection, error):
+            if state.is_new or not is_unusable(connection, error):
                 raise
-            reconnect(connection)
-            state = known_state(connection)
+            state = replace_connection(connection)
             if not in_transaction(state.driver_connection):
                 return _begin(connection, state, with_id=with_id)
             # A listener to the checkout of a new connection has begun one.
@@ -101,7 +117,21 @@ def _begin_on_pooled(
         raise _wrapped(connection, error) from error
 
 
-def _is_unusable(connection: Connection, error: Exception) -> bool:
+def replace_connection(connection: Connection) -> ConnectionState:
+    """Open another one in place of one that the server has dropped: the loan goes on.
+
+    Nothing may have been sent on it, or nothing but a read.
+    """
+    before = known_state(connection)
+    loan = before.loan
+    before.lend()
+    reconnect(connection)
+    state = known_state(connection)
+    state.adopt(loan)
+    return state
+
+
+def is_unusable(connection: Connection, error: Exception) -> bool:
     """Whether *error* is no answer of the server's, or one that ends the connection."""
     found = classify(error)
     if found.code is None or found.disconnected:

@@ -56,10 +56,15 @@ _NO_FUNCTIONS = {
     # Functions that only compute.
     *("abs", "array_agg", "avg", "ceil", "char_length", "coalesce", "concat", "count"),
     *("cume_dist", "dense_rank", "extract", "first_value", "floor", "greatest"),
-    *("group_concat", "ifnull", "json_agg", "lag", "last_value", "lead", "least"),
+    *("group_concat", "ifnull", "lag", "last_value", "lead", "least"),
     *("length", "lower", "ltrim", "max", "min", "mod", "now", "nullif", "percent_rank"),
     *("position", "rank", "replace", "round", "row_number", "rtrim", "string_agg"),
     *("substr", "substring", "sum", "to_char", "trim", "upper"),
+    *("array_length", "bool_and", "bool_or", "date_part", "date_trunc", "json_agg"),
+    *("json_build_object", "json_extract", "json_object_agg", "jsonb_agg", "ntile"),
+    *("jsonb_array_elements", "jsonb_build_object", "jsonb_object_agg", "nth_value"),
+    *("percentile_cont", "percentile_disc", "regexp_replace", "row_to_json", "stddev"),
+    *("strftime", "to_jsonb", "to_tsvector", "unnest", "variance"),
 }
 _SAVEPOINTS = {"savepoint", "rollback_to_savepoint", "release_savepoint"}
 _LONG = 4000  # such a text is not kept

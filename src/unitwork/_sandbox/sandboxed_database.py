@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
-from .._engine.begin import BindCache, TransactionCharacteristics
+from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
 from .._engine.sqlalchemy_internals import root_engine
+from .._engine.statement_release import StatementEngine
 from .._real_databases.routes import Route, refusing_connections
 from .._session.database_core import DatabaseCore
 from .._session.factory import Opening, SessionFactory
@@ -197,10 +198,12 @@ class _SandboxFactory(SessionFactory):
 class _UnitBinds(BindCache):
     """The engines of one unit; each has its turn among its execution options."""
 
+    nests = True
+
     def __init__(
         self, sandboxed: SandboxedDatabase, owner: SessionOwner[UnitSession]
     ) -> None:
-        super().__init__()
+        super().__init__(release=sandboxed.core.release)
         self._sandboxed = sandboxed
         self._owner = owner
         self._turns: dict[SharedConnection, Turn] = {}
@@ -224,7 +227,10 @@ class _UnitBinds(BindCache):
         if found is None:
             over = self._sandboxed.engine_for(engine)
             turn = self.turn_for(self._sandboxed.shared_for(engine))
-            found = (over.execution_options(**{TURN: turn}), directives)
+            bind = over.execution_options(**{TURN: turn})
+            if wanted is not None and wanted.release == STATEMENT:
+                bind = StatementEngine(bind, {})
+            found = (bind, directives)
             self[engine, wanted] = found  # type: ignore[index]  # see above
         return found
 

@@ -31,11 +31,20 @@ class Activity:
     whether it is reserved. So one of both notices the other, whatever the order.
     """
 
-    __slots__ = ("_flushes", "_loans", "_step_of", "is_beginning", "is_reserved")
+    __slots__ = (
+        "_flushes",
+        "_loans",
+        "_reads",
+        "_step_of",
+        "is_beginning",
+        "is_reserved",
+    )
 
     def __init__(self, loans: Sequence[Loan]) -> None:
         self._loans = loans
         self._flushes = 0
+        self._reads = 0
+        """Of those that give their connection back, which is a part of each."""
         self._step_of: object = None
         self.is_beginning = False
         """Whether BEGIN is under way."""
@@ -45,12 +54,16 @@ class Activity:
     @property
     def is_under_way(self) -> bool:
         """Whether a statement, a flush, or BEGIN is under way."""
-        if self.is_beginning or self._flushes:
+        if self.is_beginning or self._flushes or self._reads:
             return True
         for loan in self._loans:
             if loan.statements_in_flight:
                 return True
         return False
+
+    @property
+    def is_flushing(self) -> bool:
+        return self._flushes > 0
 
     def reserve(self) -> None:
         """Keep others from the session; raise if one of them is at work in it.
@@ -89,3 +102,13 @@ class Activity:
             return call(*args, **kwargs)
         finally:
             self._flushes -= 1
+
+    def read(self, call: Callable[[], T]) -> T:
+        """Make *call*, a read that gives its connection back, likewise."""
+        self._reads += 1
+        try:
+            if self.is_reserved:
+                self.check()
+            return call()
+        finally:
+            self._reads -= 1

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from .._engine.begin import apply
+from .._engine.begin import STATEMENT
 from .._engine.call_site import find_call_site
 from .._engine.hold import Hold
 from .._engine.hold_watch import hold_watch
 from .._engine.pool_events import guard
 from .._engine.pool_watch import connecting
-from .._engine.unit_begin import begin_transaction
+from .._engine.unit_begin import lend
 from .._observing.hold_report import HoldReport
 from ..errors import UsageError
+from . import after_statement
+from .beginning import apply_characteristics, begin
 from .send_commit import CommitOrder
 from .state import Access
 from .unit_session import UnitSession
@@ -28,11 +31,16 @@ _IN_TRANSACTION = (
 
 
 def bind_for(
-    session: UnitSession, bind: Engine | Connection, *, begun: bool
+    session: UnitSession,
+    bind: Engine | Connection,
+    *,
+    begun: bool,
+    statement: Any = False,
 ) -> Engine | Connection:
     """Return *bind*, or its engine that begins with the unit's characteristics.
 
     Its pool is guarded from now on, if that is the first time that it is met.
+    *statement* is about to be executed; `True` if it is not known, `False` in a flush.
     """
     binds = session.binds
     if binds is None or not isinstance(bind, Engine):
@@ -42,7 +50,10 @@ def bind_for(
         session.awaiting_connection = True
         if session.owner.report is not None:
             connecting.set((session.owner.report, session.name))
-        session.begun_with = session.owner.characteristics(session)
+        wanted = session.owner.characteristics(session)
+        if wanted is not None and wanted.release == STATEMENT:
+            wanted = after_statement.characteristics(session, wanted, statement)
+        session.begun_with = wanted
         session.owner.check_bind(session, bind)
         if session.permit is not None and not session.permit.is_held:
             session.acquire_permit_to_connect()
@@ -82,25 +93,21 @@ def connected(session: UnitSession, connection: Connection) -> None:
     session.ends.connected(connection)
     if session.settings.slow_unit_warning is not None:
         session.ends.start_timing()
-    session.activity.is_beginning = True
-    try:
-        verify = session.settings.verify_commit is True and session.owned
-        with_id = verify and session.owner.identifies_transactions(session)
-        loan = begin_transaction(connection, with_id=with_id)
-    finally:
-        session.activity.is_beginning = False
+    loan = lend(connection)
+    released = after_statement.use_of(session, connection)
+    if released is not None:
+        loan.undecided = released
+    else:
+        loan = begin(session, connection, loan)
     loan.holder = CommitOrder(session)
     settings, limit = session.settings, session.settings.hold_warning
     loan.hold = Hold(call_site, taken_at, limit, settings.idle_limit)
     if report is not None:
         loan.hold.report = report
-        report.begun(time.monotonic() - taken_at)
+        if released is None:
+            report.begun(time.monotonic() - taken_at)
     if limit is not None and not hold_watch.is_on:
         hold_watch.start(limit)
     session.loans.append(loan)
-    if session.binds is not None:
-        _, directives = session.binds.find(connection.engine, session.begun_with)
-        if directives is not None:
-            apply(connection, loan, directives)
-            loan.texts.clear()  # of the application there is none yet
-    session.owner.connection_begun(session, connection)
+    if released is None:
+        apply_characteristics(session, connection, loan)

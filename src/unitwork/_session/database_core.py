@@ -16,6 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
+from .._engine.begin import Release, check_release
 from .._engine.create import open_engine
 from .._engine.pool_events import guard
 from .._engine.pool_watch import watch_pool
@@ -71,6 +72,7 @@ class DatabaseCore:
         session_class: type[Any] | None,
         session_options: Mapping[str, object] | None,
         settings: DatabaseSettings | None,
+        release: Release,
         engine_options: Mapping[str, Any],
     ) -> None:
         if not isinstance(name, str) or not name:
@@ -80,6 +82,9 @@ class DatabaseCore:
         self.name = name
         self.is_async = is_async
         self.settings = _checked(settings, engine_options)
+        check_release(release)
+        self.release: Release = release
+        """The release mode of its units, if they have no other."""
         self.override: Session | AsyncSession | None = None
         """The session that every unit gets during a test."""
         self.redirect: Callable[[DatabaseCore], SessionFactory] | None = None
@@ -153,6 +158,7 @@ class DatabaseCore:
             is_async=self.is_async,
             session_class=self._session_class,
             options=self._session_options,
+            release=self.release,
         )
         for engine in factory.engines:
             guard(engine)
@@ -177,6 +183,7 @@ class DatabaseCore:
             is_async=self.is_async,
             session_class=self._session_class,
             options=self._session_options,
+            release=self.release,
             replace=replace,
         )
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
 from .._engine.admission import gate_of
-from .._engine.begin import BindCache
+from .._engine.begin import TRANSACTION, BindCache, Release
 from .._engine.commit_events import CommitSender, sender_of
 from .._engine.create import capacity, is_shared_by_design
 from .._engine.sqlalchemy_internals import adopt_event_loop
@@ -62,6 +62,7 @@ class SessionFactory:
         is_async: bool,
         session_class: type[Any] | None,
         options: Mapping[str, Any],
+        release: Release = TRANSACTION,
         replace: Callable[[Engine], Engine] | None = None,
     ) -> None:
         self.given = given
@@ -92,6 +93,7 @@ class SessionFactory:
             self.engines,
             defers_write_lock=self.takes_write_lock,
             shares_transactions=binds_connection(given),
+            release=release,
         )
 
     @property

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from .._engine.lost_work import ended_elsewhere
 from .._engine.sqlalchemy_internals import has_modified
 from ..errors import UsageError
+from .after_statement import BeginsBefore
 from .connecting import bind_for, connected
 from .dropped_work import dropped_work
 from .misuse import CALLED
@@ -37,7 +38,7 @@ _BEGUN_ALREADY = (
 )
 
 
-class _Fenced(Session):
+class _Fenced(BeginsBefore):
     """Added to a session class: refuses work once the unit of the session has ended."""
 
     unitwork_session: UnitSession | None = None
@@ -49,8 +50,9 @@ class _Fenced(Session):
             return super().get_bind(*args, **kwargs)
         if unit_session.access is not Access.OPEN:
             unit_session.check()
-        bind = super().get_bind(*args, **kwargs)
-        return bind_for(unit_session, bind, begun=self.in_transaction())
+        bind, begun = super().get_bind(*args, **kwargs), self.in_transaction()
+        statement = kwargs.get("clause", not args and not kwargs)
+        return bind_for(unit_session, bind, begun=begun, statement=statement)
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         try:
@@ -263,12 +265,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     is_committed, is_rolled_back = unit_session.ends.ended(transaction)
     if is_committed:
-        cancellation, unit_session.ends.cancellation = (
-            unit_session.ends.cancellation,
-            None,
-        )
-        if cancellation is not None:
-            raise cancellation
+        unit_session.ends.raise_cancellation()
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         unit_session.ends.commit_undone = True

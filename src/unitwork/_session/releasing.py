@@ -21,7 +21,7 @@ from .unit_session import UnitSession, unit_session_of
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["check_releasable", "release"]
+__all__ = ["check_releasable", "give_back", "release"]
 
 _HELD = (
     "the connection of database {name!r} can't be released for {what}: {why}. {remedy}"
@@ -89,7 +89,7 @@ def release(session: Session) -> None:
     loans = list(unit_session.loans)
     try:
         for connection in take_connections(session):
-            _give_back(connection)
+            give_back(connection)
         if any(loan.was_replaced for loan in loans):
             error = ended_elsewhere()
             unit_session.owner.commit_unclear(error)
@@ -98,7 +98,7 @@ def release(session: Session) -> None:
         unit_session.connections_released()
 
 
-def _give_back(connection: Connection) -> None:
+def give_back(connection: Connection) -> None:
     """Roll back and close *connection*; discard it if that fails: nothing is lost."""
     try:
         connection.close()

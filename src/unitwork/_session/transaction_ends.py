@@ -79,6 +79,16 @@ class TransactionEnds:
                 return True
         return False
 
+    def raise_cancellation(self) -> None:
+        """Raise the one that arrived while COMMIT was under way, if there was one."""
+        cancellation, self.cancellation = self.cancellation, None
+        if cancellation is not None:
+            raise cancellation
+
+    def released(self, transaction: SessionTransaction) -> None:
+        """Record that it is to be ended without loss: it has only read."""
+        self.committed = transaction
+
     def ended(self, transaction: SessionTransaction) -> tuple[bool, bool]:
         """Return whether it has been committed, and whether it was rolled back."""
         found = self.committed is transaction, self.rolled_back is transaction

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
 from .._engine.hold import ConnectionUse, Hold, use_of
 from .._engine.loan import Loan
 from .._engine.sqlalchemy_internals import is_autocommit, is_connecting
@@ -21,6 +22,8 @@ class TransactionEvidence:
     __slots__ = ()
 
     activity: Activity
+    begun_with: TransactionCharacteristics | None
+    binds: BindCache | None
     commit_state: CommitState
     connections: list[Connection]
     ends: TransactionEnds
@@ -29,6 +32,16 @@ class TransactionEvidence:
     loans: list[Loan]
     sync_session: Session
     use_before: ConnectionUse
+
+    @property
+    def releases_reads(self) -> bool:
+        """Whether the release mode of its database is "statement"."""
+        return self.binds is not None and self.binds.release == STATEMENT
+
+    @property
+    def was_released(self) -> bool:
+        """Whether its last statement was executed in the release mode "statement"."""
+        return self.begun_with is not None and self.begun_with.release == STATEMENT
 
     @property
     def use(self) -> ConnectionUse:

@@ -115,15 +115,15 @@ class UnitSession(TransactionEvidence):
         self.verifications: list[PendingVerification] = []
         """The verifications to make if COMMIT is not acknowledged."""
         self.begun_with: TransactionCharacteristics | None = None
-        """The characteristics that the transaction began with."""
+        """Those that the transaction began with."""
         self.committing: Loan | None = None
         """Of several, the one whose COMMIT is next."""
         self.kept_for_stream = False
         """Whether its transaction lasts as long as the response."""
         self.awaiting_connection = False
         self.permit = None if gate is None else Permit(gate)
-        self.defers_write_lock = binds is not None and binds.defers_write_lock
         self.binds = binds
+        self.defers_write_lock = binds is not None and binds.defers_write_lock
         sync.unitwork_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     # The state of its transaction
@@ -226,8 +226,8 @@ class UnitSession(TransactionEvidence):
         self.commit_state = CommitState.NOT_SENT
         self.ends.reset()
         self.kept_for_stream = False
-        if self.permit is None or self.is_async:  # that can only wait to connect
-            return
+        if self.permit is None or self.is_async or self.was_released:
+            return  # it waits when it connects
         before, self.awaiting_connection = self.awaiting_connection, True
         if self.permit.acquire_in_thread():
             self.check_permit()

@@ -45,8 +45,15 @@ def check_in_time(unit: Unit) -> None:
     for database, session in unit.sessions.items():
         if session.owned and session.in_transaction and session.connections:
             wanted = unit.characteristics(session)
-            if wanted != session.begun_with:
+            if _begun(wanted) != _begun(session.begun_with):
                 raise UsageError(_too_late(database.name, wanted, session.begun_with))
+
+
+def _begun(
+    characteristics: TransactionCharacteristics | None,
+) -> TransactionCharacteristics:
+    """Those of a transaction that has begun: the release mode is of no account."""
+    return (characteristics or _DEFAULTS)._replace(release=_DEFAULTS.release)
 
 
 def _too_late(
@@ -54,7 +61,7 @@ def _too_late(
     wanted: TransactionCharacteristics | None,
     begun_with: TransactionCharacteristics | None,
 ) -> str:
-    now, before = wanted or _DEFAULTS, begun_with or _DEFAULTS
+    now, before = _begun(wanted), _begun(begun_with)
     changed = [
         f"{key}={getattr(now, key)!r}"
         for key in TransactionCharacteristics._fields

@@ -11,7 +11,7 @@ from sqlalchemy.orm import SessionTransaction
 from .._commit.hooks import Hooks
 from .._commit.in_doubt import ask_the_database_now as ask_now
 from .._commit.observation import observation
-from .._engine.begin import TransactionCharacteristics
+from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._observing.registry import observing
 from .._observing.unit_report import UnitReport
 from .._session.database_core import DatabaseCore
@@ -245,9 +245,11 @@ class Unit(Lifecycle):
         self, session: UnitSession
     ) -> TransactionCharacteristics | None:
         options = self.owner.find_options(self.own_options)
-        if options is NO_OPTIONS and not session.defers_write_lock:
+        is_default = options is NO_OPTIONS and not session.releases_reads
+        if is_default and not session.defers_write_lock:
             return None
-        found = options.characteristics
+        default = STATEMENT if session.releases_reads else TRANSACTION
+        found = options.characteristics_of(None if self.two_phase else default)
         if session.defers_write_lock and not self.owner.may_write(options):
             found = found._replace(deferred=True)
         return None if found == _DEFAULTS else found

@@ -1,0 +1,145 @@
+"""Connections that are released after each statement, until a transaction begins.
+
+SQLAlchemy asks the `get_bind()` of a session for an engine before each statement of a
+session that is not connected, and executes it by `Connection.execute()`. So an engine
+whose connections know when their statement is over is all that is needed: the loads,
+refreshes and lazy loads of the ORM take the same way, and nothing private is replaced.
+What a statement does is known when it is compiled; so it is decided at the driver's
+door whether it is executed outside of a transaction, or one has to begin before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+
+from .connection_state import known_state
+from .driver_connection import in_transaction
+from .loan import Loan
+from .plain_reads import is_plain_read
+from .unit_begin import is_unusable, replace_connection
+
+__all__ = ["StatementConnection", "StatementEngine", "StatementUser", "execute_first"]
+
+T = TypeVar("T")
+Execute = Callable[..., None]
+
+_BUFFERED = {"asyncpg", "psycopg", "psycopg_async", "aiosqlite", "asyncmy", "aiomysql"}
+_BUFFERED |= {"pymysql", "psycopg2"}
+"""The drivers that have all rows of a statement once it is executed."""
+
+
+class StatementUser(Protocol):
+    """The session for which a connection has been taken."""
+
+    def run(self, execute: Callable[[], T]) -> T:
+        """Call *execute*, and then give the connection back, if nothing has begun."""
+        ...
+
+
+class StatementConnection(Connection):
+    """A connection whose *user* gives it back after its statement."""
+
+    user: StatementUser | None = None
+    """`None` once a transaction has begun, and for other users."""
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        if self.user is None:
+            return super().execute(*args, **options)
+        execute = super().execute
+        return self.user.run(lambda: execute(*args, **options))
+
+    def scalar(self, *args: Any, **options: Any) -> Any:
+        if self.user is None:
+            return super().scalar(*args, **options)
+        scalar = super().scalar
+        return self.user.run(lambda: scalar(*args, **options))
+
+
+class StatementEngine(OptionEngine):
+    """An engine with such connections; in all else it is the one it is made of."""
+
+    def connect(self) -> StatementConnection:
+        return StatementConnection(self)
+
+
+def execute_first(
+    execute: Execute, loan: Loan, cursor: Any, args: tuple[Any, ...], context: Any
+) -> Any:
+    """Execute a statement for which no transaction has begun, or begin one.
+
+    Returns the cursor to execute it with, if a transaction has begun.
+    """
+    if is_plain_read(context, args[0]):
+        _execute_outside(execute, cursor, args, context)
+        return None
+    undecided = loan.undecided
+    if undecided is not None:
+        driver_connection = loan.driver_connection
+        undecided.begin()
+        if loan.driver_connection is not driver_connection:
+            return _new_cursor(context)
+    return cursor
+
+
+def _execute_outside(
+    execute: Execute, cursor: Any, args: tuple[Any, ...], context: Any
+) -> None:
+    """Execute a plain read outside of a transaction, and fetch all of its rows.
+
+    If the server has dropped the connection, again on a new one: it has only read.
+    """
+    connection: Connection = context.root_connection
+    state = known_state(connection)
+    if in_transaction(state.driver_connection):  # that of a sandbox
+        execute(cursor, *args, context)
+    else:
+        try:
+            with _autocommit(connection):
+                execute(cursor, *args, context)
+        except Exception as error:
+            if state.is_new or not is_unusable(connection, error):
+                raise
+            state = replace_connection(connection)
+            cursor = _new_cursor(context)
+            with _autocommit(connection):
+                execute(cursor, *args, context)
+        state.is_new = False
+    if context.dialect.driver not in _BUFFERED and cursor.description is not None:
+        rows = cursor.fetchall()
+        strategy = FullyBufferedCursorFetchStrategy(cursor, initial_buffer=rows)
+        context.cursor_fetch_strategy = strategy
+
+
+def _new_cursor(context: Any) -> Any:
+    context.cursor = context.create_cursor()
+    return context.cursor
+
+
+@contextmanager
+def _autocommit(connection: Connection) -> Iterator[None]:
+    """Keep the driver from sending BEGIN, where that costs no round trip.
+
+    MariaDB begins by itself, and SQLite does not begin before a SELECT.
+    """
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    pooled: Any = connection.connection.dbapi_connection
+    driver: Any = connection.connection.driver_connection
+    # psycopg's own method takes a lock, and an async one an await.
+    where, name = (
+        (driver, "_autocommit")
+        if hasattr(driver, "_autocommit")
+        else (pooled, "autocommit")
+    )
+    setattr(where, name, True)
+    try:
+        yield
+    finally:
+        setattr(where, name, False)

@@ -1,0 +1,161 @@
+"""Release mode "statement": a session holds a connection only while it reads.
+
+The transaction begins with the first statement that is no plain read, and then lives as
+always. What is released is ended by `SessionTransaction.close()`: unlike `rollback()`
+and `commit()` it expires nothing. So a session that has only read is as one that has
+done nothing: there is nothing to commit, and its next statement connects anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, TextClause
+from sqlalchemy.exc import IllegalStateChangeError
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+
+from .._engine.begin import TRANSACTION, TransactionCharacteristics
+from .._engine.connection_state import loan_of
+from .._engine.driver_connection import in_transaction
+from .._engine.sqlalchemy_internals import has_pending
+from .._engine.statement_release import StatementConnection
+from ..errors import UsageError
+from .beginning import apply_characteristics, begin
+from .releasing import give_back
+from .unit_session import UnitSession
+
+__all__ = ["BeginsBefore", "characteristics", "use_of"]
+
+T = TypeVar("T")
+
+_AUTOBEGIN = SessionTransactionOrigin.AUTOBEGIN
+_LEVELS = ("READ COMMITTED", "READ UNCOMMITTED")
+_LEVEL = (
+    "release='statement' can't keep what the isolation level {level!r} of database "
+    "{name!r} promises: that all statements of a unit read the same snapshot. Create "
+    "its engine with isolation_level='READ COMMITTED', or use release='transaction'"
+)
+
+
+def characteristics(
+    session: UnitSession, wanted: TransactionCharacteristics, statement: Any
+) -> TransactionCharacteristics:
+    """The *wanted* ones; without the release mode, if the transaction begins now.
+
+    *statement* may be a plain read; `True`: it is not known. Not so where something is
+    to be flushed, even if autoflush is off: the unit is about to write.
+    """
+    sync_session = session.sync_session
+    transaction = sync_session.get_transaction()
+    if (
+        _may_be_read(statement)
+        and (transaction is None or transaction.origin is _AUTOBEGIN)
+        and not sync_session.in_nested_transaction()
+        and not session.activity.is_flushing
+        and not has_pending(sync_session)
+        # A listener of the application's may set what ends with a transaction.
+        and len(sync_session.dispatch.after_begin) == 1
+    ):
+        return wanted
+    return wanted._replace(release=TRANSACTION)
+
+
+def _may_be_read(statement: Any) -> bool:
+    if statement is True or isinstance(statement, TextClause):
+        return True
+    return bool(getattr(statement, "is_select", False))
+
+
+def use_of(session: UnitSession, connection: Connection) -> ReadingUse | None:
+    """What gives *connection* back; `None` if a transaction is to begin on it.
+
+    Raises `UsageError` if the database's isolation level promises more than it keeps.
+    """
+    if not isinstance(connection, StatementConnection):
+        return None
+    binds, wanted = session.binds, session.begun_with
+    if binds is None or wanted is None:
+        return None
+    driver_connection = connection.connection.driver_connection
+    if in_transaction(driver_connection) and not binds.nests:
+        return None  # a listener of the application's has begun it
+    transaction = session.sync_session.get_transaction()
+    if transaction is None:
+        return None
+    if wanted.isolation_level is None and connection.dialect.name != "sqlite":
+        given: str | None = connection.get_execution_options().get("isolation_level")
+        level = given or connection.default_isolation_level
+        if level not in _LEVELS:
+            raise UsageError(_LEVEL.format(level=level, name=session.name))
+    connection.user = use = ReadingUse(session, transaction, connection)
+    return use
+
+
+class ReadingUse:
+    """One use of a connection, by one statement or by a transaction."""
+
+    __slots__ = ("_connection", "_executing", "_session", "_transaction")
+
+    def __init__(
+        self,
+        session: UnitSession,
+        transaction: SessionTransaction,
+        connection: StatementConnection,
+    ) -> None:
+        self._session = session
+        self._transaction = transaction
+        self._connection = connection
+        self._executing = 0
+
+    def run(self, execute: Callable[[], T]) -> T:
+        return self._session.activity.read(partial(self._run, execute))
+
+    def _run(self, execute: Callable[[], T]) -> T:
+        self._executing += 1
+        try:
+            return execute()
+        finally:
+            self._executing -= 1
+            # A listener may execute others, before this one.
+            if not self._executing and self._connection.user is self:
+                with suppress(IllegalStateChangeError):  # its unit ends it just now
+                    self._end()
+
+    def _end(self) -> None:
+        """Give the connection back, without expiring anything."""
+        transaction, session = self._transaction, self._session
+        self._connection.user = None  # which leads back to here
+        if transaction.session.get_transaction() is not transaction:
+            return  # its unit has ended it meanwhile
+        session.ends.released(transaction)
+        give_back(self._connection)
+        transaction.close()
+        session.connections_released()
+
+    def begin(self) -> None:
+        """Begin the transaction, before the statement that needs it."""
+        connection, session = self._connection, self._session
+        loan = loan_of(connection)
+        connection.user = None
+        if loan is not None:
+            loan.undecided = None
+            before = time.monotonic()
+            begin(session, connection, loan)
+            if loan.hold is not None and loan.hold.report is not None:
+                loan.hold.report.begun(time.monotonic() - before)
+            apply_characteristics(session, connection, loan)
+
+
+class BeginsBefore(Session):
+    """A session that begins before it lets go of its connection."""
+
+    def connection(self, *args: Any, **options: Any) -> Connection:
+        connection = super().connection(*args, **options)
+        loan = loan_of(connection)
+        if loan is not None and loan.undecided is not None:
+            loan.undecided.begin()
+        return connection

@@ -1,0 +1,35 @@
+"""Begins the transaction of a session on a connection that it has just taken."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from .._engine.begin import apply
+from .._engine.loan import Loan
+from .._engine.unit_begin import begin_on
+from .unit_session import UnitSession
+
+__all__ = ["apply_characteristics", "begin"]
+
+
+def begin(session: UnitSession, connection: Connection, loan: Loan) -> Loan:
+    """Begin; returns the loan, which is another one if the connection was replaced."""
+    session.activity.is_beginning = True
+    try:
+        verify = session.settings.verify_commit is True and session.owned
+        with_id = verify and session.owner.identifies_transactions(session)
+        return begin_on(connection, loan, with_id=with_id)
+    finally:
+        session.activity.is_beginning = False
+
+
+def apply_characteristics(
+    session: UnitSession, connection: Connection, loan: Loan
+) -> None:
+    """Apply what the transaction is to have, before its first statement."""
+    if session.binds is not None:
+        _, directives = session.binds.find(connection.engine, session.begun_with)
+        if directives is not None:
+            apply(connection, loan, directives)
+            loan.texts.clear()  # of the application there is none yet
+    session.owner.connection_begun(session, connection)
