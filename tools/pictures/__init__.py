@@ -16,5 +16,6 @@ PICTURES: dict[str, Callable[[], str]] = {
     "single": topologies.draw_single,
     "processes": topologies.draw_processes,
     "pooler": topologies.draw_pooler,
+    "failover": topologies.draw_failover,
 }
 """By the names of their files in docs/pictures."""

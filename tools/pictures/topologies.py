@@ -147,7 +147,7 @@ def draw_failover() -> str:
             picture.text((start + end) / 2, y + 18, words, "", "middle")
     picture.text(moments[0] + 6, 58, "lost", "red")
     rows = (
-        ("reads", (("go on, on other servers", left, right, "blues"),)),
+        ("reads", (("go on, on replicas", left, right, "blues"),)),
         (
             "units",
             (
