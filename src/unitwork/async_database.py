@@ -30,8 +30,14 @@ from .retry import RetryPolicy
 from .settings import DatabaseSettings
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+    Replicas: TypeAlias = (
+        Sequence[str | URL | AsyncEngine] | Callable[[], Sequence[AsyncEngine]]
+    )
 
 __all__ = ["AsyncDatabase"]
 
@@ -72,6 +78,8 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
         release: Release = ...,
+        replicas: Sequence[str | URL | AsyncEngine]
+        | Callable[[], Sequence[AsyncEngine]] = ...,
         **engine_options: object,
     ) -> None: ...
     @overload
@@ -84,6 +92,8 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
         release: Release = ...,
+        replicas: Sequence[str | URL | AsyncEngine]
+        | Callable[[], Sequence[AsyncEngine]] = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -96,6 +106,8 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
         release: Release = ...,
+        replicas: Sequence[str | URL | AsyncEngine]
+        | Callable[[], Sequence[AsyncEngine]] = ...,
         **engine_options: object,
     ) -> None: ...
     def __init__(
@@ -108,6 +120,7 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
         settings: DatabaseSettings | None = None,
         observers: Sequence[Observer] = (),
         release: Release = TRANSACTION,
+        replicas: Replicas | None = None,
         **engine_options: object,
     ) -> None:
         core = DatabaseCore(
@@ -119,6 +132,7 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
             settings=settings,
             release=release,
             engine_options=engine_options,
+            replicas=replicas,
         )
         super().__init__(core)
         for observer in observers:
@@ -225,4 +239,5 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
 
     async def dispose(self) -> None:
         """Close all idle connections. The database can be used again afterwards."""
-        await greenlet_spawn(core_of(self).own_factory.engine.dispose)
+        for engine in core_of(self).engines_to_dispose:
+            await greenlet_spawn(engine.dispose)

@@ -31,8 +31,12 @@ from .retry import RetryPolicy
 from .settings import DatabaseSettings
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from sqlalchemy import Engine
     from sqlalchemy.engine import URL
+
+    Replicas: TypeAlias = Sequence[str | URL | Engine] | Callable[[], Sequence[Engine]]
 
 __all__ = ["AsyncDatabase", "Database", "PoolStatus"]
 
@@ -64,6 +68,7 @@ class Database(DatabaseBase[SyncS]):
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
         release: Release = ...,
+        replicas: Replicas = ...,
         **engine_options: object,
     ) -> None: ...
     @overload
@@ -76,6 +81,7 @@ class Database(DatabaseBase[SyncS]):
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
         release: Release = ...,
+        replicas: Replicas = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -88,6 +94,7 @@ class Database(DatabaseBase[SyncS]):
         settings: DatabaseSettings | None = ...,
         observers: Sequence[Observer] = ...,
         release: Release = ...,
+        replicas: Replicas = ...,
         **engine_options: object,
     ) -> None: ...
     def __init__(
@@ -100,6 +107,7 @@ class Database(DatabaseBase[SyncS]):
         settings: DatabaseSettings | None = None,
         observers: Sequence[Observer] = (),
         release: Release = TRANSACTION,
+        replicas: Replicas | None = None,
         **engine_options: object,
     ) -> None:
         core = DatabaseCore(
@@ -111,6 +119,7 @@ class Database(DatabaseBase[SyncS]):
             settings=settings,
             release=release,
             engine_options=engine_options,
+            replicas=replicas,
         )
         super().__init__(core)
         for observer in observers:
@@ -216,4 +225,5 @@ class Database(DatabaseBase[SyncS]):
 
     def dispose(self) -> None:
         """Close all idle connections. The database can be used again afterwards."""
-        core_of(self).own_factory.engine.dispose()
+        for engine in core_of(self).engines_to_dispose:
+            engine.dispose()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from sqlalchemy.engine import URL
 
+from ._asgi.carriers import TokenCarrier
 from ._asgi.connection import Connection, uncovered
 from ._asgi.exchange import HTTPExchange
 from ._asgi.lifespan import run_lifespan
@@ -17,6 +18,7 @@ from ._asgi.state import State
 from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
 from ._callables import check_callable
+from ._redaction import described
 from ._session.database_core import DatabaseCore
 from ._session.redirection import redirection
 from ._sources import database_of
@@ -52,6 +54,10 @@ class DBSessionMiddleware:
     Where the application has no handler, some of unitwork's errors are answered here,
     and logged: no free connection (503), the deadline (504), an unknown outcome and a
     partial commit (500), as problem documents. `answer_errors=False` turns that off.
+    *read_your_writes*, for databases with replicas, brings the token of a client's
+    writes back with its next requests, whose reads then see them: `SignedCookie` or
+    `SignedHeader` of `unitwork.replicas`, or a `TokenCarrier` of your own. With `False`
+    a client may read what was there before its own write.
     Does nothing for a request that uses no session.
 
     Raises `UsageError` for arguments that can't work; inside an event loop, where
@@ -75,16 +81,20 @@ class DBSessionMiddleware:
         state_attribute: str = "db",
         twophase: bool = False,
         answer_errors: bool = True,
+        read_your_writes: TokenCarrier | Literal[False] | None = None,
     ) -> None:
         databases = _by_attribute(_each(db), state_attribute)
         self._own = tuple(dict.fromkeys(databases.values()))
+        has_replicas = any(each.replicas is not None for each in self._own)
         config = MiddlewareConfig(
             commit_when,
             defaults_of(options),
             retry or RetryPolicy(),
             CommitOrder(self._own) if twophase else None,
             answer_errors,
-            may_retry(options),
+            may_retry(options) or has_replicas,
+            has_replicas,
+            _carrier_of(read_your_writes, self._own),
         )
         check_callable("commit_when", commit_when)
         self._serving = app, config, databases
@@ -136,6 +146,28 @@ class DBSessionMiddleware:
             )
         else:
             await app(scope, receive, send)
+
+
+def _carrier_of(
+    given: object, databases: Sequence[DatabaseCore]
+) -> TokenCarrier | None:
+    if given is False:
+        return None
+    if given is None:
+        for database in databases:
+            if database.replicas is not None:
+                raise UsageError(
+                    f"database {database.name!r} has replicas: give the middleware "
+                    "read_your_writes=SignedCookie(secret) of unitwork.replicas, or "
+                    "False if clients may read what was there before their own write"
+                )
+        return None
+    if isinstance(given, type) or not isinstance(given, TokenCarrier):
+        raise UsageError(
+            f"read_your_writes is {described(given)}; give a SignedCookie, a "
+            "SignedHeader or a TokenCarrier of your own, or False"
+        )
+    return given
 
 
 def _each(db: Any) -> Sequence[object]:

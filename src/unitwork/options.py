@@ -58,6 +58,7 @@ class BeginOptions(TypedDict, total=False):
     timeout: float | None
     lock_timeout: float | None
     release: Release | None
+    replica: bool | None
 
 
 class RouteOptions(BeginOptions, total=False):
@@ -80,6 +81,8 @@ class TransactionOptions:
     *isolation_level*: `"SERIALIZABLE"`, `"REPEATABLE READ"`, `"READ COMMITTED"`,
     `"READ UNCOMMITTED"`; or `"AUTOCOMMIT"`, which has no transaction: for reads.
     *read_only*: the database refuses to write: `ReadOnlyError`.
+    *replica*: whether a transaction that only reads does so from a replica, where the
+    database has some; by default it does.
     *deferrable*: PostgreSQL, with `"SERIALIZABLE"` and *read_only*: wait for a snapshot
     in which nothing can fail.
     *timeout*: how long each statement may take, and *lock_timeout*, how long it may
@@ -108,6 +111,7 @@ class TransactionOptions:
     timeout: float | None = None
     lock_timeout: float | None = None
     release: Release | None = None
+    replica: bool | None = None
     deadline: float | None = None
     attempts: int | None = None
     commit_when: CommitWhen | None = None
@@ -194,6 +198,7 @@ class TransactionOptions:
             self.timeout,
             self.lock_timeout,
             release=self.release or TRANSACTION,
+            replica=self.replica,
         )
 
 

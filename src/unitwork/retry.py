@@ -118,6 +118,7 @@ class Tries:
         "_wait",
         "attempt",
         "attempts",
+        "avoids_replicas",
         "policy",
         "seconds_used",
     )
@@ -131,6 +132,8 @@ class Tries:
         self._wait = 0.0
         self.attempts = attempts
         self.attempt = 1
+        self.avoids_replicas = False
+        """Whether what follows reads from the primary alone: a replica has failed."""
         self.seconds_used: dict[str, float] = {}
         """How long the attempts that have failed used each database, by its name."""
 
@@ -144,6 +147,16 @@ class Tries:
             return False
         self.attempt += 1
         return True
+
+    def next_without_replicas(self) -> bool:
+        """Count another attempt, at once, and one more than there are otherwise."""
+        self.attempts += 1
+        before, self.avoids_replicas = self.avoids_replicas, True
+        if not before and self.next():
+            self._wait = 0.0
+            return True
+        self.attempts -= 1
+        return False
 
     def announce(self, error: BaseException, path: str = "") -> float:
         """Call `before_retry`; return the delay in seconds."""

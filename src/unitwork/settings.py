@@ -10,7 +10,14 @@ from .errors import UsageError
 
 __all__ = ["DatabaseSettings"]
 
-_OPTIONAL = ("commit_timeout", "slow_unit_warning", "hold_warning", "idle_limit")
+_OPTIONAL = (
+    "commit_timeout",
+    "slow_unit_warning",
+    "hold_warning",
+    "idle_limit",
+    "replica_max_lag",
+    "replica_wait",
+)
 _TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
 
 
@@ -38,6 +45,11 @@ class DatabaseSettings:
     it has returned it. `None`: never.
     *idle_limit*: how long a transaction may be idle; the next statement after that
     raises `UsageError`, and the unit is rolled back. `None`: no limit.
+    *replica_max_lag*: a replica that lags further behind is not read from. `None`: no
+    limit. *replica_wait*: how long a client's read waits for a replica to replay what
+    the client has written; then it goes to the primary. `None`: it does not wait.
+    *replica_fallback*: read from the primary if no replica can be read from; `False`:
+    raise `DatabaseUnavailableError`, which is answered with 503.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.
@@ -57,6 +69,9 @@ class DatabaseSettings:
     slow_unit_warning: float | None = None
     hold_warning: float | None = 5.0
     idle_limit: float | None = None
+    replica_max_lag: float | None = 10.0
+    replica_wait: float | None = 0.2
+    replica_fallback: bool = True
     sqlite_defaults: bool = True
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 import unitwork
 import unitwork.events
 import unitwork.fastapi
+import unitwork.replicas
 import unitwork.telemetry
 import unitwork.testing
 from support.manual import ROOT
@@ -19,6 +20,7 @@ DOORS = [
     unitwork,
     unitwork.events,
     unitwork.fastapi,
+    unitwork.replicas,
     unitwork.telemetry,
     unitwork.testing,
 ]

@@ -117,5 +117,5 @@ def test_lists_every_option(page: Page, main: Any) -> None:
     listed = re.findall(r"(?m)^\| `(\w+)` \|", table)
 
     assert listed == [field.name for field in fields(TransactionOptions)]
-    assert set(listed[:6]) == set(BeginOptions.__annotations__)
-    assert "takes the first five options" in page.text
+    assert set(listed[:7]) == set(BeginOptions.__annotations__)
+    assert "takes the first seven options" in page.text

@@ -33,16 +33,17 @@ MAY_IMPORT = {
     "settings": "errors _callables _engine",
     "options": "errors outcome _callables _engine",
     "retry": "errors _callables _classify",
-    "_session": "_redaction errors settings _callables _classify _engine _concurrency "
-    "_observing",
+    "_replicas": "_redaction errors _callables _engine _concurrency",
+    "_session": "_redaction errors settings _callables _classify _engine _replicas "
+    "_concurrency _observing",
     "_execution": "errors _callables _session _concurrency",
     "_twophase": "errors _classify _engine _session _execution",
     "_commit": "errors outcome _classify _engine _session _execution _twophase "
     "_observing",
     "_unit": "_redaction errors settings outcome options retry _callables _classify "
-    "_engine _session _execution _concurrency _twophase _commit _observing",
-    "_asgi": "errors outcome options retry _callables _session _execution _concurrency "
-    "_twophase _unit _observing",
+    "_engine _replicas _session _execution _concurrency _twophase _commit _observing",
+    "_asgi": "_redaction errors outcome options retry _callables _replicas _session "
+    "_execution _concurrency _twophase _unit _observing",
     "_telemetry": "errors outcome _classify _concurrency _observing _session",
     "_real_databases": "_redaction errors _concurrency _engine _session _unit",
     "_sandbox": "_redaction errors settings _concurrency _engine _session _unit "

@@ -8,7 +8,7 @@ from typing import NoReturn
 from .._concurrency.deadline import Deadline
 from .._execution.plan import Plan
 from .._unit import endings
-from .._unit.attempts import Attempt, attempt_of
+from .._unit.attempts import Attempt, attempt_of, take_next
 from .._unit.explain import explain
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
@@ -101,11 +101,13 @@ class RequestAttempt(ReplaceableResponse):
                 return False
             unit = self.open_unit()
         endings.note_commits(unit, error)
-        if self.response is not ResponseState.WAITING or not unit.may_be_retried:
+        may_be = unit.may_be_retried or (unit.replica_failure and unit.is_repeatable)
+        if self.response is not ResponseState.WAITING or not may_be:
             return False
         loans = [x for session in unit.sessions for x in session.loans]
         policy = self.config.retry
-        found = policy.retryable(error, *(loan.failure for loan in loans))
+        failures = (loan.failure for loan in loans)
+        found = unit.replica_failure or policy.retryable(error, *failures)
         if found is None:
             return False
         if self.retries is None:
@@ -119,7 +121,7 @@ class RequestAttempt(ReplaceableResponse):
                 deadline=self.deadline,
             )
             self.retries.tries.seconds_used = unit.attempt.seconds_used
-        if not self.retries.tries.next():
+        if not take_next(unit, self.retries.tries):
             return False
         self.failure = error if isinstance(error, Exception) else found
         self.move(ResponseState.RETRY)
@@ -138,7 +140,10 @@ class RequestAttempt(ReplaceableResponse):
         """Whether its options set attempts, as far as they are known yet."""
         if route_retries.by_routers or not is_endpoint(self.scope.get("endpoint")):
             return True
-        return (self.find_options(NO_OPTIONS).attempts or 1) > 1
+        options = self.find_options(NO_OPTIONS)
+        if options.read_only and self.config.has_replicas:
+            return True
+        return (options.attempts or 1) > 1
 
     def note_attempts(self, error: BaseException) -> None:
         if self.retries is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from threading import RLock
 
 from .._concurrency.fork import renew_after_fork
+from .._replicas.position import Positions
 from .._session.database_core import DatabaseCore
 from .._twophase.participants import TwoPhaseCommit
 from .._unit.attempts import Attempt
@@ -16,6 +17,7 @@ from ..options import NO_OPTIONS, EndpointMark, TransactionOptions
 from .names import joined
 from .problems import name_of, route_of
 from .route_options import FoundOptions, MiddlewareConfig, is_endpoint, merge_options
+from .tokens import positions_of
 from .types import Scope
 
 __all__ = ["Connection", "uncovered"]
@@ -35,6 +37,7 @@ class Connection(UnitOwner):
     called: EndpointMark | None = None
     """That of the endpoint, if it was called and the scope has not shown it."""
     found_options: FoundOptions | None = None
+    _given_positions: Positions | None = None
     unit: Unit | None
 
     def __init__(
@@ -113,6 +116,13 @@ class Connection(UnitOwner):
             merged = merge_options(self.scope, self.config, own, self.called)
             self.found_options = found = (endpoint, own, merged)
         return found[2]
+
+    def given_positions(self) -> Positions:
+        if self.config.carrier is None:
+            return {}
+        if self._given_positions is None:
+            self._given_positions = positions_of(self.config.carrier, self.scope)
+        return self._given_positions
 
     def endpoint_called(self, mark: EndpointMark) -> None:
         """Take the options of an endpoint that the scope does not show.

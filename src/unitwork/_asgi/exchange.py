@@ -27,6 +27,7 @@ from .retry import Retries
 from .route_options import MiddlewareConfig
 from .state import NO_STATE, ResponseState, State
 from .streams import STREAMS_WRITES, failure_of_body, streams_what_it_wrote
+from .tokens import carrying
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["HTTPExchange"]
@@ -76,7 +77,7 @@ class HTTPExchange(RequestReader):
         self.databases = databases
         self.outer = outer
         self.receive_from_server = receive
-        self._send = send
+        self._send = send if config.carrier is None else carrying(self, scope, send)
         self.unit = None
         self.exception_before = exception()
         self.cancelling_before = 0 if task is None else task.cancelling()

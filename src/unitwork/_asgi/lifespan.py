@@ -158,13 +158,13 @@ async def drain_and_dispose(databases: Sequence[DatabaseCore]) -> None:
     """Wait for open units, with each database's limit; dispose of our own engines."""
     await asyncio.gather(*map(_drain, databases))
     for database in databases:
-        if not database.owns_engine or database.override is not None:
-            continue  # the application's, or a test's
-        engine = database.own_factory.engine
-        if database.is_async:
-            await greenlet_spawn(engine.dispose)
-        else:
-            await to_thread.run_sync(engine.dispose, limiter=CapacityLimiter(1))
+        if database.override is not None:
+            continue
+        for engine in database.own_engines:
+            if database.is_async:
+                await greenlet_spawn(engine.dispose)
+            else:
+                await to_thread.run_sync(engine.dispose, limiter=CapacityLimiter(1))
 
 
 async def _drain(database: DatabaseCore) -> None:

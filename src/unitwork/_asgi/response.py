@@ -15,6 +15,7 @@ from .body import Recording, replayed
 from .connection import Connection
 from .exception_handlers import Answering, answers_itself, request_left_by
 from .state import NEXT_STATES, ResponseState
+from .tokens import carrying
 from .types import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class ReplaceableResponse(Connection):
         )
         # The application's request reads from here.
         self.request_left, self.receive_from_server = None, receive
+        if self.config.carrier is not None:  # the outcome may be unknown
+            send = carrying(self, scope, send)
         await answering.answer(error, scope, receive, self._reported(send))
         self.receive_from_server = nothing_more
 

@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..options import NO_OPTIONS, EndpointMark, TransactionOptions, options_of
 from ..outcome import CommitWhen
 from ..retry import RetryPolicy
+from .carriers import TokenCarrier
 from .types import Scope, is_asgi
 
 __all__ = [
@@ -47,6 +48,10 @@ class MiddlewareConfig(NamedTuple):
     answer_errors: bool = True
     may_retry: bool = False
     """Whether its options may set more than one attempt: routes may as well."""
+    has_replicas: bool = False
+    """Whether a request may be run again, as a replica that it has used has failed."""
+    carrier: TokenCarrier | None = None
+    """Brings the token of a client's writes back, for databases with replicas."""
 
 
 FoundOptions = tuple[object, TransactionOptions, TransactionOptions]

@@ -58,6 +58,8 @@ class TransactionCharacteristics(NamedTuple):
     """Whether SQLite takes the write lock at the first write, not at BEGIN."""
     release: Release = TRANSACTION
     """After what the connection is released, as long as nothing is written."""
+    replica: bool | None = None
+    """Whether a transaction that only reads may do so from a replica."""
 
 
 class BeginDirectives(NamedTuple):

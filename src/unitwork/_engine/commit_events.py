@@ -17,7 +17,8 @@ from .connection_state import INFO_KEY, ConnectionState
 from .driver_connection import refresh_status
 from .loan import Loan, TransactionState
 from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
-from .postgresql_end import Answer, end
+from .postgresql_begin import DRIVERS
+from .postgresql_end import POSITION, Answer, CommittedAt, end
 from .postgresql_messages import fetch_value
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class CommitSender:
         """Send COMMIT; raise unless the database has stored the work."""
         loan.may_be_another = loan.is_unidentified
         check_before_commit(loan, self._dialect, dbapi_connection.dbapi_connection)
-        answer = _end(dbapi_connection, loan, self.send)
+        wanted = CommittedAt(_txid_of(loan)) if _stores(loan) else None
+        answer = _end(dbapi_connection, loan, self.send, wanted)
         if answer is Answer.REPLACED:
             raise ended_elsewhere()
         if answer is Answer.ABORTED:
@@ -64,6 +66,30 @@ class CommitSender:
                 raise ended_elsewhere()
             raise unexpected_rollback(loan.failure) from loan.failure
         loan.move(TransactionState.COMMITTED)
+        if loan.wants_position and loan.holder is not None:
+            if wanted is not None and wanted.value is None:
+                wanted.value = _fetch_position(self._dialect, loan)
+            loan.holder.committed_at(wanted)
+
+
+def _stores(loan: Loan) -> bool:
+    """Whether it may have written what the replicas have to replay."""
+    may_have_written = loan.wrote or not loan.only_reads or loan.was_bypassed
+    return loan.wants_position and may_have_written
+
+
+def _fetch_position(dialect: Dialect, loan: Loan) -> int | None:
+    """The position of what was just committed, in a round trip of its own."""
+    if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
+        return None
+    try:
+        return int(fetch_value(loan.driver_connection, POSITION) or "")
+    except Exception:  # it is committed, whatever happens to the connection now
+        return None
+
+
+def _txid_of(loan: Loan) -> int | None:
+    return loan.mark.txid if isinstance(loan.mark, Mark) else None
 
 
 def listen(dialect: Dialect) -> None:
@@ -99,12 +125,17 @@ def _has_ended(dialect: Dialect, dbapi_connection: Any, loan: Loan) -> bool:
     return loan.has_ended
 
 
-def _end(dbapi_connection: Any, loan: Loan, send: Callable[[Any], None]) -> Answer:
+def _end(
+    dbapi_connection: Any,
+    loan: Loan,
+    send: Callable[[Any], None],
+    position: CommittedAt | None = None,
+) -> Answer:
     """Send COMMIT or ROLLBACK for *loan*, and in doubt a check that goes with it."""
     pooled = dbapi_connection.dbapi_connection
     send_it = partial(send, dbapi_connection)
     expected = None if loan.mark is None else _expected(loan)
-    answer = loan.ended_by(partial(end, pooled, send_it, expected))
+    answer = loan.ended_by(partial(end, pooled, send_it, expected, position))
     if answer is Answer.REPLACED:
         loan.move(TransactionState.REPLACED)
     return answer

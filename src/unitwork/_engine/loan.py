@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
 from .driver_connection import (
@@ -15,36 +15,20 @@ from .driver_connection import (
     reports_idle,
 )
 from .hold import Hold
+from .loan_holder import LoanHolder
 from .sql_text import MYSQL, has_several_statements
 from .transaction_control import End, commits, continues_with_another, end_by
 from .transaction_state import MOVES, TransactionState, Undecided
 from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
-__all__ = ["MOST_TEXTS", "Loan", "LoanHolder", "TransactionState"]
+__all__ = ["MOST_TEXTS", "Loan", "TransactionState"]
 
 T = TypeVar("T")
 
 MOST_TEXTS = 1000
 _ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 """How most statements begin. None of them ends a transaction."""
-
-
-class LoanHolder(Protocol):
-    """The session of a unit, which the loan of a connection serves."""
-
-    def check_statement(self) -> None:
-        """Raise unless the session may execute a statement now."""
-
-    def describe(self) -> str:
-        """What its unit is for, in messages."""
-        ...
-
-    def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
-        """Commit the transaction of *loan* by *send*; raise unless it is committed."""
-
-    def committed_by_statement(self) -> None:
-        """Called when a statement has committed all that came before it."""
 
 
 _S = TransactionState
@@ -77,6 +61,7 @@ class Loan:
         "statements_in_flight",
         "texts",
         "undecided",
+        "wants_position",
         "wrote",
         "xid",
     )
@@ -87,7 +72,7 @@ class Loan:
         self.driver_connection = driver_connection
         self.undecided: Undecided | None = None
         self.hold: Hold | None = None
-        self.holder: LoanHolder | None = None
+        self.holder: LoanHolder[Loan] | None = None
         """The session of a unit; `None` if something else uses the connection."""
         self.proxy: ReferenceType[Any] | None = None
         """The unit's proxy, of the several that a `StaticPool` gives out."""
@@ -116,7 +101,7 @@ class Loan:
         """What each statement of the transaction begins with."""
         self.xid = ""
         """The name of the XA transaction that is open, and not prepared yet."""
-        self.read_only = False
+        self.read_only = self.wants_position = False  # the position of its COMMIT
         self.client_side_read_only = False
         """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
         self.failure: BaseException | None = None
@@ -263,7 +248,8 @@ class Loan:
             if len(self.texts) < MOST_TEXTS:
                 self.texts[statement] = None
             self.wrote = known_to_write(context, statement)
-            if self.only_reads and context.dialect.name not in TELLING:
+            tells = context.dialect.name in TELLING and not self.wants_position
+            if self.only_reads and not tells:
                 self.only_reads = known_to_read(context, statement)
         options = context.execution_options
         if options and (options.get("stream_results") or options.get("yield_per")):

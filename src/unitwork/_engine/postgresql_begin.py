@@ -21,15 +21,15 @@ from .postgresql_messages import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["begin", "begins", "query_failed", "roll_back_begin"]
+__all__ = ["DRIVERS", "begin", "begins", "query_failed", "roll_back_begin"]
 
-_DRIVERS = {"asyncpg", "psycopg", "psycopg_async"}
+DRIVERS = {"asyncpg", "psycopg", "psycopg_async"}
 
 
 def begins(connection: Connection) -> bool:
     """Whether `begin()` knows the driver of *connection*."""
     dialect = connection.dialect
-    return dialect.name == "postgresql" and dialect.driver in _DRIVERS
+    return dialect.name == "postgresql" and dialect.driver in DRIVERS
 
 
 def begin(connection: Connection, query: str) -> str | None:

@@ -3,8 +3,12 @@
 asyncpg drops the command tag with which PostgreSQL answers COMMIT: "ROLLBACK" if it has
 aborted the transaction. Where another transaction may have begun in the meantime, a
 check of the transaction id precedes COMMIT or ROLLBACK, in the same message: if it
-fails, PostgreSQL ignores the rest. The private parts of the drivers that this needs are
-used here only.
+fails, PostgreSQL ignores the rest.
+
+Where the position of what was committed is wanted, a query for it follows COMMIT in the
+same message. An error may then be that of the query, after a COMMIT that has succeeded:
+that is found out before it is raised. The private parts of the drivers that this needs
+are used here only.
 """
 
 from __future__ import annotations
@@ -14,9 +18,27 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
-from .postgresql_messages import AsyncpgStandIn, generate_by_psycopg, keep
+from ..errors import CommitUnknownError
+from .postgresql_messages import (
+    AsyncpgStandIn,
+    all_by_psycopg,
+    copy_by_asyncpg,
+    generate_by_psycopg,
+    keep,
+    raise_error_in,
+)
 
-__all__ = ["Answer", "end"]
+__all__ = ["POSITION", "Answer", "CommittedAt", "end"]
+
+POSITION = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
+"""Up to where everything has been written that is committed."""
+_STATUS = "SELECT txid_status({})"
+_STATUS_AND_POSITION = (
+    "SELECT concat_ws('|', txid_status({}), "
+    "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'))"
+)
+_RAISED_BY_COMMIT = ("23", "40")
+"""The classes of errors that a query for the position can't raise."""
 
 _CHECK = "SELECT 1 / CAST(txid_current_if_assigned() IS NOT DISTINCT FROM {} AS int); "
 _DIVISION_BY_ZERO = "22012"
@@ -33,11 +55,33 @@ class Answer(Enum):
     """It was another transaction, which is rolled back now."""
 
 
+class CommittedAt:
+    """The position of what a COMMIT has stored, to be found out along with it.
+
+    *txid* identifies the transaction: without it asyncpg can't tell whether COMMIT or
+    the query behind it has failed.
+    """
+
+    __slots__ = ("txid", "value")
+
+    def __init__(self, txid: int | None) -> None:
+        self.txid = txid
+        self.value: int | None = None
+        """`None`: not known."""
+
+
 _ANSWERS = {_DIVISION_BY_ZERO: Answer.REPLACED, _IN_FAILED_TRANSACTION: Answer.ABORTED}
 
 
-def end(dbapi_connection: Any, send: Callable[[], None], txid: int | None) -> Answer:
+def end(
+    dbapi_connection: Any,
+    send: Callable[[], None],
+    txid: int | None,
+    position: CommittedAt | None = None,
+) -> Answer:
     """Call *send*, which sends COMMIT or ROLLBACK; return the answer.
+
+    With COMMIT the *position* is found out, where that needs no round trip.
 
     Neither takes effect unless *txid* is the id of the transaction, if it is given;
     another transaction is rolled back. That an aborted one is going to be rolled back
@@ -45,21 +89,25 @@ def end(dbapi_connection: Any, send: Callable[[], None], txid: int | None) -> An
     """
     transaction: Any = getattr(dbapi_connection, "_transaction", None)
     if hasattr(transaction, "_connection"):  # asyncpg
-        return _end_by_asyncpg(transaction, send, txid)
+        return _end_by_asyncpg(transaction, send, txid, position)
     driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
-    if txid is None or not hasattr(driver, "_exec_command"):
+    checks = txid is not None or position is not None
+    if not checks or not hasattr(driver, "_exec_command"):
         send()
         return Answer.DONE
-    with _checking(driver, txid) as answers:
+    with _checking(driver, txid, position) as answers:
         send()
     return answers[-1] if answers else Answer.DONE
 
 
 def _end_by_asyncpg(
-    transaction: Any, send: Callable[[], None], txid: int | None
+    transaction: Any,
+    send: Callable[[], None],
+    txid: int | None,
+    position: CommittedAt | None,
 ) -> Answer:
     driver = transaction._connection
-    ending = transaction._connection = _Ending(driver, txid)
+    ending = transaction._connection = _Ending(driver, txid, position)
     try:
         send()
     finally:
@@ -71,19 +119,27 @@ class _Ending(AsyncpgStandIn):
     """Sends COMMIT or ROLLBACK, perhaps with a check, and keeps the answer."""
 
     answer: Answer
+    position: CommittedAt | None
     txid: int | None
 
-    __slots__ = ("answer", "txid")
+    __slots__ = ("answer", "position", "txid")
 
-    def __init__(self, driver: Any, txid: int | None) -> None:
+    def __init__(
+        self, driver: Any, txid: int | None, position: CommittedAt | None
+    ) -> None:
         keep(self, "driver", driver)
         keep(self, "txid", txid)
+        keep(self, "position", position)
         keep(self, "answer", Answer.DONE)
 
     async def execute(self, statement: str) -> None:
         check = "" if self.txid is None else _CHECK.format(self.txid)
+        position = self.position
         try:
-            tag = await self.driver.execute(check + statement)
+            if position is None or position.txid is None:
+                tag = await self.driver.execute(check + statement)
+            else:
+                tag = await self._commit(check + statement, position)
         except Exception as error:
             answer = _ANSWERS.get(getattr(error, "sqlstate", ""))
             if not check or answer is None:
@@ -95,9 +151,41 @@ class _Ending(AsyncpgStandIn):
             if not statement.startswith(tag):
                 keep(self, "answer", Answer.ABORTED)
 
+    async def _commit(self, command: str, position: CommittedAt) -> str:
+        """Send the COMMIT of *command*, and the query; return the tag of the answer."""
+        query = _STATUS_AND_POSITION.format(position.txid)
+        try:
+            value = await copy_by_asyncpg(self.driver, command, query)
+        except Exception as error:
+            code: str = getattr(error, "sqlstate", None) or ""
+            if self.driver.is_closed() or not code or code in _ANSWERS:
+                raise
+            if code.startswith(_RAISED_BY_COMMIT):
+                raise
+            status = await self._status_after(error, position)
+            if status != "committed":
+                raise
+        else:
+            status, _, found = (value or "").partition("|")
+            position.value = int(found)
+        return "COMMIT" if status == "committed" else "ROLLBACK"
+
+    async def _status_after(self, error: Exception, position: CommittedAt) -> str:
+        """What happened to the transaction, though its COMMIT has raised *error*."""
+        query = _STATUS.format(position.txid)
+        try:
+            return await copy_by_asyncpg(self.driver, "", query) or ""
+        except Exception:
+            raise CommitUnknownError(
+                "COMMIT was followed by an error, and what happened to it could not "
+                "be found out: the work may be stored or not"
+            ) from error
+
 
 @contextmanager
-def _checking(driver: Any, txid: int) -> Iterator[list[Answer]]:
+def _checking(
+    driver: Any, txid: int | None, position: CommittedAt | None
+) -> Iterator[list[Answer]]:
     """Let psycopg check the id with COMMIT and ROLLBACK; gives what is not done."""
     from psycopg import Error
 
@@ -106,9 +194,13 @@ def _checking(driver: Any, txid: int) -> Iterator[list[Answer]]:
     def execute(command: bytes, *args: Any) -> Generator[Any, Any, Any]:
         if command not in (b"COMMIT", b"ROLLBACK") or driver._pipeline is not None:
             return (yield from type(driver)._exec_command(driver, command, *args))
-        check = _CHECK.format(txid).encode()
+        check = b"" if txid is None else _CHECK.format(txid).encode()
         try:
-            return (yield from generate_by_psycopg(driver, check + command))
+            if command == b"ROLLBACK" or position is None:
+                return (yield from generate_by_psycopg(driver, check + command))
+            done = yield from _commit_by_psycopg(driver, check + command, position)
+            answers.append(done)
+            return None
         except Error as error:
             answer = _ANSWERS.get(error.sqlstate or "")
             if answer is None:
@@ -122,3 +214,17 @@ def _checking(driver: Any, txid: int) -> Iterator[list[Answer]]:
         yield answers
     finally:
         del driver._exec_command
+
+
+def _commit_by_psycopg(
+    driver: Any, command: bytes, position: CommittedAt
+) -> Generator[Any, Any, Answer]:
+    """Send the COMMIT of *command*, and the query; each has an answer of its own."""
+    results = yield from all_by_psycopg(driver, command + b"; " + POSITION.encode())
+    tags = [result.command_status for result in results]
+    if b"COMMIT" not in tags:
+        raise_error_in(results)
+        return Answer.ABORTED
+    if results[-1].ntuples:
+        position.value = int(results[-1].get_value(0, 0))
+    return Answer.DONE

@@ -13,10 +13,12 @@ from sqlalchemy.util import await_only
 
 __all__ = [
     "AsyncpgStandIn",
+    "all_by_psycopg",
     "copy_by_asyncpg",
     "fetch_value",
     "generate_by_psycopg",
     "keep",
+    "raise_error_in",
     "send_by_psycopg",
 ]
 
@@ -51,15 +53,30 @@ async def _wait_async(driver: Any, command: bytes) -> Any:
 
 def generate_by_psycopg(driver: Any, command: bytes) -> Generator[Any, Any, Any]:
     """Send *command* to libpq, as psycopg sends its own; return the last result."""
-    from psycopg import errors, generators
+    results = yield from all_by_psycopg(driver, command)
+    raise_error_in(results)
+    return results[-1]
+
+
+def all_by_psycopg(driver: Any, command: bytes) -> Generator[Any, Any, list[Any]]:
+    """Send *command* to libpq; return the results, of which the last may be an error.
+
+    Of several statements those after the one that has failed have none.
+    """
+    from psycopg import generators
 
     driver._check_connection_ok()
     driver.pgconn.send_query(command)
-    results = yield from generators.execute(driver.pgconn)
+    results: list[Any] = yield from generators.execute(driver.pgconn)
+    return results
+
+
+def raise_error_in(results: list[Any]) -> None:
+    from psycopg import errors
+
     for result in results:
         if result.status == _FATAL_ERROR:
             raise errors.error_from_result(result)
-    return results[-1]
 
 
 async def copy_by_asyncpg(driver: Any, statement: str, query: str) -> str | None:

@@ -8,7 +8,9 @@ the server has dropped is noticed before anything can be lost: it is replaced, o
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "begin_on",
+    "begin_to_read",
     "begin_transaction",
     "is_unusable",
     "lend",
@@ -49,8 +52,11 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
 
 
 def lend(connection: Connection) -> Loan:
-    """Start a new loan of *connection*; no I/O."""
-    loan = known_state(connection).lend()
+    """Start a new loan of *connection*, unless `begin_to_read()` just has; no I/O."""
+    state = known_state(connection)
+    if state.loan.begun_with_id and state.loan.holder is None and state.loan.is_open:
+        return state.loan
+    loan = state.lend()
     if isinstance(connection.engine.pool, StaticPool):
         loan.proxy = ref(connection.connection)
     return loan
@@ -74,12 +80,42 @@ def begin_on(connection: Connection, loan: Loan, *, with_id: bool) -> Loan:
                 reconnect(connection)
             state.is_new = False
         else:
-            return _begin_on_pooled(connection, state, with_id=with_id)
+            begin = partial(_begin, with_id=with_id)
+            return _begin_on_pooled(connection, state, begin)
     except BaseException:  # BEGIN may arrive yet
         with suppress(InvalidRequestError):  # closed meanwhile
             connection.invalidate()
         raise
     return known_state(connection).loan
+
+
+def begin_to_read(connection: Connection, query: str) -> str | None:
+    """Begin, with *query* in the same message; return the value that it selects.
+
+    `None` if the server refuses the query, and where BEGIN is left to the driver.
+    Raises `DBAPIError` if the server is out of reach.
+    """
+    state = known_state(connection)
+    state.lend()
+    if not postgresql_begin.begins(connection) or is_autocommit(connection):
+        return None
+    values: list[str | None] = [None]
+
+    def begin(connection: Connection, state: ConnectionState) -> Loan:
+        try:
+            values[0] = postgresql_begin.begin(connection, query)
+        except connection.dialect.loaded_dbapi.Error:
+            if not query or not postgresql_begin.query_failed(connection):
+                raise
+            postgresql_begin.roll_back_begin(connection)
+            postgresql_begin.begin(connection, "")
+        state.loan.has_begun()
+        state.loan.begun_with_id = True  # some query has come with BEGIN
+        state.is_new = False
+        return state.loan
+
+    _begin_on_pooled(connection, state, begin)
+    return values[0]
 
 
 def prepare_first_statement(connection: Connection, loan: Loan, statement: str) -> None:
@@ -97,18 +133,20 @@ def prepare_first_statement(connection: Connection, loan: Loan, statement: str) 
 
 
 def _begin_on_pooled(
-    connection: Connection, state: ConnectionState, *, with_id: bool
+    connection: Connection,
+    state: ConnectionState,
+    begin: Callable[[Connection, ConnectionState], Loan],
 ) -> Loan:
     """Begin; again on a new connection, if the server has dropped this one."""
     try:
         try:
-            return _begin(connection, state, with_id=with_id)
+            return begin(connection, state)
         except Exception as error:
             if state.is_new or not is_unusable(connection, error):
                 raise
             state = replace_connection(connection)
             if not in_transaction(state.driver_connection):
-                return _begin(connection, state, with_id=with_id)
+                return begin(connection, state)
             # A listener to the checkout of a new connection has begun one.
             state.loan.has_begun()
             state.is_new = False

@@ -55,8 +55,14 @@ def bind_for(
             wanted = after_statement.characteristics(session, wanted, statement)
         session.begun_with = wanted
         session.owner.check_bind(session, bind)
+        if session.reading is not None:
+            found = session.reading.bind_to_connect(session, bind)
+            if found is not None:
+                return found
         if session.permit is not None and not session.permit.is_held:
             session.acquire_permit_to_connect()
+    elif session.reading is not None and session.reading.engine is not None:
+        bind = session.reading.bind_of(bind) or bind
     if binds is None or not isinstance(bind, Engine):
         return bind
     return binds.find(bind, session.begun_with)[0]
@@ -109,5 +115,7 @@ def connected(session: UnitSession, connection: Connection) -> None:
     if limit is not None and not hold_watch.is_on:
         hold_watch.start(limit)
     session.loans.append(loan)
+    if session.reading is not None:
+        session.reading.connected(session, connection, loan)
     if released is None:
         apply_characteristics(session, connection, loan)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
@@ -22,13 +22,16 @@ from .._engine.pool_events import guard
 from .._engine.pool_watch import watch_pool
 from .._observing.registry import Observers
 from .._redaction import described
+from .._replicas.replica import ReplicaStatus
 from ..errors import UsageError
 from ..settings import DatabaseSettings
 from .binds import engines_of
 from .factory import Opening, SessionFactory
 from .fence import reporting
+from .given import checked_settings, replicas_of
 from .overridden import check_free
 from .pool_status import PoolStatus
+from .reading import Reading
 from .reported_gate import ReportedGate
 from .unit_session import UnitSession
 
@@ -38,23 +41,6 @@ if TYPE_CHECKING:
     from .owner import SessionOwner
 
 __all__ = ["DatabaseCore", "PoolStatus"]
-
-
-def _checked(
-    settings: DatabaseSettings | None, engine_options: Mapping[str, Any]
-) -> DatabaseSettings:
-    """The settings, of which none stands among the options of the engine."""
-    for field in fields(DatabaseSettings):
-        if field.name in engine_options:
-            raise UsageError(
-                f"{field.name} is a setting of unitwork, and no option of the engine: "
-                f"write settings=DatabaseSettings({field.name}=...)"
-            )
-    if not isinstance(settings, DatabaseSettings | None):
-        raise UsageError(
-            f"settings is {described(settings)}; write settings=DatabaseSettings(...)"
-        )
-    return settings or DatabaseSettings()
 
 
 class DatabaseCore:
@@ -74,6 +60,7 @@ class DatabaseCore:
         settings: DatabaseSettings | None,
         release: Release,
         engine_options: Mapping[str, Any],
+        replicas: object = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise UsageError(
@@ -81,7 +68,7 @@ class DatabaseCore:
             )
         self.name = name
         self.is_async = is_async
-        self.settings = _checked(settings, engine_options)
+        self.settings = checked_settings(settings, engine_options)
         check_release(release)
         self.release: Release = release
         """The release mode of its units, if they have no other."""
@@ -98,6 +85,7 @@ class DatabaseCore:
         self._session_options = session_options or {}
         self._on_idle: Callable[[], object] | None = None
         self._factory: SessionFactory | None = None
+        self.replicas = replicas_of(replicas, self, engine_options)
         self._given = given = self._opened(given, engine_options)
         forget_after_fork(self)
         is_maker = hasattr(given, "kw")
@@ -162,6 +150,8 @@ class DatabaseCore:
         )
         for engine in factory.engines:
             guard(engine)
+        if self.replicas is not None:
+            factory.replicas, self.replicas.primary = self.replicas, factory.engine
         self._factory = factory
         if self.observers.audience is not None:
             self._watch_pools()
@@ -223,7 +213,7 @@ class DatabaseCore:
         gate = opening.gate
         if gate is not None and owner.report is not None:
             gate = ReportedGate(gate, owner.report, self.name)
-        return UnitSession(
+        made = UnitSession(
             opening.session,
             owner=owner,
             gate=gate,
@@ -232,6 +222,28 @@ class DatabaseCore:
             name=self.name,
             owned=session is None,
         )
+        if opening.replicas is not None and opening.replicas.primary is not None:
+            made.reading = Reading(opening.replicas, opening.replicas.primary)
+            if made.permit is not None:
+                made.permit.find_gate = partial(made.reading.find_gate, made)
+        return made
+
+    @property
+    def engines_to_dispose(self) -> list[Engine]:
+        """Those of `dispose()`: all that are known without calling the application."""
+        replicas = [] if self.replicas is None else self.replicas.known_engines
+        return [self.own_factory.engine, *replicas]
+
+    @property
+    def own_engines(self) -> list[Engine]:
+        """Those that were opened by their URLs."""
+        main = [self.own_factory.engine] if self.owns_engine else []
+        return main if self.replicas is None else [*main, *self.replicas.own_engines]
+
+    def replica_status(self) -> list[ReplicaStatus]:
+        if self.replicas is None:
+            return []
+        return [replica.status for replica in self.replicas.replicas]
 
     @property
     def is_draining(self) -> bool:

@@ -18,6 +18,7 @@ from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
 from .._engine.sqlite_units import has_defaults
 from .._redaction import described
+from .._replicas.replica_set import ReplicaSet
 from ..errors import UsageError
 from .async_fence import fenced_async
 from .binds import (
@@ -47,6 +48,7 @@ class Opening(NamedTuple):
     gate: Gate | None
     binds: BindCache | None
     settings: DatabaseSettings
+    replicas: ReplicaSet | None = None
 
 
 class SessionFactory:
@@ -83,6 +85,8 @@ class SessionFactory:
         self.takes_write_lock = has_defaults(engine.dialect) and not reads_only(
             engine.url
         )
+        self.replicas: ReplicaSet | None = None
+        """Set for the database itself; that of a test reads from where it writes."""
         self._makes_sync_session = False
         """Whether the session class gives a `sync_session_class` of its own."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -137,7 +141,8 @@ class SessionFactory:
         self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
     ) -> Opening:
         """Make a session for *owner*; it does not connect yet."""
-        return Opening(self.make_session(), self.gate, self.binds, settings)
+        session = self.make_session()
+        return Opening(session, self.gate, self.binds, settings, self.replicas)
 
     def make_plain_session(
         self, replace: Callable[[Engine], Engine], *, is_async: bool
@@ -197,7 +202,9 @@ class SessionFactory:
             return
         if loop is not self._loop:
             self._loop = loop
-            for engine in self.engines:
+            replicas = self.replicas
+            others = [] if replicas is None else replicas.known_engines
+            for engine in [*self.engines, *others]:
                 adopt_event_loop(engine, loop)
 
     def _plain_recipe_of(self, maker: Any) -> tuple[Any, dict[str, Any]]:

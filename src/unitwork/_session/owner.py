@@ -10,6 +10,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from .._engine.begin import TransactionCharacteristics
 from .._observing.unit_report import UnitReport
+from .._replicas.position import Position
 from ..errors import CommitUnknownError, PartialCommitError
 
 __all__ = ["SessionOwner"]
@@ -56,6 +57,15 @@ class SessionOwner(Protocol[SessionT]):
 
     def connection_begun(self, session: SessionT, connection: Connection) -> None:
         """Called when a transaction has begun, before its first statement."""
+
+    def needed_position(self, session: SessionT) -> Position | None:
+        """Up to where the session has to see what was written; `None`: no matter."""
+
+    def write_committed(self, session: SessionT, at: int | None) -> None:
+        """Called when *session* may have stored what replicas have to replay.
+
+        *at* is its position; `None`: it is not known.
+        """
 
     @property
     def is_inside_a_retry(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Lock
+from collections.abc import Callable
 from contextlib import suppress
 
 from sqlalchemy.util import await_only
@@ -19,17 +20,36 @@ class Permit:
     Acquired by one task or thread at a time; may be released at any time.
     """
 
-    __slots__ = ("_acquiring", "_gate", "_held")
+    __slots__ = ("_acquiring", "_gate", "_held", "_is_chosen", "_own", "find_gate")
 
     def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+        self._gate = self._own = gate
+        self.find_gate: Callable[[], Gate | None] | None = None
+        """Finds the gate to wait at, where a session may use one of several pools."""
         self._held: list[None] = []
         """Has one item or none: popping it is atomic between threads."""
         self._acquiring: Lock | None = None
+        self._is_chosen = False
+        """Whether the gate is that of the connection that is about to be made."""
 
     @property
     def is_held(self) -> bool:
         return bool(self._held)
+
+    def use(self, gate: Gate | None) -> None:
+        """Wait at *gate* until the next release; release a permit of another one.
+
+        `None` is the gate that it was made with.
+        """
+        gate = self._own if gate is None else gate
+        if gate is not self._gate:
+            self.release()
+            self._gate = gate
+        self._is_chosen = True
+
+    def _find_gate(self) -> None:
+        if self.find_gate is not None and not self._is_chosen:
+            self._gate = self.find_gate() or self._own
 
     async def acquire(self) -> bool:
         """Wait on the event loop; return whether it was acquired now."""
@@ -40,6 +60,7 @@ class Permit:
         async with self._acquiring:  # two tasks of one unit need one permit
             if self._held:
                 return False
+            self._find_gate()
             await self._gate.acquire()
             self._held.append(None)
             return True
@@ -50,7 +71,10 @@ class Permit:
         Does not wait in other threads: see `AdmissionGate.acquire_in_thread()`.
         """
         self._gate.warn_on_event_loop()
-        if self._held or not self._gate.acquire_in_thread():
+        if self._held:
+            return False
+        self._find_gate()
+        if not self._gate.acquire_in_thread():
             return False
         self._held.append(None)
         return True
@@ -67,6 +91,7 @@ class Permit:
 
     def release(self) -> None:
         """Release it once, even if two threads do so at the same time."""
+        self._is_chosen = False
         with suppress(IndexError):
             while self._held:
                 self._held.pop()

@@ -14,6 +14,7 @@ from .._concurrency.shield import uninterrupted
 from .._engine.driver_connection import in_transaction
 from .._engine.loan import Loan, TransactionState
 from .._engine.lost_work import commit_unknown, partial_commit
+from .._engine.postgresql_end import CommittedAt
 from ..errors import CommitUnknownError, PartialCommitError
 from .state import Access, CommitState, CommitWithdrawn
 
@@ -72,6 +73,14 @@ class CommitOrder:
     def committed_by_statement(self) -> None:
         """A later failure undoes only what comes after it; no hook runs before."""
         self._session.owner.user_committed(self._session)
+
+    def committed_at(self, position: CommittedAt | None) -> None:
+        """Record it, or that nothing was stored whose position matters."""
+        reading = self._session.reading
+        if position is not None:
+            self._session.owner.write_committed(self._session, position.value)
+        elif reading is not None:
+            reading.position_is_due = False
 
     def _send_all(self, loan: Loan, send: Callable[[], None]) -> None:
         session = self._session
@@ -134,6 +143,8 @@ def _send_and_settle(
             session.commit_state = CommitState.NOT_SENT
             raise
         loan.move(TransactionState.COMMITTED)
+        if session.reading is not None:
+            session.owner.write_committed(session, None)
         session.connections[session.loans.index(loan)].invalidate()
 
 

@@ -19,6 +19,7 @@ from ..errors import SessionEndedError, UsageError
 from .activity import Activity
 from .owner import SessionOwner
 from .permit import Permit
+from .reading import Reading
 from .state import Access, CommitState
 from .transaction_ends import TransactionEnds
 from .transaction_evidence import TransactionEvidence
@@ -72,6 +73,7 @@ class UnitSession(TransactionEvidence):
         "owned",
         "owner",
         "permit",
+        "reading",
         "session",
         "settings",
         "sync_session",
@@ -100,18 +102,15 @@ class UnitSession(TransactionEvidence):
         self.owned = owned
         """Whether the unit closes it; a session given by a test stays open."""
         self.access = Access.OPEN
-        self.outside_of = ""
-        """The name of the `outside()` block."""
+        self.outside_of = ""  # the name of the `outside()` block
         self.commit_state = CommitState.NOT_SENT
         self.ends = TransactionEnds()
         self.connections: list[Connection] = []
-        self.loans: list[Loan] = []
-        """Those of its connections, in the same order."""
+        self.loans: list[Loan] = []  # of its connections, in the same order
         self.activity = Activity(self.loans)
         self.holds: list[Hold] = []
         """Its last uses of a connection that it has returned."""
-        self.use_before = NO_USE
-        """All those before."""
+        self.use_before = NO_USE  # all those before
         self.verifications: list[PendingVerification] = []
         """The verifications to make if COMMIT is not acknowledged."""
         self.begun_with: TransactionCharacteristics | None = None
@@ -124,6 +123,7 @@ class UnitSession(TransactionEvidence):
         self.permit = None if gate is None else Permit(gate)
         self.binds = binds
         self.defers_write_lock = binds is not None and binds.defers_write_lock
+        self.reading: Reading | None = None  # for databases with replicas
         sync.unitwork_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     # The state of its transaction

@@ -18,7 +18,7 @@ from ..errors import MissingSessionError, PoolTimeoutError, UsageError
 from ..options import NO_OPTIONS, TransactionOptions
 from ..outcome import Outcome
 from ..retry import Tries
-from .attempts import Attempt
+from .attempts import Attempt, take_next
 from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
 from .endings import end_block, run_ending
@@ -131,10 +131,9 @@ class _Block(Generic[S]):
         unit = self._unit
         again = (
             unit is not None
-            and unit.may_be_retried
             and unit.outcome in (Outcome.ROLLED_BACK, Outcome.EMPTY)
-            and tries.policy.retryable(error) is not None
-            and tries.next()
+            and (unit.replica_failure or tries.policy.retryable(error)) is not None
+            and take_next(unit, tries)
         )
         if not again:
             tries.note(error)

@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 
 from .._observing.event import Event, Observer
 from .._redaction import described
+from .._replicas.replica import ReplicaStatus
 from .._session.database_core import DatabaseCore, PoolStatus
 from ..errors import UsageError
 from ..options import NO_OPTIONS, BeginOptions, TransactionOptions
@@ -76,6 +77,13 @@ class DatabaseBase(Generic[S]):
                 "on_event(event)"
             )
         return self._core.observers.add(observer, only, shows_sql=show_sql)
+
+    def replica_status(self) -> list[ReplicaStatus]:
+        """Return the state of each replica, as it was last seen. No I/O.
+
+        .. versionadded:: 0.2
+        """
+        return self._core.replica_status()
 
     if not TYPE_CHECKING:
 

@@ -181,6 +181,7 @@ def end_message(unit: Unit, decide: Callable[[], Verdict]) -> Plan[None]:
     try:
         yield from end(unit, decide_anew)
     finally:
+        unit.sessions.forget_replicas()
         unit.start_afresh()
 
 
@@ -264,6 +265,8 @@ def note_commits(unit: Unit, error: BaseException | None) -> None:
 
     *error* may be that of the application's own `session.commit()`.
     """
+    if error is not None:
+        unit.note_replica_failure(error)
     for session in unit.sessions:
         pending = session.commit_state is CommitState.SENT_BY_APPLICATION
         if (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._observing.subjects import UnitKind
+from .._replicas.position import Positions
 from ..options import EndpointMark, TransactionOptions
 
 __all__ = ["UnitOwner"]
@@ -53,6 +54,10 @@ class UnitOwner:
     def deadline_ends_at(self) -> float | None:
         """When the time of its hooks is over, by `time.monotonic()`; `None`: never."""
         return None
+
+    def given_positions(self) -> Positions:
+        """What the client has to see, by the token that came with its request."""
+        return {}
 
     def session_requested(self) -> None:
         """Called when a session of its unit is requested."""

@@ -135,6 +135,12 @@ class Sessions:
                 if self._outside:
                     session.enter_outside(self._outside[-1])
 
+    def forget_replicas(self) -> None:
+        """Let the next transactions choose anew where they read from."""
+        for session in self._by_database.values():
+            if session.reading is not None:
+                session.reading.forget_choice()
+
     def enter_outside(self, what: str) -> None:
         """Refuse statements, until the last `outside()` block is left."""
         with _changing:

@@ -23,6 +23,7 @@ from ..outcome import Outcome
 from .attempts import Attempt
 from .lifecycle import Lifecycle
 from .owner import UnitOwner
+from .positions import SeesWrites
 from .reporting import open_report, report_ended
 from .sessions import Sessions, check_not_blocked
 from .slow import report_if_slow
@@ -36,7 +37,7 @@ _BY_USER = "session.rollback() was called"
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)  # or a part
 
 
-class Unit(Lifecycle):
+class Unit(Lifecycle, SeesWrites):
     """The sessions, hooks and decision of one piece of work.
 
     Belongs to its *owner*, a request, a WebSocket or a block, and covers *databases*,
@@ -45,11 +46,9 @@ class Unit(Lifecycle):
     """
 
     hooks: Hooks | None = None
-    kept_open: Collection[UnitSession] = ()
-    """The sessions that this ending leaves alone: a response streams from them."""
+    kept_open: Collection[UnitSession] = ()  # a response streams from them
     facade: ReferenceType[object] | None = None
-    report: UnitReport | None = None
-    """What reports its events, if one of its databases is observed."""
+    report: UnitReport | None = None  # if one of its databases is observed
 
     def __init__(
         self,
@@ -191,6 +190,7 @@ class Unit(Lifecycle):
         self.record(outcome, error)
         self.rollback_was_requested = self.rollback_requested is not None
         self.undone_because = ""
+        self.record_writes(outcome)
         stored = outcome in _STORED and self.parent is not None
         if stored and (self.two_phase or self.sessions.may_have_written):
             self.forbid_retry("a unit inside has committed", itself=False)

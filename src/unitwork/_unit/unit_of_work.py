@@ -61,6 +61,29 @@ class UnitOfWork:
         """The reason for the outcome, for logs; empty while the unit is under way."""
         return self._unit.reason
 
+    @property
+    def token(self) -> str | None:
+        """The token of what it, and units inside it, have committed so far.
+
+        For databases with replicas: another unit that is given it by `read_after()`,
+        in this process or another one, sees the writes. It is also the one of what this
+        unit was given. `None` if there is nothing to see. Not signed.
+
+        .. versionadded:: 0.2
+        """
+        return self._unit.token
+
+    def read_after(self, token: str | None) -> None:
+        """See the writes of the unit whose *token* this is, also on a replica.
+
+        Does nothing for `None`. Raises `UsageError` for what is no token, and once the
+        unit reads from a replica.
+
+        .. versionadded:: 0.2
+        """
+        if token is not None:
+            self._unit.read_after(token)
+
     def __repr__(self) -> str:
         return f"<UnitOfWork {self._unit.describe_end()}>"
 

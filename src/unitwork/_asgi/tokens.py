@@ -1,0 +1,63 @@
+"""The token of a client's writes: read when it is needed, sent with the response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from .._callables import returned_plainly
+from .._replicas.position import Positions, decode, encode, merged
+from ..errors import UsageError
+from .carriers import TokenCarrier
+from .types import Message, Scope, Send
+
+__all__ = ["carrying", "positions_of"]
+
+
+class _Unit(Protocol):
+    @property
+    def written(self) -> Positions: ...
+
+
+class _Config(Protocol):
+    @property
+    def carrier(self) -> TokenCarrier | None: ...
+
+
+class _Connection(Protocol):
+    unit: Any
+
+    @property
+    def config(self) -> _Config: ...
+
+    def given_positions(self) -> Positions: ...
+
+
+def positions_of(carrier: TokenCarrier, scope: Mapping[str, Any]) -> Positions:
+    """What the client of *scope* has to see; nothing if its token is none."""
+    token = carrier.read(scope)
+    returned_plainly("read() of a TokenCarrier", token)
+    if not token:
+        return {}
+    try:
+        return decode(token)
+    except UsageError:  # of another version of unitwork, or not ours
+        return {}
+
+
+def carrying(connection: _Connection, scope: Scope, send: Send) -> Send:
+    """A `send` that adds the token of what was written to the start of a response."""
+    carrier = connection.config.carrier
+    assert carrier is not None
+
+    async def send_with_token(message: Message) -> None:
+        unit: _Unit | None = connection.unit
+        starts = message["type"] == "http.response.start"
+        if starts and unit is not None and unit.written:
+            positions = merged(connection.given_positions(), unit.written)
+            headers = carrier.write(scope, encode(positions))
+            own = message.get("headers", ())
+            message = {**message, "headers": [*own, *headers]}
+        await send(message)
+
+    return send_with_token

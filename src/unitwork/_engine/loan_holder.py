@@ -1,0 +1,33 @@
+"""The interface of a loan to the session of the unit that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from .postgresql_end import CommittedAt
+
+__all__ = ["LoanHolder"]
+
+LoanT = TypeVar("LoanT", contravariant=True)
+"""The loan, which imports this module and not the other way round."""
+
+
+class LoanHolder(Protocol[LoanT]):
+    """The session of a unit, which the loan of a connection serves."""
+
+    def check_statement(self) -> None:
+        """Raise unless the session may execute a statement now."""
+
+    def describe(self) -> str:
+        """What its unit is for, in messages."""
+        ...
+
+    def send_commit(self, loan: LoanT, send: Callable[[], None]) -> None:
+        """Commit the transaction of *loan* by *send*; raise unless it is committed."""
+
+    def committed_by_statement(self) -> None:
+        """Called when a statement has committed all that came before it."""
+
+    def committed_at(self, position: CommittedAt | None) -> None:
+        """Called after COMMIT, if positions are wanted; `None`: it has only read."""

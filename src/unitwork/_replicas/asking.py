@@ -1,0 +1,143 @@
+"""Opens connections to a replica, and asks it whether it may serve a unit.
+
+The question goes along with BEGIN; the drivers that can't send it so ask nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
+from sqlalchemy.util import await_only
+
+from .._engine.postgresql_begin import begins
+from .._engine.postgresql_messages import fetch_value
+from .._engine.sqlalchemy_internals import is_autocommit
+from .._engine.unit_begin import begin_to_read
+from ..errors import UnitworkError
+from .question import QUESTION, Verdict, judge, read_answer
+from .replica import Replica
+
+__all__ = ["connect_to", "described", "look"]
+
+_FIRST_POLL, _LONGEST_POLL = 0.001, 0.01  # seconds
+
+
+def connect_to(
+    replica: Replica,
+    engine: Engine,
+    needed: int | None,
+    *,
+    max_lag: float | None,
+    until: float,
+) -> Connection | None:
+    """Connect to *replica* by *engine*, and begin; `None` if it can't serve the unit.
+
+    Waits *until* then, by `time.monotonic()`, for it to replay what is *needed*.
+    Raises what is no fault of the replica, such as a pool without a free connection.
+    """
+    try:
+        connection = engine.connect()
+    except (UnitworkError, NoFreeConnectionError):
+        raise
+    except Exception as error:
+        replica.failed(described(error), unreachable=True)
+        return None
+    try:
+        verdict = _begin(replica, connection, needed, max_lag)
+        if needed is not None and verdict.may_become_ready:
+            verdict = _wait(replica, connection, needed, max_lag, until)
+    except Exception as error:
+        _discard(connection)
+        replica.failed(described(error), unreachable=True)
+        return None
+    except BaseException:
+        _discard(connection)
+        raise
+    if verdict.ready:
+        return connection
+    if not verdict.usable:
+        replica.failed(verdict.reason)
+    connection.close()
+    return None
+
+
+def _begin(
+    replica: Replica, connection: Connection, needed: int | None, max_lag: float | None
+) -> Verdict:
+    can_be_asked = begins(connection) and not is_autocommit(connection)
+    asks = can_be_asked and (needed is not None or replica.is_due)
+    value = begin_to_read(connection, QUESTION if asks else "")
+    if not asks:
+        return judge(None, needed, max_lag)
+    answer = read_answer(value)
+    replica.answered(answer)
+    return judge(answer, needed, max_lag)
+
+
+def _wait(
+    replica: Replica,
+    connection: Connection,
+    needed: int,
+    max_lag: float | None,
+    until: float,
+) -> Verdict:
+    """Ask again and again until the replica is ready, or *until* then."""
+    verdict, seconds = Verdict(True, False), _FIRST_POLL
+    while (left := until - time.monotonic()) > 0:
+        _sleep(connection, min(seconds, left))
+        seconds = min(seconds * 2, _LONGEST_POLL)
+        driver: Any = connection.connection.driver_connection
+        answer = read_answer(fetch_value(driver, QUESTION))
+        replica.answered(answer)
+        verdict = judge(answer, needed, max_lag)
+        if not verdict.may_become_ready:
+            break
+    return verdict
+
+
+def _sleep(connection: Connection, seconds: float) -> None:
+    if connection.dialect.is_async:
+        await_only(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
+
+
+def look(replica: Replica, max_lag: float | None) -> None:
+    """Find out whether a *replica* that is not used is well again."""
+    try:
+        if replica.is_unreachable:
+            replica.engine.dispose()  # its idle connections are as dead as it was
+        with replica.engine.connect() as connection:
+            answer = None
+            if begins(connection):
+                driver: Any = connection.connection.driver_connection
+                answer = read_answer(fetch_value(driver, QUESTION))
+            else:
+                connection.exec_driver_sql("SELECT 1")
+        replica.answered(answer)
+        verdict = judge(answer, None, max_lag)
+        if verdict.usable:
+            replica.recovered()
+        else:
+            replica.failed(verdict.reason)
+    except Exception as error:
+        replica.failed(described(error), unreachable=True)
+    finally:
+        replica.look_ended()
+
+
+def described(error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+
+
+def _discard(connection: Connection) -> None:
+    with suppress(InvalidRequestError):
+        connection.invalidate()
+    connection.close()

@@ -1,0 +1,128 @@
+"""One replica, and what is known of its state."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import NamedTuple
+
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
+
+from .._engine.address import address_of
+from .question import Answer
+
+__all__ = ["Replica", "ReplicaStatus"]
+
+log = logging.getLogger("unitwork")
+
+_ASK_EVERY = 1.0  # seconds, while units use it
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0  # seconds until it is looked at again
+_LOOK_LASTS = 30.0  # seconds after which a look without an end is given up
+
+
+class ReplicaStatus(NamedTuple):
+    """The state of a replica at one moment.
+
+    *address*: its driver, host, port and database. *usable*: whether units read from
+    it; if not, *reason* says why. *lag*: by how many seconds it was behind when it was
+    last asked, `None` if it was never, or can't say. *checked_out*: how many
+    connections of its pool are in use.
+
+    .. versionadded:: 0.2
+    """
+
+    address: str
+    usable: bool
+    reason: str
+    lag: float | None
+    checked_out: int
+
+
+class Replica:
+    """One replica of a database. Safe to use from several threads: all is advice.
+
+    Whether it may serve a unit is found out each time that matters.
+    """
+
+    __slots__ = (
+        "_failures",
+        "_look_at",
+        "_looking_until",
+        "asked_at",
+        "engine",
+        "is_unreachable",
+        "lag",
+        "position",
+        "reason",
+    )
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.reason = ""
+        """Why it is not used; empty if it is."""
+        self.is_unreachable = False
+        """Whether connecting has failed, and not only its state is bad."""
+        self.lag: float | None = None
+        self.position = 0
+        """Up to where it had replayed at least, when it was last asked."""
+        self.asked_at = -_ASK_EVERY
+        self._failures = 0
+        self._look_at = 0.0
+        self._looking_until = 0.0
+
+    @property
+    def usable(self) -> bool:
+        return not self.reason
+
+    @property
+    def in_use(self) -> int:
+        """How many connections of its pool are in use, where the pool knows."""
+        pool = self.engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
+
+    @property
+    def status(self) -> ReplicaStatus:
+        where = address_of(self.engine.url)
+        return ReplicaStatus(where, self.usable, self.reason, self.lag, self.in_use)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next unit is to ask for its state, though it need not."""
+        return time.monotonic() - self.asked_at > _ASK_EVERY
+
+    def answered(self, answer: Answer | None) -> None:
+        self.asked_at = time.monotonic()
+        if answer is not None:
+            self.lag, self.position = answer.lag, answer.position
+
+    def failed(self, reason: str, *, unreachable: bool = False) -> None:
+        """Use it no more until a look finds it well."""
+        self.is_unreachable = unreachable
+        if not self.reason:
+            where = address_of(self.engine.url)
+            log.warning("replica %s is not used: %s", where, reason)
+        wait = min(_FIRST_WAIT * 2.0**self._failures, _LONGEST_WAIT)
+        self._failures = min(self._failures + 1, 10)
+        self._look_at, self.reason = time.monotonic() + wait, reason
+
+    def recovered(self) -> None:
+        if self.reason:
+            log.info("replica %s is used again", address_of(self.engine.url))
+        self.reason, self._failures = "", 0
+
+    # Looking at it again
+
+    def take_look(self) -> bool:
+        """Whether the caller is to look at it now; counts as the begin of that."""
+        now = time.monotonic()
+        if self.usable or now < self._look_at or now < self._looking_until:
+            return False
+        self._looking_until = now + _LOOK_LASTS
+        return True
+
+    def look_ended(self) -> None:
+        self._looking_until = 0.0
+
+    def forget_parent(self) -> None:
+        self._looking_until = 0.0

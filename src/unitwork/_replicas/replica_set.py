@@ -1,0 +1,212 @@
+"""The replicas of one database: which ones may serve a unit, in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.util import greenlet_spawn
+
+from .._callables import check_callable
+from .._concurrency.fork import forget_after_fork
+from .._engine.begin import TransactionCharacteristics
+from .._engine.create import sync_engine
+from .._engine.pool_events import guard
+from .._redaction import described
+from ..errors import UsageError
+from .asking import look
+from .position import Position
+from .replica import Replica
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+__all__ = ["ReplicaSet", "with_connect_timeout"]
+
+_CONNECT_TIMEOUT = 5  # seconds; the drivers' own are a minute, or none
+_TIMEOUT_OF = {"asyncpg": "timeout", "psycopg": "connect_timeout"}
+_SHORTEST_TOKEN, _TOKEN_WITHOUT_LIMIT = 60.0, 3600.0  # seconds
+_READ_COMMITTED = (None, "READ COMMITTED", "READ UNCOMMITTED")
+_tasks: set[asyncio.Task[Any]] = set()
+"""The event loop refers to them weakly."""
+
+
+def with_connect_timeout(url: str | URL, options: dict[str, Any]) -> dict[str, Any]:
+    """The *options* of an engine, with a limit for each attempt to connect."""
+    name = _TIMEOUT_OF.get(make_url(url).get_driver_name())
+    if name is None:
+        return options
+    arguments = {name: _CONNECT_TIMEOUT, **options.get("connect_args", {})}
+    return {**options, "connect_args": arguments}
+
+
+class ReplicaSet:
+    """The replicas of one database. Safe to use from several tasks and threads.
+
+    *given* are their engines, or a function that returns them and is called each time.
+    """
+
+    def __init__(
+        self,
+        given: Sequence[Engine | AsyncEngine] | Callable[[], object],
+        *,
+        is_async: bool,
+        own: Iterable[Engine] = (),
+        max_lag: float | None,
+        wait: float | None,
+        fallback: bool,
+    ) -> None:
+        self._given = given
+        self._is_async = is_async
+        self.own_engines = list(own)
+        """Those that it was given as URLs: to be disposed of."""
+        self.max_lag = max_lag
+        self.wait = wait or 0.0
+        """How many seconds a unit waits for a replica to replay what it must see."""
+        self.fallback = fallback
+        """Whether the primary serves what no replica can."""
+        self.primary: Engine | None = None
+        self._known: dict[Engine, Replica] = {}
+        if callable(given):
+            check_callable("the callable that returns the replicas", given)
+        else:
+            self._adopt(given)
+        forget_after_fork(self)
+
+    def forget_parent(self) -> None:
+        for replica in self._known.values():
+            replica.forget_parent()
+
+    @property
+    def replicas(self) -> Iterable[Replica]:
+        if callable(self._given):
+            given = self._given()
+            if not isinstance(given, list | tuple):
+                raise UsageError(
+                    f"replicas={self._given!r} has returned {described(given)}; "
+                    "return a list of engines"
+                )
+            self._adopt(given)
+        return self._known.values()
+
+    @property
+    def known_engines(self) -> list[Engine]:
+        """Their engines, as far as they are known without calling the application."""
+        return list(self._known)
+
+    def _adopt(self, given: Sequence[object]) -> None:
+        known = self._known
+        engines = [self._checked(each) for each in given]
+        if engines != list(known):
+            self._known = {each: known.get(each) or Replica(each) for each in engines}
+            for engine in engines:
+                guard(engine)
+
+    def _checked(self, given: Any) -> Engine:
+        engine = sync_engine(given) if hasattr(given, "sync_engine") else given
+        if not isinstance(engine, Engine):
+            raise UsageError(
+                f"replicas has {described(given)}; give URLs or engines, or a callable "
+                "that returns a list of engines"
+            )
+        if engine.dialect.is_async is not self._is_async:
+            wanted = "an async" if self._is_async else "a sync"
+            raise UsageError(f"replicas has {described(given)}; give {wanted} engine")
+        return engine
+
+    # Which units, and in which order
+
+    def serves(self, wanted: TransactionCharacteristics | None) -> bool:
+        """Whether a transaction with these characteristics reads from a replica.
+
+        PostgreSQL's replicas have no SERIALIZABLE.
+        """
+        if wanted is None or not wanted.read_only or wanted.replica is False:
+            return False
+        return wanted.isolation_level != "SERIALIZABLE" and not wanted.deferrable
+
+    def candidates(
+        self,
+        wanted: TransactionCharacteristics | None,
+        position: Position | None,
+        pinned: Replica | None,
+    ) -> list[Replica]:
+        """Those to be tried, in this order; those that may be well again are looked at.
+
+        The one that the unit has read from before is the only one: another may not
+        have replayed as much.
+        """
+        replicas = list(self.replicas)
+        for replica in replicas:
+            self._look_at(replica)
+        if position is not None and not _can_prove(wanted, position):
+            return []
+        usable = [each for each in replicas if each.usable]
+        if pinned is not None:
+            return [pinned] if pinned in usable else []
+        needed = 0 if position is None else position.at or 0
+
+        def order(replica: Replica) -> tuple[bool, int, float]:
+            return replica.position < needed, replica.in_use, random.random()
+
+        usable.sort(key=order)
+        return usable
+
+    def expected_engine(
+        self, wanted: TransactionCharacteristics | None, pinned: Replica | None
+    ) -> Engine | None:
+        """That of the replica that a unit would get; `None`: it uses the primary."""
+        if not self.serves(wanted):
+            return None
+        found = self.candidates(wanted, None, pinned)
+        return found[0].engine if found else None
+
+    def _look_at(self, replica: Replica) -> None:
+        """Start to look at a *replica* that is not used, if it is time."""
+        if not replica.take_look():
+            return
+        looking = partial(look, replica, self.max_lag)
+        if not self._is_async:
+            Thread(target=looking, name="unitwork-replica", daemon=True).start()
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            replica.look_ended()
+            return
+        # In a context of its own: a transport keeps the one in which it was created.
+        task = loop.create_task(_in_greenlet(looking), context=Context())
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    # Positions
+
+    def position_of(self, at: int | None) -> Position:
+        """What was just committed, up to *at*, for as long as a replica may lack it."""
+        if self.max_lag is None:
+            lasts = _TOKEN_WITHOUT_LIMIT
+        else:
+            lasts = max(_SHORTEST_TOKEN, 2 * self.max_lag)
+        return Position(at, time.time() + lasts)
+
+
+def _can_prove(wanted: TransactionCharacteristics | None, position: Position) -> bool:
+    """Whether a replica can show that its transaction sees up to *position*.
+
+    In one with a snapshot the question itself takes it, before the answer is made.
+    """
+    if position.at is None or wanted is None:
+        return False
+    return wanted.isolation_level in _READ_COMMITTED
+
+
+async def _in_greenlet(call: Callable[[], None]) -> None:
+    await greenlet_spawn(call)
