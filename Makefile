@@ -28,7 +28,7 @@ NEW_PYTHON ?= $(shell $(NEWEST))
 
 .DELETE_ON_ERROR:
 .PHONY: help venv demo cluster test soak bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
-	wheel-promises mariadb pgbouncer galera check clean
+	wheel-promises mariadb pgbouncer galera chromium check clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do \
@@ -96,7 +96,7 @@ wheel-readme wheel-promises: wheel-%: venv
 # On the newest Python, too: `make test` has the oldest one with the newest SQLAlchemy.
 # What the manual says, the example application and the benchmarks are tested once: that
 # takes long, and what they use of unitwork is tested on both by the rest.
-ONCE := tests/clusters tests/docs tests/examples tests/public/test_benchmarks.py
+ONCE := tests/browser tests/clusters tests/docs tests/examples tests/public/test_benchmarks.py
 test-sqlalchemy20: $(SA20)/.installed  ## test on SQLAlchemy 2.0 and a newer Python
 	$(call suite,$(SA20)/bin) $(ONCE:%=--ignore %)
 $(SA20)/.installed: pyproject.toml constraints.txt
@@ -116,8 +116,11 @@ pgbouncer:  ## install Debian's PgBouncer if there is none and root asks
 galera:  ## install Debian's Galera if there is none and root asks
 	sh tools/install_galera.sh
 
+chromium:  ## install Debian's Chromium if there is none and root asks
+	sh tools/install_chromium.sh
+
 # What keeps one core busy goes side by side: packages, types, wheel, manual.
-check: mariadb pgbouncer galera  ## all of it, as CI does
+check: mariadb pgbouncer galera chromium  ## all of it, as CI does
 	$(MAKE) -j2 --output-sync=target venv $(SA20)/.installed lint wheel-promises wheel-readme docs
 	$(MAKE) test
 	$(MAKE) test-sqlalchemy20

@@ -107,6 +107,7 @@ def welcome(listener: socket.socket, database: str) -> str:
     return f"""\
 Items are served at {url} and documented at {url}/docs.
 They are stored in {database}. Ctrl-C ends it.
+Every unit of work is shown at {url}/units/.
 Try these; the last one breaks a rule of the database:
 
   curl {url}/items/ {send} '{lamp}'

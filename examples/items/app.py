@@ -1,4 +1,4 @@
-"""The application. The middleware is all that unitwork needs."""
+"""The application. The middleware is all that unitwork needs; /units shows its work."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 
 from unitwork import DBSessionMiddleware
 from unitwork.fastapi import exception_handlers
+from unitwork.inspector import Inspector
 
 from .database import db
 from .errors import answer_invalid
@@ -29,3 +30,4 @@ app = FastAPI(
 )
 app.add_middleware(DBSessionMiddleware, db=db)
 app.include_router(router)
+app.mount("/units", Inspector(db))  # for browsers on this machine only

@@ -10,6 +10,7 @@ import pytest
 import unitwork
 import unitwork.events
 import unitwork.fastapi
+import unitwork.inspector
 import unitwork.replicas
 import unitwork.telemetry
 import unitwork.testing
@@ -20,6 +21,7 @@ DOORS = [
     unitwork,
     unitwork.events,
     unitwork.fastapi,
+    unitwork.inspector,
     unitwork.replicas,
     unitwork.telemetry,
     unitwork.testing,

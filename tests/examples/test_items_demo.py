@@ -97,11 +97,13 @@ def test_what_it_suggests_works(tmp_path: Path, postgresql: str, driver: str) ->
         lines = welcome(process)
         replies = [curl(line) for line in lines if "curl" in line]
         documentation = httpx.get(address(lines) + "/docs")
+        outcomes = httpx.get(address(lines) + "/units/outcomes.json").json()
         code, said = end(process, signal.SIGINT)
 
     assert [reply.status_code for reply in replies] == [201, 200, 201, 409]
     assert replies[1].json() == [replies[0].json()]
     assert documentation.status_code == 200
+    assert sum(each["units"] for each in outcomes["routes"]) == len(replies)
     assert (code, "Traceback" in said) == (0, False)
 
 

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "_real_databases",
     "_testing": "_redaction errors outcome _concurrency _engine _session _commit _unit "
     "_real_databases _sandbox _observing",
+    "_inspector": "errors outcome _concurrency _engine _session _unit _observing",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import SessionTransactionState
-from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord  # pyright: ignore[reportPrivateUsage]  # see above
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "root_engine",
     "take_connection",
     "take_connections",
+    "unpooled",
 ]
 
 
@@ -192,3 +193,10 @@ def larger_pool(pool: Pool, size: int) -> Pool:
         _dispatch=recreated.dispatch,
         dialect=recreated._dialect,
     )
+
+
+def unpooled(engine: Engine) -> Engine:
+    """An engine to the same server that has no pool, no events and no options."""
+    creator: Any = engine.pool._creator  # pyright: ignore[reportPrivateUsage]  # see above
+    pool = NullPool(creator, dialect=engine.dialect)
+    return Engine(pool, engine.dialect, engine.url)

@@ -1,0 +1,132 @@
+"""What it costs to look at 200 open units ten times a second, on PostgreSQL.
+
+    python tools/postgres.py --max_connections=300 -- python -m benchmarks.inspector
+
+All units hold a connection. Prints the CPU time that one look takes (the JSON of the
+live view, called as ASGI, without a server), and how much of one core ten a second are;
+and what it costs to record a unit: the same request with an inspector and without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy import make_url, text
+
+from unitwork import AsyncDatabase, DBSessionMiddleware
+from unitwork.inspector import Inspector
+
+UNITS, LOOKS, A_SECOND = 200, 300, 10
+REQUESTS, ROUNDS = 300, 7
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "http_version": "1.1",
+    "method": "GET",
+    "scheme": "http",
+    "query_string": b"",
+    "root_path": "",
+    "headers": [(b"host", b"localhost")],
+    "client": ("127.0.0.1", 1),
+    "server": ("127.0.0.1", 80),
+}
+
+
+async def request(app: Any, path: str) -> int:
+    """Make a GET request; give the size of the response."""
+    size = 0
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        nonlocal size
+        size += len(message.get("body", b""))
+
+    await app({**SCOPE, "path": path, "state": {}}, receive, send)
+    return size
+
+
+@asynccontextmanager
+async def units(db: AsyncDatabase, count: int) -> AsyncIterator[None]:
+    """Open so many units, each with a connection, in tasks of their own."""
+    ready, leave = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold() -> None:
+        async with db.transaction() as session:
+            await session.execute(text("SELECT 1"))
+            ready.release()
+            await leave.wait()
+
+    tasks = [asyncio.create_task(hold()) for _ in range(count)]
+    for _ in tasks:
+        await ready.acquire()
+    try:
+        yield
+    finally:
+        leave.set()
+        await asyncio.gather(*tasks)
+
+
+async def cpu(work: Callable[[], Awaitable[object]], times: int) -> float:
+    """The CPU time of one of so many calls, in seconds."""
+    began = time.process_time()
+    for _ in range(times):
+        await work()
+    return (time.process_time() - began) / times
+
+
+def application(db: AsyncDatabase) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=db)
+
+    @app.get("/")
+    async def endpoint() -> None:
+        await db.current.execute(text("SELECT 1"))
+
+    return app
+
+
+async def looks(db: AsyncDatabase) -> None:
+    async with AsyncExitStack() as stack:
+        inspector = Inspector(db)
+        stack.callback(inspector.close)
+        await stack.enter_async_context(units(db, UNITS))
+        size = await request(inspector, "/live.json")
+        taken = await cpu(lambda: request(inspector, "/live.json"), LOOKS)
+    share = 100 * taken * A_SECOND
+    print(f"{UNITS} open units, {size / 1000:.0f} kB: {taken * 1000:.3f} ms a look;")
+    print(f"{A_SECOND} looks a second are {share:.2f} % of a core (bar: 1 %)")
+
+
+async def recording(db: AsyncDatabase) -> None:
+    app, off, on = application(db), [], []
+    for _ in range(ROUNDS):
+        off.append(await cpu(lambda: request(app, "/"), REQUESTS))
+        inspector = Inspector(db)
+        on.append(await cpu(lambda: request(app, "/"), REQUESTS))
+        inspector.close()
+    more = 1e6 * (statistics.median(on) - statistics.median(off))
+    total = 1e6 * statistics.median(off)
+    print(
+        f"a request with one statement: {total:.0f} us, and {more:.0f} us to record it"
+    )
+
+
+async def main() -> None:
+    url = make_url(os.environ["UNITWORK_TEST_POSTGRESQL"])
+    url = url.set(drivername="postgresql+asyncpg")
+    db = AsyncDatabase(url, pool_size=UNITS)
+    await looks(db)
+    await recording(db)
+    await db.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

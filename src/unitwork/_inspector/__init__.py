@@ -1,0 +1,1 @@
+"""The inspector: what units do now and have done, as pages and as JSON."""

@@ -1,0 +1,214 @@
+"""The units that are open now, as JSON.
+
+What is read belongs to tasks and threads that go on meanwhile: a unit may end while it
+is looked at. Nothing is locked and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from itertools import repeat
+from typing import Any, NamedTuple, cast
+
+from .._engine.backend_id import backend_id
+from .._engine.call_site import format_call_site
+from .._engine.hold import Hold
+from .._engine.loan import Loan
+from .._session.database_core import DatabaseCore
+from .._unit.unit import Unit
+from .clock import Clock
+from .locks import Blocker, Found
+from .phase import phase_of
+from .record import name_of
+from .statement_text import shown
+
+__all__ = ["Held", "LiveUnits", "OpenUnit", "open_units", "owners_of"]
+
+
+Owners = Mapping[tuple[str, int], int | None]
+"""The units that hold connections: by the database and the id of the connection."""
+Blockers = tuple[tuple[Blocker, ...], ...]
+"""What blocks each connection of a unit; empty if none is blocked."""
+
+
+class Held(NamedTuple):
+    """A connection that a unit holds now."""
+
+    database: str
+    hold: Hold
+    pid: int | None
+    idle_since: float | None
+    """`None`: a statement is under way."""
+
+
+class OpenUnit(NamedTuple):
+    """One unit as it was at a moment, and the connections that it holds."""
+
+    unit: Unit
+    phase: str
+    about: str
+    held: tuple[Held, ...]
+
+
+def open_units(
+    databases: Iterable[DatabaseCore],
+    own_path: str,
+    before: Mapping[Unit, OpenUnit],
+) -> list[OpenUnit]:
+    """The units that have a session of one of *databases*, the oldest first.
+
+    Not those of requests below *own_path*, which are the inspector's. *before* is how
+    they were at the last look, which spares the most of the work if nothing happens.
+    """
+    found: dict[Unit, None] = {}
+    for database in databases:
+        found.update(dict.fromkeys(cast("set[Unit]", database.open_units.copy())))
+    looked_at = [
+        _look_at(unit, before.get(unit))
+        for unit in sorted(found, key=_began)
+        if not _is_below(unit, own_path)
+    ]
+    return looked_at
+
+
+def _is_below(unit: Unit, path: str) -> bool:
+    if not path or unit.report is None:
+        return False
+    its_path = unit.report.unit.path
+    return its_path.startswith(path) and its_path[len(path) :][:1] in ("", "/")
+
+
+def _began(unit: Unit) -> float:
+    report = unit.report
+    return 0.0 if report is None else report.unit.started
+
+
+def _look_at(unit: Unit, before: OpenUnit | None) -> OpenUnit:
+    sessions = list(unit.sessions)
+    phase, about = phase_of(unit, sessions)
+    known = () if before is None else before.held
+    held = []
+    for session in sessions:
+        for loan in list(session.loans):
+            hold = loan.hold
+            if hold is not None and hold.returned_at is None:
+                held.append(_held(session.name, loan, hold, known))
+    found = tuple(held)
+    if before is not None and before[1:] == (phase, about, found):
+        return before
+    return OpenUnit(unit, phase, about, found)
+
+
+def _held(name: str, loan: Loan, hold: Hold, known: Iterable[Held]) -> Held:
+    since = hold.idle_since
+    for each in known:
+        if each.hold is hold and each.idle_since == since:
+            return each
+    return Held(name, hold, backend_id(loan.driver_connection), since)
+
+
+class LiveUnits:
+    """Writes open units as JSON, anew only what has changed.
+
+    All times are absolute, so that a unit which does nothing has the same text as
+    before: many units may be looked at often.
+    """
+
+    def __init__(self, clock: Clock, mysql: Collection[str], *, show_sql: bool) -> None:
+        self._clock = clock
+        self._mysql = mysql
+        self._show_sql = show_sql
+        self._before: dict[Unit, OpenUnit] = {}
+        self._texts: dict[Unit, tuple[object, str]] = {}
+
+    def look(self, databases: Iterable[DatabaseCore], own_path: str) -> list[OpenUnit]:
+        """The units that are open now: see `open_units()`."""
+        units = open_units(databases, own_path, self._before)
+        self._before = {each.unit: each for each in units}
+        return units
+
+    def describe(
+        self, units: Iterable[OpenUnit], found: Mapping[str, Found], owners: Owners
+    ) -> str:
+        """A JSON array of *units*; *found* are the lock waits of each database."""
+        before, self._texts = self._texts, {}
+        texts = []
+        is_blocked = any(found.values())
+        for each in units:
+            blockers = _blockers_of(each, found) if is_blocked else ()
+            report = each.unit.report
+            key = each, blockers, None if report is None else report.unit.route
+            known, text = before.get(each.unit, (None, ""))
+            if known != key:
+                text = json.dumps(self._as_json(each, blockers, owners))
+            self._texts[each.unit] = key, text
+            texts.append(text)
+        return f"[{','.join(texts)}]"
+
+    def _as_json(
+        self, each: OpenUnit, blockers: Blockers, owners: Owners
+    ) -> dict[str, Any]:
+        unit, report = each.unit, each.unit.report
+        known: dict[str, Any] = {"id": None, "name": unit.owner.description}
+        if report is not None:
+            info = report.unit
+            known = {
+                "id": info.id,
+                "name": name_of(info),
+                "kind": info.kind,
+                "path": info.path,
+                "parent": info.parent,
+                "attempt": info.attempt,
+                "began": self._clock.wall(info.started),
+            }
+        return {
+            **known,
+            "phase": each.phase,
+            "about": each.about,
+            "connections": [
+                self._connection(held, blocked_by, owners)
+                for held, blocked_by in zip(
+                    each.held, blockers or repeat(()), strict=False
+                )
+            ],
+        }
+
+    def _connection(
+        self, held: Held, blocked_by: Iterable[Blocker], owners: Owners
+    ) -> dict[str, Any]:
+        hold, since = held.hold, held.idle_since
+        found: dict[str, Any] = {
+            "database": held.database,
+            "taken": self._clock.wall(hold.taken_at),
+            "idle_since": None if since is None else self._clock.wall(since),
+            "idle_before": round(hold.idle, 3),
+            "at": format_call_site(hold.call_site),
+            "pid": held.pid,
+            "blocked_by": [
+                {**each._asdict(), "unit": owners.get((held.database, each.pid))}
+                for each in blocked_by
+            ],
+        }
+        if self._show_sql:
+            is_mysql = held.database in self._mysql
+            found["sql"] = shown(hold.statement, is_mysql=is_mysql)
+        return found
+
+
+def _blockers_of(each: OpenUnit, found: Mapping[str, Found]) -> Blockers:
+    return tuple(
+        tuple(found.get(held.database, {}).get(held.pid or 0, ())) for held in each.held
+    )
+
+
+def owners_of(units: Iterable[OpenUnit]) -> dict[tuple[str, int], int | None]:
+    """Which unit holds the connection with an id, as the server knows it."""
+    return {
+        (held.database, held.pid): None
+        if (r := each.unit.report) is None
+        else r.unit.id
+        for each in units
+        for held in each.held
+        if held.pid is not None
+    }

@@ -1,0 +1,129 @@
+"""The live view: the units that are open now, and what they wait for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context
+
+import pytest
+from sqlalchemy import text
+
+from support.flavours import MARIADB, SERVERS, Flavour, only
+from support.holding import running
+from support.inspecting import held, inspected, look
+from support.models import add_item, names
+from support.pool import eventually
+from unitwork import current_unit
+
+LOCK = text("UPDATE item SET name = 'two' WHERE name = 'one'")
+
+
+async def test_shows_a_unit_as_long_as_it_is_open(flavour: Flavour) -> None:
+    with inspected(flavour) as app:
+        async with held(flavour):
+            [unit] = (await look(app, "live"))["units"]
+        after = await look(app, "live")
+
+    assert (unit["name"], unit["phase"]) == (
+        "transaction() block",
+        "idle in transaction",
+    )
+    assert after["units"] == []
+
+
+async def test_shows_the_line_that_took_the_connection(flavour: Flavour) -> None:
+    with inspected(flavour) as app:
+        async with held(flavour):
+            [unit] = (await look(app, "live"))["units"]
+
+    [connection] = unit["connections"]
+    assert ".py:" in connection["at"]
+    assert connection["taken"] <= connection["idle_since"]
+
+
+async def test_shows_the_connections_of_the_pool(flavour: Flavour) -> None:
+    with inspected(flavour) as app:
+        async with held(flavour):
+            [pool] = (await look(app, "live"))["databases"]
+
+    assert (pool["name"], pool["size"], pool["limit"]) == ("default", 5, 5)
+    assert (pool["in_use"], pool["waiting"]) == (1, 0)
+
+
+async def test_shows_a_unit_that_has_released_its_connection(flavour: Flavour) -> None:
+    with inspected(flavour) as app:
+        async with flavour.block():
+            unit = current_unit()
+            async with unit.outside("the model"):
+                [shown] = (await look(app, "live"))["units"] or [None]
+            await flavour.do(flavour.db.current, names)
+
+    assert shown is None or shown["about"] == "the model"
+
+
+@only("asyncpg", "psycopg")
+async def test_shows_a_unit_that_waits_for_a_connection(flavour: Flavour) -> None:
+    small = flavour.another(pool_size=1, max_overflow=0, pool_timeout=10)
+    with inspected(small) as app:
+        async with held(small), running(small.work(names), Context()) as task:
+            await eventually(lambda: len(_open_units(small)) == 2)
+            live = await look(app, "live")
+        await asyncio.wait((task,))
+    await small.dispose()
+
+    phases = [unit["phase"] for unit in live["units"]]
+    assert phases == ["idle in transaction", "waiting for a connection"]
+    assert live["databases"][0]["waiting"] == 1
+
+
+def _open_units(flavour: Flavour) -> set[object]:
+    return flavour.db._core.open_units
+
+
+@only(*SERVERS)
+@pytest.mark.usefixtures("flavour")
+async def test_shows_which_unit_blocks_another(flavour: Flavour) -> None:
+    await flavour.work(add_item)
+    with inspected(flavour) as app:
+        async with flavour.block() as session:
+            await flavour.do(session, lambda session: session.execute(LOCK))
+            blocked = flavour.work(lambda session: session.execute(LOCK))
+            async with running(blocked) as task:
+                found = await _blockers(app)
+                await flavour.do(session, lambda session: session.rollback())
+                await asyncio.wait((task,))
+        [first, *_] = (await look(app, "timeline"))["units"][::-1]
+
+    assert [each["unit"] for each in found] == [first["id"]]
+    assert found[0]["seconds"] >= 0
+
+
+@only("asyncpg", *MARIADB)
+async def test_finds_that_out_without_a_connection_of_the_pool(
+    flavour: Flavour,
+) -> None:
+    await flavour.work(add_item)
+    small = flavour.another(pool_size=2, max_overflow=0)
+    with inspected(small) as app:
+        async with small.block() as session:
+            await small.do(session, lambda session: session.execute(LOCK))
+            async with running(small.work(lambda x: x.execute(LOCK))) as task:
+                found = await _blockers(app)
+                [pool] = (await look(app, "live"))["databases"]
+                await small.do(session, lambda session: session.rollback())
+                await asyncio.wait((task,))
+    await small.dispose()
+
+    assert len(found) == 1
+    assert (pool["in_use"], pool["lock_query"]) == (2, "")
+
+
+async def _blockers(app: object) -> list[dict[str, object]]:
+    """Look until a unit is blocked, as a page does; give what blocks it."""
+    async with asyncio.timeout(10):
+        while True:
+            for unit in (await look(app, "live"))["units"]:
+                for connection in unit["connections"]:
+                    if connection["blocked_by"]:
+                        return list(connection["blocked_by"])
+            await asyncio.sleep(0.1)
