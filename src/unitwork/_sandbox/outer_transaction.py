@@ -39,6 +39,10 @@ class OuterTransaction:
         self._connection: Connection | None = None
         self._pool: Pool | None = None
         """Where the connection comes from."""
+        self.raw: Any = None
+        """The DBAPI connection, while it is open."""
+        self.driver: Any = None
+        """The driver's connection, while it is open."""
         self._constraints: str | None = None
         """Those that are deferred; `None`: none can be."""
         self._has_new_constraints = False
@@ -52,18 +56,6 @@ class OuterTransaction:
 
     def in_loop(self, call: Callable[..., T], *args: object) -> T:
         return call(*args) if self._portal is None else self._portal.call(call, *args)
-
-    @property
-    def raw(self) -> Any:
-        """The DBAPI connection, once it is open."""
-        assert self._connection is not None
-        return self._connection.connection.dbapi_connection
-
-    @property
-    def driver(self) -> Any:
-        if self._connection is None or self._connection.invalidated:
-            return None
-        return self._connection.connection.driver_connection
 
     @property
     def has_begun(self) -> bool:
@@ -124,10 +116,12 @@ class OuterTransaction:
             if connection.dialect.name in MYSQL:  # which begins at a table otherwise
                 connection.exec_driver_sql("START TRANSACTION")
             self._connection = connection
+            self.raw = connection.connection.dbapi_connection
+            self.driver = connection.connection.driver_connection
             self._read_constraints()
             self.pending.insert(0, f"SAVEPOINT {_OUTERMOST}")
         except BaseException:
-            self._connection = None
+            self._connection = self.raw = self.driver = None
             connection.invalidate()
             connection.close()
             raise
@@ -182,6 +176,7 @@ class OuterTransaction:
         connection, self._connection = self._connection, None
         if connection is None:
             return True
+        self.raw = self.driver = None
         try:
             if not is_sound:
                 connection.invalidate()

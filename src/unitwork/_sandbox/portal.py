@@ -55,19 +55,17 @@ class Portal:
             return function(*args)
         if not self._is_own and not self.loop.is_running():
             raise SandboxError(_BLOCKED)
-        started, done = Future[None](), Future[T]()
+        started = None if self._is_own else Future[None]()
+        done = Future[T]()
         coroutine = _perform(function, args, started, done)
         # A transport keeps the context in which it was made, and the test's with it.
         self.loop.call_soon_threadsafe(self._start, coroutine, done, context=Context())
         if in_greenlet():
             return await_only(self._wait_async(started, done))
-        with _blocked_at_timeout():
-            started.result(self._limit)
+        if started is not None:
+            with _blocked_at_timeout():
+                started.result(self._timeout)
         return done.result()
-
-    @property
-    def _limit(self) -> float | None:
-        return None if self._is_own else self._timeout
 
     def _start(self, coroutine: Coroutine[Any, Any, None], done: Future[Any]) -> None:
         task = self.loop.create_task(coroutine)
@@ -78,10 +76,11 @@ class Portal:
 
         done.add_done_callback(cancel)
 
-    async def _wait_async(self, started: Future[None], done: Future[T]) -> T:
-        with _blocked_at_timeout():
-            async with asyncio.timeout(self._limit):
-                await asyncio.wrap_future(started)
+    async def _wait_async(self, started: Future[None] | None, done: Future[T]) -> T:
+        if started is not None:
+            with _blocked_at_timeout():
+                async with asyncio.timeout(self._timeout):
+                    await asyncio.wrap_future(started)
         return await asyncio.wrap_future(done)
 
 
@@ -103,10 +102,10 @@ def _blocked_at_timeout() -> Iterator[None]:
 async def _perform(
     function: Callable[..., T],
     args: tuple[object, ...],
-    started: Future[None],
+    started: Future[None] | None,
     done: Future[T],
 ) -> None:
-    if not started.cancelled():
+    if started is not None and not started.cancelled():
         started.set_result(None)
     try:
         result = await greenlet_spawn(function, *args)

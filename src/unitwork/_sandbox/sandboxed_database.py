@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
@@ -128,9 +128,8 @@ class SandboxedDatabase:
     def _settings_like(self, settings: DatabaseSettings) -> DatabaseSettings:
         """The same, but that the sandbox gives the outcome of a COMMIT in doubt."""
         is_postgresql = self._own_factory.engine.dialect.name == "postgresql"
-        if settings.verify_commit is True and is_postgresql:
-            return replace(settings, verify_commit=_Verifier())
-        return settings
+        is_verified = settings.verify_commit is True and is_postgresql
+        return _verified(settings) if is_verified else settings
 
     # The test's own sessions
 
@@ -228,6 +227,7 @@ class _UnitBinds(BindCache):
             over = self._sandboxed.engine_for(engine)
             turn = self.turn_for(self._sandboxed.shared_for(engine))
             bind = over.execution_options(**{TURN: turn})
+            bind.dispatch = over.dispatch  # not joined anew for each unit, which costs
             if wanted is not None and wanted.release == STATEMENT:
                 bind = StatementEngine(bind, {})
             found = (bind, directives)
@@ -248,6 +248,11 @@ class _Verifier:
 
     def committed(self, connection: Connection, mark: Mark) -> bool:
         return mark.committed
+
+
+@lru_cache(maxsize=64)
+def _verified(settings: DatabaseSettings) -> DatabaseSettings:
+    return replace(settings, verify_commit=_Verifier())
 
 
 def _name_of(unit: Any) -> str:

@@ -128,8 +128,13 @@ class Turns:
             self._grant()
 
     def _request(self, turn: Turn) -> _Wait | None:
-        """Enter at once, or join the queue."""
+        """Enter at once, or join the queue. Raises if it can't have the connection."""
         with self._lock:
+            if not self._waiting and self._may_enter(turn):
+                error = self._push(turn)
+                if error is not None:
+                    raise error
+                return None
             wait = _Wait(turn, Future())
             self._waiting.append(wait)
             self._grant()
