@@ -212,8 +212,10 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
             except Exception as error:
                 if not block.allows_retry(error, tries):
                     raise
-                wait = tries.announce(error)
+                wait, failure = tries.announce(error), error
             await asyncio.sleep(wait)
+            block.report_retry(failure)
+            del failure  # it leads back to here
 
     @contextmanager
     def override(self, session: AsyncSession) -> Iterator[None]:

@@ -201,8 +201,10 @@ class Database(DatabaseBase[SyncS]):
             except Exception as error:
                 if not block.allows_retry(error, tries):
                     raise
-                wait = tries.announce(error)
+                wait, failure = tries.announce(error), error
             time.sleep(wait)
+            block.report_retry(failure)
+            del failure  # it leads back to here
 
     @contextmanager
     def override(self, session: Session) -> Iterator[None]:

@@ -275,3 +275,10 @@ def test_no_rule_makes_an_unknown_outcome_retryable(error: Exception) -> None:
     found = classify(error, phase=Phase.COMMIT, rules=[lambda found: Kind.RETRY])
 
     assert found.unknown
+
+
+def test_an_error_that_is_its_own_cause_is_classified() -> None:
+    error = CommitUnknownError()
+    error.__cause__ = error
+
+    assert classify(error).kind is Kind.UNKNOWN

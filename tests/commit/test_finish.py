@@ -316,6 +316,18 @@ def test_a_commit_of_unknown_outcome_calls_the_hooks_for_that_alone(play: Play) 
     assert play.outcomes == [Outcome.UNKNOWN]
 
 
+def test_an_unknown_outcome_that_the_session_has_raised_is_not_its_own_cause(
+    play: Play,
+) -> None:
+    full(play)
+
+    raised = play.run(play.finish(commit=True), 4, error := CommitUnknownError())
+
+    assert raised is error
+    assert raised.__cause__ is None
+    assert play.outcomes == [Outcome.UNKNOWN]
+
+
 @pytest.mark.parametrize("kind", [LookupError, asyncio.CancelledError])
 @pytest.mark.parametrize("step", [6, 7])
 def test_a_hook_that_fails_after_commit_is_logged_and_the_others_are_called(

@@ -15,7 +15,13 @@ from support.driver_errors import postgresql, wrapped
 from support.flavours import ASYNC, Flavour, everywhere, only
 from support.models import add_item
 from support.recording import Recorder, recording
-from unitwork import DBSessionMiddleware, Outcome, current_unit, transactional
+from unitwork import (
+    DBSessionMiddleware,
+    Outcome,
+    UsageError,
+    current_unit,
+    transactional,
+)
 from unitwork.events import (
     CommitAnswered,
     ConnectionReturned,
@@ -285,3 +291,15 @@ async def test_a_commit_that_is_refused_has_its_error(flavour: Flavour) -> None:
     assert answered.error is not None
     assert (ended.outcome, ended.sqlstate) == (Outcome.ROLLED_BACK, "23505")
     assert ended.reason.startswith("COMMIT failed")
+
+
+@only("aiosqlite")
+async def test_a_block_that_can_not_be_entered_has_an_end(
+    flavour: Flavour, recorder: Recorder
+) -> None:
+    async with flavour.block() as session:
+        await flavour.do(session, add)
+        with pytest.raises(UsageError):
+            await flavour.work(add)
+
+    assert len(recorder.of(UnitBegun)) == len(recorder.of(UnitEnded)) == 2

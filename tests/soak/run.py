@@ -14,6 +14,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from soak.generate import Generator
+from soak.ledger import Ledger
 from soak.play import play
 from soak.program import Program
 from soak.running import Running
@@ -70,6 +71,8 @@ class Run:
     )
     """What happens, beside all else, just before the program of that number."""
     report: Report = field(default_factory=Report)
+    ledger: Ledger | None = None
+    """Set if the events have to add up."""
 
     def go(self, numbers: Iterable[int]) -> Report:
         started = time.monotonic()
@@ -97,11 +100,19 @@ class Run:
         async with stages(
             self.generator.driver, self.url, pool=pool, patience=self.patience
         ) as (direct, behind):
+            stops = self._observe(direct, behind)
             for start in range(0, len(numbers), BATCH):
                 programs = map(self.generator.program, numbers[start : start + BATCH])
                 await self._batch(list(programs), direct, behind)
                 self.report.memory.append((self.report.programs, resident_megabytes()))
                 self.progress(self.report)
+            for stop in stops:
+                stop()
+
+    def _observe(self, *those: Stage) -> list[Callable[[], None]]:
+        if self.ledger is None:
+            return []
+        return [self.ledger.observe(each.db) for each in set(those)]
 
     async def _batch(
         self, programs: list[Program], direct: Stage, behind: Stage
@@ -140,6 +151,9 @@ class Run:
         if wrong := running.books.violations(table):
             story = f"reported {running.reported}, {running.error!r:.300}"
             report.violations.append(Violation(running.program, wrong, story))
+        if self.ledger is not None:
+            self.ledger.retries += max(running.books.attempt - 1, 0)
+            self.ledger.interrupted += running.books.interrupted
         report.struck += "'the fault has struck'" in str(running.books.failures)
         report.rows += sum(
             table[row] for claim in running.books.claims for row in claim.rows

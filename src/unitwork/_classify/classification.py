@@ -218,7 +218,7 @@ def _classify_link(error: BaseException, phase: Phase) -> Classification | None:
 
 def _in_doubt(error: CommitUnknownError) -> Classification:
     """Classify an error that means that itself, with the code of its cause."""
-    cause = error.__cause__
+    cause = None if error.__cause__ is error else error.__cause__
     found = _classify_link(cause, Phase.COMMIT) if cause is not None else None
     if found is not None and found.unknown:
         return found

@@ -16,7 +16,6 @@ from .._execution.accept_commit import accept_commit
 from .._execution.plan import Plan, Step
 from .._session import operations
 from .._session.overridden import check_not_taken
-from .._session.send_commit import in_doubt
 from .._session.state import Access, CommitState, CommitWithdrawn
 from .._session.unit_session import UnitSession
 from .._twophase.coordinator import commit_together, split
@@ -25,7 +24,7 @@ from ..errors import CommitUnknownError, PartialCommitError, UnexpectedRollbackE
 from ..outcome import Outcome
 from .calling import HookedUnit, call_after, call_before_commit
 from .hooks import Hooks
-from .in_doubt import ask_the_database
+from .in_doubt import ask_the_database, is_in_doubt
 
 __all__ = ["EndingUnit", "finish"]
 
@@ -225,11 +224,13 @@ class _Finish:
         except Exception as error:
             committed: bool | None = session.is_committed
             if not committed:
-                if not _is_in_doubt(session, error):
+                if not is_in_doubt(session, error):
                     raise
                 committed = yield from ask_the_database(session)
             if committed is None:
-                raise _unknown(error) from error
+                if isinstance(error, CommitUnknownError):
+                    raise
+                raise commit_unknown() from error
             session.commit_ended()
             if not committed and isinstance(error, CommitUnknownError):
                 raise unexpected_rollback(error) from error
@@ -269,17 +270,6 @@ class _Finish:
         hooks = self._unit.hooks_to_call()
         if hooks:
             yield from call_after(self._unit, hooks, outcome)
-
-
-def _is_in_doubt(session: UnitSession, error: BaseException) -> bool:
-    """Whether the work may be stored although COMMIT has raised *error*."""
-    if session.commit_state is not CommitState.SENT_BY_UNIT:
-        return False
-    return not isinstance(error, PartialCommitError) and in_doubt(error)
-
-
-def _unknown(error: Exception) -> CommitUnknownError:
-    return error if isinstance(error, CommitUnknownError) else commit_unknown()
 
 
 def _roll_back(session: UnitSession) -> Plan[None]:

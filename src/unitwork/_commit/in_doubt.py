@@ -13,10 +13,23 @@ from .._execution.async_runner import arun
 from .._execution.plan import Plan
 from .._execution.sync_runner import run
 from .._observing.unit_events import OutcomeVerified
+from .._session.send_commit import in_doubt
+from .._session.state import CommitState
 from .._session.unit_session import UnitSession
-from ..errors import CommitUnknownError
+from ..errors import CommitUnknownError, PartialCommitError
 
-__all__ = ["ask_the_database", "ask_the_database_now"]
+__all__ = [
+    "ask_the_database",
+    "ask_the_database_now",
+    "is_in_doubt",
+]
+
+
+def is_in_doubt(session: UnitSession, error: BaseException) -> bool:
+    """Whether the work may be stored although COMMIT has raised *error*."""
+    if session.commit_state is not CommitState.SENT_BY_UNIT:
+        return False
+    return not isinstance(error, PartialCommitError) and in_doubt(error)
 
 
 def ask_the_database(session: UnitSession) -> Plan[bool | None]:
@@ -29,7 +42,7 @@ def ask_the_database(session: UnitSession) -> Plan[bool | None]:
     try:
         found = yield from ask_until_known(session, question)
     except CommitUnknownError:
-        return None
+        found = None
     if found and any(loan.may_be_another for loan in session.loans):
         found = None  # the driver may have committed it, and begun another one
     if (report := session.owner.report) is not None:

@@ -89,29 +89,30 @@ def connected(session: UnitSession, connection: Connection) -> None:
         connection.close()
         session.check()
     taken_at = time.monotonic()
-    call_site = find_call_site()
-    report = None
+    settings, limit = session.settings, session.settings.hold_warning
+    hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
     if session.owner.report is not None:
-        report = HoldReport(session.owner.report, session.name)
-        report.taken(call_site)
+        hold.report = HoldReport(session.owner.report, session.name)
+        hold.report.taken(hold.call_site)
     session.awaiting_connection = False
     session.connections.append(connection)
     session.ends.connected(connection)
-    if session.settings.slow_unit_warning is not None:
+    if settings.slow_unit_warning is not None:
         session.ends.start_timing()
-    loan = lend(connection)
-    released = after_statement.use_of(session, connection)
-    if released is not None:
-        loan.undecided = released
-    else:
-        loan = begin(session, connection, loan)
-    loan.holder = CommitOrder(session)
-    settings, limit = session.settings, session.settings.hold_warning
-    loan.hold = Hold(call_site, taken_at, limit, settings.idle_limit)
-    if report is not None:
-        loan.hold.report = report
+    try:
+        loan = lend(connection)
+        released = after_statement.use_of(session, connection)
         if released is None:
-            report.begun(time.monotonic() - taken_at)
+            loan = begin(session, connection, loan)
+        else:
+            loan.undecided = released
+    except BaseException:
+        hold.returned()
+        raise
+    loan.holder, loan.hold = CommitOrder(session), hold
+    hold.idle_since = now = time.monotonic()  # BEGIN is no idle time
+    if hold.report is not None and released is None:
+        hold.report.begun(now - taken_at)
     if limit is not None and not hold_watch.is_on:
         hold_watch.start(limit)
     session.loans.append(loan)

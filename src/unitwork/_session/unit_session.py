@@ -144,8 +144,7 @@ class UnitSession(TransactionEvidence):
     @property
     def holds_connection(self) -> bool:
         """Whether it keeps a connection from others, or the permit for one."""
-        connected = self.in_transaction and bool(self.connections)
-        return connected or self.holds_permit
+        return (self.in_transaction and bool(self.connections)) or self.holds_permit
 
     @property
     def holds_permit(self) -> bool:
@@ -237,8 +236,9 @@ class UnitSession(TransactionEvidence):
         """Leave the COMMITs of a connection that outlives this to its owner."""
         for loan in self.loans:
             loan.holder = None
-            if loan.hold is not None:
-                self.holds.append(loan.hold)
+            if (hold := loan.hold) is not None and hold.returned_at is None:
+                hold.returned()  # the connection was invalidated, or is shared
+        self.holds += [loan.hold for loan in self.loans if loan.hold is not None]
         if len(self.holds) > _MOST_HOLDS:
             self.use_before = use_of(self.holds, self.use_before)
             self.holds.clear()

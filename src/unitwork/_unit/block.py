@@ -99,7 +99,11 @@ class _Block(Generic[S]):
                 options=self._options,
                 attempt=self._attempt,
             )
-            self._session = unit.session_of(self._database)
+            try:
+                self._session = unit.session_of(self._database)
+            except BaseException:
+                unit.close()  # nothing else will: the block is not entered
+                raise
             self._token = current.set(unit)
             unit.generator_block = generator_around(currentframe())
             self._holder = self._holder_of(unit)
@@ -137,9 +141,12 @@ class _Block(Generic[S]):
         )
         if not again:
             tries.note(error)
-        elif unit is not None and unit.report is not None:
-            unit.report.emit(UnitRetried, error)
         return again
+
+    def report_retry(self, error: Exception) -> None:
+        """Report that the work, which has failed with *error*, is done once more."""
+        if self._unit is not None and self._unit.report is not None:
+            self._unit.report.emit(UnitRetried, error)
 
     def _end(self, unit: Unit, error: BaseException | None) -> Plan[None]:
         """End the block's own unit; explain the timeout of a second connection."""
