@@ -50,6 +50,9 @@ class DatabaseSettings:
     the client has written; then it goes to the primary. `None`: it does not wait.
     *replica_fallback*: read from the primary if no replica can be read from; `False`:
     raise `DatabaseUnavailableError`, which is answered with 503.
+    *transaction_pooler*: PgBouncer or another pooler hands each server connection to
+    other clients after each transaction. Drivers then prepare no statements that last,
+    and session-level state raises `UsageError`. For PostgreSQL, asyncpg and psycopg.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.
@@ -72,6 +75,7 @@ class DatabaseSettings:
     replica_max_lag: float | None = 10.0
     replica_wait: float | None = 0.2
     replica_fallback: bool = True
+    transaction_pooler: bool = False
     sqlite_defaults: bool = True
 
     def __post_init__(self) -> None:

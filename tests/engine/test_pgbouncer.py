@@ -6,13 +6,10 @@ Here it has two of them for all clients.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -22,28 +19,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from support.asgi import Reply, call
-from support.databases import check_nothing_is_left
 from support.driver import send
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.holding import holding
 from support.models import add_item, add_orphan
+from support.pgbouncer import CLIENTS, SERVERS, on_every_server, pid
 from support.pool import eventually
-from unitwork import DatabaseSettings, DBSessionMiddleware, transactional
+from unitwork import (
+    DBSessionMiddleware,
+    transactional,
+)
 
 pytestmark = pytest.mark.anyio
 
-CLIENTS = 20
-SERVERS = 2
-# PgBouncer knows prepared statements from 1.21 on; Debian 12 has 1.18.
-PREPARE_NOTHING: dict[str, dict[str, Any]] = {
-    "psycopg": {"prepare_threshold": None},
-    "psycopg-async": {"prepare_threshold": None},
-    "asyncpg": {
-        "statement_cache_size": 0,
-        "prepared_statement_cache_size": 0,
-        "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
-    },
-}
 OPTIONS = {  # what is asked for, and how PostgreSQL calls that
     "isolation_level": ("SERIALIZABLE", "transaction_isolation", "serializable"),
     "read_only": (True, "transaction_read_only", "on"),
@@ -53,33 +41,6 @@ OPTIONS = {  # what is asked for, and how PostgreSQL calls that
 }
 
 each_driver = only(*POSTGRESQL)
-
-
-@pytest.fixture(scope="session")
-def pgbouncer() -> str:
-    """The URL of the PgBouncer that the launcher has started, if there is one."""
-    url = os.environ.get("UNITWORK_TEST_PGBOUNCER")
-    if url is None:
-        missing = "no PgBouncer: apt install pgbouncer, and run `make test`"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    return url
-
-
-@pytest.fixture
-async def pooled(flavour: Flavour, pgbouncer: str) -> AsyncIterator[Flavour]:
-    """The same database, through PgBouncer; its URL is that of the server itself."""
-    ours = make_url(flavour.url)
-    there = make_url(pgbouncer).set(drivername=ours.drivername, database=ours.database)
-    pooled = replace(flavour, url=there.render_as_string(hide_password=False)).another(
-        pool_size=CLIENTS,
-        max_overflow=0,
-        connect_args=PREPARE_NOTHING[flavour.name],
-        settings=DatabaseSettings(end_timeout=0.2),
-    )
-    pooled.url = flavour.url
-    yield pooled
-    await check_nothing_is_left(pooled)
-    await pooled.dispose()
 
 
 def serve(flavour: Flavour, body: Callable[[Session, str], Any]) -> FastAPI:
@@ -107,22 +68,9 @@ def waiting(pgbouncer: str, flavour: Flavour) -> int:
     return sum(pool[3] for pool in pools if pool[0] == database)
 
 
-def pid(session: Session) -> int:
-    return int(session.scalars(text("SELECT pg_backend_pid()")).one())
-
-
 def setting(session: Session, name: str) -> str:
     value = session.scalars(text("SELECT current_setting(:name)"), {"name": name}).one()
     return str(value)
-
-
-async def on_every_server(flavour: Flavour, body: Callable[[Session], Any]) -> Any:
-    """Run *body* on each of the server connections at the same time."""
-    async with flavour.block() as one, flavour.block(nested="own") as two:
-        sessions = (one, two)
-        pids = {await flavour.do(session, pid) for session in sessions}
-        assert len(pids) == SERVERS
-        return [await flavour.do(session, body) for session in sessions]
 
 
 # Many clients

@@ -31,7 +31,7 @@ settings = DatabaseSettings(verify_commit=verifier, commit_timeout=None)
 assert_type(settings.verify_commit, bool | CommitVerifier)
 assert_type(settings.commit_timeout, float | None)
 assert_type(settings.verify_timeout, float)
-DatabaseSettings(verify_commit=LogPositionVerifier())
+DatabaseSettings(verify_commit=LogPositionVerifier(), transaction_pooler=True)
 DatabaseSettings(verify_commit=Half())  # type: ignore[arg-type]
 settings.verify_timeout = 1.0  # type: ignore[misc]
 

@@ -84,7 +84,8 @@ _ROLLS_BACK = Row(Kind.DOOMED, "the database may have rolled it all back", poiso
 _ACCESS = Row(Kind.NEVER, "the database does not admit this user, or does not exist")
 _PREPARED = Row(
     Kind.NEVER,
-    "a prepared statement is missing or exists already: behind a pooler, use none",
+    "a prepared statement is missing or exists already: set transaction_pooler=True if "
+    "there is a pooler",
 )
 _IN_DOUBT = Row(Kind.UNKNOWN, "the server itself does not know whether it is stored")
 _CERTIFIED = Row(Kind.RETRY, "a concurrent transaction on another node won", True)

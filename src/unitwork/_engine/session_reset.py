@@ -10,12 +10,12 @@ import logging
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import event
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from ..errors import SessionStateWarning
+from ..errors import SessionStateWarning, UsageError
 from .call_site import level_of_the_caller
 from .session_statements import Trace, find_traces
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-__all__ = ["has_traces", "listen", "move_traces", "note_traces"]
+__all__ = ["has_traces", "listen", "move_traces", "note_traces", "refuse_traces"]
 
 log = logging.getLogger("unitwork")
 
 _TRACES = "unitwork.traces"
 """In the `info` of a connection: what its unit may have left behind."""
 _IS_DIRTY = "unitwork.is_dirty"
+_ENDS_AT_COMMIT = "on commit drop"
+_refusing: WeakSet[Dialect] = WeakSet()
 _MOST_WARNINGS = 100  # of one engine
 _warned: WeakKeyDictionary[Dialect, set[str]] = WeakKeyDictionary()
 
@@ -58,16 +60,40 @@ _QUESTIONS = {
 def note_traces(context: Any, statement: str, parameters: Any) -> None:
     """Record what *statement*, of a unit, may leave behind; before it is executed.
 
-    Also one that fails may have taken a lock. Warns, once, of what it certainly leaves.
+    Also one that fails may have taken a lock. Warns, once, of what it certainly leaves;
+    raises `UsageError` behind a pooler.
     """
     dialect = context.dialect
     compiled = context.compiled
     template = statement if compiled is None else compiled.string or statement
     found = find_traces(dialect.name, template, statement, parameters)
-    if found:
+    if not found:
+        return
+    if dialect in _refusing:
+        _refuse(found, template)
+    else:
         info = context.root_connection.connection.info
         info.setdefault(_TRACES, []).extend(found)
         _warn(dialect, (trace for trace in found if trace.is_certain))
+
+
+def refuse_traces(dialect: Dialect) -> None:
+    """Raise `UsageError` from now on for statements of units that may leave something.
+
+    A pooler would hand that to other clients.
+    """
+    _refusing.add(dialect)
+
+
+def _refuse(found: Iterable[Trace], template: str) -> None:
+    for trace in found:
+        if "temp" in trace.label.lower() and _ENDS_AT_COMMIT in template.lower():
+            continue
+        raise UsageError(
+            f"{trace.label!r} outlives the transaction, and transaction_pooler=True is "
+            "set: the pooler would hand what it leaves to other clients. Instead, "
+            f"{trace.remedy}"
+        )
 
 
 def has_traces(connection: Connection) -> bool:

@@ -23,6 +23,7 @@ from .commit_status import Mark, fetch_installation
 from .connection_state import ConnectionState, known_state
 from .driver_connection import has_input, in_transaction
 from .loan import Loan
+from .pooler import check_mode
 from .sqlalchemy_internals import is_autocommit, reconnect
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def begin_on(connection: Connection, loan: Loan, *, with_id: bool) -> Loan:
         return loan
     try:
         if is_autocommit(connection):
+            check_mode(connection)
             if not state.is_new and has_input(state.driver_connection):
                 reconnect(connection)
             state.is_new = False

@@ -20,6 +20,7 @@ from .._concurrency.fork import forget_after_fork
 from .._engine.begin import TransactionCharacteristics
 from .._engine.create import sync_engine
 from .._engine.pool_events import guard
+from .._engine.pooler import keep_nothing
 from .._redaction import described
 from ..errors import UsageError
 from .asking import look
@@ -63,6 +64,7 @@ class ReplicaSet:
         max_lag: float | None,
         wait: float | None,
         fallback: bool,
+        transaction_pooler: bool,
     ) -> None:
         self._given = given
         self._is_async = is_async
@@ -73,6 +75,7 @@ class ReplicaSet:
         """How many seconds a unit waits for a replica to replay what it must see."""
         self.fallback = fallback
         """Whether the primary serves what no replica can."""
+        self._transaction_pooler = transaction_pooler
         self.primary: Engine | None = None
         self._known: dict[Engine, Replica] = {}
         if callable(given):
@@ -109,6 +112,8 @@ class ReplicaSet:
             self._known = {each: known.get(each) or Replica(each) for each in engines}
             for engine in engines:
                 guard(engine)
+                if self._transaction_pooler:
+                    keep_nothing(engine)
 
     def _checked(self, given: Any) -> Engine:
         engine = sync_engine(given) if hasattr(given, "sync_engine") else given

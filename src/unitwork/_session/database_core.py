@@ -20,6 +20,7 @@ from .._engine.begin import Release, check_release
 from .._engine.create import open_engine
 from .._engine.pool_events import guard
 from .._engine.pool_watch import watch_pool
+from .._engine.pooler import keep_nothing
 from .._observing.registry import Observers
 from .._redaction import described
 from .._replicas.replica import ReplicaStatus
@@ -150,6 +151,8 @@ class DatabaseCore:
         )
         for engine in factory.engines:
             guard(engine)
+            if self.settings.transaction_pooler:
+                keep_nothing(engine)
         if self.replicas is not None:
             factory.replicas, self.replicas.primary = self.replicas, factory.engine
         self._factory = factory

@@ -54,6 +54,7 @@ def replicas_of(
         "max_lag": settings.replica_max_lag,
         "wait": settings.replica_wait,
         "fallback": settings.replica_fallback,
+        "transaction_pooler": settings.transaction_pooler,
     }
     if callable(given):
         return ReplicaSet(given, **options)

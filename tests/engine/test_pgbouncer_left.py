@@ -1,0 +1,129 @@
+"""Behind PgBouncer: what would be left to other clients, and what drivers prepare."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import create_engine, literal, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from support.flavours import FLAVOURS, POSTGRESQL, Flavour, only
+from support.pgbouncer import BEHIND, SERVERS, on_every_server, pid
+from unitwork import UsageError, classify
+
+pytestmark = pytest.mark.anyio
+
+each_driver = only(*POSTGRESQL)
+
+
+@each_driver
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SET search_path TO tenant",
+        "SELECT set_config('unitwork.tenant', 'theirs', false)",
+        "SELECT pg_advisory_lock(12)",
+        "CREATE TEMPORARY TABLE theirs (id int)",
+        "LISTEN theirs",
+        "PREPARE theirs AS SELECT 1",
+        "DECLARE theirs CURSOR WITH HOLD FOR SELECT 1",
+    ],
+)
+async def test_session_level_state_is_refused(pooled: Flavour, sql: str) -> None:
+    with pytest.raises(UsageError, match="the pooler would hand"):
+        await pooled.work(lambda session: session.execute(text(sql)))
+
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 12"
+    found = await on_every_server(pooled, lambda s: s.scalar(text(locks)))
+    assert found == [0] * SERVERS
+
+
+@each_driver
+async def test_a_temporary_table_of_one_transaction_is_not_refused(
+    pooled: Flavour,
+) -> None:
+    create = text("CREATE TEMPORARY TABLE ours (id int) ON COMMIT DROP")
+
+    await pooled.work(lambda session: session.execute(create))
+
+    await on_every_server(pooled, lambda session: session.execute(create))
+
+
+@each_driver
+async def test_statements_that_are_executed_often_are_not_prepared(
+    pooled: Flavour,
+) -> None:
+    async def client() -> None:
+        for n in range(12):
+            assert await pooled.work(lambda s, n=n: s.scalar(select(literal(n)))) == n
+
+    await asyncio.gather(*(client() for _ in range(8)))
+
+
+@only("psycopg", "psycopg-async")
+async def test_a_unit_in_autocommit_mode_reads(pooled: Flavour) -> None:
+    read = text("SELECT count(*) FROM item WHERE name <> :name")
+
+    async def client() -> None:
+        for _ in range(12):
+            await pooled.work(
+                lambda s: s.scalar(read, {"name": ""}), isolation_level="AUTOCOMMIT"
+            )
+
+    await asyncio.gather(*(client() for _ in range(8)))
+
+
+@only("asyncpg")
+async def test_autocommit_mode_is_refused_where_the_driver_prepares_each_statement(
+    pooled: Flavour,
+) -> None:
+    with pytest.raises(UsageError, match="asyncpg prepares each statement"):
+        await pooled.work(pid, isolation_level="AUTOCOMMIT")
+
+
+@each_driver
+async def test_an_engine_of_ones_own_is_set_too(
+    pooled: Flavour, pgbouncer: str
+) -> None:
+    there = make_url(pgbouncer).set(
+        drivername=FLAVOURS[pooled.name], database=make_url(pooled.url).database
+    )
+    create = create_async_engine if pooled.is_async else create_engine
+    engine = create(there)
+    own = Flavour(pooled.name, pooled.url, type(pooled.db)(engine, settings=BEHIND))
+
+    async def client() -> None:
+        for _ in range(8):
+            await own.work(lambda session: session.scalar(select(literal(1))))
+
+    await asyncio.gather(*(client() for _ in range(4)))
+    await own.dispose()
+
+
+@only("sqlite3", "aiosqlite")
+async def test_the_setting_is_for_postgresql(flavour: Flavour) -> None:
+    with pytest.raises(UsageError, match="for PostgreSQL only"):
+        flavour.another(settings=BEHIND)
+
+
+@only("asyncpg")
+async def test_a_statement_that_a_pooler_has_lost_leads_to_the_setting(
+    pooled: Flavour, pgbouncer: str
+) -> None:
+    there = make_url(pgbouncer).set(
+        drivername="postgresql+asyncpg", database=make_url(pooled.url).database
+    )
+    plain = replace(pooled, url=there.render_as_string(False)).another()
+
+    async def client() -> None:
+        for _ in range(20):
+            await on_every_server(plain, lambda s: s.scalar(select(literal(1))))
+
+    with pytest.raises(DBAPIError) as caught:
+        await client()
+
+    assert "transaction_pooler=True" in classify(caught.value).reason
+    await plain.dispose()
