@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL
 
 from ._asgi.types import Receive, Scope, Send
 from ._callables import check_callable
+from ._engine.sql_text import MYSQL
 from ._inspector.access import is_allowed
 from ._inspector.assets import asset, shell
 from ._inspector.recorder import KINDS, Recorder
@@ -66,8 +67,10 @@ class Inspector:
             raise UsageError(f"keep is {keep!r}; give a number of units, 1 to 10000")
         self._allow = allow
         databases = _databases(db)
-        mysql = {each.name for each in databases if _is_mysql(each)}
-        self._recorder = recorder = Recorder(keep, mysql)
+        by_name = {each.name: each for each in databases}
+        self._recorder = recorder = Recorder(
+            keep, lambda name: _is_mysql(by_name[name])
+        )
         self._views = Views(databases, recorder, show_sql=show_sql)
         self._stop = [
             each.observers.add(recorder, KINDS, shows_sql=show_sql)
@@ -143,4 +146,4 @@ def _databases(db: Any) -> list[DatabaseCore]:
 
 def _is_mysql(database: DatabaseCore) -> bool:
     engine = database.known_engine
-    return engine is not None and engine.dialect.name in ("mysql", "mariadb")
+    return engine is not None and engine.dialect.name in MYSQL

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from support.asgi import call
 from support.flavours import MARIADB, SERVERS, Flavour, only
 from support.holding import running
-from support.inspecting import held, inspected, look
+from support.inspecting import LOCAL, held, inspected, look
 from support.models import add_item, names
 from support.pool import eventually
-from unitwork import current_unit
+from unitwork import AsyncDatabase, current_unit
+from unitwork._inspector.locks import Locks
+from unitwork._inspector.phase import is_waiting
+from unitwork.inspector import Inspector
 
 LOCK = text("UPDATE item SET name = 'two' WHERE name = 'one'")
 
@@ -65,8 +70,10 @@ async def test_shows_a_unit_that_has_released_its_connection(flavour: Flavour) -
 async def test_shows_a_unit_that_waits_for_a_connection(flavour: Flavour) -> None:
     small = flavour.another(pool_size=1, max_overflow=0, pool_timeout=10)
     with inspected(small) as app:
-        async with held(small), running(small.work(names), Context()) as task:
+        request = call(app, "GET", "/items")
+        async with held(small), running(request, Context()) as task:
             await eventually(lambda: len(_open_units(small)) == 2)
+            await eventually(lambda: _waiting(small) == 1)
             live = await look(app, "live")
         await asyncio.wait((task,))
     await small.dispose()
@@ -76,7 +83,12 @@ async def test_shows_a_unit_that_waits_for_a_connection(flavour: Flavour) -> Non
     assert live["databases"][0]["waiting"] == 1
 
 
-def _open_units(flavour: Flavour) -> set[object]:
+def _waiting(flavour: Flavour) -> int:
+    units = _open_units(flavour)
+    return sum(is_waiting(session) for unit in units for session in unit.sessions)
+
+
+def _open_units(flavour: Flavour) -> set[Any]:
     return flavour.db._core.open_units
 
 
@@ -127,3 +139,28 @@ async def _blockers(app: object) -> list[dict[str, object]]:
                     if connection["blocked_by"]:
                         return list(connection["blocked_by"])
             await asyncio.sleep(0.1)
+
+
+async def test_shows_a_server_that_can_not_be_queried_for_locks() -> None:
+    locks = Locks(
+        AsyncDatabase("postgresql+asyncpg://u@127.0.0.1:1/d").engine.sync_engine
+    )
+
+    await locks.refresh({1})
+    await eventually(lambda: locks.trouble)
+
+    assert (locks.found, locks.trouble) == ({}, "ConnectionRefusedError")
+
+
+@only("asyncpg")
+async def test_shows_the_pool_of_each_replica(flavour: Flavour) -> None:
+    db = AsyncDatabase(flavour.url, replicas=[flavour.url], pool_size=3)
+    inspector: Any = Inspector(db)
+    async with db.transaction() as session:
+        await session.execute(text("SELECT 1"))
+        reply = await call(inspector, "GET", "/live.json", headers=LOCAL)
+    inspector.close()
+    await db.dispose()
+
+    pools = {each["name"]: each["in_use"] for each in reply.json["databases"]}
+    assert pools == {"default": 1, "default, replica 1": 0}

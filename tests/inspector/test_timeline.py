@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from unitwork import Outcome
-from unitwork._inspector.record import MOST_STATEMENTS, Mark, UnitRecord
+from unitwork._inspector.record import MOST_MARKS, MOST_STATEMENTS, Mark, UnitRecord
 from unitwork._inspector.timeline import Segment, segments_of
 from unitwork.events import UnitInfo
 
+INFO = UnitInfo(1, "block", ("a",), None, 1, "", "", None, 0.0, 0.0)
 COMMITTED = [
     Mark(10.00, "waiting", database="a"),
     Mark(10.20, "waited", 0.20, "a"),
@@ -74,8 +75,7 @@ def test_segments_of_two_databases_are_kept_apart() -> None:
 
 
 def test_statements_above_the_limit_are_one_mark() -> None:
-    info = UnitInfo(1, "block", ("a",), None, 1, "", "", None, 0.0, 0.0)
-    record = UnitRecord(info)
+    record = UnitRecord(INFO)
     for second in range(MOST_STATEMENTS + 5):
         record.add_statement(Mark(second + 1.0, "statement", 0.5, "a"))
 
@@ -83,3 +83,14 @@ def test_statements_above_the_limit_are_one_mark() -> None:
     last = record.marks[-1]
     assert (last.text, last.at) == ("5 more statements", MOST_STATEMENTS + 5.0)
     assert record.statements == MOST_STATEMENTS + 5
+
+
+def test_of_a_unit_that_goes_on_the_older_marks_are_dropped() -> None:
+    record = UnitRecord(INFO)
+    for message in range(MOST_MARKS):
+        for kind in ("taken", "statement", "commit", "committed", "settled"):
+            mark = Mark(float(message), kind, database="a")
+            (record.add_statement if kind == "statement" else record.add)(mark)
+
+    assert len(record.marks) <= MOST_MARKS
+    assert record.marks[-1].at == MOST_MARKS - 1

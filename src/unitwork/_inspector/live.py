@@ -7,9 +7,11 @@ is looked at. Nothing is locked and nothing is changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import repeat
 from typing import Any, NamedTuple, cast
+
+from sqlalchemy.engine import Dialect
 
 from .._engine.backend_id import backend_id
 from .._engine.call_site import format_call_site
@@ -26,6 +28,8 @@ from .statement_text import shown
 __all__ = ["Held", "LiveUnits", "OpenUnit", "open_units", "owners_of"]
 
 
+Pools = Mapping[Dialect, str]
+"""The names of the pools, by the dialects of their engines."""
 Owners = Mapping[tuple[str, int], int | None]
 """The units that hold connections: by the database and the id of the connection."""
 Blockers = tuple[tuple[Blocker, ...], ...]
@@ -36,8 +40,11 @@ class Held(NamedTuple):
     """A connection that a unit holds now."""
 
     database: str
+    pool: str
+    """The name of its pool; empty if it is one that the inspector does not know."""
     hold: Hold
     pid: int | None
+    """Its id on the server of the database; `None` on another server, as a replica."""
     idle_since: float | None
     """`None`: a statement is under way."""
 
@@ -53,6 +60,7 @@ class OpenUnit(NamedTuple):
 
 def open_units(
     databases: Iterable[DatabaseCore],
+    pools: Pools,
     own_path: str,
     before: Mapping[Unit, OpenUnit],
 ) -> list[OpenUnit]:
@@ -65,7 +73,7 @@ def open_units(
     for database in databases:
         found.update(dict.fromkeys(cast("set[Unit]", database.open_units.copy())))
     looked_at = [
-        _look_at(unit, before.get(unit))
+        _look_at(unit, pools, before.get(unit))
         for unit in sorted(found, key=_began)
         if not _is_below(unit, own_path)
     ]
@@ -84,28 +92,32 @@ def _began(unit: Unit) -> float:
     return 0.0 if report is None else report.unit.started
 
 
-def _look_at(unit: Unit, before: OpenUnit | None) -> OpenUnit:
+def _look_at(unit: Unit, pools: Pools, before: OpenUnit | None) -> OpenUnit:
     sessions = list(unit.sessions)
     phase, about = phase_of(unit, sessions)
     known = () if before is None else before.held
     held = []
     for session in sessions:
-        for loan in list(session.loans):
+        for connection, loan in zip(
+            list(session.connections), list(session.loans), strict=False
+        ):
             hold = loan.hold
             if hold is not None and hold.returned_at is None:
-                held.append(_held(session.name, loan, hold, known))
+                pool = pools.get(connection.dialect, "")
+                held.append(_held(session.name, pool, loan, hold, known))
     found = tuple(held)
     if before is not None and before[1:] == (phase, about, found):
         return before
     return OpenUnit(unit, phase, about, found)
 
 
-def _held(name: str, loan: Loan, hold: Hold, known: Iterable[Held]) -> Held:
+def _held(name: str, pool: str, loan: Loan, hold: Hold, known: Iterable[Held]) -> Held:
     since = hold.idle_since
     for each in known:
         if each.hold is hold and each.idle_since == since:
             return each
-    return Held(name, hold, backend_id(loan.driver_connection), since)
+    pid = backend_id(loan.driver_connection) if pool == name else None
+    return Held(name, pool, hold, pid, since)
 
 
 class LiveUnits:
@@ -115,16 +127,21 @@ class LiveUnits:
     before: many units may be looked at often.
     """
 
-    def __init__(self, clock: Clock, mysql: Collection[str], *, show_sql: bool) -> None:
+    def __init__(
+        self, clock: Clock, is_mysql: Callable[[str], bool], *, show_sql: bool
+    ) -> None:
         self._clock = clock
-        self._mysql = mysql
+        self._is_mysql = is_mysql
+        """Of a database by its name: there is text in double quotes."""
         self._show_sql = show_sql
         self._before: dict[Unit, OpenUnit] = {}
         self._texts: dict[Unit, tuple[object, str]] = {}
 
-    def look(self, databases: Iterable[DatabaseCore], own_path: str) -> list[OpenUnit]:
+    def look(
+        self, databases: Iterable[DatabaseCore], pools: Pools, own_path: str
+    ) -> list[OpenUnit]:
         """The units that are open now: see `open_units()`."""
-        units = open_units(databases, own_path, self._before)
+        units = open_units(databases, pools, own_path, self._before)
         self._before = {each.unit: each for each in units}
         return units
 
@@ -180,6 +197,7 @@ class LiveUnits:
         hold, since = held.hold, held.idle_since
         found: dict[str, Any] = {
             "database": held.database,
+            "pool": held.pool,
             "taken": self._clock.wall(hold.taken_at),
             "idle_since": None if since is None else self._clock.wall(since),
             "idle_before": round(hold.idle, 3),
@@ -191,7 +209,7 @@ class LiveUnits:
             ],
         }
         if self._show_sql:
-            is_mysql = held.database in self._mysql
+            is_mysql = self._is_mysql(held.database)
             found["sql"] = shown(hold.statement, is_mysql=is_mysql)
         return found
 

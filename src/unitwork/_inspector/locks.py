@@ -56,6 +56,8 @@ class Blocker(NamedTuple):
 
 Found = dict[int, list[Blocker]]
 """By the ids of the connections that wait."""
+Answer = Future[tuple[Found, str]]
+"""What was found, or why nothing was."""
 
 
 class Locks:
@@ -65,7 +67,7 @@ class Locks:
         self._sql = _query_for(engine)
         self.engine = engine
         self._asked_at = -_EVERY
-        self._under_way: Future[Found] | None = None
+        self._under_way: Answer | None = None
         self._found: Found = {}
         self.trouble = ""
         """Why the last query has failed."""
@@ -93,7 +95,7 @@ class Locks:
             await asyncio.wait((future,), timeout=left)
 
     def _start(self, sql: str) -> None:
-        self._under_way = answer = Future[Found]()
+        self._under_way = answer = Answer()
         answer.add_done_callback(self._answered)
         if self.engine.dialect.is_async:
             # In a context of its own: a transport keeps the one it was created in.
@@ -102,11 +104,9 @@ class Locks:
         else:
             Thread(target=_query, args=(self.engine, sql, answer), daemon=True).start()
 
-    def _answered(self, answer: Future[Found]) -> None:
+    def _answered(self, answer: Answer) -> None:
         self._under_way = None
-        error = answer.exception()
-        self._found = {} if error is not None else answer.result()
-        self.trouble = "" if error is None else type(error).__name__
+        self._found, self.trouble = answer.result()
 
 
 def _query_for(engine: Engine) -> str | None:
@@ -115,12 +115,14 @@ def _query_for(engine: Engine) -> str | None:
     return _MARIADB if getattr(engine.dialect, "is_mariadb", False) else None
 
 
-def _query(engine: Engine, sql: str, answer: Future[Found]) -> None:
+def _query(engine: Engine, sql: str, answer: Answer) -> None:
     try:
         with unpooled(engine).connect() as connection:
-            answer.set_result(_read(connection, sql))
+            found = _read(connection, sql)
     except BaseException as error:
-        answer.set_exception(error)
+        answer.set_result(({}, type(error).__name__))
+    else:
+        answer.set_result((found, ""))
 
 
 async def _aquery(engine: Engine, sql: str) -> Found:
@@ -146,10 +148,10 @@ def _read(connection: Connection, sql: str) -> Found:
     return found
 
 
-def _hand_over(answer: Future[Found], task: asyncio.Task[Found]) -> None:
+def _hand_over(answer: Answer, task: asyncio.Task[Found]) -> None:
     if task.cancelled():
-        answer.set_exception(TimeoutError())
+        answer.set_result(({}, "cancelled"))
     elif (error := task.exception()) is not None:
-        answer.set_exception(error)
+        answer.set_result(({}, type(error).__name__))
     else:
-        answer.set_result(task.result())
+        answer.set_result((task.result(), ""))

@@ -9,7 +9,7 @@ from .._session.unit_session import UnitSession
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 
-__all__ = ["phase_of"]
+__all__ = ["is_waiting", "phase_of"]
 
 _OF_STATE = {
     UnitState.ENDING: "before COMMIT",
@@ -29,7 +29,7 @@ def phase_of(unit: Unit, sessions: Iterable[UnitSession]) -> tuple[str, str]:
         return _OF_STATE[unit.state], ""
     found = "no connection", ""
     for session in sessions:
-        if session.awaiting_connection:
+        if is_waiting(session):
             return "waiting for a connection", ""
         if session.access is Access.OUTSIDE:
             found = "outside", session.outside_of
@@ -42,3 +42,9 @@ def phase_of(unit: Unit, sessions: Iterable[UnitSession]) -> tuple[str, str]:
                 return "statement", ""
             found = "idle in transaction", ""
     return found
+
+
+def is_waiting(session: UnitSession) -> bool:
+    """Whether *session* waits for a connection, or for the permit to use one."""
+    permit = session.permit
+    return session.awaiting_connection or (permit is not None and permit.is_awaited)

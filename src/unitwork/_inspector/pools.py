@@ -1,40 +1,89 @@
-"""The connections of a pool: how many there are, and how many there may be."""
+"""The pools of a database, and their connections: how many, and how many may be."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
+from sqlalchemy import Engine
+from sqlalchemy.engine import Dialect
 from sqlalchemy.pool import QueuePool
 
 from .._engine.create import capacity
 from .._engine.sqlalchemy_internals import max_overflow
 from .._session.database_core import DatabaseCore
 from .live import OpenUnit
+from .phase import is_waiting
 
-__all__ = ["pool_of"]
+__all__ = ["NamedPool", "describe_pools", "names_of_pools", "pools_of"]
 
 
-def pool_of(database: DatabaseCore, units: list[OpenUnit]) -> dict[str, Any]:
-    """The pool of *database* as JSON; *units* are those that are open. No I/O.
+class NamedPool(NamedTuple):
+    """One pool; that of a replica is *numbered*, from 1."""
+
+    database: DatabaseCore
+    engine: Engine
+    number: int
+
+    @property
+    def name(self) -> str:
+        name = self.database.name
+        return f"{name}, replica {self.number}" if self.number else name
+
+
+def pools_of(databases: Iterable[DatabaseCore]) -> list[NamedPool]:
+    """The pools of *databases* and their replicas, as far as they are known."""
+    return [pool for each in databases for pool in _pools_of(each)]
+
+
+def _pools_of(database: DatabaseCore) -> Iterator[NamedPool]:
+    engine = database.known_engine
+    if engine is not None:  # else a callable gives it, which nothing has called yet
+        yield NamedPool(database, engine, 0)
+    if database.replicas is not None:
+        for number, replica in enumerate(database.replicas.known_engines, 1):
+            yield NamedPool(database, replica, number)
+
+
+def names_of_pools(pools: Iterable[NamedPool]) -> dict[Dialect, str]:
+    """The names of *pools* by their dialects, of which each has its own."""
+    return {each.engine.dialect: each.name for each in pools}
+
+
+def describe_pools(
+    pools: Iterable[NamedPool], units: list[OpenUnit]
+) -> list[dict[str, Any]]:
+    """The *pools* as JSON; *units* are those that are open. No I/O.
 
     `limit` and `size` are `None` where there is none, as of a `NullPool`.
     """
-    engine = database.known_engine
-    if engine is None:  # a callable gives it, which nothing has called yet
-        return {"name": database.name, "dialect": "", "driver": "", "kind": ""}
-    pool, status = engine.pool, database.pool_status()
-    queue = pool if isinstance(pool, QueuePool) else None
-    held = sum(h.database == database.name for each in units for h in each.held)
-    waiting = sum(each.phase == "waiting for a connection" for each in units)
+    return [_describe(each, units) for each in pools]
+
+
+def _describe(pool: NamedPool, units: list[OpenUnit]) -> dict[str, Any]:
+    engine, name = pool.engine, pool.name
+    queue = engine.pool if isinstance(engine.pool, QueuePool) else None
+    held = sum(each.pool == name for unit in units for each in unit.held)
     return {
-        "name": database.name,
+        "name": name,
         "dialect": engine.dialect.name,
         "driver": engine.dialect.driver,
-        "kind": type(pool).__name__,
+        "kind": type(engine.pool).__name__,
         "size": None if queue is None else queue.size(),
         "overflow": None if queue is None else max_overflow(queue),
         "limit": capacity(engine),
         "in_use": held if queue is None else queue.checkedout(),
-        "idle": status.idle,
-        "waiting": max(waiting, status.waiting),
+        "idle": 0 if queue is None else queue.checkedin(),
+        # Which pool a unit waits for is known only when it has a connection.
+        "waiting": 0 if pool.number else _waiting(pool.database, units),
     }
+
+
+def _waiting(database: DatabaseCore, units: list[OpenUnit]) -> int:
+    seen = sum(
+        is_waiting(session)
+        for each in units
+        for session in list(each.unit.sessions)
+        if session.name == database.name
+    )
+    return max(seen, database.pool_status().waiting)

@@ -7,10 +7,12 @@ from typing import NamedTuple
 from .._observing.subjects import CallSite, ConnectionUse, UnitInfo
 from ..outcome import Outcome
 
-__all__ = ["MOST_STATEMENTS", "Mark", "UnitRecord", "name_of"]
+__all__ = ["MOST_MARKS", "MOST_STATEMENTS", "Mark", "UnitRecord", "name_of"]
 
 MOST_STATEMENTS = 300
-"""For each unit; those after that are one mark."""
+"""For each unit; those after that are one mark, up to its next outcome."""
+MOST_MARKS = 1_000
+"""For each unit: of one that goes on, as a WebSocket's, the older half is dropped."""
 
 
 class Mark(NamedTuple):
@@ -57,25 +59,26 @@ class UnitRecord:
         self.version = 0
         """Which of all events was its last one."""
 
+    def add(self, mark: Mark) -> None:
+        """Add *mark*; drop the oldest ones if there are too many."""
+        if len(self.marks) >= MOST_MARKS:
+            del self.marks[: MOST_MARKS // 2]
+        self.marks.append(mark)
+
     def add_statement(self, mark: Mark) -> None:
-        """Add a statement; the last mark stands for all that are too many."""
+        """Add a statement; of those that are too many, one mark stands for several."""
         self.statements += 1
         if self.statements <= MOST_STATEMENTS:
-            self.marks.append(mark)
+            self.add(mark)
             return
-        rest = self.statements - MOST_STATEMENTS
         for position in range(len(self.marks) - 1, -1, -1):
             first = self.marks[position]
             if first.kind == "statements":
-                since = first.at - first.seconds
-                text = f"{rest} more statements"
-                self.marks[position] = first._replace(
-                    at=mark.at, seconds=mark.at - since, text=text
-                )
+                self.marks[position] = _joined(first, mark)
                 return
-            if first.kind == "statement":
+            if first.kind in ("statement", "settled"):
                 break
-        self.marks.append(mark._replace(kind="statements", text="1 more statement"))
+        self.add(mark._replace(kind="statements", text="1 more statement"))
 
     @property
     def name(self) -> str:
@@ -87,3 +90,10 @@ def name_of(info: UnitInfo) -> str:
     if info.kind == "block":
         return "transaction() block"
     return f"{info.method or 'WebSocket'} {info.route or '(no route)'}"
+
+
+def _joined(first: Mark, last: Mark) -> Mark:
+    """The mark of several statements, with one more."""
+    count = int(first.text.partition(" ")[0]) + 1
+    lasted = last.at - (first.at - first.seconds)
+    return first._replace(at=last.at, seconds=lasted, text=f"{count} more statements")

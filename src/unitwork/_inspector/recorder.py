@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from .._concurrency.fork import forget_after_fork
@@ -25,12 +25,12 @@ class Recorder:
     dictionary, so nothing is locked.
     """
 
-    def __init__(self, keep: int, mysql: Collection[str] = ()) -> None:
+    def __init__(self, keep: int, is_mysql: Callable[[str], bool]) -> None:
         self.own_path = ""
         """Where the inspector is mounted: its own requests are not recorded."""
         self._keep = keep
-        self.mysql = mysql
-        """The databases whose SQL has strings in double quotes."""
+        self.is_mysql = is_mysql
+        """Of a database by its name: its SQL has strings in double quotes."""
         self._versions = itertools.count(1)
         self.forget_parent()
         forget_after_fork(self)
@@ -65,7 +65,8 @@ class Recorder:
         return bool(own) and (path == own or path.startswith(own + "/"))
 
     def _statement(self, record: UnitRecord, event: events.StatementExecuted) -> None:
-        text = shown(event.statement, is_mysql=event.database in self.mysql)
+        text = event.statement
+        text = text and shown(text, is_mysql=self.is_mysql(event.database))
         record.add_statement(
             Mark(event.at, "statement", event.duration, event.database, text)
         )
@@ -103,7 +104,7 @@ def _settled(record: UnitRecord, event: events.UnitSettled) -> None:
     record.outcome, record.reason = event.outcome, event.reason
     record.sqlstate = event.sqlstate
     text = event.outcome.value
-    record.marks.append(Mark(event.at, "settled", text=text))
+    record.add(Mark(event.at, "settled", text=text))
 
 
 def _ended(record: UnitRecord, event: events.UnitEnded) -> None:
@@ -113,37 +114,35 @@ def _ended(record: UnitRecord, event: events.UnitEnded) -> None:
 
 
 def _taken(record: UnitRecord, event: events.ConnectionTaken) -> None:
-    record.marks.append(
-        Mark(event.at, "taken", 0.0, event.database, "", event.call_site)
-    )
+    record.add(Mark(event.at, "taken", 0.0, event.database, "", event.call_site))
 
 
 def _waited(record: UnitRecord, event: WaitEnded) -> None:
     text = "" if event.error is None else type(event.error).__name__
     mark = Mark(event.at, "waited", event.waited, event.database, text)
-    record.marks.append(mark._replace(failed=event.error is not None))
+    record.add(mark._replace(failed=event.error is not None))
 
 
 def _answered(record: UnitRecord, event: events.CommitAnswered) -> None:
     text = "" if event.error is None else type(event.error).__name__
     mark = Mark(event.at, "committed", event.duration, event.database, text)
-    record.marks.append(mark._replace(failed=event.error is not None))
+    record.add(mark._replace(failed=event.error is not None))
 
 
 def _verified(record: UnitRecord, event: events.OutcomeVerified) -> None:
     text = {True: "committed", False: "not committed", None: "still unknown"}
     mark = Mark(event.at, "verified", event.duration, event.database)
-    record.marks.append(mark._replace(text=text[event.committed]))
+    record.add(mark._replace(text=text[event.committed]))
 
 
 def _started(record: UnitRecord, event: events.ResponseStarted) -> None:
     record.status = event.status
-    record.marks.append(Mark(event.at, "response", text=str(event.status)))
+    record.add(Mark(event.at, "response", text=str(event.status)))
 
 
 def _retried(record: UnitRecord, event: events.UnitRetried) -> None:
     record.is_retried = True
-    record.marks.append(Mark(event.at, "retried", text=type(event.error).__name__))
+    record.add(Mark(event.at, "retried", text=type(event.error).__name__))
 
 
 def _add(kind: str, *names: str) -> Callable[[UnitRecord, Any], None]:
@@ -154,7 +153,7 @@ def _add(kind: str, *names: str) -> Callable[[UnitRecord, Any], None]:
         database = getattr(event, "database", "")
         lasted = getattr(event, seconds) if seconds else 0.0
         about = str(getattr(event, text)) if text else ""
-        record.marks.append(Mark(event.at, kind, lasted, database, about))
+        record.add(Mark(event.at, kind, lasted, database, about))
 
     return add
 

@@ -14,7 +14,7 @@ from .clock import Clock
 from .history import History
 from .live import LiveUnits, OpenUnit, owners_of
 from .locks import Found, Locks
-from .pools import pool_of
+from .pools import describe_pools, names_of_pools, pools_of
 from .record import UnitRecord
 from .recorder import Recorder
 from .response import JSON, Response
@@ -35,17 +35,23 @@ class Views:
         self._recorder = recorder
         self._clock = clock = Clock()
         self._began = clock.now()
-        self._live = LiveUnits(clock, recorder.mysql, show_sql=show_sql)
+        self._live = LiveUnits(clock, recorder.is_mysql, show_sql=show_sql)
         self._history = History(clock)
         self._locks: dict[str, Locks] = {}
 
     async def live(self) -> Response:
         """The open units, and the pools."""
-        units = self._live.look(self._databases, self._recorder.own_path)
+        pools = pools_of(self._databases)
+        own_path = self._recorder.own_path
+        units = self._live.look(self._databases, names_of_pools(pools), own_path)
         found = {
             each.name: await self._lock_waits(each, units) for each in self._databases
         }
-        head = json.dumps({**self._head(), "databases": self._pools(units)})
+        described_pools = describe_pools(pools, units)
+        for pool in described_pools:
+            locks = self._locks.get(pool["name"])
+            pool["lock_query"] = "" if locks is None else locks.trouble
+        head = json.dumps({**self._head(), "databases": described_pools})
         owners = owners_of(units) if any(found.values()) else {}
         described = self._live.describe(units, found, owners)
         return Response(f'{head[:-1]}, "units": {described}}}'.encode(), JSON)
@@ -89,13 +95,6 @@ class Views:
     def _head(self) -> dict[str, Any]:
         now = self._clock.now()
         return {"process": os.getpid(), "now": now, "recording_since": self._began}
-
-    def _pools(self, units: list[OpenUnit]) -> list[dict[str, Any]]:
-        pools = [pool_of(each, units) for each in self._databases]
-        for pool in pools:
-            locks = self._locks.get(pool["name"])
-            pool["lock_query"] = "" if locks is None else locks.trouble
-        return pools
 
     async def _lock_waits(self, database: DatabaseCore, units: list[OpenUnit]) -> Found:
         """What blocks the connections that have been in a statement for some time."""

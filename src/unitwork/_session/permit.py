@@ -36,6 +36,12 @@ class Permit:
     def is_held(self) -> bool:
         return bool(self._held)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a task waits for it on the event loop."""
+        lock = self._acquiring
+        return lock is not None and lock.locked() and not self._held
+
     def use(self, gate: Gate | None) -> None:
         """Wait at *gate* until the next release; release a permit of another one.
 

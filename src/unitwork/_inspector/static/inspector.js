@@ -67,7 +67,7 @@ const live = {
 const isBlocked = (unit) => unit.connections.some((each) => each.blocked_by.length > 0);
 
 function cellsOf(database, units) {
-  const mine = units.flatMap((unit) => unit.connections.filter((each) => each.database === database.name).map((each) => ({
+  const mine = units.flatMap((unit) => unit.connections.filter((each) => each.pool === database.name).map((each) => ({
     kind: PHASES[unit.phase], blocked: each.blocked_by.length > 0, title: `unit ${unit.id ?? "?"}, ${unit.name}: ${unit.phase}` })));
   const others = Math.max(0, (database.in_use ?? 0) - mine.length);
   const cells = [...mine, ...Array(others).fill({ kind: "other", title: "used by something that is no unit" })];
@@ -231,7 +231,8 @@ const unit = {
     const one = data.unit;
     document.title = `${one.name}, unit ${one.id} · unitwork`;
     const fact = (name, value, wide = false) => (value === null || value === "" ? null : h("div", { class: wide ? "wide" : null }, h("dt", { text: name }), h("dd", {}, value)));
-    const other = (number) => h("a", { href: `${root}unit/${number}`, text: `unit ${number}` });
+    const other = (number) => h("a", { href: `${root}unit/${number}`, id: `to-${number}`, text: `unit ${number}` });
+    const focused = this.content.contains(document.activeElement) ? document.activeElement.id : "";
     const said = proof(one);
     const events = table("events", "Events", ["#After", "Event", "#Took", "Details"], { cards: false });
     sync(events.body, one.events.map((each, place) => ({ ...each, place })), (each) => each.place, eventRow);
@@ -245,7 +246,8 @@ const unit = {
         fact("Statements", one.statements), fact("Connection held", one.connections ? seconds(one.held) : null), fact("Of that, idle", one.connections ? seconds(one.idle) : null), fact("Attempt", one.attempt),
         fact("Inside", one.parent ? other(one.parent) : null), fact("Databases", one.databases.join(", ")), fact("Path", one.path ? `${one.method} ${one.path}` : null, true)),
       one.children.length ? h("section", {}, h("h2", { text: "Units inside, and of background tasks" }), h("ul", {}, ...one.children.map((each) => h("li", {}, other(each.id), ` ${each.name} `, tag(outcomeOf(each)))))) : "",
-      h("section", { class: "events scroll", tabindex: "0", role: "region", "aria-label": "Events" }, events.node));
+      h("section", { class: "events scroll", id: "events", tabindex: "0", role: "region", "aria-label": "Events" }, events.node));
+    if (focused) document.getElementById(focused)?.focus();
   },
 };
 const PHASE_ORDER = { wait: 1, begin: 1, statement: 1, idle: 1, outside: 1, commit: 1, rollback: 1, failed: 1, unknown: 1, verify: 1, start: 1, body: 1, background: 1 };
@@ -339,7 +341,9 @@ async function refresh() {
     if (mine.signal.aborted) return;
     wait = 3 * EVERY;
     state.className = "failed";
-    state.textContent = error instanceof TypeError ? "No answer; trying again" : error.message;
+    const text = error instanceof TypeError ? "No answer; trying again" : error.message;
+    if (state.textContent !== text) say(text);
+    state.textContent = text;
   }
   document.documentElement.dataset.shown = String(Date.now());
   if (!paused && !document.hidden) timer = setTimeout(refresh, wait);
