@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, func, literal_column, select, text
+from sqlalchemy import (
+    Column,
+    func,
+    insert,
+    literal_column,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy import event as events
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from support.databases import check_nothing_is_left
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.models import Child, Item, add_item, names
+from support.pool import eventually
 from support.releasing import checked_out, releasing
 
 pytestmark = pytest.mark.anyio
 
 ITEMS = select(Item).order_by(Item.id)
+ONE = {"name": "one"}
 OF_TEXT = text("SELECT id, name FROM item")
 KEEPS_NOTHING = {
     "entities": ITEMS,
@@ -187,7 +201,22 @@ async def test_rows_are_there_after_the_connection_was_given_back(
     assert await released.work(read_late) == ["one", "two", "three"]
 
 
-async def test_temporary_names_do_not_disturb(released: Flavour) -> None:
-    table = Table("item", MetaData(), Column("update"), Column("name"))
-    with pytest.raises(Exception, match="update"):
-        await released.work(lambda s: s.execute(select(table)))
+@only("aiosqlite")
+async def test_a_statement_beside_the_beginning_is_refused(
+    released: Flavour, observer: Observer
+) -> None:
+    """Else it would be committed at once if BEGIN fails: the lock is held."""
+    path = make_url(released.url).database or ""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with released.block() as session:
+            task = asyncio.create_task(
+                released.do(session, lambda s: s.execute(OF_TEXT))
+            )
+            await eventually(lambda: checked_out(released) == 1)
+            with pytest.raises(InvalidRequestError, match="concurrent operations"):
+                await released.do(session, lambda s: s.execute(insert(Item), ONE))
+            other.rollback()
+            await task
+
+    assert observer.names() == []

@@ -75,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=1.0, help="longer limits, on a busy machine"
     )
+    parser.add_argument("--release", default="transaction", help="the release mode")
     return parser.parse_args()
 
 
@@ -88,7 +89,7 @@ def _soak(driver: str, arguments: argparse.Namespace) -> Report:
         show = _progress(driver, arguments.programs)
         has_uvloop = find_spec("uvloop") is not None
         run = Run(generator, url, progress=show, uvloop=has_uvloop)
-        run.patience = arguments.patience
+        run.patience, run.release = arguments.patience, arguments.release
         report = run.go(numbers)
         print("\r\033[K", end="", file=sys.stderr)
         for number, violation in enumerate(report.violations[:50]):

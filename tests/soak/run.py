@@ -64,6 +64,7 @@ class Run:
     progress: Callable[[Report], object] = lambda report: None
     patience: float = 1.0
     """The factor for all time limits."""
+    release: str = "transaction"
     uvloop: bool = False
     """Whether every second leg runs on it."""
     happenings: Mapping[int, Callable[[], Awaitable[object]]] = field(
@@ -98,7 +99,11 @@ class Run:
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         pool = 4 if leg % 4 == 3 else 20
         async with stages(
-            self.generator.driver, self.url, pool=pool, patience=self.patience
+            self.generator.driver,
+            self.url,
+            pool=pool,
+            patience=self.patience,
+            release=self.release,
         ) as (direct, behind):
             stops = self._observe(direct, behind)
             for start in range(0, len(numbers), BATCH):

@@ -43,6 +43,7 @@ class Stage:
         *,
         pool: int,
         patience: float,
+        release: str = "transaction",
     ) -> None:
         self.driver = driver
         self.is_sqlite = "sqlite" in driver
@@ -60,6 +61,7 @@ class Stage:
             pool_size=pool,
             max_overflow=0,
             pool_timeout=patience,
+            release=release,
         )
         self.is_async = isinstance(self.db, AsyncDatabase)
         self.engine = getattr(self.db.engine, "sync_engine", self.db.engine)
@@ -108,18 +110,19 @@ def _connected(dbapi_connection: Any, record: Any) -> None:
 
 @asynccontextmanager
 async def stages(
-    driver: str, url: str, *, pool: int, patience: float
+    driver: str, url: str, *, pool: int, patience: float, release: str
 ) -> AsyncIterator[tuple[Stage, Stage]]:
     """A stage with a direct way to the database, and one with a proxy between."""
     async with AsyncExitStack() as stack:
         outsider = Outsider(url)
         stack.callback(outsider.disconnect)
-        direct = Stage(driver, url, outsider, None, pool=pool, patience=patience)
+        options: Any = {"pool": pool, "patience": patience, "release": release}
+        direct = Stage(driver, url, outsider, None, **options)
         stack.push_async_callback(direct.dispose)
         if direct.is_sqlite:
             yield direct, direct
             return
         proxy = await stack.enter_async_context(Proxy(url))
-        behind = Stage(driver, url, outsider, proxy, pool=pool, patience=patience)
+        behind = Stage(driver, url, outsider, proxy, **options)
         stack.push_async_callback(behind.dispose)
         yield direct, behind

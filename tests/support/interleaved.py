@@ -36,9 +36,13 @@ class Model:
     """Whether a savepoint has undone that: then both is right."""
 
     is_connected: bool = False
+    """Whether the unit has a connection now."""
+    has_begun: bool = False
+    """Whether its next statement is part of a transaction, in each release mode."""
 
     def begin(self) -> None:
         self.pending = [[]]
+        self.has_begun = False
         self.release()
 
     def release(self) -> None:
@@ -50,11 +54,17 @@ class Model:
 
 
 class Program:
-    """One random program. It runs in one unit, by `db.run()`."""
+    """One random program. It runs in one unit, by `db.run()`.
 
-    def __init__(self, flavour: Flavour, seed: int, length: int = 12) -> None:
+    With *releases* its reads need a connection only while they are executed.
+    """
+
+    def __init__(
+        self, flavour: Flavour, seed: int, length: int = 12, *, releases: bool = False
+    ) -> None:
         random = Random(seed)  # nothing is secret here
         self.flavour = flavour
+        self._releases = releases
         self.steps = random.choices(STEPS, k=length)
         self.model = Model()
         self.released = self.refused = 0
@@ -72,11 +82,14 @@ class Program:
         self._savepoints.clear()
         for step in self.steps:
             await getattr(self, f"_{step.replace(' ', '_')}")(session)
+            assert checked_out(self.flavour) == self.model.is_connected, step
         while self._savepoints:
             await self._end_savepoint(session)
 
-    async def _do(self, session: Any, body: Any) -> Any:
-        self.model.is_connected = True
+    async def _do(self, session: Any, body: Any, *, only_reads: bool = False) -> Any:
+        if not only_reads or not self._releases:
+            self.model.has_begun = True
+        self.model.is_connected |= self.model.has_begun
         return await self.flavour.do(session, body)
 
     async def _bind(self, session: Any, sql: str) -> None:
@@ -88,7 +101,8 @@ class Program:
         return f"n{self._count}"
 
     async def _read(self, session: Any) -> None:
-        assert set(await self._do(session, names)) == self.model.seen
+        seen = await self._do(session, names, only_reads=True)
+        assert set(seen) == self.model.seen
 
     async def _others_write(self, session: Any) -> None:
         name = self._next()
@@ -116,6 +130,7 @@ class Program:
     async def _savepoint(self, session: Any) -> None:
         savepoint = await self.flavour.do(session, lambda s: s.begin_nested())
         self._savepoints.append((savepoint, self.model.is_bound))
+        self.model.has_begun = True
         self.model.pending.append([])
 
     async def _end_savepoint(self, session: Any) -> None:

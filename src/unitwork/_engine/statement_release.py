@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+from sqlalchemy.exc import IllegalStateChangeError
 
 from .connection_state import known_state
 from .driver_connection import in_transaction
@@ -26,6 +27,10 @@ from .unit_begin import is_unusable, replace_connection
 
 __all__ = ["StatementConnection", "StatementEngine", "StatementUser", "execute_first"]
 
+_CONCURRENT = (
+    "this session reads, or begins its transaction, at this moment; concurrent "
+    "operations are not permitted"
+)
 T = TypeVar("T")
 Execute = Callable[..., None]
 
@@ -73,8 +78,13 @@ def execute_first(
 ) -> Any:
     """Execute a statement for which no transaction has begun, or begin one.
 
-    Returns the cursor to execute it with, if a transaction has begun.
+    Returns the cursor to execute it with, if a transaction has begun. Raises
+    `IllegalStateChangeError` if another task or thread is doing so at this moment.
     """
+    if context.execution_options.get("unitwork_own"):
+        return cursor  # a part of the beginning
+    if loan.statements_in_flight > 1:
+        raise IllegalStateChangeError(_CONCURRENT)
     if is_plain_read(context, args[0]):
         _execute_outside(execute, cursor, args, context)
         return None

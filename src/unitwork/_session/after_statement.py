@@ -18,10 +18,10 @@ from sqlalchemy import Connection, TextClause
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from .._engine.begin import TRANSACTION, TransactionCharacteristics
+from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._engine.connection_state import loan_of
 from .._engine.driver_connection import in_transaction
-from .._engine.sqlalchemy_internals import has_pending
+from .._engine.sqlalchemy_internals import has_pending, is_connecting
 from .._engine.statement_release import StatementConnection
 from ..errors import UsageError
 from .beginning import apply_characteristics, begin
@@ -50,6 +50,8 @@ def characteristics(
     to be flushed, even if autoflush is off: the unit is about to write.
     """
     sync_session = session.sync_session
+    if is_connecting(sync_session):  # another task: SQLAlchemy refuses this one
+        return session.begun_with or wanted
     transaction = sync_session.get_transaction()
     if (
         _may_be_read(statement)
@@ -78,7 +80,9 @@ def use_of(session: UnitSession, connection: Connection) -> ReadingUse | None:
     if not isinstance(connection, StatementConnection):
         return None
     binds, wanted = session.binds, session.begun_with
-    if binds is None or wanted is None:
+    if binds is None or wanted is None or wanted.release != STATEMENT:
+        return None
+    if session.connections:
         return None
     driver_connection = connection.connection.driver_connection
     if in_transaction(driver_connection) and not binds.nests:
@@ -90,6 +94,7 @@ def use_of(session: UnitSession, connection: Connection) -> ReadingUse | None:
         given: str | None = connection.get_execution_options().get("isolation_level")
         level = given or connection.default_isolation_level
         if level not in _LEVELS:
+            connection.close()
             raise UsageError(_LEVEL.format(level=level, name=session.name))
     connection.user = use = ReadingUse(session, transaction, connection)
     return use
@@ -131,6 +136,8 @@ class ReadingUse:
         self._connection.user = None  # which leads back to here
         if transaction.session.get_transaction() is not transaction:
             return  # its unit has ended it meanwhile
+        if session.connections != [self._connection]:
+            return
         session.ends.released(transaction)
         give_back(self._connection)
         transaction.close()
@@ -140,14 +147,15 @@ class ReadingUse:
         """Begin the transaction, before the statement that needs it."""
         connection, session = self._connection, self._session
         loan = loan_of(connection)
-        connection.user = None
-        if loan is not None:
-            loan.undecided = None
-            before = time.monotonic()
-            begin(session, connection, loan)
-            if loan.hold is not None and loan.hold.report is not None:
-                loan.hold.report.begun(time.monotonic() - before)
-            apply_characteristics(session, connection, loan)
+        if loan is None:
+            return
+        before = time.monotonic()
+        begin(session, connection, loan)
+        apply_characteristics(session, connection, loan)
+        # Not before: a statement of another task would not be a part of it.
+        connection.user = loan.undecided = None
+        if loan.hold is not None and loan.hold.report is not None:
+            loan.hold.report.begun(time.monotonic() - before)
 
 
 class BeginsBefore(Session):

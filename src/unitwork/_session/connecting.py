@@ -95,13 +95,13 @@ def connected(session: UnitSession, connection: Connection) -> None:
         hold.report = HoldReport(session.owner.report, session.name)
         hold.report.taken(hold.call_site)
     session.awaiting_connection = False
-    session.connections.append(connection)
-    session.ends.connected(connection)
-    if settings.slow_unit_warning is not None:
-        session.ends.start_timing()
     try:
-        loan = lend(connection)
         released = after_statement.use_of(session, connection)
+        session.connections.append(connection)
+        session.ends.connected(connection)
+        if settings.slow_unit_warning is not None:
+            session.ends.start_timing()
+        loan = lend(connection)
         if released is None:
             loan = begin(session, connection, loan)
         else:
