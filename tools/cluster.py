@@ -31,6 +31,10 @@ ROLE = """
     SELECT CASE WHEN NOT pg_is_in_recovery() THEN 'primary'
         WHEN pg_is_wal_replay_paused() THEN 'replica, paused' ELSE 'replica' END
 """
+CLIENTS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 
 
 class Cluster:
@@ -44,6 +48,8 @@ class Cluster:
         self._pooler_port = free_port()
         self._port = int(os.environ.get("PORT", "0")) or free_port()
         self.url = f"http://127.0.0.1:{self._port}"
+        # Keeps the cookie by which a read sees what was written before.
+        self._client = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Cluster"]:
@@ -96,6 +102,7 @@ class Cluster:
             f"PYTHONPATH={os.pathsep.join([str(ROOT), *sys.path])}",
             "DATABASE_URL=postgresql+asyncpg://postgres@/postgres"
             f"?{hosts}&target_session_attrs=read-write",
+            f"REPLICA_URLS={' '.join(map(_with_driver, self.servers.replica_urls))}",
             *(sys.executable, "-m", "uvicorn", "examples.items.app:app"),
             *("--port", self._port, "--workers", WORKERS, "--log-level", "warning"),
             *("--timeout-graceful-shutdown", 2),
@@ -108,13 +115,22 @@ class Cluster:
 
     def read(self) -> str | None:
         """What the application answers to a read; `None` if it does not listen."""
-        return _answer(urllib.request.Request(f"{self.url}/items/"))
+        return self._answer(urllib.request.Request(f"{self.url}/items/"))
 
     def write(self) -> str | None:
         """What it answers to a write."""
         lamp = json.dumps({"name": "Lamp", "price": 35.5}).encode()
         headers = {"Content-Type": "application/json"}
-        return _answer(urllib.request.Request(f"{self.url}/items/", lamp, headers))
+        return self._answer(urllib.request.Request(f"{self.url}/items/", lamp, headers))
+
+    def _answer(self, request: urllib.request.Request) -> str | None:
+        try:
+            with self._client.open(request, timeout=30) as response:
+                return f"{response.status} {response.read().decode()[:300]}"
+        except urllib.error.HTTPError as error:
+            return f"{error.code} {error.read().decode()[:300]}"
+        except OSError:
+            return None
 
     def log(self) -> str:
         return self._serving.log()
@@ -126,21 +142,15 @@ class Cluster:
             try:
                 role = server.ask(ROLE)
                 count = server.ask("SELECT count(*) FROM items")
-                what = f"{role}, {count} items"
+                what = f"{role}, {count} items, {server.ask(CLIENTS)} connections"
             except psycopg.Error:
                 what = "does not answer"
             lines.append(f"  {name:6} {server.url}  {what}")
         return "\n".join(lines)
 
 
-def _answer(request: urllib.request.Request) -> str | None:
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return f"{response.status} {response.read().decode()[:300]}"
-    except urllib.error.HTTPError as error:
-        return f"{error.code} {error.read().decode()[:300]}"
-    except OSError:
-        return None
+def _with_driver(url: str) -> str:
+    return url.replace("postgresql:", "postgresql+asyncpg:")
 
 
 class Commands:

@@ -8,6 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from unitwork import AsyncDatabase
 
-db = AsyncDatabase(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///items.db"))
+db = AsyncDatabase(
+    os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///items.db"),
+    replicas=os.environ.get("REPLICA_URLS", "").split(),
+)
 
 SessionDep = Annotated[AsyncSession, Depends(db.session)]

@@ -1,13 +1,15 @@
 """The application. The middleware is all that unitwork needs."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
-from unitwork import DBSessionMiddleware
+from unitwork import DBSessionMiddleware, TransactionOptions
 from unitwork.fastapi import exception_handlers
+from unitwork.replicas import SignedCookie
 
 from ..items.errors import answer_invalid
 from ..items.models import Base
@@ -27,5 +29,10 @@ app = FastAPI(
     lifespan=lifespan,
     exception_handlers={**exception_handlers, RequestValidationError: answer_invalid},
 )
-app.add_middleware(DBSessionMiddleware, db=db)
+app.add_middleware(
+    DBSessionMiddleware,
+    db=db,
+    options={"GET": TransactionOptions(read_only=True)},  # from replicas, if any
+    read_your_writes=SignedCookie(os.environ.get("SECRET", "change me in production")),
+)
 app.include_router(router)

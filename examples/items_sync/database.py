@@ -8,6 +8,9 @@ from sqlalchemy.orm import Session
 
 from unitwork import Database
 
-db = Database(os.environ.get("DATABASE_URL", "sqlite:///items.db"))
+db = Database(
+    os.environ.get("DATABASE_URL", "sqlite:///items.db"),
+    replicas=os.environ.get("REPLICA_URLS", "").split(),
+)
 
 SessionDep = Annotated[Session, Depends(db.session)]

@@ -56,9 +56,12 @@ def typed() -> Iterator[Typed]:
 
 def test_pauses_and_promotes_replicas_under_the_application(typed: Typed) -> None:
     typed.type("pause 0")
+    typed.type("pause 1")
     assert "201" in typed.type("write")
+    assert "Lamp" in typed.type("read")  # from the primary
     paused = typed.type("status")
     typed.type("resume 0")
+    typed.type("resume 1")
     typed.type("failover")
     assert "201" in typed.type("write"), typed.type("log")
     typed.type("rejoin")

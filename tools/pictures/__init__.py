@@ -16,6 +16,7 @@ PICTURES: dict[str, Callable[[], str]] = {
     "single": topologies.draw_single,
     "processes": topologies.draw_processes,
     "pooler": topologies.draw_pooler,
+    "replicas": topologies.draw_replicas,
     "failover": topologies.draw_failover,
 }
 """By the names of their files in docs/pictures."""
