@@ -95,14 +95,13 @@ class Cluster:
         return file
 
     def _start_application(self) -> None:
-        first = [server.port for server in reversed(self.servers.servers)]
-        hosts = "&".join(f"host=127.0.0.1:{port}" for port in first)
+        url = self.pooler_url or self._all_hosts()
         self._serving.start(
             "env",
             f"PYTHONPATH={os.pathsep.join([str(ROOT), *sys.path])}",
-            "DATABASE_URL=postgresql+asyncpg://postgres@/postgres"
-            f"?{hosts}&target_session_attrs=read-write",
+            f"DATABASE_URL={_with_driver(url)}",
             f"REPLICA_URLS={' '.join(map(_with_driver, self.servers.replica_urls))}",
+            *(["PGBOUNCER=1"] if self.pooler_url else []),
             *(sys.executable, "-m", "uvicorn", "examples.items.app:app"),
             *("--port", self._port, "--workers", WORKERS, "--log-level", "warning"),
             *("--timeout-graceful-shutdown", 2),
@@ -112,6 +111,14 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise ServerError(f"no application:\n{self._serving.log()}")
             time.sleep(0.1)
+
+    def _all_hosts(self) -> str:
+        """A URL by which the driver finds the server that is the primary."""
+        ports = [server.port for server in reversed(self.servers.servers)]
+        hosts = "&".join(f"host=127.0.0.1:{port}" for port in ports)
+        return (
+            f"postgresql://postgres@/postgres?{hosts}&target_session_attrs=read-write"
+        )
 
     def read(self) -> str | None:
         """What the application answers to a read; `None` if it does not listen."""

@@ -6,11 +6,12 @@ from typing import Annotated
 from fastapi import Depends
 from sqlalchemy.orm import Session
 
-from unitwork import Database
+from unitwork import Database, DatabaseSettings
 
 db = Database(
     os.environ.get("DATABASE_URL", "sqlite:///items.db"),
     replicas=os.environ.get("REPLICA_URLS", "").split(),
+    settings=DatabaseSettings(transaction_pooler="PGBOUNCER" in os.environ),
 )
 
 SessionDep = Annotated[Session, Depends(db.session)]
