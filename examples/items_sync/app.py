@@ -1,4 +1,4 @@
-"""The application. The middleware is all that unitwork needs."""
+"""The application. The middleware is all that unitwork needs; /units shows its work."""
 
 import os
 from collections.abc import AsyncIterator
@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 
 from unitwork import DBSessionMiddleware, TransactionOptions
 from unitwork.fastapi import exception_handlers
+from unitwork.inspector import Inspector
 from unitwork.replicas import SignedCookie
 
 from ..items.errors import answer_invalid
@@ -36,3 +37,4 @@ app.add_middleware(
     read_your_writes=SignedCookie(os.environ.get("SECRET", "change me in production")),
 )
 app.include_router(router)
+app.mount("/units", Inspector(db))  # for browsers on this machine only
