@@ -27,7 +27,7 @@ NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/pyt
 NEW_PYTHON ?= $(shell $(NEWEST))
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo cluster test soak bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
+.PHONY: help venv demo cluster test soak stale bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
 	wheel-promises mariadb pgbouncer galera chromium check clean
 
 help:  ## list the targets
@@ -56,6 +56,15 @@ soak: venv  ## run N random programs by each of DRIVERS (SEED, PROGRAM, ONLY, WI
 		$(BIN)/python -m soak --programs $(N) --drivers "$(DRIVERS)" \
 		--only "$(ONLY)" --without "$(WITHOUT)" \
 		$(if $(SEED),--seed $(SEED)) $(if $(PATIENCE),--patience $(PATIENCE)) $(if $(PROGRAM),--program $(PROGRAM))
+
+stale: N := 100000
+stale: SECONDS := inf
+stale: EVERY := 10
+stale: DELAY := 0
+stale: FAULTS := pause lag kill promote
+stale: venv  ## is a read stale, or failed, while replicas fail? (N pairs, EVERY, FAULTS, SECONDS, DELAY)
+	PYTHONPATH=tests:tools $(BIN)/python -m stale --pairs $(N) --seconds $(SECONDS) \
+		--every $(EVERY) --delay $(DELAY) --faults "$(FAULTS)"
 
 failover: N := 20
 failover: DRIVERS := asyncpg psycopg psycopg-async

@@ -18,6 +18,7 @@ from support.replicated import is_replica, port, port_of, replicated_flavour
 from unitwork import (
     DatabaseUnavailableError,
     DBSessionMiddleware,
+    Outcome,
     current_unit,
     transactional,
 )
@@ -167,6 +168,37 @@ async def test_a_recovery_conflict_in_a_request_costs_no_error(
     reply = await read_slowly(replicated, replication, conflict)
 
     assert reply == (200, {"replica": False, "same": True, "attempt": 2})
+
+
+@few
+async def test_a_replica_that_dies_before_commit_costs_no_error(
+    replicated: Flavour, replication: Replication
+) -> None:
+    ports = [port_of(url) for url in replication.replica_urls]
+    units = []
+
+    def read(session: Session) -> list[str]:
+        units.append(current_unit())
+        found = names(session)
+        replication.kill(ports.index(port(session)))
+        return found
+
+    assert await replicated.work(read, read_only=True) == []
+    assert units[0].outcome is Outcome.COMMITTED
+
+
+@few
+async def test_a_replica_that_dies_before_a_commit_by_hand_costs_no_error(
+    replicated: Flavour, replication: Replication
+) -> None:
+    ports = [port_of(url) for url in replication.replica_urls]
+
+    def read(session: Session) -> bool:
+        replication.kill(ports.index(port(session)))
+        session.commit()
+        return is_replica(session)
+
+    assert not await replicated.work(read, read_only=True)
 
 
 @few

@@ -21,6 +21,7 @@ from .state import Access, CommitState, CommitWithdrawn
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from .reading import Reading
     from .unit_session import UnitSession
 
 __all__ = ["CommitOrder", "in_doubt"]
@@ -114,6 +115,8 @@ def _partial(
 
 
 def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> None:
+    if session.reading is not None and session.reading.engine is not None:
+        send = partial(_send_to_replica, session, session.reading, loan, send)
     if session.commit_state is CommitState.SENT_BY_UNIT:
         if session.owner.withdraws_commit:  # a listener to `before_commit`
             raise CommitWithdrawn
@@ -123,6 +126,24 @@ def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> Non
         _send_uninterrupted(session, loan, settle)
     else:
         _send_and_settle(session, loan, send)
+
+
+def _send_to_replica(
+    session: UnitSession, reading: Reading, loan: Loan, send: Callable[[], None]
+) -> None:
+    """Send the COMMIT of a transaction that has only read.
+
+    It can store nothing, and what was read is valid. So if its connection is lost, that
+    is no failure.
+    """
+    try:
+        send()
+    except Exception as error:
+        if not classify(error).disconnected:
+            raise
+        reading.replica_failed(error)
+        loan.move(TransactionState.COMMITTED)
+        session.connections[session.loans.index(loan)].invalidate()
 
 
 def _send_and_settle(
