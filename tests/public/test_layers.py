@@ -62,14 +62,15 @@ FOREIGN = {
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
     "_engine.sqlalchemy_internals": "_ConnectionRecord _connection_record "
     "_connections _creator _dialect _for_update_arg "
-    "_is_autocommit_isolation _loop _max_overflow _pool _pre_ping _prepare_impl "
-    "_proxied _queue _recycle _reset_on_return _state _transaction",
+    "_is_autocommit_isolation _is_clean _loop _max_overflow _pool _pre_ping "
+    "_prepare_impl _proxied _queue _recycle _reset_on_return _state _transaction",
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
     "_engine.postgresql_begin": "_connection _execute_mutex _get_tx_start_command "
     "_handle_exception _started _top_xact _transaction",
-    "_engine.postgresql_end": "_connection _exec_command _pipeline _transaction",
+    "_engine.postgresql_end": "_connection _exec_command _pipeline _pool_release_ctr "
+    "_top_xact _transaction",
     "_engine.postgresql_messages": "_check_connection_ok _protocol",
     "_engine.script": "_execute_mutex _handle_exception",
     "_engine.lost_work": "_transaction",

@@ -36,9 +36,6 @@ class Owner:
     ) -> TransactionCharacteristics | None:
         return None
 
-    def check_bind(self, session: UnitSession, bind: Engine | Connection) -> None:
-        pass
-
     def identifies_transactions(self, session: UnitSession) -> bool:
         return True
 
@@ -48,7 +45,14 @@ class Owner:
     def commit_unclear(self, error: Exception) -> None:
         self.reports.append("unclear")
 
-    def connection_begun(self, session: UnitSession, connection: Connection) -> None:
+    @property
+    def two_phase(self) -> Owner:
+        return self
+
+    def check(self, session: UnitSession, bind: Engine | Connection) -> None:
+        pass
+
+    def begin(self, session: UnitSession, connection: Connection) -> None:
         self.reports.append("begun")
 
     def begin_commit(self) -> bool:

@@ -152,8 +152,8 @@ class RequestAttempt(ReplaceableResponse):
     # `UnitOwner`, for its unit
 
     @property
-    def attempt(self) -> Attempt:
-        return Attempt() if self.retries is None else attempt_of(self.retries.tries)
+    def attempt(self) -> Attempt | None:
+        return None if self.retries is None else attempt_of(self.retries.tries)
 
     @property
     def is_over(self) -> bool:

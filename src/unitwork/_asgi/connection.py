@@ -58,21 +58,18 @@ class Connection(UnitOwner):
         if self.unit is None:
             with _opening:  # two threads of one request need one unit
                 if self.unit is None:
-                    self.unit = self._make_unit()
+                    order = self.config.order
+                    unit = Unit(
+                        self.databases,
+                        self,
+                        None if self.outer is None else self.outer.open_unit(),
+                        attempt=self.attempt,
+                        two_phase=None if order is None else TwoPhaseCommit(order),
+                    )
+                    if self.is_over:
+                        unit.close()
+                    self.unit = unit
         return self.unit
-
-    def _make_unit(self) -> Unit:
-        order = self.config.order
-        unit = Unit(
-            self.databases,
-            self,
-            None if self.outer is None else self.outer.open_unit(),
-            attempt=self.attempt,
-            two_phase=None if order is None else TwoPhaseCommit(order),
-        )
-        if self.is_over:
-            unit.close()
-        return unit
 
     @property
     def description(self) -> str:
@@ -92,8 +89,9 @@ class Connection(UnitOwner):
         return route_of(self.scope)
 
     @property
-    def attempt(self) -> Attempt:
-        return Attempt()
+    def attempt(self) -> Attempt | None:
+        """That of a request that is run again."""
+        return None
 
     @property
     def is_over(self) -> bool:

@@ -14,6 +14,7 @@ from .._session.database_core import DatabaseCore
 from .._unit import endings
 from .._unit.begin_options import check_in_time
 from .._unit.context import current
+from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..options import NO_OPTIONS, route_retries
@@ -39,6 +40,7 @@ _TIME_TO_START = 0.5  # seconds, once the task that sends has been cancelled
 _WAITING = ResponseState.WAITING
 _STARTED = ResponseState.STARTED
 _COMPLETE = ResponseState.COMPLETE
+_CLOSED = UnitState.CLOSED
 _REPLACED = ResponseState.REPLACED
 
 
@@ -50,6 +52,8 @@ class HTTPExchange(RequestReader):
     _outer_state: MutableMapping[str, Any] | None
     _send: Send
     _start: Message | None = None
+    _streams = False
+    """Whether `stream=True` keeps the transaction open."""
     _state: State
     _verdict: Verdict | None = None
 
@@ -110,7 +114,8 @@ class HTTPExchange(RequestReader):
             self.note_failure(error)
         finally:
             current.reset(token)
-            if self.unit is None:
+            unit = self.unit
+            if unit is None or (unit.state is _CLOSED and self.leaving is None):
                 self._release()
             else:
                 await self._leave()
@@ -150,7 +155,8 @@ class HTTPExchange(RequestReader):
             self.handled_exception = self.exception_before = None
         self.found_options = None
         if self.unit is not None:
-            self.stop_deadline()
+            if self.deadline is not None:
+                self.stop_deadline()
             self.receive_from_server, self._send = nothing_more, too_late
             self._outer_state = self.leaving = self.task = self._start = None
             if self.failure is None:
@@ -176,8 +182,10 @@ class HTTPExchange(RequestReader):
                 self._start = message
                 if exception() is not self.exception_before:
                     self.note_exception()
-                if self.unit is not None and self._has_to_end(self.unit):
-                    return self._end_and_start(self.unit, message)
+                if (unit := self.unit) is not None:
+                    if unit.needs_ending or unit.is_ending:
+                        return self._end_and_start(unit, message)
+                    unit.sessions.release_unused_permits()
                 error = self.handled_exception
                 if error is not None and self.is_retried(error):
                     raise Unwind  # nothing to roll back: a block inside has failed
@@ -190,7 +198,7 @@ class HTTPExchange(RequestReader):
         elif not message.get("more_body") and message["type"] in _LAST:
             if (unit := self.unit) is not None:
                 error = None if message.get("body") else failure_of_body()
-                if error is not None or self._has_to_end(unit):
+                if error is not None or unit.needs_ending or unit.is_ending:
                     return self._end_and_finish(unit, message, error)
                 # What began while the chunk leaves would be lost, so nothing may begin.
                 unit.close()
@@ -198,13 +206,6 @@ class HTTPExchange(RequestReader):
                     unit.report.emit(ResponseCompleted, True)
             self.response = _COMPLETE  # as `move()` does
         return self._send(message)
-
-    @staticmethod
-    def _has_to_end(unit: Unit) -> bool:
-        if unit.needs_ending or unit.is_ending:
-            return True
-        unit.sessions.release_unused_permits()
-        return False
 
     async def _end_and_start(self, unit: Unit, message: Message) -> None:
         """Commit or roll back before the response starts; streams go on."""
@@ -217,13 +218,13 @@ class HTTPExchange(RequestReader):
                 if verdict.commit and not self.is_to_be_retried:
                     self.failure = unit.unexpected()
                 raise Unwind
-            writes = verdict.commit and await streams_what_it_wrote(unit)
-            if writes and not is_error:
-                await self.roll_back(unit, "it would have to be committed later")
-                self.replace_response(UsageError(STREAMS_WRITES))
-            ending = endings.end_before_body(
-                unit, verdict, keep_streams_open=not writes
-            )
+            streams = self._streams or unit.sessions.may_stream
+            if streams and verdict.commit and await streams_what_it_wrote(unit):
+                streams = False
+                if not is_error:
+                    await self.roll_back(unit, "it would have to be committed later")
+                    self.replace_response(UsageError(STREAMS_WRITES))
+            ending = endings.end_before_body(unit, verdict, keep_streams_open=streams)
             await self.run_ending(unit, ending)
             self._note_start()
         except asyncio.CancelledError:
@@ -233,7 +234,8 @@ class HTTPExchange(RequestReader):
                 await uninterrupted(call(self._send, message), lambda: _TIME_TO_START)
             raise
         finally:
-            self.let_go()
+            if self.held is not None:
+                self.let_go()
         await self._send(message)
 
     async def _end_and_finish(
@@ -282,9 +284,10 @@ class HTTPExchange(RequestReader):
             options = self.find_options(unit.own_options)
             if options is not NO_OPTIONS:
                 check_in_time(unit)
+                self._streams = bool(options.stream)
             if self._verdict is None or unit.rollback_requested is not None:
                 ending = Ending(
-                    status=self._status,
+                    status=200 if self._start is None else self._start["status"],
                     exception=self.handled_exception,
                     method=self.scope.get("method", ""),
                     path=self.scope.get("path", ""),

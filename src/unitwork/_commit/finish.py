@@ -147,16 +147,17 @@ class _Finish:
     def _commit(self) -> Plan[bool]:
         """Commit unless the unit must be rolled back; return whether it did."""
         unit = self._unit
-        while self._may_commit():
+        while not unit.must_roll_back:
             hooks = unit.hooks_to_call()
             if hooks is not None and hooks.before_commit:
                 yield from self._call_before_commit(hooks)
-                if not self._may_commit():
+                if self._unit.must_roll_back:  # a hook has requested it
                     break
             # The hooks may have begun transactions.
             self._pending = pending = unit.sessions_to_end()
             for session in pending:
-                check_not_taken(session)
+                if not session.owned:
+                    check_not_taken(session)
             if len(pending) == 1:
                 sent = yield from self._commit_one(pending[0])
             else:
@@ -164,9 +165,6 @@ class _Finish:
             if sent:
                 return True
         return False
-
-    def _may_commit(self) -> bool:
-        return not self._unit.must_roll_back
 
     def _call_before_commit(self, hooks: Hooks) -> Plan[None]:
         for session in self._unit.sessions_to_end():
@@ -178,7 +176,7 @@ class _Finish:
         for session in pending:  # let all that can fail do so before the first COMMIT
             yield Step(operations.flush, session)
         hooks = self._unit.hooks_to_call()
-        if not self._may_commit() or (hooks is not None and hooks.before_commit):
+        if self._unit.must_roll_back or (hooks is not None and hooks.before_commit):
             return False  # requested or registered by the flush
         if self._unit.two_phase is None:
             return (yield from self._commit_in_order(pending))

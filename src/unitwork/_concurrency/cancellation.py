@@ -17,9 +17,10 @@ class TaskCancellation:
 
     __slots__ = ("_before", "_task", "requested")
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+    def __init__(self, task: asyncio.Task[Any], before: int | None = None) -> None:
+        """*before*: how often it had been cancelled already; now, if that is `None`."""
         self._task = task
-        self._before = task.cancelling()
+        self._before = task.cancelling() if before is None else before
         self.requested = False
         """Whether the task has been cancelled here, and `release()` not called yet."""
 

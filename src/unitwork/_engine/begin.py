@@ -94,7 +94,7 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
     ) -> None:
         super().__init__()
         self._guarded = {each.dialect for each in engines}
-        self._always = any(each.dialect.name == "sqlite" for each in engines)
+        self.has_defaults = any(each.dialect.name == "sqlite" for each in engines)
         """Whether there is something to apply without any characteristics."""
         self.defers_write_lock = defers_write_lock
         """Whether a transaction that does not write is to be `deferred`."""
@@ -114,7 +114,7 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
             guard(engine)
             self._guarded.add(engine.dialect)
         if wanted is None:
-            if not self._always:
+            if not self.has_defaults:
                 return engine, None
             wanted = TransactionCharacteristics()
         found = self.get((engine, wanted))

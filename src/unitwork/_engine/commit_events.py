@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
-from .driver_connection import refresh_status
+from .driver_connection import in_transaction, refresh_status
 from .loan import Loan, TransactionState
 from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
 from .postgresql_begin import DRIVERS
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
 __all__ = ["CommitSender", "is_replaced", "listen", "sender_of"]
+
+_NOT_OPEN = (TransactionState.COMMITTED, TransactionState.NONE)
 
 
 class CommitSender:
@@ -53,7 +55,7 @@ class CommitSender:
 
     def _send_for_unit(self, dbapi_connection: Any, loan: Loan) -> None:
         """Send COMMIT; raise unless the database has stored the work."""
-        loan.may_be_another = loan.is_unidentified
+        loan.may_be_another = loan.mark is not None and loan.is_unidentified
         check_before_commit(loan, self._dialect, dbapi_connection.dbapi_connection)
         wanted = CommittedAt(_txid_of(loan)) if _stores(loan) else None
         answer = _end(dbapi_connection, loan, self.send, wanted)
@@ -95,6 +97,7 @@ def _txid_of(loan: Loan) -> int | None:
 def listen(dialect: Dialect) -> None:
     """Watch the COMMITs and ROLLBACKs of *dialect*; call this once."""
     roll_back = dialect.do_rollback
+    is_postgresql = dialect.name == "postgresql"
 
     def do_rollback(dbapi_connection: Any) -> None:
         loan = _loan_of(dbapi_connection)
@@ -104,6 +107,10 @@ def listen(dialect: Dialect) -> None:
         if loan.proxy is not None and loan.proxy() is not dbapi_connection:
             loan.ended_by_another(TransactionState.LOST)
             roll_back(dbapi_connection)
+            return
+        nothing_open = is_postgresql and loan.state in _NOT_OPEN
+        if nothing_open and not in_transaction(loan.driver_connection):
+            roll_back(dbapi_connection)  # which sends nothing
             return
         had_ended = loan.holder is not None and loan.is_open
         had_ended = had_ended and _has_ended(dialect, dbapi_connection, loan)

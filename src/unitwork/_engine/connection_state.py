@@ -9,6 +9,7 @@ from weakref import WeakMethod
 from .driver_connection import message_counter
 from .driver_watch import watch
 from .loan import Loan
+from .write_evidence import changes_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,6 +31,7 @@ class ConnectionState:
     __slots__ = (
         "__weakref__",
         "_counter",
+        "_counts_changes",
         "aborted_by_client",
         "driver_connection",
         "has_ids",
@@ -55,8 +57,10 @@ class ConnectionState:
         """What identifies its server, once that has been queried."""
         self.pragmas: dict[str, Any] = {}
         """SQLite's pragmas that the transaction has changed: their values before."""
+        # The type's: that of a closed connection can't be read.
+        self._counts_changes = hasattr(type(driver_connection), "total_changes")
         self.watch_again()
-        self.loan = Loan(driver_connection, self._counter)
+        self.lend()
 
     def watch_again(self) -> None:
         """Watch the driver's connection, which others have watched meanwhile."""
@@ -76,7 +80,9 @@ class ConnectionState:
 
     def lend(self) -> Loan:
         """Start a new loan: what is known of the one before does not apply any more."""
-        self.loan = loan = Loan(self.driver_connection, self._counter)
+        driver = self.driver_connection
+        changes = changes_of(driver) if self._counts_changes else 0
+        self.loan = loan = Loan(driver, self._counter, changes)
         return loan
 
     def adopt(self, loan: Loan) -> None:
@@ -95,12 +101,13 @@ def state_of(connection: Connection) -> ConnectionState | None:
 
 def known_state(connection: Connection) -> ConnectionState:
     """The state of an open *connection*; made now, if it was opened unnoticed."""
-    state: ConnectionState | None = connection.info.get(INFO_KEY)
+    info = connection.connection.info
+    state: ConnectionState | None = info.get(INFO_KEY)
     if state is None:
         loop = asyncio.get_running_loop() if connection.dialect.is_async else None
         driver_connection = connection.connection.driver_connection
         state = ConnectionState(loop, driver_connection)
-        connection.info[INFO_KEY] = state
+        info[INFO_KEY] = state
     return state
 
 

@@ -58,12 +58,12 @@ _IDLE, _INERROR = 0, 3  # libpq, PGTransactionStatusType
 
 def in_transaction(driver_connection: Any) -> bool:
     """Whether the connection is inside a transaction, as its driver knows; no I/O."""
-    if driver_connection is None:
-        return False
-    method = getattr(driver_connection, "is_in_transaction", None)
-    if method is not None:  # asyncpg, which raises once it has been terminated
-        begun: bool = not driver_connection.is_closed() and method()
+    protocol: Any = getattr(driver_connection, "_protocol", None)
+    if protocol is not None:  # asyncpg, of which this is `is_in_transaction()`
+        begun: bool = protocol.is_connected() and protocol.is_in_transaction()
         return begun
+    if driver_connection is None or hasattr(driver_connection, "is_in_transaction"):
+        return False  # one of asyncpg's that was terminated
     if (status := _libpq_status(driver_connection)) is not None:
         return status != _IDLE
     status = getattr(driver_connection, "server_status", None)

@@ -67,7 +67,10 @@ class Loan:
     )
 
     def __init__(
-        self, driver_connection: Any, counter: MessageCounter | None = None
+        self,
+        driver_connection: Any,
+        counter: MessageCounter | None = None,
+        changes_before: int = 0,
     ) -> None:
         self.driver_connection = driver_connection
         self.undecided: Undecided | None = None
@@ -96,7 +99,7 @@ class Loan:
         """How many messages have passed SQLAlchemy, up to the last statement."""
         self.may_be_another = False
         """Whether it was unidentified when it was to be committed."""
-        self.changes_before = changes_of(driver_connection)
+        self.changes_before = changes_before
         self.statement_prefix = ""
         """What each statement of the transaction begins with."""
         self.xid = ""
@@ -138,14 +141,22 @@ class Loan:
 
         It is not committed then, unless the answer says so.
         """
-        was_committed = self.state in _COMMITTED
-        self.move(_S.ENDING)
+        before = self.state
+        was_committed = before in _COMMITTED
+        if before is _S.OPEN:
+            self.state = _S.ENDING
+        else:
+            self.move(_S.ENDING)
         self._bypassed_by += self._counter.queries_count - self.messages
         try:
             return send()
         finally:
             self.messages = self._counter.queries_count
-            self.move(_S.COMMITTED if was_committed else _S.NONE)
+            after = _S.COMMITTED if was_committed else _S.NONE
+            if self.state is _S.ENDING:
+                self.state = after
+            else:
+                self.move(after)
 
     def ended_by_driver(self) -> None:
         """Record that the driver has reported an end that SQLAlchemy did not send."""
@@ -171,11 +182,6 @@ class Loan:
         return self.state in _OPEN
 
     @property
-    def is_being_ended(self) -> bool:
-        """Whether SQLAlchemy's COMMIT or ROLLBACK is under way."""
-        return self.state is _S.ENDING
-
-    @property
     def is_lost(self) -> bool:
         """Whether the whole transaction is rolled back, and not by SQLAlchemy."""
         return self.state is _S.LOST
@@ -193,20 +199,14 @@ class Loan:
     def has_ended(self) -> bool:
         """Whether the driver reports, on an open connection, that it has ended."""
         if self.state in _OPEN:
-            return reports_idle(self.driver_connection)
+            driver = self.driver_connection
+            return not in_transaction(driver) and reports_idle(driver)
         return self.state is _S.REPLACED
 
     @property
     def has_ended_elsewhere(self) -> bool:
         """Whether SQL or the driver has ended it, so that it may be committed."""
         return self.has_ended and not self.is_committed
-
-    @property
-    def lost_nothing(self) -> bool:
-        """Whether another user has rolled it back, and it had not written."""
-        if self.proxy is None or self.failure is not None:
-            return False
-        return self.is_lost and not self.may_have_written
 
     # Its statements
 

@@ -34,6 +34,12 @@ __all__ = [
     "unexpected_rollback",
 ]
 
+_MAY_HAVE_ENDED = (
+    TransactionState.OPEN,
+    TransactionState.CONTINUED,
+    TransactionState.REPLACED,
+)
+
 
 def unexpected_rollback(error: BaseException | None) -> UnexpectedRollbackError:
     """Make the error to raise in place of a COMMIT that would store nothing.
@@ -122,11 +128,13 @@ def check_before_commit(
     driver of MySQL has had an error: its status is that of the answer before.
     """
     driver = loan.driver_connection
-    if loan.state is TransactionState.LOST and loan.lost_nothing:
+    if loan.state is TransactionState.LOST and _lost_nothing(loan):
         return
-    if loan.state is TransactionState.LOST or in_error(driver):
+    # asyncpg does not know it.
+    aborted = dialect.driver != "asyncpg" and in_error(driver)
+    if aborted or loan.state is TransactionState.LOST:
         raise unexpected_rollback(loan.failure) from loan.failure
-    if not loan.is_open and loan.state is not TransactionState.REPLACED:
+    if loan.state not in _MAY_HAVE_ENDED:
         return
     if dialect.name in MYSQL and (loan.failure or last_command_failed(driver)):
         dialect.do_ping(dbapi_connection)
@@ -136,3 +144,10 @@ def check_before_commit(
         closed = is_closed_sqlite(driver)
     if closed or loan.has_ended:
         raise ended_elsewhere()
+
+
+def _lost_nothing(loan: Loan) -> bool:
+    """Whether another user of a shared connection has rolled back what only read."""
+    if loan.proxy is None or loan.failure is not None:
+        return False
+    return not loan.may_have_written

@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 from .._concurrency.fork import forget_after_fork
 from . import commit_events, session_reset, sqlite, statement_events
 from .connection_state import INFO_KEY, ConnectionState
-from .driver_connection import has_input, left_in_transaction
+from .driver_connection import has_input, in_transaction, left_in_transaction
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
 from .loan import Loan
@@ -133,11 +133,13 @@ class _PoolEvents:
         self._new_state(record)
 
     def checkin(self, dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
+        info = record.info
+        is_dirty: bool = info.pop(session_reset.IS_DIRTY, False)
         if dbapi_connection is None:
             return
-        state: ConnectionState | None = record.info.get(INFO_KEY)
+        state: ConnectionState | None = info.get(INFO_KEY)
         if state is None:  # connected before we listened
-            if self._is_dirty(record.driver_connection):
+            if self._is_left_open(record.driver_connection):
                 record.invalidate()
             return
         if self._pool.is_static and state.loan.holder is not None:
@@ -147,8 +149,9 @@ class _PoolEvents:
         state.is_new = False
         state.lend()  # what is known of its last transaction is out of date
         aborted = state.aborted_by_client and not self._pool.is_kept
-        is_static = self._pool.is_static
-        if aborted or (not is_static and left_in_transaction(state.driver_connection)):
+        driver = state.driver_connection
+        left_open = in_transaction(driver) and self._is_left_open(driver)
+        if aborted or is_dirty or left_open:
             record.invalidate()
 
     def checkout(
@@ -164,8 +167,8 @@ class _PoolEvents:
             known.is_new = False
         state = known
         # A statement that outlived its session may have begun a transaction since.
-        is_static = self._pool.is_static
-        if not is_static and left_in_transaction(state.driver_connection):
+        driver = state.driver_connection
+        if in_transaction(driver) and self._is_left_open(driver):
             raise DisconnectionError("the pooled connection is inside a transaction")
         if state.aborted_by_client:
             raise DisconnectionError("the pooled connection was aborted")
@@ -175,7 +178,7 @@ class _PoolEvents:
         if self._dialect.name in MYSQL and has_input(state.driver_connection):
             raise DisconnectionError("the server has hung up")
 
-    def _is_dirty(self, driver_connection: Any) -> bool:
+    def _is_left_open(self, driver_connection: Any) -> bool:
         """Whether it is left in a transaction, and is not shared by its users."""
         return not self._pool.is_static and left_in_transaction(driver_connection)
 

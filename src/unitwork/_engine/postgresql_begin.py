@@ -32,13 +32,13 @@ def begins(connection: Connection) -> bool:
     return dialect.name == "postgresql" and dialect.driver in DRIVERS
 
 
-def begin(connection: Connection, query: str) -> str | None:
+def begin(connection: Connection, driver: Any, query: str) -> str | None:
     """Send BEGIN, and *query* in the same message; return the value that it selects.
 
-    The isolation level and the other characteristics are those of the driver's
-    connection. Raises the error of the driver, as its adapter translates it.
+    *driver* is the driver's connection of *connection*; the isolation level and the
+    other characteristics are its own. Raises the error of the driver, as its adapter
+    translates it.
     """
-    driver: Any = connection.connection.driver_connection
     if connection.dialect.driver == "asyncpg":
         adapter: Any = connection.connection.dbapi_connection
         return await_only(_begin_by_asyncpg(adapter, driver, query))

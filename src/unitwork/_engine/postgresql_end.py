@@ -20,11 +20,9 @@ from typing import Any
 
 from ..errors import CommitUnknownError
 from .postgresql_messages import (
-    AsyncpgStandIn,
     all_by_psycopg,
     copy_by_asyncpg,
     generate_by_psycopg,
-    keep,
     raise_error_in,
 )
 
@@ -89,7 +87,12 @@ def end(
     """
     transaction: Any = getattr(dbapi_connection, "_transaction", None)
     if hasattr(transaction, "_connection"):  # asyncpg
-        return _end_by_asyncpg(transaction, send, txid, position)
+        ending = _Ending(transaction, txid, position)
+        try:
+            send()
+        finally:
+            transaction._connection = ending.driver
+        return ending.answer
     driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
     checks = txid is not None or position is not None
     if not checks or not hasattr(driver, "_exec_command"):
@@ -100,41 +103,44 @@ def end(
     return answers[-1] if answers else Answer.DONE
 
 
-def _end_by_asyncpg(
-    transaction: Any,
-    send: Callable[[], None],
-    txid: int | None,
-    position: CommittedAt | None,
-) -> Answer:
-    driver = transaction._connection
-    ending = transaction._connection = _Ending(driver, txid, position)
-    try:
-        send()
-    finally:
-        transaction._connection = driver
-    return ending.answer
+class _Ending:
+    """In place of the connection of an asyncpg *transaction*, while it ends.
 
+    Sends COMMIT or ROLLBACK, perhaps with a check, and keeps the answer. The attributes
+    of the connection that the transaction reads are copied: to look each of them up
+    would take longer.
+    """
 
-class _Ending(AsyncpgStandIn):
-    """Sends COMMIT or ROLLBACK, perhaps with a check, and keeps the answer."""
-
-    answer: Answer
-    position: CommittedAt | None
-    txid: int | None
-
-    __slots__ = ("answer", "position", "txid")
+    __slots__ = (
+        "_pool_release_ctr",
+        "_position",
+        "_top_xact",
+        "_txid",
+        "answer",
+        "driver",
+        "is_closed",
+    )
 
     def __init__(
-        self, driver: Any, txid: int | None, position: CommittedAt | None
+        self, transaction: Any, txid: int | None, position: CommittedAt | None
     ) -> None:
-        keep(self, "driver", driver)
-        keep(self, "txid", txid)
-        keep(self, "position", position)
-        keep(self, "answer", Answer.DONE)
+        self.driver = driver = transaction._connection
+        self.answer = Answer.DONE
+        self._txid = txid
+        self._position = position
+        self._pool_release_ctr = driver._pool_release_ctr
+        self.is_closed = driver.is_closed
+        if driver._top_xact is transaction:  # as the transaction does, before it sends
+            driver._top_xact = None
+        self._top_xact = None
+        transaction._connection = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.driver, name)
 
     async def execute(self, statement: str) -> None:
-        check = "" if self.txid is None else _CHECK.format(self.txid)
-        position = self.position
+        check = "" if self._txid is None else _CHECK.format(self._txid)
+        position = self._position
         try:
             if position is None or position.txid is None:
                 tag = await self.driver.execute(check + statement)
@@ -144,12 +150,12 @@ class _Ending(AsyncpgStandIn):
             answer = _ANSWERS.get(getattr(error, "sqlstate", ""))
             if not check or answer is None:
                 raise
-            keep(self, "answer", answer)
+            self.answer = answer
             with suppress(Exception):  # it can't be committed, whatever that raises
                 await self.driver.execute("ROLLBACK;")
         else:
             if not statement.startswith(tag):
-                keep(self, "answer", Answer.ABORTED)
+                self.answer = Answer.ABORTED
 
     async def _commit(self, command: str, position: CommittedAt) -> str:
         """Send the COMMIT of *command*, and the query; return the tag of the answer."""

@@ -17,20 +17,28 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from ..errors import SessionStateWarning, UsageError
 from .call_site import level_of_the_caller
-from .session_statements import Trace, find_traces
+from .session_statements import LONG, Trace, find_traces, known_traces
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import Dialect
     from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-__all__ = ["has_traces", "listen", "move_traces", "note_traces", "refuse_traces"]
+__all__ = [
+    "IS_DIRTY",
+    "has_traces",
+    "listen",
+    "move_traces",
+    "note_traces",
+    "refuse_traces",
+]
 
 log = logging.getLogger("unitwork")
 
 _TRACES = "unitwork.traces"
 """In the `info` of a connection: what its unit may have left behind."""
-_IS_DIRTY = "unitwork.is_dirty"
+IS_DIRTY = "unitwork.is_dirty"
+"""In the same place, once the unit has ended: session-level state is left there."""
 _ENDS_AT_COMMIT = "on commit drop"
 _refusing: WeakSet[Dialect] = WeakSet()
 _MOST_WARNINGS = 100  # of one engine
@@ -66,6 +74,8 @@ def note_traces(context: Any, statement: str, parameters: Any) -> None:
     dialect = context.dialect
     compiled = context.compiled
     template = statement if compiled is None else compiled.string or statement
+    if len(template) <= LONG and not known_traces(dialect.name, template):
+        return  # as nearly always
     found = find_traces(dialect.name, template, statement, parameters)
     if not found:
         return
@@ -107,9 +117,10 @@ def move_traces(info: dict[Any, Any], to: dict[Any, Any]) -> None:
 
 
 def listen(engine: Engine) -> None:
-    """Drop connections of *engine* on which a unit has left session-level state.
+    """Mark connections of *engine* on which a unit has left session-level state.
 
-    One that is shared by design is kept: the database may be lost with it.
+    The pool's checkin discards them. Not one that is shared by design: the database may
+    be lost with it.
     """
     dialect = engine.dialect
     is_shared = isinstance(engine.pool, StaticPool | SingletonThreadPool)
@@ -122,15 +133,10 @@ def listen(engine: Engine) -> None:
         if not traces or pool_state.terminate_only:
             return
         if any(trace.is_certain for trace in traces) or not pool_state.asyncio_safe:
-            record.info[_IS_DIRTY] = True
+            record.info[IS_DIRTY] = not is_shared
         elif _is_left(dialect, dbapi_connection):
-            record.info[_IS_DIRTY] = True
+            record.info[IS_DIRTY] = not is_shared
             _warn(dialect, traces)
-
-    @event.listens_for(engine, "checkin")
-    def checkin(dbapi_connection: Any, record: ConnectionPoolEntry) -> None:
-        if record.info.pop(_IS_DIRTY, False) and not is_shared:
-            record.invalidate()
 
 
 def _is_left(dialect: Dialect, dbapi_connection: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .sql_text import without_comments
 
-__all__ = ["Trace", "find_traces"]
+__all__ = ["LONG", "Trace", "find_traces", "known_traces"]
 
 
 class Trace(NamedTuple):
@@ -49,9 +49,8 @@ def find_traces(
 
     *template* is its text before parameters were expanded: the same for many.
     """
-    found = (
-        _scan(family, template) if len(template) > _LONG else _known(family, template)
-    )
+    scan = _scan if len(template) > LONG else known_traces
+    found = scan(family, template)
     if found and _CALLS_SET_CONFIG.search(template):
         return [
             trace
@@ -61,7 +60,7 @@ def find_traces(
     return found
 
 
-_LONG = 4000  # such a text is not kept
+LONG = 4000  # such a text is not kept
 _SET_CONFIG = "set_config()"
 _CALLS_SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
 _TRUE = {"true", "t", "on", "yes", "y", "1"}
@@ -194,7 +193,8 @@ def _may_begin(text: str, at: int) -> bool:
     return not before.strip() or _BEGINS.search(before) is not None
 
 
-_known = lru_cache(maxsize=512)(_scan)
+known_traces = lru_cache(maxsize=512)(_scan)
+"""The traces in a template, which is not `LONG`; their values are not looked at."""
 
 # set_config()
 

@@ -73,7 +73,7 @@ def is_connecting(session: Session) -> bool:
 
 def has_pending(session: Session) -> bool:
     """Whether *session* has anything to flush."""
-    return bool(has_modified(session) or session.new or session.deleted)
+    return not session._is_clean()  # pyright: ignore[reportPrivateUsage]  # see above
 
 
 def has_modified(session: Session) -> bool:

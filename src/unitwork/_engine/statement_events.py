@@ -133,7 +133,11 @@ def _check(loan: Loan) -> None:
         raise unexpected_rollback(loan.failure) from loan.failure
     if loan.statements_in_flight > 1:
         return  # the answer of the driver would wait for the other statement
-    if holder is not None and loan.has_ended:
+    if holder is None:
+        return
+    if state is TransactionState.OPEN and in_transaction(loan.driver_connection):
+        return
+    if loan.has_ended:
         raise ended_elsewhere()
 
 

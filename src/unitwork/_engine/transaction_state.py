@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import IntEnum
 from typing import Protocol
 
 __all__ = ["MOVES", "TransactionState", "Undecided"]
 
 
-class TransactionState(Enum):
-    """The state of the transaction of a loan. Only `Loan.move()` changes it."""
+class TransactionState(IntEnum):
+    """The state of the transaction of a loan. Only the `Loan` changes it.
 
-    NONE = "none"
+    Integers, as states are looked up with each move.
+    """
+
+    NONE = 0
     """Not begun, as far as the driver has reported; or rolled back by SQLAlchemy."""
-    OPEN = "open"
-    ENDING = "ending"
+    OPEN = 1
+    ENDING = 2
     """SQLAlchemy's COMMIT or ROLLBACK is under way."""
-    IN_TWO_PHASES = "in two phases"
+    IN_TWO_PHASES = 3
     """It ends by PREPARE TRANSACTION or XA PREPARE."""
-    COMMITTED = "committed"
+    COMMITTED = 4
     """By SQLAlchemy: the answer to COMMIT has said so."""
-    CONTINUED = "continued"
+    CONTINUED = 5
     """The same, and another one has begun on the connection."""
-    LOST = "lost"
+    LOST = 6
     """Rolled back as a whole, and not by SQLAlchemy."""
-    REPLACED = "replaced"
+    REPLACED = 7
     """Ended by SQL or the driver, where another one may have begun since."""
-    ABANDONED = "abandoned"
+    ABANDONED = 8
     """A thread of aiosqlite may still run a cancelled statement of it."""
 
 

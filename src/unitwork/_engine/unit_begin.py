@@ -105,12 +105,13 @@ def begin_to_read(connection: Connection, query: str) -> str | None:
 
     def begin(connection: Connection, state: ConnectionState) -> Loan:
         try:
-            values[0] = postgresql_begin.begin(connection, query)
+            driver = state.driver_connection
+            values[0] = postgresql_begin.begin(connection, driver, query)
         except connection.dialect.loaded_dbapi.Error:
             if not query or not postgresql_begin.query_failed(connection):
                 raise
             postgresql_begin.roll_back_begin(connection)
-            postgresql_begin.begin(connection, "")
+            postgresql_begin.begin(connection, driver, "")
         state.loan.has_begun()
         state.loan.begun_with_id = True  # some query has come with BEGIN
         state.is_new = False
@@ -130,7 +131,7 @@ def prepare_first_statement(connection: Connection, loan: Loan, statement: str) 
         return
     if not loan.was_bypassed:
         postgresql_begin.roll_back_begin(connection)
-        postgresql_begin.begin(connection, "")
+        postgresql_begin.begin(connection, loan.driver_connection, "")
         loan.mark = None
 
 
@@ -185,10 +186,10 @@ def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> 
     loan, mark = state.loan, None
     dialect = connection.dialect
     if not with_id or not state.has_ids:
-        postgresql_begin.begin(connection, "")
+        postgresql_begin.begin(connection, state.driver_connection, "")
     else:
         try:
-            txid = postgresql_begin.begin(connection, _ID)
+            txid = postgresql_begin.begin(connection, state.driver_connection, _ID)
         except dialect.loaded_dbapi.Error:
             if not postgresql_begin.query_failed(connection):
                 raise

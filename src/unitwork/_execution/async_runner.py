@@ -44,15 +44,23 @@ async def arun(plan: Plan[T]) -> T:
 
 
 async def _make(step: Step) -> Any:
+    """Make *step* in the context that the driver of its session needs.
+
+    In a greenlet, as `AsyncSession.run_sync()` does, or in a thread of our own: the
+    framework's threads may all be waiting for this connection.
+    """
     session = step.session
+    make_step = session.activity.make_step
+    in_place: Callable[..., Awaitable[Any]]
+    in_place = greenlet_spawn if session.is_async else run_in_worker_thread
     patience: Patience | None = None
     while True:
         if not session.in_statement:
             try:
                 if step.limit is None:
-                    return await _in_place(step.call, session)
+                    return await in_place(make_step, step.call, session.sync_session)
                 with _AbortAfter(step.limit, session):
-                    return await _in_place(step.call, session)
+                    return await in_place(make_step, step.call, session.sync_session)
             except IllegalStateChangeError:
                 pass  # another task uses it just now
         patience = patience or Patience(session)
@@ -84,16 +92,26 @@ class _AbortAfter(Watchdog):
     and a thread would not notice.
     """
 
-    __slots__ = ("_cancellation", "_loop", "_over", "_session", "_timer")
+    __slots__ = (
+        "_before",
+        "_cancellation",
+        "_loop",
+        "_over",
+        "_session",
+        "_task",
+        "_timer",
+    )
 
     def __init__(self, limit: float, session: UnitSession) -> None:
         self.seconds = limit
         self._session = session
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
+        self._cancellation: TaskCancellation | None = None
+        """Made when the time is over, as it nearly never is."""
         task = asyncio.current_task()
         assert task is not None
-        self._cancellation = TaskCancellation(task)
+        self._task, self._before = task, task.cancelling()
         self._loop = asyncio.get_running_loop()
 
     def expired(self) -> None:
@@ -103,6 +121,7 @@ class _AbortAfter(Watchdog):
     def _abort(self) -> None:
         if not self._over:
             self._session.abort_connections()
+            self._cancellation = TaskCancellation(self._task, self._before)
             self._timer = self._loop.call_later(self.seconds, self._cancellation.cancel)
 
     def __exit__(self, *exc_info: object) -> None:
@@ -110,18 +129,6 @@ class _AbortAfter(Watchdog):
         self._over = True
         if self._timer is not None:
             self._timer.cancel()
-        ours = self._cancellation.release()
+        ours = self._cancellation is not None and self._cancellation.release()
         if ours and isinstance(exc_info[1], asyncio.CancelledError):
             raise TimeoutError
-
-
-def _in_place(call: Callable[..., Any], session: UnitSession) -> Awaitable[Any]:
-    """Call in the context that the driver of the session needs.
-
-    In a greenlet, as `AsyncSession.run_sync()` does, or in a thread of our own: the
-    framework's threads may all be waiting for this connection.
-    """
-    step = session.activity.make_step
-    if session.is_async:
-        return greenlet_spawn(step, call, session.sync_session)
-    return run_in_worker_thread(step, call, session.sync_session)

@@ -27,9 +27,11 @@ def apply_characteristics(
     session: UnitSession, connection: Connection, loan: Loan
 ) -> None:
     """Apply what the transaction is to have, before its first statement."""
-    if session.binds is not None:
-        _, directives = session.binds.find(connection.engine, session.begun_with)
+    binds = session.binds
+    if binds is not None and (binds.has_defaults or session.begun_with is not None):
+        _, directives = binds.find(connection.engine, session.begun_with)
         if directives is not None:
             apply(connection, loan, directives)
             loan.texts.clear()  # of the application there is none yet
-    session.owner.connection_begun(session, connection)
+    if session.owner.two_phase is not None:
+        session.owner.two_phase.begin(session, connection)

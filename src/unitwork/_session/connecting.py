@@ -54,7 +54,8 @@ def bind_for(
         if wanted is not None and wanted.release == STATEMENT:
             wanted = after_statement.characteristics(session, wanted, statement)
         session.begun_with = wanted
-        session.owner.check_bind(session, bind)
+        if session.owner.two_phase is not None:
+            session.owner.two_phase.check(session, bind)
         if session.reading is not None:
             found = session.reading.bind_to_connect(session, bind)
             if found is not None:

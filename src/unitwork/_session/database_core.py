@@ -211,7 +211,10 @@ class DatabaseCore:
             check_free(session, owner)
             opening = Opening(session, None, None, self.settings)
         else:
-            opening = self.factory.open(owner, self.settings)
+            factory = self._factory
+            if factory is None or not self._is_fixed or self.redirect is not None:
+                factory = self.factory
+            opening = factory.open(owner, self.settings)
         self.open_units.add(owner)
         gate = opening.gate
         if gate is not None and owner.report is not None:

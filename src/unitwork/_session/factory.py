@@ -192,7 +192,9 @@ class SessionFactory:
                 raise
             self._makes_sync_session = True  # it gives one itself, in its `__init__`
             return self.make_session()
-        fence(session.sync_session)
+        made = session.sync_session
+        if type(made) is not options.get("sync_session_class"):
+            fence(made)
         return session
 
     def _adopt_running_loop(self) -> None:

@@ -81,9 +81,12 @@ class _Fenced(BeginsBefore):
         super().__exit__(kind, error, traceback)
 
     def close(self) -> None:
-        if not _is_kept_open(self):
+        unit_session = self.unitwork_session
+        is_over = unit_session is None or unit_session.access is Access.CLOSED
+        if is_over or not _is_kept_open(self):
             result: object = super().close()
-            if inspect.iscoroutine(result):  # of an override that does not close
+            # Of an override that does not close.
+            if result is not None and inspect.iscoroutine(result):
                 result.close()
                 Session.close(self)
 
@@ -213,10 +216,10 @@ def _after_begin(
 
 def _before_commit(session: _Fenced) -> None:
     unit_session = session.unitwork_session
-    if unit_session is None or session.in_nested_transaction():
-        return
-    if unit_session.commit_state is CommitState.SENT_BY_UNIT:
+    if unit_session is None or unit_session.commit_state is CommitState.SENT_BY_UNIT:
         return  # see `operations.commit()`
+    if session.in_nested_transaction():
+        return
     unit_session.owner.check_commit()
     unit_session.commit_state = CommitState.SENT_BY_APPLICATION
     if unit_session.may_be_lost:
@@ -229,7 +232,9 @@ def _after_commit(session: Session) -> None:
     unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
     if unit_session is None:
         return
-    unit_session.ends.committed = transaction = _innermost(session)
+    # The innermost savepoint, or the transaction: what a flush begins is neither.
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    unit_session.ends.committed = transaction
     if transaction is None or transaction.nested:
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
@@ -246,14 +251,10 @@ def _after_rollback(session: Session) -> None:
     unit_session = unit_session_of(session)
     if unit_session is None:
         return
-    unit_session.ends.rolled_back = _innermost(session)
+    ends = unit_session.ends
+    ends.rolled_back = session.get_nested_transaction() or session.get_transaction()
     if unit_session.access is Access.OPEN and unit_session.was_replaced:
         unit_session.owner.commit_unclear(ended_elsewhere())  # too late to undo it
-
-
-def _innermost(session: Session) -> SessionTransaction | None:
-    """The innermost savepoint, or the transaction: what a flush begins is neither."""
-    return session.get_nested_transaction() or session.get_transaction()
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
@@ -263,9 +264,10 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
     if unit_session is None:
         return
-    is_committed, is_rolled_back = unit_session.ends.ended(transaction)
+    ends = unit_session.ends
+    is_committed, is_rolled_back = ends.ended(transaction)
     if is_committed:
-        unit_session.ends.raise_cancellation()
+        ends.raise_cancellation()
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         unit_session.ends.commit_undone = True

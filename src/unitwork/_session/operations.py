@@ -83,7 +83,7 @@ def commit(session: Session) -> bool:
     It is not if the flush has registered a hook, or requested a rollback. So may a
     listener to SQLAlchemy's `before_commit`.
     """
-    unit_session = unit_session_of(session)
+    unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
     _flush(session, unit_session)
     if unit_session is None:
         session.commit()
@@ -97,7 +97,9 @@ def commit(session: Session) -> bool:
     prepare_verification(unit_session)
     unit_session.commit_sent()
     try:
-        _send_commit(session)
+        _call(session.commit)
+        if session.in_transaction():  # an override has left it open
+            Session.commit(session)
     except CommitWithdrawn:
         unit_session.commit_ended()
         return False
@@ -123,25 +125,24 @@ def find_writes(session: Session) -> bool:
     return unit_session.may_have_written
 
 
-def _send_commit(session: Session) -> None:
-    """Call `session.commit()`, and what that leaves open if it is overridden."""
-    _call(session.commit)
-    if session.in_transaction():
-        Session.commit(session)
-
-
 def _call(method: Callable[[], object]) -> None:
     result = method()
-    if inspect.iscoroutine(result):  # of an override that nothing would await
+    # Of an override that nothing would await.
+    if result is not None and inspect.iscoroutine(result):
         result.close()
 
 
 def prepare_verification(unit_session: UnitSession) -> None:
     """Prepare, last before COMMIT, the verification of its outcome."""
     wanted = unit_session.settings.verify_commit if unit_session.owned else False
+    for loan in unit_session.loans:
+        if loan.wrote or loan.mark:
+            break
+    else:
+        return
     for connection in unit_session.connections if wanted else ():
-        loan = loan_of(connection)
-        if loan is None or not (loan.wrote or loan.mark):
+        known = loan_of(connection)
+        if known is None or not (known.wrote or known.mark):
             continue
         verifier = verifier_for(connection, wanted)
         if verifier is None:

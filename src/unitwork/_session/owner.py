@@ -24,11 +24,24 @@ class _Described(Protocol):
     def description(self) -> str: ...
 
 
+class ConnectionObserver(Protocol[SessionT]):
+    """Watches which connections the sessions of a unit use."""
+
+    def check(self, session: SessionT, bind: Engine | Connection) -> None:
+        """Raise `UsageError` if the session must not connect to *bind*."""
+
+    def begin(self, session: SessionT, connection: Connection) -> None:
+        """Called when a transaction has begun, before its first statement. May do I/O.
+
+        Raises `UsageError` if the connection can't take part.
+        """
+
+
 class SessionOwner(Protocol[SessionT]):
     """Gives a session's transactions their characteristics; is notified of their end.
 
     The methods are called wherever the session is used: in a greenlet of SQLAlchemy's
-    or in a worker thread. None of them does I/O, but for `connection_begun()`.
+    or in a worker thread. None of them does I/O.
     """
 
     @property
@@ -41,6 +54,11 @@ class SessionOwner(Protocol[SessionT]):
         """What reports its events, if one of its databases is observed."""
         ...
 
+    @property
+    def two_phase(self) -> ConnectionObserver[SessionT] | None:
+        """What its connections are reported to, if it is committed in two phases."""
+        ...
+
     def outwards(self) -> Iterator[object]:
         """Yield it and those that enclose it."""
         ...
@@ -48,15 +66,9 @@ class SessionOwner(Protocol[SessionT]):
     def characteristics(self, session: SessionT) -> TransactionCharacteristics | None:
         """Those of the next transaction; `None`: the engine's defaults."""
 
-    def check_bind(self, session: SessionT, bind: Engine | Connection) -> None:
-        """Raise `UsageError` if the session must not connect to *bind*."""
-
     def identifies_transactions(self, session: SessionT) -> bool:
         """Whether BEGIN is to return what identifies the transaction: it may write."""
         ...
-
-    def connection_begun(self, session: SessionT, connection: Connection) -> None:
-        """Called when a transaction has begun, before its first statement."""
 
     def needed_position(self, session: SessionT) -> Position | None:
         """Up to where the session has to see what was written; `None`: no matter."""

@@ -49,7 +49,8 @@ class TransactionEnds:
 
     def reset(self) -> None:
         self._roots.clear()
-        self._stop_timing()
+        if self._begun_at is not None:
+            self._stop_timing()
         self.commit_undone = False
 
     def connected(self, connection: Connection) -> None:
@@ -92,7 +93,7 @@ class TransactionEnds:
     def ended(self, transaction: SessionTransaction) -> tuple[bool, bool]:
         """Return whether it has been committed, and whether it was rolled back."""
         found = self.committed is transaction, self.rolled_back is transaction
-        if not transaction.nested:
+        if self._begun_at is not None and not transaction.nested:
             self._stop_timing()
         # A transaction refers to its session, and so leads back to here.
         self.committed = self.rolled_back = None

@@ -125,4 +125,6 @@ class TransactionEvidence:
         for connection in self.connections:
             if connection.invalidated:
                 return True
-        return self.ends.by_connection or not self.sync_session.is_active
+        if self.ends.by_connection:
+            return True
+        return not self.sync_session.is_active

@@ -203,7 +203,7 @@ class UnitSession(TransactionEvidence):
     def close(self) -> None:
         """Refuse all further work. No I/O: nothing is open, or it is discarded."""
         self.access = Access.CLOSED
-        if self.owned and not self.in_transaction:
+        if self.owned and not self.sync_session.in_transaction():
             self.sync_session.close()
         if self.permit is not None:
             self.permit.release()
@@ -221,10 +221,10 @@ class UnitSession(TransactionEvidence):
             self.owner.user_commit_failed()
         if self.connections or self.loans:
             self._let_go_of_connections()
+            self.ends.reset()
         self.verifications = []
         self.commit_state = CommitState.NOT_SENT
-        self.ends.reset()
-        self.kept_for_stream = False
+        self.ends.commit_undone = self.kept_for_stream = False
         if self.permit is None or self.is_async or self.was_released:
             return  # it waits when it connects
         before, self.awaiting_connection = self.awaiting_connection, True

@@ -92,7 +92,10 @@ def current_unit() -> UnitOfWork:
 
 def unit_of(database: DatabaseCore) -> Unit:
     """The innermost unit around the caller that covers *database*."""
-    around = unit = innermost()
+    provider = current.get()
+    around = unit = None if provider is None else provider.open_unit()
+    if unit is not None and unit.generator_block is not None:
+        around = unit = innermost()
     while unit is not None:
         if database in unit.databases.values():
             return unit

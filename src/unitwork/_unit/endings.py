@@ -59,8 +59,12 @@ def run_ending(
 
     A *context* that is given is one already.
     """
-    unit.end_requested()
-    if context is None and innermost() is not unit:
+    if unit.has_had_blocks:
+        unit.end_requested()
+    # A connection is the owner of its unit, which `innermost()` leads to.
+    provider: object = current.get()
+    inside = provider is unit.owner or innermost() is unit
+    if context is None and not inside:
         context = copy_context()
         context.run(current.set, unit)
     return uninterrupted(arun(plan), lambda: _patience_of(unit), context)
@@ -109,7 +113,8 @@ def end(
     try:
         verdict, committed = yield from _decide_and_finish(unit, decide)
     finally:
-        report_if_slow(unit)
+        if unit.sessions.are_timed:
+            report_if_slow(unit)
         observation.unit_ended(unit)
         if unit.report is not None:
             report_settled(unit, unit.report)

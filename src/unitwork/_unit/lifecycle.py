@@ -18,6 +18,7 @@ from ..errors import (
     UnitworkError,
 )
 from ..outcome import Outcome, Verdict
+from .attempts import Attempt
 from .generator_block import GeneratorBlock
 from .open_blocks import OpenBlocks
 from .state import NEXT_STATES, IllegalMove, Intent, UnitState
@@ -57,6 +58,8 @@ class Lifecycle:
     committed_by_user = False
     undone_because = ""
     """How the application has undone its last transaction, if it has."""
+    has_had_blocks = False
+    """Whether blocks have joined it: `open_blocks` has them."""
     _blocks: OpenBlocks | None = None
     generator_block: GeneratorBlock | None = None
     """Where its block was entered, if that is in a generator."""
@@ -64,6 +67,8 @@ class Lifecycle:
     was_cancelled = False
     unclear_commit: CommitUnknownError | PartialCommitError | None = None
     """What a commit of the application's own has raised."""
+    known_attempt: Attempt | None = None
+    """Its owner's, or made on first use."""
     _waiting: deque[Future[None]] | None = None
 
     @property
@@ -119,7 +124,7 @@ class Lifecycle:
         with _moving:
             if self.state is not UnitState.OPEN:
                 return False
-            self.move(UnitState.ENDING)
+            self.state = UnitState.ENDING  # as `move()` does
         return True
 
     def begin_commit(self) -> bool:
@@ -129,7 +134,10 @@ class Lifecycle:
         with _moving:
             if self.intent >= Intent.ROLLBACK_ONLY:
                 return False
-            self.move(UnitState.COMMITTING)
+            if self.state is UnitState.ENDING:
+                self.state = UnitState.COMMITTING  # as `move()` does
+            else:
+                self.move(UnitState.COMMITTING)
         return True
 
     def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
@@ -166,6 +174,14 @@ class Lifecycle:
                 turn.set_result(None)
         return True
 
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt at its work: its owner's, or the only one."""
+        with _moving:
+            if self.known_attempt is None:
+                self.known_attempt = Attempt()
+        return self.known_attempt
+
     # Blocks inside
 
     @property
@@ -173,12 +189,8 @@ class Lifecycle:
         """The blocks that have joined it and have not ended."""
         with _moving:
             if self._blocks is None:
-                self._blocks = OpenBlocks()
+                self._blocks, self.has_had_blocks = OpenBlocks(), True
         return self._blocks
-
-    @property
-    def has_had_blocks(self) -> bool:
-        return self._blocks is not None
 
     def end_requested(self) -> None:
         """Record which task or thread has requested the end."""

@@ -32,11 +32,14 @@ class SeesWrites:
     """Of what it, and units inside it, have stored; replaced, never changed."""
     given: Positions = NO_POSITIONS
     """Of what it has to see besides, by `read_after()`."""
-    attempt: Attempt
     owner: UnitOwner
     sessions: Sessions
     replica_failure: Exception | None = None
     """What a replica has raised, if the work may go on at the primary."""
+
+    @property
+    def attempt(self) -> Attempt:
+        raise NotImplementedError
 
     def outwards(self) -> Iterator[SeesWrites]:
         raise NotImplementedError

@@ -24,7 +24,6 @@ __all__ = ["open_report", "report_ended", "report_settled"]
 class _Unit(Protocol):
     """A unit, which imports this module and not the other way round."""
 
-    attempt: Attempt
     databases: Mapping[str, DatabaseCore]
     end_error: BaseException | None
     failure: BaseException | None
@@ -34,6 +33,9 @@ class _Unit(Protocol):
     report: UnitReport | None
     sessions: Sessions
     unclear_commit: CommitUnknownError | PartialCommitError | None
+
+    @property
+    def attempt(self) -> Attempt: ...
 
 
 def open_report(unit: _Unit, parent: UnitReport | None) -> UnitReport | None:

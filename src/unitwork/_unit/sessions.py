@@ -25,11 +25,13 @@ _changing = renew_after_fork(RLock())
 class Sessions:
     """The sessions of one unit, by their databases. The only owner of them."""
 
-    __slots__ = ("_access", "_by_database", "_opening", "_outside")
+    __slots__ = ("_access", "_by_database", "_opening", "_outside", "are_timed")
 
     def __init__(self) -> None:
         self._by_database: dict[DatabaseCore, UnitSession] = {}
         """Replaced, never changed: another thread may be reading it."""
+        self.are_timed = False
+        """Whether units that take long with one of them are to be logged."""
         self._access = Access.OPEN
         self._outside: list[str] = []
         """The names of the `outside()` blocks that are open."""
@@ -63,6 +65,8 @@ class Sessions:
                     self._by_database = {**self._by_database, database: session}
                 if access is Access.OUTSIDE:
                     session.enter_outside(self._outside[-1])
+        if session.settings.slow_unit_warning is not None:
+            self.are_timed = True
         if access is Access.REFUSED:
             session.refuse()
         elif access is Access.CLOSED:
@@ -76,6 +80,15 @@ class Sessions:
         for session in self._by_database.values():
             if session.has_work:
                 return True
+        return False
+
+    @property
+    def may_stream(self) -> bool:
+        """Whether a server-side cursor was opened in one of them."""
+        for session in self._by_database.values():
+            for loan in session.loans:
+                if loan.server_side_cursor is not None:
+                    return True
         return False
 
     def streaming(self) -> list[UnitSession]:
@@ -124,7 +137,11 @@ class Sessions:
         ]
 
     def refuse(self) -> None:
-        for session in self._move(Access.REFUSED).values():
+        with _changing:  # as `_move()` does
+            if self._access is not Access.CLOSED:
+                self._access = Access.REFUSED
+            sessions = self._by_database.values()
+        for session in sessions:
             session.refuse()
 
     def reopen(self) -> None:

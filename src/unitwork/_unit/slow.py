@@ -19,10 +19,12 @@ log = logging.getLogger("unitwork")
 class _Unit(Protocol):
     """A unit, which imports this module and not the other way round."""
 
-    attempt: Attempt
     kept_open: Collection[UnitSession]
     owner: UnitOwner
     sessions: Sessions
+
+    @property
+    def attempt(self) -> Attempt: ...
 
     @property
     def may_be_retried(self) -> bool: ...

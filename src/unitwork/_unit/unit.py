@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from weakref import ReferenceType
 
-from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
 from .._commit.hooks import Hooks
@@ -49,6 +48,7 @@ class Unit(Lifecycle, SeesWrites):
     kept_open: Collection[UnitSession] = ()  # a response streams from them
     facade: ReferenceType[object] | None = None
     report: UnitReport | None = None  # if one of its databases is observed
+    _begun_with = NO_OPTIONS  # its last transaction
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Unit(Lifecycle, SeesWrites):
         self.parent = parent
         self.is_sync = is_sync
         self.own_options = options
-        self.attempt = attempt or Attempt()
+        self.known_attempt = attempt
         self.two_phase = two_phase
         self.sessions = Sessions()
         if observing.is_on:
@@ -223,7 +223,8 @@ class Unit(Lifecycle, SeesWrites):
             self.record_without_ending()
             observation.unit_ended(self)
         self.hooks = None
-        report_if_slow(self)
+        if self.sessions.are_timed:
+            report_if_slow(self)
         if self.report is not None:
             report_ended(self, self.report)
         self.sessions.close(self)
@@ -244,7 +245,7 @@ class Unit(Lifecycle, SeesWrites):
     def characteristics(
         self, session: UnitSession
     ) -> TransactionCharacteristics | None:
-        options = self.owner.find_options(self.own_options)
+        self._begun_with = options = self.owner.find_options(self.own_options)
         is_default = options is NO_OPTIONS and not session.releases_reads
         if is_default and not session.defers_write_lock:
             return None
@@ -254,23 +255,15 @@ class Unit(Lifecycle, SeesWrites):
             found = found._replace(deferred=True)
         return None if found == _DEFAULTS else found
 
-    def check_bind(self, session: UnitSession, bind: Engine | Connection) -> None:
-        if self.two_phase is not None:
-            self.two_phase.check(session, bind)
-
     def identifies_transactions(self, session: UnitSession) -> bool:
         if self.two_phase is not None:
             return False
-        return self.owner.may_write(self.owner.find_options(self.own_options))
+        return self.owner.may_write(self._begun_with)
 
     settle_commit = staticmethod(ask_now)
 
-    def connection_begun(self, session: UnitSession, connection: Connection) -> None:
-        if self.two_phase is not None:
-            self.two_phase.begin(session, connection)
-
     def begin_commit(self) -> bool:
-        if self.state is UnitState.ENDING:
+        if self.hooks is not None and self.state is UnitState.ENDING:
             hooks = self.hooks_to_call()
             if hooks is not None and hooks.before_commit:
                 return False  # registered by the flush
@@ -278,7 +271,9 @@ class Unit(Lifecycle, SeesWrites):
 
     @property
     def withdraws_commit(self) -> bool:
-        return self.must_roll_back and not any(s.is_committed for s in self.sessions)
+        if self.intent < Intent.ROLLBACK_ONLY:
+            return False
+        return not any(session.is_committed for session in self.sessions)
 
     def user_committed(self, session: UnitSession) -> None:
         self.committed_by_user, self.undone_because = True, ""
