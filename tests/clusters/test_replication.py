@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -9,6 +15,13 @@ from replication import FIRST_PRIMARY, Replication
 
 INSERT = "INSERT INTO item (name) VALUES ('one')"
 COUNT = "SELECT count(*) FROM item"
+FOREVER = """
+from replication import Replication
+
+with Replication() as replication:
+    print(replication.primary.data.parent, flush=True)
+    input()
+"""
 
 
 def test_a_replica_replays_what_the_primary_wrote(replication: Replication) -> None:
@@ -107,3 +120,22 @@ def test_nothing_is_left_behind() -> None:
         replication.freeze(0)
 
     assert not home.exists()
+
+
+def test_nothing_is_left_behind_by_a_process_that_was_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FOREVER],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        home = Path(process.stdout.readline().strip())
+        assert home.is_dir()
+        process.kill()
+
+    deadline = time.monotonic() + 20
+    while home.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
