@@ -232,5 +232,5 @@ def draw_galera() -> str:
     picture.path([nodes[0].right, nodes[1].left])
     picture.path([nodes[1].right, nodes[2].left], "thin")
     picture.text(12, 206, "at COMMIT the nodes certify the rows: a conflict", "soft")
-    picture.text(12, 224, "is error 1213, and the unit is tried again", "soft")
+    picture.text(12, 224, "is error 1213; with attempts the unit is retried", "soft")
     return picture.render(236)
