@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
-from .._unit.database_base import DatabaseBase
+from .._engine.sqlalchemy_internals import root_engine
+from .._unit.database_base import DatabaseBase, core_of
 from ..errors import UsageError
 from .pools import Schemas, close_pools, pool_of
 from .provisioning import PREFIX, new_key
@@ -76,9 +77,10 @@ class WorkerDatabases:
         pool = pool_of(source, self._schemas, key=key)
         lent = pool.take()
         self._lent.append(lent)
-        route = Route(pool.engine, lent.url)
-        stack.callback(route.close)
-        stack.enter_context(default_route(route))
+        for engine in {pool.engine, *_replicas_of(source)}:
+            route = Route(engine, lent.url)
+            stack.callback(route.close)
+            stack.enter_context(default_route(route))
 
     def has_all(self, sources: Sequence[DatabaseBase | Engine]) -> bool:
         """Return whether each of *sources* has a database of this process instead."""
@@ -96,3 +98,10 @@ class WorkerDatabases:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+
+def _replicas_of(source: DatabaseBase | Engine) -> list[Engine]:
+    """The engines of its replicas, which have the application's own database."""
+    if not isinstance(source, DatabaseBase):
+        return []
+    return [root_engine(engine) for engine in core_of(source).engines_to_dispose[1:]]

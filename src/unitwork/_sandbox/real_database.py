@@ -60,12 +60,16 @@ class RealDatabase:
         self.routes = {
             each: Route(each, lent.url) for each in map(root_engine, engines)
         }
+        self._without_replicas = (
+            None if core.replicas is None else core.factory_for(lambda engine: engine)
+        )
+        """Replicas have the application's own database, and not that of the test."""
         self._is_kept = False
         self._is_closed = False
 
     @property
     def factory(self) -> SessionFactory:
-        return self.core.own_factory
+        return self._without_replicas or self.core.own_factory
 
     def own_session(self, *, is_async: bool) -> Session | AsyncSession:
         """Make a session of the test's own, which is in no unit."""
