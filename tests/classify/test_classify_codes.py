@@ -125,6 +125,9 @@ def test_reads_the_message_of_sqlite_if_the_code_was_lost(
     assert classify(driver_error("sqlite3", text)).code == code
 
 
+NO_QUORUM = "wsrep: Not connected to Primary Component"
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -137,6 +140,7 @@ def test_reads_the_message_of_sqlite_if_the_code_was_lost(
         (psycopg.OperationalError("FATAL:  sorry, too many clients already"), None),
         (pymysql.err.OperationalError(1305, "SAVEPOINT s does not exist"), Kind.DOOMED),
         (pymysql.err.OperationalError(1305, "FUNCTION f does not exist"), Kind.NEVER),
+        (pymysql.err.OperationalError(1180, NO_QUORUM), Kind.UNKNOWN),
     ],
 )
 def test_reads_the_message_where_the_code_leaves_it_open(

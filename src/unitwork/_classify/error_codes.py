@@ -195,6 +195,8 @@ SQLSTATE_CLASSES = {
 BY_MESSAGE: list[tuple[str, str, Row, set[str | int | None]]] = [
     # … does not exist: it ended with its transaction. The same code is for functions.
     ("mysql", "SAVEPOINT ", _ABORTED, {1305}),
+    # The write set may have reached the other nodes.
+    ("mysql", "Primary Component", _IN_DOUBT, {1180}),
     ("postgresql", "conflict with recovery", _STANDBY, {"40001", "40P01", "57P01"}),
     ("postgresql", "cached plan must not change result type", STALE, {"0A000"}),
     ("postgresql", "RevalidateCachedQuery", STALE, {"0A000"}),

@@ -18,6 +18,7 @@ from .drivers import (
     remedy_for_name,
     two_slashes,
 )
+from .hosts import connect_to_first, hosts_of
 from .sqlalchemy_internals import max_overflow
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def open_engine(
     """Create the engine for a URL; raise `UsageError` if the URL can't be used."""
     url = _checked(given, is_async)
     if url.get_backend_name() != "sqlite":
-        return _create(url, is_async, options)
+        url, hosts = hosts_of(url)
+        engine = _create(url, is_async, options)
+        if hosts:
+            connect_to_first(sync_engine(engine), hosts)
+        return engine
     if in_memory := sqlite.in_memory(url):
         url, options = sqlite.shared_in_memory(url, is_async, options)
     engine = _create(url, is_async, options)
