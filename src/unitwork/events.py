@@ -5,6 +5,7 @@
 """
 
 from ._observing.event import Event, Observer, PoolEvent, UnitEvent
+from ._observing.failure_log import FailureLog
 from ._observing.pool_events import (
     ConnectionCheckedIn,
     ConnectionClosed,
@@ -44,6 +45,7 @@ __all__ = [
     "ConnectionTaken",
     "ConnectionUse",
     "Event",
+    "FailureLog",
     "HoldWarning",
     "HookFailed",
     "Observer",

@@ -14,6 +14,7 @@ from ._asgi.lifespan import run_lifespan
 from ._asgi.misconfiguration import refuse_to_serve, reported_at_start
 from ._asgi.rerun import run_again
 from ._asgi.route_options import Defaults, MiddlewareConfig, defaults_of, may_retry
+from ._asgi.server_timing import ServerTiming
 from ._asgi.state import State
 from ._asgi.types import ASGIApp, Receive, Scope, Send
 from ._asgi.websocket import WebSocket
@@ -58,6 +59,9 @@ class DBSessionMiddleware:
     writes back with its next requests, whose reads then see them: `SignedCookie` or
     `SignedHeader` of `unitwork.replicas`, or a `TokenCarrier` of your own. With `False`
     a client may read what was there before its own write.
+    *server_timing* decides, by the ASGI scope, whether a response has the header
+    `Server-Timing`, with the time that its unit has waited for connections, executed
+    statements and waited for COMMIT.
     Does nothing for a request that uses no session.
 
     Raises `UsageError` for arguments that can't work; inside an event loop, where
@@ -82,6 +86,7 @@ class DBSessionMiddleware:
         twophase: bool = False,
         answer_errors: bool = True,
         read_your_writes: TokenCarrier | Literal[False] | None = None,
+        server_timing: ServerTiming | None = None,
     ) -> None:
         databases = _by_attribute(_each(db), state_attribute)
         self._own = tuple(dict.fromkeys(databases.values()))
@@ -95,8 +100,13 @@ class DBSessionMiddleware:
             may_retry(options) or has_replicas,
             has_replicas,
             _carrier_of(read_your_writes, self._own),
+            server_timing,
         )
         check_callable("commit_when", commit_when)
+        if server_timing is not None:
+            check_callable("server_timing", server_timing)
+            for each in self._own:
+                each.observers.require_reports()
         self._serving = app, config, databases
 
     if not TYPE_CHECKING:

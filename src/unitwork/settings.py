@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ._callables import check_callable
 from ._engine.commit_status import CommitVerifier
+from ._observing.sql_comment import SQLTags
 from .errors import UsageError
 
 __all__ = ["DatabaseSettings"]
@@ -53,6 +54,10 @@ class DatabaseSettings:
     *transaction_pooler*: PgBouncer or another pooler hands each server connection to
     other clients after each transaction. Drivers then prepare no statements that last,
     and session-level state raises `UsageError`. For PostgreSQL, asyncpg and psycopg.
+    *sql_tags*: called with the `unitwork.events.UnitInfo` of a unit, once for each
+    connection that it takes, returns tags; each of its statements ends with them, in a
+    comment as of sqlcommenter. Give few different values, such as the route: databases
+    and drivers cache statements by their text.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.
@@ -76,6 +81,7 @@ class DatabaseSettings:
     replica_wait: float | None = 0.2
     replica_fallback: bool = True
     transaction_pooler: bool = False
+    sql_tags: SQLTags | None = None
     sqlite_defaults: bool = True
 
     def __post_init__(self) -> None:
@@ -85,6 +91,8 @@ class DatabaseSettings:
                 continue
             if not isinstance(value, int | float) or not value > 0:  # NaN is neither
                 raise UsageError(f"{key} is {value!r}; give seconds, more than 0")
+        if self.sql_tags is not None:
+            check_callable("sql_tags", self.sql_tags)
         if not isinstance(self.verify_commit, bool | CommitVerifier):
             raise UsageError(
                 f"verify_commit is {self.verify_commit!r}; give True, False, or an "

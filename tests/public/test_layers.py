@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "_classify": "errors _callables",
     "_observing": "outcome _classify _concurrency",
     "_engine": "_redaction errors _callables _classify _concurrency _observing",
-    "settings": "errors _callables _engine",
+    "settings": "errors _callables _engine _observing",
     "options": "errors outcome _callables _engine",
     "retry": "errors _callables _classify",
     "_replicas": "_redaction errors _callables _engine _concurrency",

@@ -3,13 +3,20 @@
 from collections.abc import Callable
 from typing import assert_type
 
-from unitwork import AsyncDatabase, Database, Outcome
+from unitwork import (
+    AsyncDatabase,
+    Database,
+    DatabaseSettings,
+    DBSessionMiddleware,
+    Outcome,
+)
 from unitwork.events import (
     CallSite,
     CommitAnswered,
     ConnectionTaken,
     ConnectionUse,
     Event,
+    FailureLog,
     Observer,
     PoolEvent,
     UnitEnded,
@@ -42,3 +49,18 @@ assert_type(db.observe(observer), Callable[[], None])
 async_db.observe(observer, only=[CommitAnswered, UnitEvent], show_sql=True)
 db.observe(Wrong())  # type: ignore[arg-type]
 db.observe(observer, only=[int])  # type: ignore[list-item]
+
+
+def tags(unit: UnitInfo) -> dict[str, str]:
+    return {"route": unit.route or ""}
+
+
+DatabaseSettings(sql_tags=tags)
+DatabaseSettings(sql_tags=len)  # type: ignore[arg-type]
+observer = FailureLog("app")
+
+
+async def app(scope: object, receive: object, send: object) -> None: ...
+
+
+DBSessionMiddleware(app, db, server_timing=lambda scope: scope["path"] == "/")

@@ -9,7 +9,7 @@ from sys import exception
 from typing import Any
 
 from .._concurrency.shield import uninterrupted
-from .._observing.unit_events import ResponseCompleted, ResponseStarted
+from .._observing.unit_events import ResponseCompleted
 from .._session.database_core import DatabaseCore
 from .._unit import endings
 from .._unit.begin_options import check_in_time
@@ -264,7 +264,7 @@ class HTTPExchange(RequestReader):
         if self._state:
             self._show_state()
         if self.unit is not None and self.unit.report is not None:
-            self.unit.report.emit(ResponseStarted, self._status)
+            self.report_start(self.unit.report, self._start, self._status)
 
     def _show_state(self) -> None:
         """Outer middleware holds the server's dict: show it what is in ours."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from .._observing.unit_events import ResponseCompleted, ResponseStarted
+from .._observing.unit_report import UnitReport
 from .._unit.state import IllegalMove
 from .._unit.unit import Unit
 from ..errors import UsageError
@@ -14,6 +15,7 @@ from .answered_exception import answered_exception
 from .body import Recording, replayed
 from .connection import Connection
 from .exception_handlers import Answering, answers_itself, request_left_by
+from .server_timing import add_timing
 from .state import NEXT_STATES, ResponseState
 from .tokens import carrying
 from .types import Message, Receive, Scope, Send
@@ -134,6 +136,14 @@ class ReplaceableResponse(Connection):
             await send(message)
 
         return reported_send
+
+    def report_start(
+        self, report: UnitReport, start: Message | None, status: int
+    ) -> None:
+        """Report the *start* of the response, and add the header that is requested."""
+        report.emit(ResponseStarted, status)
+        if self.config.server_timing is not None and start is not None:
+            add_timing(start, report, self.scope, self.config.server_timing)
 
     def report_cut_off(self) -> None:
         """Report a response that has started and is not complete."""

@@ -14,6 +14,7 @@ from ..options import NO_OPTIONS, EndpointMark, TransactionOptions, options_of
 from ..outcome import CommitWhen
 from ..retry import RetryPolicy
 from .carriers import TokenCarrier
+from .server_timing import ServerTiming
 from .types import Scope, is_asgi
 
 __all__ = [
@@ -52,6 +53,8 @@ class MiddlewareConfig(NamedTuple):
     """Whether a request may be run again, as a replica that it has used has failed."""
     carrier: TokenCarrier | None = None
     """Brings the token of a client's writes back, for databases with replicas."""
+    server_timing: ServerTiming | None = None
+    """Whether the response to a request has the header `Server-Timing`."""
 
 
 FoundOptions = tuple[object, TransactionOptions, TransactionOptions]

@@ -26,6 +26,7 @@ class Hold:
 
     __slots__ = (
         "call_site",
+        "comment",
         "idle",
         "idle_limit",
         "idle_since",
@@ -53,6 +54,8 @@ class Hold:
         self.idle_limit = math.inf if idle_limit is None else idle_limit
         """After how many idle seconds its statements are refused."""
         self.returned_at: float | None = None
+        self.comment = ""
+        """What each statement ends with."""
         self.statement = ""
         """The last one."""
         self.longest_idle = self.idle = 0.0

@@ -82,8 +82,8 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
         if (hold := loan.hold) is not None and hold.idle_since is not None:
             hold.statement, idle = statement, now - hold.idle_since
             hold.idle, hold.idle_since = hold.idle + idle, None
-            if idle > hold.longest_idle:
-                hold.longest_idle = idle
+            statement += hold.comment
+            hold.longest_idle = max(hold.longest_idle, idle)
         try:
             _check(loan)
             if hold is not None and hold.longest_idle > hold.idle_limit:

@@ -59,6 +59,7 @@ class HoldReport:
             raise
         finally:
             duration = time.monotonic() - sent_at
+            self._report.commit_time += duration
             emit(CommitAnswered, self._database, duration, error)
             del error
 

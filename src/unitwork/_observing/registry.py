@@ -38,13 +38,14 @@ observing = _Observing()
 class Observers:
     """The observers of one database. May be changed at any time, by any thread."""
 
-    __slots__ = ("_on_first", "audience")
+    __slots__ = ("_is_required", "_on_first", "audience")
 
     def __init__(self, on_first: Callable[[], object] = lambda: None) -> None:
         self.audience: Audience | None = None
         """Replaced, never changed: other threads are reading it."""
         self._on_first = on_first
         """Called when there is one where there was none."""
+        self._is_required = False
 
     def add(
         self,
@@ -56,12 +57,20 @@ class Observers:
         """Add *observer*; return what removes it."""
         added = Registration(observer, _kinds_of(only), shows_sql=shows_sql)
         with _changing:
-            is_first = self.audience is None
+            is_first = not list(self)
             self.audience = Audience([*self, added])
             _count(1)
         if is_first:
             self._on_first()
         return lambda: self._remove(added)
+
+    def require_reports(self) -> None:
+        """Let each unit have a report from now on, though no observer may get it."""
+        with _changing:
+            if not self._is_required:
+                self._is_required = True
+                self.audience = self.audience or Audience([])
+                _count(1)
 
     def _remove(self, registration: Registration) -> None:
         with _changing:
@@ -69,7 +78,8 @@ class Observers:
                 return
             registration.is_active = False
             rest = [each for each in self if each is not registration]
-            self.audience = Audience(rest) if rest else None
+            is_needed = rest or self._is_required
+            self.audience = Audience(rest) if is_needed else None
             _count(-1)
 
     def __iter__(self) -> Iterator[Registration]:

@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec
 from .audience import Audience
 from .event import UnitEvent
 from .pool_events import WaitEnded, WaitStarted
+from .sql_comment import SQLTags, comment_of
 from .subjects import UnitInfo
 from .unit_events import StatementExecuted
 
@@ -29,7 +30,18 @@ def next_unit_id() -> int:
 class UnitReport:
     """What reports the events of one *unit*. Keeps no reference to the unit itself."""
 
-    __slots__ = ("_by_kind", "_find_route", "audience", "error", "unit", "waited")
+    __slots__ = (
+        "_by_kind",
+        "_find_route",
+        "audience",
+        "commit_time",
+        "error",
+        "statement_time",
+        "statements",
+        "unit",
+        "wait_time",
+        "waited",
+    )
 
     def __init__(
         self, unit: UnitInfo, audience: Audience, find_route: Callable[[], str | None]
@@ -38,6 +50,9 @@ class UnitReport:
         self.audience = audience
         self.error: BaseException | None = None
         """What the work of the unit has failed with, if that is known."""
+        self.statements = 0
+        self.statement_time = self.commit_time = self.wait_time = 0.0
+        """Seconds, all in all."""
         self.waited: dict[str, float] = {}
         """How long it has waited for its next connection, by database."""
         self._by_kind = audience.by_kind
@@ -57,19 +72,28 @@ class UnitReport:
         found = self._by_kind.get(kind)
         if found is None:
             return
-        if self._find_route is not None:
-            self._look_for_route(self._find_route)
+        self._look_for_route()
         event = kind(time.monotonic(), self.unit, *args, **kwargs)
         for each in found:
             each.deliver(event)
 
-    def _look_for_route(self, find_route: Callable[[], str | None]) -> None:
+    def _look_for_route(self) -> None:
         """A framework may have found the route since."""
-        self.unit.route = find_route()
-        if self.unit.route is not None:
-            self._find_route = None
+        if self._find_route is not None:
+            self.unit.route = self._find_route()
+            if self.unit.route is not None:
+                self._find_route = None
+
+    def comment(self, tags: SQLTags | None) -> str:
+        """What the statements of the unit end with."""
+        if tags is None:
+            return ""
+        self._look_for_route()
+        return comment_of(tags(self.unit))
 
     def statement_executed(self, database: str, duration: float, text: str) -> None:
+        self.statements += 1
+        self.statement_time += duration
         text = text if self.audience.shows_sql else ""
         self.emit(StatementExecuted, database, duration, text)
 
@@ -87,6 +111,7 @@ class UnitReport:
         finally:
             now = time.monotonic()
             self.waited[database] = self.waited.get(database, 0.0) + now - began
+            self.wait_time += now - began
             self._tell(WaitEnded(now, self.unit, database, now - began, error))
 
     def _tell(self, event: WaitStarted | WaitEnded) -> None:

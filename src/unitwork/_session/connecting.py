@@ -94,6 +94,7 @@ def connected(session: UnitSession, connection: Connection) -> None:
     hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
     if session.owner.report is not None:
         hold.report = HoldReport(session.owner.report, session.name)
+        hold.comment = session.owner.report.comment(settings.sql_tags)
         hold.report.taken(hold.call_site)
     session.awaiting_connection = False
     try:

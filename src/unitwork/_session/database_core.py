@@ -80,6 +80,8 @@ class DatabaseCore:
         self.owns_engine = isinstance(given, str | URL)
         self.open_units: set[SessionOwner[UnitSession]] = set()
         self.observers = Observers(self._watch_pools)
+        if self.settings.sql_tags is not None:
+            self.observers.require_reports()
         self.ping_under_way: Future[None] | None = None
         """Of a sync database: it is there to be waited for by several."""
         self._session_class = session_class
