@@ -17,6 +17,7 @@ PICTURES: dict[str, Callable[[], str]] = {
     "processes": topologies.draw_processes,
     "pooler": topologies.draw_pooler,
     "replicas": topologies.draw_replicas,
+    "galera": topologies.draw_galera,
     "failover": topologies.draw_failover,
 }
 """By the names of their files in docs/pictures."""
