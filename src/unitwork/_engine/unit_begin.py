@@ -104,8 +104,8 @@ def begin_to_read(connection: Connection, query: str) -> str | None:
     values: list[str | None] = [None]
 
     def begin(connection: Connection, state: ConnectionState) -> Loan:
+        driver = state.driver_connection
         try:
-            driver = state.driver_connection
             values[0] = postgresql_begin.begin(connection, driver, query)
         except connection.dialect.loaded_dbapi.Error:
             if not query or not postgresql_begin.query_failed(connection):
