@@ -1,7 +1,7 @@
-"""Finds out that a server refuses to write: it was demoted, or has left its cluster.
+"""What reports and errors show of a server: demoted, without a quorum, of another kind.
 
 Sources: PostgreSQL, "Hot Standby" and "default_transaction_read_only"; MariaDB,
-"read_only" and "Galera Cluster Status Variables".
+"read_only" and "Galera Cluster Status Variables"; YugabyteDB, "YSQL architecture".
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from .._classify.classification import Classification
     from .loan import Loan
 
-__all__ = ["refuses_to_write"]
+__all__ = ["has_transaction_ids", "refuses_to_write"]
 
 _IS_READ_ONLY = ("in_hot_standby", "default_transaction_read_only")
 """What PostgreSQL reports to each connection, and again when it changes (from 14)."""
 _NO_PRIMARY_COMPONENT = 1047
 _READ_ONLY = (1290, 1836)
+_YUGABYTE = "-YB-"
 
 
 def refuses_to_write(found: Classification, loan: Loan) -> bool:
@@ -37,6 +38,15 @@ def refuses_to_write(found: Classification, loan: Loan) -> bool:
     driver: Any = loan.driver_connection
     reported = [_reported(driver, name) for name in _IS_READ_ONLY]
     return "on" in reported or None in reported
+
+
+def has_transaction_ids(driver_connection: Any) -> bool:
+    """Whether ids of PostgreSQL identify transactions on this server. No I/O.
+
+    YugabyteDB has functions for them, and another storage, in which they mean nothing.
+    """
+    version = _reported(driver_connection, "server_version")
+    return version is None or _YUGABYTE not in version
 
 
 def _reported(driver_connection: Any, name: str) -> str | None:

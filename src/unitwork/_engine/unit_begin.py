@@ -21,6 +21,7 @@ from .._classify.classification import classify
 from . import postgresql_begin
 from .commit_status import Mark, fetch_installation
 from .connection_state import ConnectionState, known_state
+from .demotion import has_transaction_ids
 from .driver_connection import has_input, in_transaction
 from .loan import Loan
 from .pooler import check_mode
@@ -185,6 +186,8 @@ def is_unusable(connection: Connection, error: Exception) -> bool:
 def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> Loan:
     loan, mark = state.loan, None
     dialect = connection.dialect
+    if with_id and state.installation is None and state.has_ids:
+        state.has_ids = has_transaction_ids(state.driver_connection)
     if not with_id or not state.has_ids:
         postgresql_begin.begin(connection, state.driver_connection, "")
     else:
