@@ -32,10 +32,10 @@ def items(session: Session) -> dict[str, Any]:
     return {"names": names(session), "replica": is_replica(session)}
 
 
-def app_of(flavour: Flavour, carrier: Any, **options: Any) -> FastAPI:
+def app_of(flavour: Flavour, carrier: Any, *others: Any, **options: Any) -> FastAPI:
     app = FastAPI()
-    db = flavour.db
-    app.add_middleware(DBSessionMiddleware, db=db, read_your_writes=carrier, **options)
+    dbs = [flavour.db, *others]
+    app.add_middleware(DBSessionMiddleware, db=dbs, read_your_writes=carrier, **options)
     read = transactional(read_only=True)(flavour.endpoint(items))
     app.get("/items")(read)
     app.get("/writes")(flavour.endpoint(names))
@@ -316,6 +316,17 @@ async def test_asynchronous_commits_have_a_position_as_well(
         return names(session)
 
     assert await replicated.work(read, read_only=True) == ["one"]
+
+
+async def test_with_two_phases_all_units_use_the_primary(replicated: Flavour) -> None:
+    other = type(replicated.db)(replicated.url, name="other")
+    app = app_of(replicated, SignedCookie(SECRET), other, twophase=True)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        await client.post("/items")
+        reply = await client.get("/items")
+
+    assert reply.json() == {"names": ["one"], "replica": False}
 
 
 async def test_a_middleware_without_a_carrier_is_refused(replicated: Flavour) -> None:

@@ -115,8 +115,9 @@ def _partial(
 
 
 def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> None:
-    if session.reading is not None and session.reading.engine is not None:
-        send = partial(_send_to_replica, session, session.reading, loan, send)
+    reading = session.reading
+    if reading is not None and reading.engine is not None and loan.read_only:
+        send = partial(_send_to_replica, session, reading, loan, send)
     if session.commit_state is CommitState.SENT_BY_UNIT:
         if session.owner.withdraws_commit:  # a listener to `before_commit`
             raise CommitWithdrawn

@@ -16,6 +16,7 @@ from .._replicas.position import (
     merged,
 )
 from .._session.unit_session import UnitSession
+from .._twophase.participants import TwoPhaseCommit
 from ..errors import UsageError
 from ..outcome import Outcome
 from .attempts import Attempt
@@ -34,6 +35,7 @@ class SeesWrites:
     """Of what it has to see besides, by `read_after()`."""
     owner: UnitOwner
     sessions: Sessions
+    two_phase: TwoPhaseCommit | None
     replica_failure: Exception | None = None
     """What a replica has raised, if the work may go on at the primary."""
 
@@ -46,7 +48,8 @@ class SeesWrites:
 
     def needed_position(self, session: UnitSession) -> Position | None:
         """Up to where *session* has to see its database; `None`: no matter."""
-        if any(unit.attempt.avoids_replicas for unit in self.outwards()):
+        elsewhere = any(unit.attempt.avoids_replicas for unit in self.outwards())
+        if elsewhere or self.two_phase is not None:  # replicas can't prepare a commit
             return ON_THE_PRIMARY
         name = session.name
         sources = [

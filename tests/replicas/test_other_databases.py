@@ -1,0 +1,59 @@
+"""Where the database tells no position, a client reads its own writes elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from support.flavours import FLAVOURS, Flavour, kind_of
+from support.models import add_item, create_tables, names
+from unitwork import AsyncDatabase, Database, UsageError, current_unit
+
+pytestmark = pytest.mark.anyio
+
+
+def files(name: str, folder: Path) -> Flavour:
+    """A database whose replica is another file, which nothing replicates to."""
+    urls = []
+    for file in ("primary.db", "replica.db"):
+        engine = create_engine(f"sqlite:///{folder}/{file}")
+        create_tables(engine)
+        engine.dispose()
+        urls.append(f"{FLAVOURS[name]}:///{folder}/{file}")
+    return Flavour(name, urls[0], kind_of(name)(urls[0], replicas=urls[1:]))
+
+
+@pytest.mark.parametrize("name", ["sqlite3", "aiosqlite"])
+async def test_reads_come_from_the_replica_until_the_client_writes(
+    name: str, tmp_path: Path
+) -> None:
+    flavour = files(name, tmp_path)
+    tokens = []
+
+    def write(session: Session) -> None:
+        add_item(session)
+        tokens.append(current_unit())
+
+    def read(session: Session) -> list[str]:
+        current_unit().read_after(tokens[0].token)
+        return names(session)
+
+    await flavour.work(write)
+    assert await flavour.work(names, read_only=True) == []
+    assert await flavour.work(read, read_only=True) == ["one"]
+    await flavour.dispose()
+
+
+def test_a_replica_of_the_other_kind_is_refused() -> None:
+    engine = create_engine("sqlite://")
+    with pytest.raises(UsageError, match="give an async engine"):
+        AsyncDatabase("sqlite+aiosqlite://", replicas=[engine])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("given", ["sqlite:///replica.db", [42], {"a": 1}])
+def test_what_are_no_replicas_is_refused(given: object) -> None:
+    with pytest.raises(UsageError, match="replicas "):
+        Database("sqlite://", replicas=given)  # type: ignore[call-overload]
