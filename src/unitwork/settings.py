@@ -57,7 +57,7 @@ class DatabaseSettings:
     *sql_tags*: called with the `unitwork.events.UnitInfo` of a unit, once for each
     connection that it takes, returns tags; each of its statements ends with them, in a
     comment as of sqlcommenter. Give few different values, such as the route: databases
-    and drivers cache statements by their text.
+    and drivers cache statements by their text. If it fails, that is logged.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.

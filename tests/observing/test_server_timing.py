@@ -107,6 +107,21 @@ async def test_the_server_sees_the_tags(flavour: Flavour) -> None:
     assert reply.json == f"{query} /*by='it_s _/ 100_',route='/items/{{id}}'*/"
 
 
+@only("sqlite3", "asyncpg")
+async def test_tags_that_fail_cost_no_unit_its_connection(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(unit: UnitInfo) -> dict[str, str]:
+        raise LookupError
+
+    other = flavour.another(settings=DatabaseSettings(sql_tags=fail))
+
+    assert await other.work(lambda session: add_item(session).name) == "one"
+
+    await other.dispose()
+    assert "sql_tags has failed" in caplog.text
+
+
 def test_what_can_not_be_called_is_refused() -> None:
     with pytest.raises(UsageError, match="sql_tags"):
         DatabaseSettings(sql_tags="route")  # type: ignore[arg-type]

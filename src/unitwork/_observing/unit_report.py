@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from .subjects import UnitInfo
 from .unit_events import StatementExecuted
 
 __all__ = ["UnitReport", "next_unit_id"]
+
+log = logging.getLogger("unitwork")
 
 P = ParamSpec("P")
 
@@ -85,11 +88,15 @@ class UnitReport:
                 self._find_route = None
 
     def comment(self, tags: SQLTags | None) -> str:
-        """What the statements of the unit end with."""
+        """What the statements of the unit end with; nothing if *tags* fails."""
         if tags is None:
             return ""
         self._look_for_route()
-        return comment_of(tags(self.unit))
+        try:
+            return comment_of(tags(self.unit))
+        except Exception:  # it must not cost the unit its connection
+            log.exception("sql_tags has failed")
+            return ""
 
     def statement_executed(self, database: str, duration: float, text: str) -> None:
         self.statements += 1
