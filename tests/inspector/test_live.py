@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextvars import Context
 from typing import Any
 
@@ -67,7 +68,9 @@ async def test_shows_a_unit_that_has_released_its_connection(flavour: Flavour) -
 
 
 @only("asyncpg", "psycopg")
-async def test_shows_a_unit_that_waits_for_a_connection(flavour: Flavour) -> None:
+async def test_an_exhausted_pool_leads_to_the_line_that_holds_it(
+    flavour: Flavour,
+) -> None:
     small = flavour.another(pool_size=1, max_overflow=0, pool_timeout=10)
     with inspected(small) as app:
         request = call(app, "GET", "/items")
@@ -81,6 +84,8 @@ async def test_shows_a_unit_that_waits_for_a_connection(flavour: Flavour) -> Non
     phases = [unit["phase"] for unit in live["units"]]
     assert phases == ["idle in transaction", "waiting for a connection"]
     assert live["databases"][0]["waiting"] == 1
+    [holding] = live["units"][0]["connections"]
+    assert re.search(r"support/\w+\.py:\d+ in \w+\(\)", holding["at"])
 
 
 def _waiting(flavour: Flavour) -> int:

@@ -7,10 +7,11 @@ is looked at. Nothing is locked and nothing is changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, cast
 
+from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
 
 from .._engine.backend_id import backend_id
@@ -18,6 +19,7 @@ from .._engine.call_site import format_call_site
 from .._engine.hold import Hold
 from .._engine.loan import Loan
 from .._session.database_core import DatabaseCore
+from .._session.unit_session import UnitSession
 from .._unit.unit import Unit
 from .clock import Clock
 from .locks import Blocker, Found
@@ -95,29 +97,45 @@ def _began(unit: Unit) -> float:
 def _look_at(unit: Unit, pools: Pools, before: OpenUnit | None) -> OpenUnit:
     sessions = list(unit.sessions)
     phase, about = phase_of(unit, sessions)
-    known = () if before is None else before.held
-    held = []
-    for session in sessions:
+    if (
+        before is not None
+        and (phase, about) == (before.phase, before.about)
+        and _holds(sessions, before.held)
+    ):
+        return before
+    held = [
+        _held(session.name, connection, loan, loan.hold, pools)
+        for session in sessions
         for connection, loan in zip(
             list(session.connections), list(session.loans), strict=False
-        ):
+        )
+        if loan.hold is not None and loan.hold.returned_at is None
+    ]
+    return OpenUnit(unit, phase, about, tuple(held))
+
+
+def _holds(sessions: Iterable[UnitSession], held: Sequence[Held]) -> bool:
+    """Whether *sessions* hold what they held before, and did nothing since."""
+    at = 0
+    for session in sessions:
+        for loan in session.loans:
             hold = loan.hold
-            if hold is not None and hold.returned_at is None:
-                pool = pools.get(connection.dialect, "")
-                held.append(_held(session.name, pool, loan, hold, known))
-    found = tuple(held)
-    if before is not None and before[1:] == (phase, about, found):
-        return before
-    return OpenUnit(unit, phase, about, found)
+            if hold is None or hold.returned_at is not None:
+                continue
+            if at >= len(held) or held[at].hold is not hold:
+                return False
+            if held[at].idle_since != hold.idle_since:
+                return False
+            at += 1
+    return at == len(held)
 
 
-def _held(name: str, pool: str, loan: Loan, hold: Hold, known: Iterable[Held]) -> Held:
-    since = hold.idle_since
-    for each in known:
-        if each.hold is hold and each.idle_since == since:
-            return each
+def _held(
+    name: str, connection: Connection, loan: Loan, hold: Hold, pools: Pools
+) -> Held:
+    pool = pools.get(connection.dialect, "")
     pid = backend_id(loan.driver_connection) if pool == name else None
-    return Held(name, pool, hold, pid, since)
+    return Held(name, pool, hold, pid, hold.idle_since)
 
 
 class LiveUnits:

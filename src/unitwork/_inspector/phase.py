@@ -9,7 +9,9 @@ from .._session.unit_session import UnitSession
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 
-__all__ = ["is_waiting", "phase_of"]
+__all__ = ["WAITING", "is_waiting", "phase_of"]
+
+WAITING = "waiting for a connection"
 
 _OF_STATE = {
     UnitState.ENDING: "before COMMIT",
@@ -30,7 +32,7 @@ def phase_of(unit: Unit, sessions: Iterable[UnitSession]) -> tuple[str, str]:
     found = "no connection", ""
     for session in sessions:
         if is_waiting(session):
-            return "waiting for a connection", ""
+            return WAITING, ""
         if session.access is Access.OUTSIDE:
             found = "outside", session.outside_of
         elif session.commit_state is not CommitState.NOT_SENT:

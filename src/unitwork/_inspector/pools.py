@@ -13,7 +13,7 @@ from .._engine.create import capacity
 from .._engine.sqlalchemy_internals import max_overflow
 from .._session.database_core import DatabaseCore
 from .live import OpenUnit
-from .phase import is_waiting
+from .phase import WAITING, is_waiting
 
 __all__ = ["NamedPool", "describe_pools", "names_of_pools", "pools_of"]
 
@@ -63,7 +63,6 @@ def describe_pools(
 def _describe(pool: NamedPool, units: list[OpenUnit]) -> dict[str, Any]:
     engine, name = pool.engine, pool.name
     queue = engine.pool if isinstance(engine.pool, QueuePool) else None
-    held = sum(each.pool == name for unit in units for each in unit.held)
     return {
         "name": name,
         "dialect": engine.dialect.name,
@@ -72,17 +71,22 @@ def _describe(pool: NamedPool, units: list[OpenUnit]) -> dict[str, Any]:
         "size": None if queue is None else queue.size(),
         "overflow": None if queue is None else max_overflow(queue),
         "limit": capacity(engine),
-        "in_use": held if queue is None else queue.checkedout(),
+        "in_use": _held(name, units) if queue is None else queue.checkedout(),
         "idle": 0 if queue is None else queue.checkedin(),
         # Which pool a unit waits for is known only when it has a connection.
         "waiting": 0 if pool.number else _waiting(pool.database, units),
     }
 
 
+def _held(name: str, units: list[OpenUnit]) -> int:
+    return sum(each.pool == name for unit in units for each in unit.held)
+
+
 def _waiting(database: DatabaseCore, units: list[OpenUnit]) -> int:
     seen = sum(
         is_waiting(session)
         for each in units
+        if each.phase == WAITING
         for session in list(each.unit.sessions)
         if session.name == database.name
     )

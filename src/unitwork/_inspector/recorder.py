@@ -9,8 +9,9 @@ from typing import Any
 
 from .._concurrency.fork import forget_after_fork
 from .._observing import unit_events as events
-from .._observing.event import Event, PoolEvent, UnitEvent
+from .._observing.event import Event
 from .._observing.pool_events import WaitEnded, WaitStarted
+from .._observing.subjects import UnitInfo
 from .outcomes import Outcomes
 from .record import Mark, UnitRecord
 from .statement_text import shown
@@ -41,37 +42,43 @@ class Recorder:
         self._ended: deque[UnitRecord] = deque()
 
     def on_event(self, event: Event) -> None:
-        """Take notice of *event*; called where it happens."""
-        if not isinstance(event, UnitEvent | PoolEvent) or event.unit is None:
+        """Take notice of *event*, one of `KINDS`; called where it happens."""
+        unit: UnitInfo | None = event.unit  # type: ignore[attr-defined]  # all have it
+        if unit is None:  # another user of the pool
             return
-        record = self._records.get(event.unit.id)
+        kind = type(event)
+        record = self._records.get(unit.id)
         if record is None:
             # One that has ended before is no longer kept.
-            if not isinstance(event, events.UnitBegun) or self._is_own(event.unit.path):
+            if kind is not events.UnitBegun or self._is_own(unit.path):
                 return
-            record = self._records[event.unit.id] = UnitRecord(event.unit)
-        if isinstance(event, events.StatementExecuted):
+            self._records[unit.id] = record = UnitRecord(unit)
+        if kind is events.StatementExecuted:
             self._statement(record, event)
         else:
-            _STEPS[type(event)](record, event)
+            _STEPS[kind](record, event)
         record.version = next(self._versions)
-        if isinstance(event, events.UnitEnded):
+        if kind is events.UnitEnded:
             self._unit_ended(record, event)
-        elif isinstance(event, events.CommitAnswered) and event.error is None:
-            self.outcomes.committed(record.name, event.duration)
+        elif kind is events.CommitAnswered:
+            self._commit_answered(record, event)
 
     def _is_own(self, path: str) -> bool:
         own = self.own_path
         return bool(own) and (path == own or path.startswith(own + "/"))
 
-    def _statement(self, record: UnitRecord, event: events.StatementExecuted) -> None:
+    def _commit_answered(self, record: UnitRecord, event: Any) -> None:
+        if event.error is None:
+            self.outcomes.committed(record.name, event.duration)
+
+    def _statement(self, record: UnitRecord, event: Any) -> None:
         text = event.statement
         text = text and shown(text, is_mysql=self.is_mysql(event.database))
         record.add_statement(
             Mark(event.at, "statement", event.duration, event.database, text)
         )
 
-    def _unit_ended(self, record: UnitRecord, event: events.UnitEnded) -> None:
+    def _unit_ended(self, record: UnitRecord, event: Any) -> None:
         self.outcomes.unit_ended(record.name, event)
         self._ended.append(record)
         while len(self._ended) > self._keep:
@@ -100,11 +107,14 @@ class Recorder:
         return sorted(found, key=lambda each: each.info.id)
 
 
+def _begun(record: UnitRecord, event: events.UnitBegun) -> None:
+    """There is a record of it by now."""
+
+
 def _settled(record: UnitRecord, event: events.UnitSettled) -> None:
     record.outcome, record.reason = event.outcome, event.reason
     record.sqlstate = event.sqlstate
-    text = event.outcome.value
-    record.add(Mark(event.at, "settled", text=text))
+    record.add(Mark(event.at, "settled", 0.0, "", event.outcome.value))
 
 
 def _ended(record: UnitRecord, event: events.UnitEnded) -> None:
@@ -114,65 +124,90 @@ def _ended(record: UnitRecord, event: events.UnitEnded) -> None:
 
 
 def _taken(record: UnitRecord, event: events.ConnectionTaken) -> None:
-    record.add(Mark(event.at, "taken", 0.0, event.database, "", event.call_site))
+    site = event.call_site
+    record.add(Mark(event.at, "taken", 0.0, event.database, "", site))
+
+
+def _waiting(record: UnitRecord, event: WaitStarted) -> None:
+    record.add(Mark(event.at, "waiting", 0.0, event.database))
 
 
 def _waited(record: UnitRecord, event: WaitEnded) -> None:
-    text = "" if event.error is None else type(event.error).__name__
-    mark = Mark(event.at, "waited", event.waited, event.database, text)
-    record.add(mark._replace(failed=event.error is not None))
+    record.add(_answer(event.at, "waited", event.waited, event.database, event.error))
+
+
+def _transaction(record: UnitRecord, event: events.TransactionBegun) -> None:
+    record.add(Mark(event.at, "begun", event.duration, event.database))
+
+
+def _commit(record: UnitRecord, event: events.CommitSent) -> None:
+    record.add(Mark(event.at, "commit", 0.0, event.database))
 
 
 def _answered(record: UnitRecord, event: events.CommitAnswered) -> None:
-    text = "" if event.error is None else type(event.error).__name__
-    mark = Mark(event.at, "committed", event.duration, event.database, text)
-    record.add(mark._replace(failed=event.error is not None))
+    lasted, error = event.duration, event.error
+    record.add(_answer(event.at, "committed", lasted, event.database, error))
+
+
+def _answer(
+    at: float, kind: str, lasted: float, database: str, error: BaseException | None
+) -> Mark:
+    if error is None:
+        return Mark(at, kind, lasted, database)
+    return Mark(at, kind, lasted, database, type(error).__name__, None, True)
 
 
 def _verified(record: UnitRecord, event: events.OutcomeVerified) -> None:
     text = {True: "committed", False: "not committed", None: "still unknown"}
-    mark = Mark(event.at, "verified", event.duration, event.database)
-    record.add(mark._replace(text=text[event.committed]))
+    said = text[event.committed]
+    record.add(Mark(event.at, "verified", event.duration, event.database, said))
+
+
+def _returned(record: UnitRecord, event: events.ConnectionReturned) -> None:
+    record.add(Mark(event.at, "returned", event.held, event.database))
+
+
+def _entered(record: UnitRecord, event: events.OutsideEntered) -> None:
+    record.add(Mark(event.at, "outside", 0.0, "", event.name))
+
+
+def _left(record: UnitRecord, event: events.OutsideLeft) -> None:
+    record.add(Mark(event.at, "outside-left", 0.0, "", event.name))
+
+
+def _hook_failed(record: UnitRecord, event: events.HookFailed) -> None:
+    record.add(Mark(event.at, "hook-failed", 0.0, "", event.name))
 
 
 def _started(record: UnitRecord, event: events.ResponseStarted) -> None:
     record.status = event.status
-    record.add(Mark(event.at, "response", text=str(event.status)))
+    record.add(Mark(event.at, "response", 0.0, "", str(event.status)))
+
+
+def _completed(record: UnitRecord, event: events.ResponseCompleted) -> None:
+    record.add(Mark(event.at, "completed"))
 
 
 def _retried(record: UnitRecord, event: events.UnitRetried) -> None:
     record.is_retried = True
-    record.add(Mark(event.at, "retried", text=type(event.error).__name__))
-
-
-def _add(kind: str, *names: str) -> Callable[[UnitRecord, Any], None]:
-    """A step that adds a mark with these attributes of the event: seconds, text."""
-    seconds, text = (*names, "", "")[:2]
-
-    def add(record: UnitRecord, event: Any) -> None:
-        database = getattr(event, "database", "")
-        lasted = getattr(event, seconds) if seconds else 0.0
-        about = str(getattr(event, text)) if text else ""
-        record.add(Mark(event.at, kind, lasted, database, about))
-
-    return add
+    record.add(Mark(event.at, "retried", 0.0, "", type(event.error).__name__))
 
 
 _STEPS: dict[type[Event], Callable[[UnitRecord, Any], None]] = {
-    events.UnitBegun: lambda record, event: None,
-    WaitStarted: _add("waiting"),
+    WaitStarted: _waiting,
     WaitEnded: _waited,
+    events.UnitBegun: _begun,
     events.ConnectionTaken: _taken,
-    events.TransactionBegun: _add("begun", "duration"),
-    events.CommitSent: _add("commit"),
+    events.TransactionBegun: _transaction,
+    events.CommitSent: _commit,
     events.CommitAnswered: _answered,
     events.OutcomeVerified: _verified,
-    events.ConnectionReturned: _add("returned", "held"),
-    events.OutsideEntered: _add("outside", "", "name"),
-    events.OutsideLeft: _add("outside-left", "", "name"),
-    events.HookFailed: _add("hook-failed", "", "name"),
+    events.ConnectionReturned: _returned,
+    events.OutsideEntered: _entered,
+    events.OutsideLeft: _left,
+    events.HookFailed: _hook_failed,
     events.ResponseStarted: _started,
-    events.ResponseCompleted: _add("completed"),
+    events.ResponseCompleted: _completed,
     events.UnitSettled: _settled,
     events.UnitEnded: _ended,
     events.UnitRetried: _retried,
