@@ -31,11 +31,14 @@ class Trace(NamedTuple):
     remedy: str
 
 
+_FLAGS = re.IGNORECASE | re.DOTALL
+
+
 class _Pattern(NamedTuple):
     word: str
     """What any text that matches contains, in lower case: fast to look for."""
-    regex: re.Pattern[str]
-    """With one group: what the label shows."""
+    regex: str
+    """With one group: what the label shows. `re` compiles it, on first use."""
     remedy: str
     is_certain: bool
     begins: bool
@@ -89,8 +92,7 @@ _HARMLESS_PRAGMAS = (
 def _pattern(
     word: str, regex: str, remedy: str, *, certain: bool = True, begins: bool = False
 ) -> _Pattern:
-    compiled = re.compile(regex, re.IGNORECASE | re.DOTALL)
-    return _Pattern(word, compiled, remedy, certain, begins)
+    return _Pattern(word, regex, remedy, certain, begins)
 
 
 _uncertain = partial(_pattern, certain=False)
@@ -178,7 +180,7 @@ def _scan(family: str, text: str) -> Sequence[Trace]:
     text = without_comments(family, text)
     found = []
     for pattern in patterns:
-        for match in pattern.regex.finditer(text):
+        for match in re.finditer(pattern.regex, text, _FLAGS):
             if pattern.begins and not _may_begin(text, match.start()):
                 continue
             label = " ".join(match[1].split())
