@@ -51,11 +51,11 @@ cluster: venv  ## a primary, replicas, PgBouncer and examples/items, to pause, k
 test: venv  ## run the suite on SQLite, PostgreSQL and MariaDB (ARGS="-k name -x")
 	$(call suite,$(BIN))
 
-soak: venv  ## run N random programs by each of DRIVERS (SEED, PROGRAM, ONLY, WITHOUT, PATIENCE)
+soak: venv  ## run N random programs by each of DRIVERS (SEED, PROGRAM, ONLY, WITHOUT, PATIENCE, OBSERVED)
 	PYTHONPATH=tests:tools $(BIN)/python tools/postgres.py -- \
 		$(BIN)/python -m soak --programs $(N) --drivers "$(DRIVERS)" \
 		--only "$(ONLY)" --without "$(WITHOUT)" \
-		$(if $(SEED),--seed $(SEED)) $(if $(PATIENCE),--patience $(PATIENCE)) $(if $(PROGRAM),--program $(PROGRAM))
+		$(if $(SEED),--seed $(SEED)) $(if $(PATIENCE),--patience $(PATIENCE)) $(if $(PROGRAM),--program $(PROGRAM)) $(if $(OBSERVED),--observed)
 
 stale: N := 100000
 stale: SECONDS := inf

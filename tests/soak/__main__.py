@@ -27,7 +27,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,6 +35,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from soak.generate import Generator, left_out
+from soak.ledger import Ledger
 from soak.run import Report, Run, Violation, run_alone, shrink
 from soak.tables import Outsider
 
@@ -75,6 +76,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=1.0, help="longer limits, on a busy machine"
     )
+    parser.add_argument(
+        "--observed", action="store_true", help="compare events and metrics, too"
+    )
     parser.add_argument("--release", default="transaction", help="the release mode")
     return parser.parse_args()
 
@@ -90,14 +94,26 @@ def _soak(driver: str, arguments: argparse.Namespace) -> Report:
         has_uvloop = find_spec("uvloop") is not None
         run = Run(generator, url, progress=show, uvloop=has_uvloop)
         run.patience, run.release = arguments.patience, arguments.release
-        report = run.go(numbers)
+        run.ledger = ledger = Ledger() if arguments.observed else None
+        with nullcontext() if ledger is None else ledger.counting():
+            report = run.go(numbers)
         print("\r\033[K", end="", file=sys.stderr)
         for number, violation in enumerate(report.violations[:50]):
             smaller = None
             if number < SHRUNK:
                 smaller = shrink(generator, url, violation)
             _print_violation(driver, violation, smaller)
+        if ledger is not None:
+            _check(driver, ledger, report, generator)
     return report
+
+
+def _check(driver: str, ledger: Ledger, report: Report, generator: Generator) -> None:
+    """What does not add up is a violation, of no program in particular."""
+    print(f"\n{driver}, units by their outcome: {dict(ledger.outcomes)}")
+    if wrong := [f"events: {each}" for each in ledger.wrong()]:
+        print(*wrong, sep="\n", flush=True)
+        report.violations.append(Violation(generator.program(0), wrong))
 
 
 def _one(generator: Generator, url: str, number: int) -> Report:
