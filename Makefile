@@ -105,7 +105,7 @@ wheel-readme wheel-promises: wheel-%: venv
 # On the newest Python, too: `make test` has the oldest one with the newest SQLAlchemy.
 # What the manual says, the example application and the benchmarks are tested once: that
 # takes long, and what they use of unitwork is tested on both by the rest.
-ONCE := tests/browser tests/clusters tests/docs tests/examples tests/public/test_benchmarks.py
+ONCE := tests/browser tests/clusters tests/docs tests/examples tests/stale tests/public/test_benchmarks.py
 test-sqlalchemy20: $(SA20)/.installed  ## test on SQLAlchemy 2.0 and a newer Python
 	$(call suite,$(SA20)/bin) $(ONCE:%=--ignore %)
 $(SA20)/.installed: pyproject.toml constraints.txt
