@@ -146,11 +146,16 @@ def bare(setup: Setup) -> Built:
 
 
 def unitwork(
-    setup: Setup, *, current: bool = False, isolation_level: str | None = None
+    setup: Setup,
+    *,
+    current: bool = False,
+    isolation_level: str | None = None,
+    release: str = "",
 ) -> Built:
     """As its first page has it; also as it was before, where that is on the path."""
     kind: Callable[..., Any] = ours.AsyncDatabase if setup.is_async else ours.Database
-    db = kind(setup.url, **setup.engine_options)
+    mode = {"release": release} if release else {}  # none in an earlier unitwork
+    db = kind(setup.url, **setup.engine_options, **mode)
     app = FastAPI(exception_handlers=exception_handlers)
     app.add_middleware(ours.DBSessionMiddleware, db=db)
     get = fetched(setup, lambda: db.current)

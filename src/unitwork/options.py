@@ -183,6 +183,8 @@ class TransactionOptions:
 
         `None`: there is no other mode than "transaction".
         """
+        if self is NO_OPTIONS and default == STATEMENT:
+            return _RELEASED
         release = self.release or (TRANSACTION if self.needs_transaction else default)
         release = TRANSACTION if default is None or release is None else release
         found = self.characteristics
@@ -206,6 +208,7 @@ _OF_TRANSACTIONS = ("deferrable", "timeout", "lock_timeout")
 _NAMES = tuple(field.name for field in fields(TransactionOptions))
 
 NO_OPTIONS = TransactionOptions()
+_RELEASED = TransactionCharacteristics(release=STATEMENT)
 
 
 class EndpointMark:

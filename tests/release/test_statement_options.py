@@ -16,6 +16,7 @@ from support.models import names
 from support.releasing import checked_out, releasing
 from unitwork import (
     Database,
+    DatabaseSettings,
     DBSessionMiddleware,
     TransactionOptions,
     UsageError,
@@ -131,6 +132,24 @@ async def test_a_database_with_snapshots_refuses_it(flavour: Flavour) -> None:
         await snapshots.work(names)
     await check_nothing_is_left(snapshots)
     await snapshots.dispose()
+
+
+@only("asyncpg", "psycopg-async")
+async def test_a_pooler_in_transaction_mode_needs_one_message_for_each_statement(
+    flavour: Flavour,
+) -> None:
+    settings = DatabaseSettings(transaction_pooler=True)
+    pooled = flavour.another(**STATEMENT, settings=settings)
+    outcome: Any = "done"
+    try:
+        await pooled.work(names)
+    except UsageError as error:
+        outcome = str(error)
+    await pooled.dispose()
+
+    assert ("release='statement' can't be used" in outcome) is (
+        flavour.name == "asyncpg"
+    )
 
 
 @only(*MARIADB)

@@ -94,7 +94,7 @@ async def test_a_migration_does_not_wait_for_a_request_that_waits(
 
     task = asyncio.create_task(request(released, endpoint))
     await waiting.wait()
-    alter = "ALTER TABLE item ALTER COLUMN name SET STATISTICS 100"
+    alter = "ALTER TABLE item ALTER COLUMN name SET NOT NULL"
     write_from_outside(released.url, f"SET LOCAL lock_timeout = '1s'; {alter}")
     altered.set()
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["check_mode", "keep_nothing"]
 
 _AUTOCOMMIT = (
-    "isolation_level='AUTOCOMMIT' can't be used with asyncpg and "
+    "{} can't be used with asyncpg and "
     "transaction_pooler=True: asyncpg prepares each statement, and outside of a "
-    "transaction the pooler may execute it on another server. Use read_only=True"
+    "transaction the pooler may execute it on another server. Use {}"
 )
 _behind_pooler: WeakSet[Dialect] = WeakSet()
 
@@ -52,11 +52,18 @@ def keep_nothing(engine: Engine) -> None:
     event.listen(engine, "do_connect", _prepare_nothing)
 
 
-def check_mode(connection: Connection) -> None:
-    """Raise `UsageError` if *connection*, in AUTOCOMMIT, can't work behind a pooler."""
+def check_mode(
+    connection: Connection,
+    mode: str = "isolation_level='AUTOCOMMIT'",
+    remedy: str = "read_only=True",
+) -> None:
+    """Raise `UsageError` if *connection* can't work behind a pooler in this *mode*.
+
+    That is one without transactions; *remedy*: what to use in its place.
+    """
     dialect = connection.dialect
     if dialect.driver == "asyncpg" and dialect in _behind_pooler:
-        raise UsageError(_AUTOCOMMIT)
+        raise UsageError(_AUTOCOMMIT.format(mode, remedy))
 
 
 def _prepare_nothing(

@@ -10,8 +10,7 @@ door whether it is executed outside of a transaction, or one has to begin before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -110,15 +109,13 @@ def _execute_outside(
         execute(cursor, *args, context)
     else:
         try:
-            with _autocommit(connection):
-                execute(cursor, *args, context)
+            _execute_in_autocommit(execute, cursor, args, context)
         except Exception as error:
             if state.is_new or not is_unusable(connection, error):
                 raise
             state = replace_connection(connection)
             cursor = _new_cursor(context)
-            with _autocommit(connection):
-                execute(cursor, *args, context)
+            _execute_in_autocommit(execute, cursor, args, context)
         state.is_new = False
     if context.dialect.driver not in _BUFFERED and cursor.description is not None:
         rows = cursor.fetchall()
@@ -131,25 +128,24 @@ def _new_cursor(context: Any) -> Any:
     return context.cursor
 
 
-@contextmanager
-def _autocommit(connection: Connection) -> Iterator[None]:
+def _execute_in_autocommit(
+    execute: Execute, cursor: Any, args: tuple[Any, ...], context: Any
+) -> None:
     """Keep the driver from sending BEGIN, where that costs no round trip.
 
     MariaDB begins by itself, and SQLite does not begin before a SELECT.
     """
-    if connection.dialect.name != "postgresql":
-        yield
+    if context.dialect.name != "postgresql":
+        execute(cursor, *args, context)
         return
-    pooled: Any = connection.connection.dbapi_connection
-    driver: Any = connection.connection.driver_connection
+    pooled: Any = context.root_connection.connection
+    driver: Any = pooled.driver_connection
     # psycopg's own method takes a lock, and an async one an await.
-    where, name = (
-        (driver, "_autocommit")
-        if hasattr(driver, "_autocommit")
-        else (pooled, "autocommit")
-    )
+    is_psycopg = hasattr(driver, "_autocommit")
+    where = driver if is_psycopg else pooled.dbapi_connection
+    name = "_autocommit" if is_psycopg else "autocommit"
     setattr(where, name, True)
     try:
-        yield
+        execute(cursor, *args, context)
     finally:
         setattr(where, name, False)

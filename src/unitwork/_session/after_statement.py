@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._engine.connection_state import loan_of
 from .._engine.driver_connection import in_transaction
+from .._engine.pooler import check_mode
 from .._engine.sqlalchemy_internals import has_pending, is_connecting
 from .._engine.statement_release import StatementConnection
 from ..errors import UsageError
@@ -90,14 +91,23 @@ def use_of(session: UnitSession, connection: Connection) -> ReadingUse | None:
     transaction = session.sync_session.get_transaction()
     if transaction is None:
         return None
-    if wanted.isolation_level is None and connection.dialect.name != "sqlite":
-        given: str | None = connection.get_execution_options().get("isolation_level")
-        level = given or connection.default_isolation_level
-        if level not in _LEVELS:
-            connection.close()
-            raise UsageError(_LEVEL.format(level=level, name=session.name))
+    try:
+        _check_mode(session.name, connection, wanted.isolation_level)
+    except UsageError:
+        connection.close()
+        raise
     connection.user = use = ReadingUse(session, transaction, connection)
     return use
+
+
+def _check_mode(name: str, connection: Connection, level: str | None) -> None:
+    """Raise `UsageError` if statements need a transaction; *level*: the unit's own."""
+    check_mode(connection, "release='statement'", "release='transaction'")
+    if level is None and connection.dialect.name != "sqlite":
+        level = connection.get_execution_options().get("isolation_level")
+        level = level or connection.default_isolation_level
+        if level not in _LEVELS:
+            raise UsageError(_LEVEL.format(level=level, name=name))
 
 
 class ReadingUse:

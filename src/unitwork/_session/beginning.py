@@ -27,6 +27,8 @@ def apply_characteristics(
     session: UnitSession, connection: Connection, loan: Loan
 ) -> None:
     """Apply what the transaction is to have, before its first statement."""
+    if session.reading is not None:
+        session.reading.connected(session, connection, loan)
     binds = session.binds
     if binds is not None and (binds.has_defaults or session.begun_with is not None):
         _, directives = binds.find(connection.engine, session.begun_with)

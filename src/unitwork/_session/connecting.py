@@ -118,7 +118,5 @@ def connected(session: UnitSession, connection: Connection) -> None:
     if limit is not None and not hold_watch.is_on:
         hold_watch.start(limit)
     session.loans.append(loan)
-    if session.reading is not None:
-        session.reading.connected(session, connection, loan)
     if released is None:
         apply_characteristics(session, connection, loan)
