@@ -67,8 +67,8 @@ FOREIGN = {
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
-    "_engine.postgresql_begin": "_connection _execute_mutex _get_tx_start_command "
-    "_handle_exception _started _top_xact _transaction",
+    "_engine.postgresql_begin": "_autocommit _connection _execute_mutex "
+    "_get_tx_start_command _handle_exception _started _top_xact _transaction",
     "_engine.postgresql_end": "_connection _exec_command _pipeline _pool_release_ctr "
     "_top_xact _transaction",
     "_engine.postgresql_messages": "_check_connection_ok _protocol",

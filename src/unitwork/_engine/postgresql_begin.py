@@ -21,7 +21,14 @@ from .postgresql_messages import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["DRIVERS", "begin", "begins", "query_failed", "roll_back_begin"]
+__all__ = [
+    "DRIVERS",
+    "begin",
+    "begins",
+    "query_failed",
+    "roll_back_begin",
+    "set_autocommit",
+]
 
 DRIVERS = {"asyncpg", "psycopg", "psycopg_async"}
 
@@ -46,6 +53,19 @@ def begin(connection: Connection, driver: Any, query: str) -> str | None:
     if query:
         command += f"; {query}".encode()
     return send_by_psycopg(driver, command)
+
+
+def set_autocommit(pooled: Any, value: object) -> None:
+    """Let the driver send no BEGIN by itself, or let it again; no I/O.
+
+    *pooled* is the connection of the pool, outside of a transaction. psycopg's own
+    method would take a lock, and its async one an await.
+    """
+    driver = pooled.driver_connection
+    if hasattr(driver, "_autocommit"):
+        driver._autocommit = value
+    else:
+        pooled.dbapi_connection.autocommit = value
 
 
 def query_failed(connection: Connection) -> bool:

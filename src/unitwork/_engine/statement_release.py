@@ -22,6 +22,7 @@ from .connection_state import known_state
 from .driver_connection import in_transaction
 from .loan import Loan
 from .plain_reads import is_plain_read
+from .postgresql_begin import set_autocommit
 from .unit_begin import is_unusable, replace_connection
 
 __all__ = ["StatementConnection", "StatementEngine", "StatementUser", "execute_first"]
@@ -138,14 +139,9 @@ def _execute_in_autocommit(
     if context.dialect.name != "postgresql":
         execute(cursor, *args, context)
         return
-    pooled: Any = context.root_connection.connection
-    driver: Any = pooled.driver_connection
-    # psycopg's own method takes a lock, and an async one an await.
-    is_psycopg = hasattr(driver, "_autocommit")
-    where = driver if is_psycopg else pooled.dbapi_connection
-    name = "_autocommit" if is_psycopg else "autocommit"
-    setattr(where, name, True)
+    pooled = context.root_connection.connection
+    set_autocommit(pooled, True)
     try:
         execute(cursor, *args, context)
     finally:
-        setattr(where, name, False)
+        set_autocommit(pooled, False)
