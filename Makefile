@@ -66,6 +66,11 @@ stale: venv  ## is a read stale, or failed, while replicas fail? (N pairs, EVERY
 	PYTHONPATH=tests:tools $(BIN)/python -m stale --pairs $(N) --seconds $(SECONDS) \
 		--every $(EVERY) --delay $(DELAY) --faults "$(FAULTS)"
 
+promises-pooled: venv  ## test the promises on PostgreSQL, through PgBouncer
+	PYTHONPATH=tests:tools UNITWORK_TEST_PGBOUNCER_POOL=20 UNITWORK_TEST_THROUGH=pgbouncer \
+		$(BIN)/python tools/postgres.py -- $(BIN)/python tools/pgbouncer.py -- \
+		$(BIN)/python -m pytest -q tests/promises -k "psycopg or asyncpg" $(ARGS)
+
 failover: N := 20
 failover: DRIVERS := asyncpg psycopg psycopg-async
 failover: venv  ## kill N primaries under load, by each of DRIVERS, and check what was reported

@@ -22,6 +22,7 @@ from support.clusters import (  # noqa: F401
 from support.databases import check_nothing_is_left, empty_tables, url_of
 from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
+from support.through import behind, through
 from unitwork import DatabaseSettings
 
 LONGEST_FIRST = [
@@ -102,7 +103,8 @@ async def flavour(
     """A fresh database for each driver; parametrize indirectly for fewer."""
     name: str = request.param
     url = url_of(name, request, tmp_path)
-    db = kind_of(name)(url, pool_size=5, max_overflow=0, pool_timeout=5)
+    options = behind(url, {"pool_size": 5, "max_overflow": 0, "pool_timeout": 5})
+    db = kind_of(name)(through(url), **options)
     flavour = Flavour(name, url, db)
     empty_tables(url)
     yield flavour

@@ -36,7 +36,7 @@ CONFIGURATION = """
 * = host={host} port={port} user={user}
 [pgbouncer]
 pool_mode = transaction
-default_pool_size = 2
+default_pool_size = {pool}
 max_client_conn = 300
 listen_addr = 127.0.0.1
 listen_port = {own_port}
@@ -73,6 +73,7 @@ def pgbouncer(options: Sequence[str]) -> Iterator[dict[str, str]]:
                 port=server.port,
                 user=server.username,
                 own_port=place.port,
+                pool=os.environ.get("UNITWORK_TEST_PGBOUNCER_POOL", "2"),
                 home=place.home,
             )
         )

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from support import outside
 from support.models import create_tables
+from support.through import behind, through
 from unitwork import AsyncDatabase, Database
 
 FLAVOURS = {
@@ -78,7 +79,8 @@ class Flavour:
     def another(self, **options: Any) -> Flavour:
         """A second database object on the same database, with other *options*."""
         kind = AsyncDatabase if self.is_async else Database
-        return Flavour(self.name, self.url, kind(self.url, **options))
+        given = behind(self.url, options)
+        return Flavour(self.name, self.url, kind(through(self.url), **given))
 
     def endpoint(self, body: Callable[[Session], Any]) -> Callable[..., Any]:
         """A FastAPI endpoint of this flavour's colour that runs *body*."""

@@ -11,6 +11,8 @@ from typing import Any, Protocol, Self
 
 from sqlalchemy import make_url
 
+from support.through import through
+
 _PORTS = {"postgresql": 5432, "mysql": 3306}
 
 
@@ -26,7 +28,7 @@ class Proxy:
     """`async with Proxy(url) as proxy:` forwards from `proxy.url` to *url*."""
 
     def __init__(self, url: str) -> None:
-        self._target = make_url(url)
+        self._target = make_url(through(url))
         self._server: asyncio.Server | None = None
         self._marks: dict[bytes, Callable[[], object]] = {}
         self._ended = asyncio.Event()
