@@ -20,7 +20,7 @@ from .._engine.postgresql_messages import fetch_value
 from .._engine.sqlalchemy_internals import is_autocommit
 from .._engine.unit_begin import begin_to_read
 from ..errors import UnitworkError
-from .question import QUESTION, Verdict, judge, read_answer
+from .question import QUESTION, Answer, Verdict, judge, read_answer
 from .replica import Replica
 
 __all__ = ["connect_to", "described", "look"]
@@ -114,12 +114,7 @@ def look(replica: Replica, max_lag: float | None) -> None:
         if replica.is_unreachable:
             replica.engine.dispose()  # its idle connections are as dead as it was
         with replica.engine.connect() as connection:
-            answer = None
-            if begins(connection):
-                driver: Any = connection.connection.driver_connection
-                answer = read_answer(fetch_value(driver, QUESTION))
-            else:
-                connection.exec_driver_sql("SELECT 1")
+            answer = _answer(connection)
         replica.answered(answer)
         verdict = judge(answer, None, max_lag)
         if verdict.usable:
@@ -130,6 +125,20 @@ def look(replica: Replica, max_lag: float | None) -> None:
         replica.failed(described(error), unreachable=True)
     finally:
         replica.look_ended()
+
+
+def _answer(connection: Connection) -> Answer | None:
+    """What the replica says of itself; `None` if it can't be asked for that."""
+    try:
+        if begins(connection):
+            driver: Any = connection.connection.driver_connection
+            return read_answer(fetch_value(driver, QUESTION))
+        connection.exec_driver_sql("SELECT 1")
+    except BaseException:  # lost, past SQLAlchemy: the pool would fail to reset it
+        with suppress(InvalidRequestError):
+            connection.invalidate()
+        raise
+    return None
 
 
 def described(error: BaseException) -> str:

@@ -1,0 +1,26 @@
+"""How a replica that is not used is looked at again."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.flavours import Flavour, Observer, only
+from support.models import names
+from unitwork._replicas.asking import look
+from unitwork._replicas.replica import Replica
+
+pytestmark = pytest.mark.anyio
+
+
+@only("psycopg")
+async def test_a_connection_that_is_lost_meanwhile_is_discarded_in_silence(
+    flavour: Flavour, observer: Observer, caplog: pytest.LogCaptureFixture
+) -> None:
+    replica = Replica(flavour.sync_engine)
+    await flavour.work(names)
+    observer.terminate_all()
+
+    look(replica, max_lag=None)
+
+    assert not replica.usable
+    assert "Exception during reset" not in caplog.text
