@@ -34,7 +34,7 @@ class ConnectionLimit(NamedTuple):
     limits of server, database and user, without those reserved for others;
     *in_use*: how many all clients of the server have open.
 
-    .. versionadded:: 0.1
+    .. versionadded:: 0.2
     """
 
     allowed: int
@@ -46,7 +46,7 @@ class ConnectionLimit(NamedTuple):
         Halve it if the processes of two releases run side by side during a deployment.
         Raises `UsageError` if the pool has no limit.
 
-        .. versionadded:: 0.1
+        .. versionadded:: 0.2
         """
         if pool.size is None:
             raise UsageError(
@@ -66,7 +66,7 @@ def connection_limit(session: Session | Connection) -> ConnectionLimit:
     and not those that the application opens. Raises `UsageError` on SQLite, which has
     no such limit.
 
-    .. versionadded:: 0.1
+    .. versionadded:: 0.2
     """
     connection = session.connection() if isinstance(session, Session) else session
     dialect = connection.dialect.name
