@@ -115,10 +115,8 @@ async def measure(
     alteration = Alteration(url)
     options, around = WAYS[way]
     level = {"isolation_level": "READ COMMITTED"} if "mysql" in url else {}
-    kind = Database if driver in SYNC else AsyncDatabase
-    db: Any = kind(
-        url, pool_size=5, max_overflow=0, pool_timeout=30, **options, **level
-    )
+    kind: Any = Database if driver in SYNC else AsyncDatabase
+    db = kind(url, pool_size=5, max_overflow=0, pool_timeout=30, **options, **level)
     if driver in SYNC:  # each of them waits in a thread
         to_thread.current_default_thread_limiter().total_tokens = requests + 10
     app = application(db, around, wait)
