@@ -85,10 +85,11 @@ def execute_first(
         return cursor  # a part of the beginning
     if loan.statements_in_flight > 1:
         raise IllegalStateChangeError(_CONCURRENT)
-    if is_plain_read(context, args[0]):
+    undecided = loan.undecided
+    has_begun = undecided is not None and undecided.has_begun
+    if not has_begun and is_plain_read(context, args[0]):
         _execute_outside(execute, cursor, args, context)
         return None
-    undecided = loan.undecided
     if undecided is not None:
         driver_connection = loan.driver_connection
         undecided.begin()

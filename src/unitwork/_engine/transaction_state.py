@@ -51,5 +51,10 @@ MOVES = {
 class Undecided(Protocol):
     """A user of the connection for which no transaction has begun yet."""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether something else has begun one."""
+        ...
+
     def begin(self) -> None:
         """Begin it; from then on it lives as long as any other."""

@@ -36,6 +36,7 @@ class Activity:
         "_loans",
         "_reads",
         "_step_of",
+        "found_open",
         "is_beginning",
         "is_reserved",
     )
@@ -46,6 +47,8 @@ class Activity:
         self._reads = 0
         """Of those that give their connection back, which is a part of each."""
         self._step_of: object = None
+        self.found_open = False
+        """Whether the statement that connects has found a transaction open."""
         self.is_beginning = False
         """Whether BEGIN is under way."""
         self.is_reserved = False

@@ -22,11 +22,17 @@ from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._engine.connection_state import loan_of
 from .._engine.driver_connection import in_transaction
 from .._engine.pooler import check_mode
-from .._engine.sqlalchemy_internals import has_pending, is_connecting
+from .._engine.sql_text import MYSQL
+from .._engine.sqlalchemy_internals import (
+    has_pending,
+    is_connecting,
+    take_connections,
+)
 from .._engine.statement_release import StatementConnection
 from ..errors import UsageError
 from .beginning import apply_characteristics, begin
 from .releasing import give_back
+from .state import Access
 from .unit_session import UnitSession
 
 __all__ = ["BeginsBefore", "characteristics", "use_of"]
@@ -54,6 +60,7 @@ def characteristics(
     if is_connecting(sync_session):  # another task: SQLAlchemy refuses this one
         return session.begun_with or wanted
     transaction = sync_session.get_transaction()
+    session.activity.found_open = transaction is not None
     if (
         _may_be_read(statement)
         and (transaction is None or transaction.origin is _AUTOBEGIN)
@@ -91,6 +98,9 @@ def use_of(session: UnitSession, connection: Connection) -> ReadingUse | None:
     transaction = session.sync_session.get_transaction()
     if transaction is None:
         return None
+    given = connection.get_execution_options().get("isolation_level")
+    if given != connection.engine.get_execution_options().get("isolation_level"):
+        return None  # given to `session.connection()`
     try:
         _check_mode(session.name, connection, wanted.isolation_level)
     except UsageError:
@@ -113,7 +123,13 @@ def _check_mode(name: str, connection: Connection, level: str | None) -> None:
 class ReadingUse:
     """One use of a connection, by one statement or by a transaction."""
 
-    __slots__ = ("_connection", "_executing", "_session", "_transaction")
+    __slots__ = (
+        "_connection",
+        "_executing",
+        "_found_open",
+        "_session",
+        "_transaction",
+    )
 
     def __init__(
         self,
@@ -121,6 +137,8 @@ class ReadingUse:
         transaction: SessionTransaction,
         connection: StatementConnection,
     ) -> None:
+        self._found_open = session.activity.found_open
+        """Whether its transaction was open before it, without a connection."""
         self._session = session
         self._transaction = transaction
         self._connection = connection
@@ -132,7 +150,10 @@ class ReadingUse:
     def _run(self, execute: Callable[[], T]) -> T:
         self._executing += 1
         try:
-            return execute()
+            result = execute()
+            if self._connection.user is self and self.has_begun:
+                self.begin()  # to keep what a listener has written
+            return result
         finally:
             self._executing -= 1
             # A listener may execute others, before this one.
@@ -148,10 +169,30 @@ class ReadingUse:
             return  # its unit has ended it meanwhile
         if session.connections != [self._connection]:
             return
-        session.ends.released(transaction)
-        give_back(self._connection)
-        transaction.close()
+        if self._found_open or has_pending(transaction.session):
+            # Hooks and changes belong to it, so a rollback by hand has to find it.
+            take_connections(transaction.session)
+            give_back(self._connection)
+        else:
+            session.ends.released(transaction)
+            give_back(self._connection)
+            transaction.close()
+            session.ends.has_read = True
         session.connections_released()
+        session.owner.read_on()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something else has begun a transaction: a listener, by the driver.
+
+        Not known on MariaDB, where a read begins one, and in a sandbox.
+        """
+        binds, connection = self._session.binds, self._connection
+        if connection.dialect.name in MYSQL or (binds is not None and binds.nests):
+            return False
+        if connection.closed or connection.invalidated:
+            return False
+        return in_transaction(connection.connection.driver_connection)
 
     def begin(self) -> None:
         """Begin the transaction, before the statement that needs it."""
@@ -160,8 +201,11 @@ class ReadingUse:
         if loan is None:
             return
         before = time.monotonic()
-        begin(session, connection, loan)
-        apply_characteristics(session, connection, loan)
+        if self.has_begun:
+            loan.has_begun()
+        else:
+            begin(session, connection, loan)
+            apply_characteristics(session, connection, loan)
         # Not before: a statement of another task would not be a part of it.
         connection.user = loan.undecided = None
         if loan.hold is not None and loan.hold.report is not None:
@@ -169,7 +213,21 @@ class ReadingUse:
 
 
 class BeginsBefore(Session):
-    """A session that begins before it lets go of its connection."""
+    """A session that begins before it lets go of its connection, or rolls back."""
+
+    unitwork_session: UnitSession | None = None
+    """Not private, as other modules read it, and named so that no subclass has it."""
+
+    def rollback(self) -> None:
+        found = self.unitwork_session
+        if (
+            found is not None
+            and found.ends.has_read
+            and found.access is Access.OPEN
+            and not self.in_transaction()
+        ):
+            self._autobegin_t()  # it has read: expire that, and drop its hooks
+        super().rollback()
 
     def connection(self, *args: Any, **options: Any) -> Connection:
         connection = super().connection(*args, **options)

@@ -41,9 +41,6 @@ _BEGUN_ALREADY = (
 class _Fenced(BeginsBefore):
     """Added to a session class: refuses work once the unit of the session has ended."""
 
-    unitwork_session: UnitSession | None = None
-    """Not private, as other modules read it, and named so that no subclass has it."""
-
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         unit_session = self.unitwork_session
         if unit_session is None:

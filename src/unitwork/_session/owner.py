@@ -117,6 +117,9 @@ class SessionOwner(Protocol[SessionT]):
         Not if that is the end of the unit. It has been rolled back, or dropped.
         """
 
+    def read_on(self) -> None:
+        """Called when a read is over that was in no transaction."""
+
     def lose(self, error: BaseException) -> None:
         """Record that *error*, which is not raised any further, lost the work."""
 

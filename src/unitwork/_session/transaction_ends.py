@@ -25,6 +25,7 @@ class TransactionEnds:
         "cancellation",
         "commit_undone",
         "committed",
+        "has_read",
         "left_by_error",
         "rolled_back",
     )
@@ -44,6 +45,8 @@ class TransactionEnds:
         """What arrived while COMMIT was under way, to be raised after that."""
         self.commit_undone = False
         """Whether the unit's COMMIT has ended in a rollback that raised nothing."""
+        self.has_read = False
+        """Whether nothing was done but to read, without a transaction, since one."""
         self.left_by_error = False
         """Whether an exception is leaving a `with` block of the session itself."""
 

@@ -222,9 +222,9 @@ class UnitSession(TransactionEvidence):
         if self.connections or self.loans:
             self._let_go_of_connections()
             self.ends.reset()
-        self.verifications = []
+        self.verifications, self.kept_for_stream = [], False
         self.commit_state = CommitState.NOT_SENT
-        self.ends.commit_undone = self.kept_for_stream = False
+        self.ends.commit_undone = self.ends.has_read = False
         if self.permit is None or self.is_async or self.was_released:
             return  # it waits when it connects
         before, self.awaiting_connection = self.awaiting_connection, True

@@ -285,6 +285,9 @@ class Unit(Lifecycle, SeesWrites):
     def user_commit_failed(self) -> None:
         self.forbid_retry("work went on after a session.commit() that failed")
 
+    def read_on(self) -> None:
+        self.undone_because = ""  # as if a transaction had begun since
+
     def rolled_back(self, transaction: SessionTransaction) -> None:
         if transaction.nested:
             if self.hooks is not None:
