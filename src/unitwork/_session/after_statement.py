@@ -226,7 +226,7 @@ class BeginsBefore(Session):
             and found.access is Access.OPEN
             and not self.in_transaction()
         ):
-            self._autobegin_t()  # it has read: expire that, and drop its hooks
+            super().begin()  # it has read: expire that, and drop its hooks
         super().rollback()
 
     def connection(self, *args: Any, **options: Any) -> Connection:
