@@ -37,6 +37,7 @@ help:  ## list the targets
 venv: .venv/.installed  ## make .venv with all that the other targets need
 .venv/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
+	@echo 'This installs all that the other targets need into .venv: about 1 GB, some minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev]'
 	$(call users,$(BIN))

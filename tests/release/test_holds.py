@@ -14,8 +14,9 @@ from sqlalchemy import exc
 
 from support.asgi import Reply, call
 from support.flavours import FEW, Flavour, Observer, only
-from support.models import add_item, names
+from support.models import Item, add_item, names
 from support.pool import eventually
+from support.recording import recording
 from support.releasing import outside
 from unitwork import (
     DatabaseSettings,
@@ -26,6 +27,7 @@ from unitwork import (
 )
 from unitwork._engine.hold_watch import held_connections
 from unitwork._unit.context import innermost
+from unitwork.events import ConnectionTaken
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +104,19 @@ async def test_names_the_line_that_has_taken_the_connection(flavour: Flavour) ->
     assert "support/" in held.call_site or HERE in held.call_site
     assert held.statement.startswith("SELECT")
     assert held_connections(flavour.sync_engine) == []
+
+
+async def test_names_no_line_if_the_endpoint_has_returned_before(
+    watched: Flavour,
+) -> None:
+    async def endpoint() -> None:
+        session = await watched.db.session()
+        await watched.do(session, lambda to: to.add(Item(name="lamp")))  # not flushed
+
+    with recording(watched.db) as recorded:
+        assert (await request(watched, endpoint)).status == 200
+
+    assert recorded.one(ConnectionTaken).call_site is None
 
 
 @FEW

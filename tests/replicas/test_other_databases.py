@@ -57,3 +57,12 @@ def test_a_replica_of_the_other_kind_is_refused() -> None:
 def test_what_are_no_replicas_is_refused(given: object) -> None:
     with pytest.raises(UsageError, match="replicas "):
         Database("sqlite://", replicas=given)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("url", ["", "app:secret@db2", "postgres://app:secret@db2/a"])
+def test_the_url_of_a_replica_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(UsageError, match="the database URL can't be used") as caught:
+        AsyncDatabase("postgresql+asyncpg://db1/app", replicas=[url])
+
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None

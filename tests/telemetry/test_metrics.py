@@ -100,6 +100,24 @@ async def test_all_metrics_of_a_pool_are_there(
     await other.dispose()
 
 
+@only("psycopg", "asyncpg")
+async def test_the_pools_of_replicas_are_counted_each_by_its_name(
+    flavour: Flavour, exported: Exported
+) -> None:
+    url = flavour.sync_engine.url
+    other = flavour.another(replicas=[url, url], pool_size=3, max_overflow=2)
+    stop = instrument(other.db, **exported.providers)
+
+    points = exported.points("db.client.connection.max")
+
+    assert {
+        point.attributes["db.client.connection.pool.name"]: point.value
+        for point in points
+    } == {"default": 5, "default, replica 1": 5, "default, replica 2": 5}
+    stop()
+    await other.dispose()
+
+
 @only("sqlite3", "psycopg", "asyncpg")
 async def test_connections_are_counted_without_a_pool_as_well(
     flavour: Flavour, exported: Exported

@@ -32,6 +32,12 @@ CallSite = tuple[CodeType, int]
 """A code object, and the index of an instruction in it: cheaper than a line."""
 
 _UNITWORK = str(Path(__file__).parents[1]) + os.sep
+_OUTERMOST = tuple(
+    _UNITWORK + each.replace("/", os.sep)
+    for each in ("_asgi/", "_concurrency/shield.py", "_concurrency/worker_threads.py")
+)
+"""What is around these frames is a server or an event loop, not the application."""
+
 _SQLALCHEMY = str(Path(sqlalchemy.__file__).parent) + os.sep
 _GENERATED = ("<sqlalchemy ", "<string>")  # by SQLAlchemy
 _MACHINERY = (_UNITWORK, _SQLALCHEMY, *_GENERATED)
@@ -56,7 +62,9 @@ def find_call_site() -> CallSite | None:
     """The innermost line of the application around the caller.
 
     Of an application that is installed itself it is the innermost line outside unitwork
-    and SQLAlchemy. Some microseconds, so call it once for each checkout at most.
+    and SQLAlchemy. `None` if the application has returned already: what it has not
+    flushed is flushed before COMMIT. Some microseconds, so call it once for each
+    checkout at most.
     """
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # it is documented
     if _greenlet is not None and (outer := _greenlet.getcurrent().parent) is not None:
@@ -66,6 +74,8 @@ def find_call_site() -> CallSite | None:
         name = (code := frame.f_code).co_filename
         if not name.startswith(_INSTALLED):
             return code, frame.f_lasti
+        if name.startswith(_OUTERMOST):
+            return outside
         if outside is None and not name.startswith(_MACHINERY):
             outside = code, frame.f_lasti
         frame = frame.f_back

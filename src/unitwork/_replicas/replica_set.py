@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, make_url
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.util import greenlet_spawn
 
 from .._callables import check_callable
@@ -42,7 +43,10 @@ _tasks: set[asyncio.Task[Any]] = set()
 
 def with_connect_timeout(url: str | URL, options: dict[str, Any]) -> dict[str, Any]:
     """The *options* of an engine, with a limit for each attempt to connect."""
-    name = _TIMEOUT_OF.get(make_url(url).get_driver_name())
+    try:
+        name = _TIMEOUT_OF.get(make_url(url).get_driver_name())
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        name = None  # refused when it is opened, in a message without a password
     if name is None:
         return options
     arguments = {name: _CONNECT_TIMEOUT, **options.get("connect_args", {})}

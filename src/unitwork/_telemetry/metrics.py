@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from threading import Lock
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutOfSQLAlchemy
 
 from .._classify.classification import classify
@@ -208,9 +209,9 @@ class Metrics:
     # What is read
 
     def _count(self, options: CallbackOptions) -> Iterable[Observation]:
-        for database in self._databases:
-            counts = counts_of(database.known_engines)
-            pool = {_POOL: database.name}
+        for name, engines in self._pools():
+            counts = counts_of(engines)
+            pool = {_POOL: name}
             yield Observation(counts.used, {**pool, _STATE: "used"})
             yield Observation(counts.opened - counts.used, {**pool, _STATE: "idle"})
 
@@ -228,9 +229,17 @@ class Metrics:
         return [Observation(0, {_POOL: name}) for name, _ in self._limits()]
 
     def _limits(self) -> Iterator[tuple[str, PoolLimits]]:
+        for name, engines in self._pools():
+            if (limits := limits_of(engines)) is not None:
+                yield name, limits
+
+    def _pools(self) -> Iterator[tuple[str, Collection[Engine]]]:
+        """Those of the databases, and of their replicas, each with its name."""
         for database in self._databases:
-            if (limits := limits_of(database.known_engines)) is not None:
-                yield database.name, limits
+            yield database.name, database.known_engines
+            if database.replicas is not None:
+                for number, engine in enumerate(database.replicas.known_engines, 1):
+                    yield f"{database.name}, replica {number}", [engine]
 
     def _waiting(self, options: CallbackOptions) -> Iterable[Observation]:
         with self._lock:

@@ -242,7 +242,7 @@ const unit = {
       h("p", { class: "lead" }, `Unit ${one.id} `, tag(outcomeOf(one)), ...(one.attempt > 1 || one.retried ? [" ", tag("retried", one.retried ? "retried" : `attempt ${one.attempt}`)] : [])),
       said ? h("p", { class: `proof ${said[0]}`, text: said[1] }) : "",
       lanes(one, one.children), legend(Object.keys(PHASE_ORDER).filter((kind) => kinds.includes(kind))),
-      h("dl", { class: "facts" }, fact("Began", clock(one.began)), fact("Time", seconds(one.duration)), fact("Response", one.status), fact("Reason", one.reason + (one.sqlstate ? ` (SQLSTATE ${one.sqlstate})` : ""), true),
+      h("dl", { class: "facts" }, fact("Began", clock(one.began)), fact("Time", seconds(one.duration)), fact("Response", one.status), fact("Reason", one.reason + (one.sqlstate ? ` (${one.sqlstate.length === 5 ? "SQLSTATE" : "error"} ${one.sqlstate})` : ""), true),
         fact("Statements", one.statements), fact("Connection held", one.connections ? seconds(one.held) : null), fact("Of that, idle", one.connections ? seconds(one.idle) : null), fact("Attempt", one.attempt),
         fact("Inside", one.parent ? other(one.parent) : null), fact("Databases", one.databases.join(", ")), fact("Path", one.path ? `${one.method} ${one.path}` : null, true)),
       one.children.length ? h("section", {}, h("h2", { text: "Units inside, and of background tasks" }), h("ul", {}, ...one.children.map((each) => h("li", {}, other(each.id), ` ${each.name} `, tag(outcomeOf(each)))))) : "",
