@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ._callables import check_callable
 from ._engine.commit_status import CommitVerifier
-from ._observing.sql_comment import SQLTags
+from ._observing.sql_comment import ApplicationName, SQLTags
 from .errors import UsageError
 
 __all__ = ["DatabaseSettings"]
@@ -58,6 +58,12 @@ class DatabaseSettings:
     connection that it takes, returns tags; each of its statements ends with them, in a
     comment as of sqlcommenter. Give few different values, such as the route: databases
     and drivers cache statements by their text. If it fails, that is logged.
+    *application_name*: called with the `unitwork.events.UnitInfo` of a unit for each
+    transaction, returns the `application_name` that PostgreSQL shows until it ends. It
+    is sent along with BEGIN, by asyncpg or psycopg; other databases and drivers raise
+    `UsageError`. Without a transaction, as in AUTOCOMMIT, there is none. Characters
+    that are not ASCII, quotes and backslashes become `_`; from the 64th on they are
+    left out. If the function fails, that is logged.
     *sqlite_defaults*: give an SQLite database that is opened by its URL write-ahead
     logging; and its units, not other users of the engine, enforced foreign keys and
     `BEGIN IMMEDIATE` where they may write.
@@ -82,6 +88,7 @@ class DatabaseSettings:
     replica_fallback: bool = True
     transaction_pooler: bool = False
     sql_tags: SQLTags | None = None
+    application_name: ApplicationName | None = None
     sqlite_defaults: bool = True
 
     def __post_init__(self) -> None:
@@ -93,6 +100,8 @@ class DatabaseSettings:
                 raise UsageError(f"{key} is {value!r}; give seconds, more than 0")
         if self.sql_tags is not None:
             check_callable("sql_tags", self.sql_tags)
+        if self.application_name is not None:
+            check_callable("application_name", self.application_name)
         if not isinstance(self.verify_commit, bool | CommitVerifier):
             raise UsageError(
                 f"verify_commit is {self.verify_commit!r}; give True, False, or an "

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from support.flavours import Flavour
+from support.pgbouncer import pgbouncer, pooled
 from support.recording import Recorder, recording
+
+__all__ = ["pgbouncer", "pooled", "recorder"]
 
 
 @pytest.fixture

@@ -30,17 +30,22 @@ def pgbouncer() -> str:
     return url
 
 
-@pytest.fixture
-async def pooled(flavour: Flavour, pgbouncer: str) -> AsyncIterator[Flavour]:
-    """The same database, through PgBouncer; its URL is that of the server itself."""
+def through_pgbouncer(flavour: Flavour, pgbouncer: str, **settings: Any) -> Flavour:
     ours = make_url(flavour.url)
     there = make_url(pgbouncer).set(drivername=ours.drivername, database=ours.database)
     pooled = replace(flavour, url=there.render_as_string(hide_password=False)).another(
         pool_size=CLIENTS,
         max_overflow=0,
-        settings=BEHIND,
+        settings=replace(BEHIND, **settings),
     )
     pooled.url = flavour.url
+    return pooled
+
+
+@pytest.fixture
+async def pooled(flavour: Flavour, pgbouncer: str) -> AsyncIterator[Flavour]:
+    """The same database, through PgBouncer; its URL is that of the server itself."""
+    pooled = through_pgbouncer(flavour, pgbouncer)
     yield pooled
     await check_nothing_is_left(pooled)
     await pooled.dispose()

@@ -57,6 +57,8 @@ def tags(unit: UnitInfo) -> dict[str, str]:
 
 DatabaseSettings(sql_tags=tags)
 DatabaseSettings(sql_tags=len)  # type: ignore[arg-type]
+DatabaseSettings(application_name=lambda unit: unit.description)
+DatabaseSettings(application_name=tags)  # type: ignore[arg-type]
 observer = FailureLog("app")
 
 

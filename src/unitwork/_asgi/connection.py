@@ -15,8 +15,9 @@ from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
 from ..options import NO_OPTIONS, EndpointMark, TransactionOptions
 from .names import joined
-from .problems import name_of, route_of
+from .problems import name_of
 from .route_options import FoundOptions, MiddlewareConfig, is_endpoint, merge_options
+from .route_templates import route_of
 from .tokens import positions_of
 from .types import Scope
 

@@ -18,9 +18,10 @@ from ..errors import (
     PartialCommitError,
     PoolTimeoutError,
 )
+from .route_templates import route_of
 from .types import Send
 
-__all__ = ["UNREACHABLE", "Problem", "log_answer", "name_of", "problem_of", "route_of"]
+__all__ = ["UNREACHABLE", "Problem", "log_answer", "name_of", "problem_of"]
 
 log = logging.getLogger("unitwork")
 
@@ -113,12 +114,6 @@ def name_of(scope: Mapping[str, Any]) -> str:
     """The method and the path of a request, as its route has it, if that is known."""
     path = route_of(scope) or scope.get("path", "")
     return f"{scope.get('method', 'WebSocket')} {path}"
-
-
-def route_of(scope: Mapping[str, Any]) -> str | None:
-    """The template of the path, where a framework has left its route in the scope."""
-    found: str | None = getattr(scope.get("route"), "path", None)
-    return found
 
 
 def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> None:

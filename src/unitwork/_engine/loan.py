@@ -47,6 +47,7 @@ class Loan:
         "client_side_read_only",
         "driver_connection",
         "failure",
+        "first_setting",
         "hold",
         "holder",
         "mark",
@@ -100,8 +101,8 @@ class Loan:
         self.may_be_another = False
         """Whether it was unidentified when it was to be committed."""
         self.changes_before = changes_before
-        self.statement_prefix = ""
-        """What each statement of the transaction begins with."""
+        self.first_setting = self.statement_prefix = ""
+        """What is sent in the message of BEGIN; what each statement begins with."""
         self.xid = ""
         """The name of the XA transaction that is open, and not prepared yet."""
         self.read_only = self.wants_position = False  # the position of its COMMIT

@@ -39,19 +39,21 @@ def begins(connection: Connection) -> bool:
     return dialect.name == "postgresql" and dialect.driver in DRIVERS
 
 
-def begin(connection: Connection, driver: Any, query: str) -> str | None:
+def begin(
+    connection: Connection, driver: Any, query: str, setting: str = ""
+) -> str | None:
     """Send BEGIN, and *query* in the same message; return the value that it selects.
 
     *driver* is the driver's connection of *connection*; the isolation level and the
-    other characteristics are its own. Raises the error of the driver, as its adapter
-    translates it.
+    other characteristics are its own. *setting* is a statement that goes in between,
+    and reads nothing. Raises the error of the driver, as its adapter translates it.
     """
     if connection.dialect.driver == "asyncpg":
         adapter: Any = connection.connection.dbapi_connection
-        return await_only(_begin_by_asyncpg(adapter, driver, query))
+        return await_only(_begin_by_asyncpg(adapter, driver, query, setting))
     command = type(driver)._get_tx_start_command(driver)
-    if query:
-        command += f"; {query}".encode()
+    for statement in filter(None, (setting, query)):
+        command += f"; {statement}".encode()
     return send_by_psycopg(driver, command)
 
 
@@ -86,7 +88,9 @@ def roll_back_begin(connection: Connection) -> None:
         connection.connection.rollback()
 
 
-async def _begin_by_asyncpg(adapter: Any, driver: Any, query: str) -> str | None:
+async def _begin_by_asyncpg(
+    adapter: Any, driver: Any, query: str, setting: str
+) -> str | None:
     async with adapter._execute_mutex:
         try:
             transaction = driver.transaction(
@@ -94,8 +98,9 @@ async def _begin_by_asyncpg(adapter: Any, driver: Any, query: str) -> str | None
                 readonly=adapter.readonly,
                 deferrable=adapter.deferrable,
             )
-            beginning = _Beginning(driver, query) if query else None
-            if beginning is not None:
+            beginning = None
+            if query or setting:
+                beginning = _Beginning(driver, query, setting)
                 transaction._connection = beginning
             await transaction.start()
             transaction._connection = driver
@@ -109,17 +114,25 @@ async def _begin_by_asyncpg(adapter: Any, driver: Any, query: str) -> str | None
 
 
 class _Beginning(AsyncpgStandIn):
-    """Sends BEGIN with a query, and keeps the value that it selects."""
+    """Sends BEGIN with a setting and a query, and keeps the value that it selects."""
 
     query: str
+    setting: str
     value: str | None
 
-    __slots__ = ("query", "value")
+    __slots__ = ("query", "setting", "value")
 
-    def __init__(self, driver: Any, query: str) -> None:
+    def __init__(self, driver: Any, query: str, setting: str) -> None:
         keep(self, "driver", driver)
         keep(self, "query", query)
+        keep(self, "setting", setting)
+        keep(self, "value", None)
 
     async def execute(self, statement: str) -> None:
-        value = await copy_by_asyncpg(self.driver, statement, self.query)
-        keep(self, "value", value)
+        if self.setting:
+            statement += f" {self.setting};"
+        if self.query:
+            value = await copy_by_asyncpg(self.driver, statement, self.query)
+            keep(self, "value", value)
+        else:
+            await self.driver.execute(statement)

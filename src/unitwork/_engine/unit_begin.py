@@ -92,14 +92,15 @@ def begin_on(connection: Connection, loan: Loan, *, with_id: bool) -> Loan:
     return known_state(connection).loan
 
 
-def begin_to_read(connection: Connection, query: str) -> str | None:
+def begin_to_read(connection: Connection, query: str, setting: str = "") -> str | None:
     """Begin, with *query* in the same message; return the value that it selects.
 
-    `None` if the server refuses the query, and where BEGIN is left to the driver.
+    *setting* is the `first_setting` of the loan that starts now. `None` if the server
+    refuses the query, and where BEGIN is left to the driver.
     Raises `DBAPIError` if the server is out of reach.
     """
     state = known_state(connection)
-    state.lend()
+    state.lend().first_setting = setting
     if not postgresql_begin.begins(connection) or is_autocommit(connection):
         return None
     values: list[str | None] = [None]
@@ -107,12 +108,12 @@ def begin_to_read(connection: Connection, query: str) -> str | None:
     def begin(connection: Connection, state: ConnectionState) -> Loan:
         driver = state.driver_connection
         try:
-            values[0] = postgresql_begin.begin(connection, driver, query)
+            values[0] = postgresql_begin.begin(connection, driver, query, setting)
         except connection.dialect.loaded_dbapi.Error:
             if not query or not postgresql_begin.query_failed(connection):
                 raise
             postgresql_begin.roll_back_begin(connection)
-            postgresql_begin.begin(connection, driver, "")
+            postgresql_begin.begin(connection, driver, "", setting)
         state.loan.has_begun()
         state.loan.begun_with_id = True  # some query has come with BEGIN
         state.is_new = False
@@ -132,7 +133,8 @@ def prepare_first_statement(connection: Connection, loan: Loan, statement: str) 
         return
     if not loan.was_bypassed:
         postgresql_begin.roll_back_begin(connection)
-        postgresql_begin.begin(connection, loan.driver_connection, "")
+        driver, setting = loan.driver_connection, loan.first_setting
+        postgresql_begin.begin(connection, driver, "", setting)
         loan.mark = None
 
 
@@ -185,14 +187,15 @@ def is_unusable(connection: Connection, error: Exception) -> bool:
 
 def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> Loan:
     loan, mark = state.loan, None
-    dialect = connection.dialect
+    dialect, driver = connection.dialect, state.driver_connection
+    setting = loan.first_setting
     if with_id and state.installation is None and state.has_ids:
-        state.has_ids = has_transaction_ids(state.driver_connection)
+        state.has_ids = has_transaction_ids(driver)
     if not with_id or not state.has_ids:
-        postgresql_begin.begin(connection, state.driver_connection, "")
+        postgresql_begin.begin(connection, driver, "", setting)
     else:
         try:
-            txid = postgresql_begin.begin(connection, state.driver_connection, _ID)
+            txid = postgresql_begin.begin(connection, driver, _ID, setting)
         except dialect.loaded_dbapi.Error:
             if not postgresql_begin.query_failed(connection):
                 raise

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 from .subjects import UnitInfo
 
-__all__ = ["SQLTags", "comment_of"]
+__all__ = ["ApplicationName", "SQLTags", "comment_of"]
 
 SQLTags = Callable[[UnitInfo], Mapping[str, str]]
+ApplicationName = Callable[[UnitInfo], str]
 
 _UNSAFE = re.compile(r"[^\w/{}.,@ -]", re.ASCII)
 

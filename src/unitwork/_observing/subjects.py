@@ -21,7 +21,8 @@ class UnitInfo:
     `"block"`. *databases* are the names of those that it may use. *parent* is the *id*
     of the unit that encloses it, or of the request whose background task it runs in.
     *attempt* counts from 1. *method* and *path* are the request's, or empty; *route* is
-    the template of its path, `None` until a framework has found it. *started_at* is by
+    the template of its path, `None` until a framework has found it; it begins with the
+    prefixes of mounted applications and included routers. *started_at* is by
     `time.time()`, *started* by `time.monotonic()`.
 
     .. versionadded:: 0.2

@@ -7,12 +7,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, TypeVar
 
 from .audience import Audience
 from .event import UnitEvent
 from .pool_events import WaitEnded, WaitStarted
-from .sql_comment import SQLTags, comment_of
 from .subjects import UnitInfo
 from .unit_events import StatementExecuted
 
@@ -21,6 +20,7 @@ __all__ = ["UnitReport", "next_unit_id"]
 log = logging.getLogger("unitwork")
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _ids = itertools.count(1)
 
@@ -87,15 +87,23 @@ class UnitReport:
             if self.unit.route is not None:
                 self._find_route = None
 
-    def comment(self, tags: SQLTags | None) -> str:
-        """What the statements of the unit end with; nothing if *tags* fails."""
-        if tags is None:
+    def made_by(
+        self,
+        option: str,
+        function: Callable[[UnitInfo], T] | None,
+        finish: Callable[[T], str],
+    ) -> str:
+        """The SQL that *finish* makes of what the *function* of an option returns.
+
+        Empty if there is no function, and if it fails.
+        """
+        if function is None:
             return ""
         self._look_for_route()
         try:
-            return comment_of(tags(self.unit))
+            return finish(function(self.unit))
         except Exception:  # it must not cost the unit its connection
-            log.exception("sql_tags has failed")
+            log.exception("%s has failed", option)
             return ""
 
     def statement_executed(self, database: str, duration: float, text: str) -> None:

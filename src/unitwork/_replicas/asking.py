@@ -35,9 +35,11 @@ def connect_to(
     *,
     max_lag: float | None,
     until: float,
+    setting: str = "",
 ) -> Connection | None:
     """Connect to *replica* by *engine*, and begin; `None` if it can't serve the unit.
 
+    *setting* is a statement that goes along with BEGIN.
     Waits *until* then, by `time.monotonic()`, for it to replay what is *needed*.
     Raises what is no fault of the replica, such as a pool without a free connection.
     """
@@ -49,7 +51,7 @@ def connect_to(
         replica.failed(described(error), unreachable=True)
         return None
     try:
-        verdict = _begin(replica, connection, needed, max_lag)
+        verdict = _begin(replica, connection, needed, max_lag, setting)
         if needed is not None and verdict.may_become_ready:
             verdict = _wait(replica, connection, needed, max_lag, until)
     except Exception as error:
@@ -68,11 +70,15 @@ def connect_to(
 
 
 def _begin(
-    replica: Replica, connection: Connection, needed: int | None, max_lag: float | None
+    replica: Replica,
+    connection: Connection,
+    needed: int | None,
+    max_lag: float | None,
+    setting: str,
 ) -> Verdict:
     can_be_asked = begins(connection) and not is_autocommit(connection)
     asks = can_be_asked and (needed is not None or replica.is_due)
-    value = begin_to_read(connection, QUESTION if asks else "")
+    value = begin_to_read(connection, QUESTION if asks else "", setting)
     if not asks:
         return judge(None, needed, max_lag)
     answer = read_answer(value)

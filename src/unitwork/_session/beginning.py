@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from .._engine.begin import apply
 from .._engine.loan import Loan
 from .._engine.unit_begin import begin_on
+from .first_setting import first_setting
 from .unit_session import UnitSession
 
 __all__ = ["apply_characteristics", "begin"]
@@ -14,6 +15,8 @@ __all__ = ["apply_characteristics", "begin"]
 
 def begin(session: UnitSession, connection: Connection, loan: Loan) -> Loan:
     """Begin; returns the loan, which is another one if the connection was replaced."""
+    if session.settings.application_name is not None and not loan.is_open:
+        loan.first_setting = first_setting(session.owner, session.settings)
     session.activity.is_beginning = True
     try:
         verify = session.settings.verify_commit is True and session.owned

@@ -15,6 +15,7 @@ from .._engine.pool_events import guard
 from .._engine.pool_watch import connecting
 from .._engine.unit_begin import lend
 from .._observing.hold_report import HoldReport
+from .._observing.sql_comment import comment_of
 from ..errors import UsageError
 from . import after_statement
 from .beginning import apply_characteristics, begin
@@ -94,7 +95,9 @@ def connected(session: UnitSession, connection: Connection) -> None:
     hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
     if session.owner.report is not None:
         hold.report = HoldReport(session.owner.report, session.name)
-        hold.comment = session.owner.report.comment(settings.sql_tags)
+        hold.comment = session.owner.report.made_by(
+            "sql_tags", settings.sql_tags, comment_of
+        )
         hold.report.taken(hold.call_site)
     session.awaiting_connection = False
     try:

@@ -16,6 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
+from .._engine.application_name import check_name_can_be_set
 from .._engine.begin import Release, check_release
 from .._engine.create import open_engine
 from .._engine.pool_events import guard
@@ -80,7 +81,7 @@ class DatabaseCore:
         self.owns_engine = isinstance(given, str | URL)
         self.open_units: set[SessionOwner[UnitSession]] = set()
         self.observers = Observers(self._watch_pools)
-        if self.settings.sql_tags is not None:
+        if self.settings.sql_tags or self.settings.application_name:
             self.observers.require_reports()
         self.ping_under_way: Future[None] | None = None
         """Of a sync database: it is there to be waited for by several."""
@@ -155,6 +156,8 @@ class DatabaseCore:
             guard(engine)
             if self.settings.transaction_pooler:
                 keep_nothing(engine)
+            if self.settings.application_name is not None:
+                check_name_can_be_set(engine)
         if self.replicas is not None:
             factory.replicas, self.replicas.primary = self.replicas, factory.engine
         self._factory = factory

@@ -14,10 +14,12 @@ from .._replicas.position import Position
 from .._replicas.replica import Replica
 from .._replicas.replica_set import ReplicaSet
 from ..errors import DatabaseUnavailableError
+from .first_setting import first_setting
 from .reported_gate import ReportedGate
 
 if TYPE_CHECKING:
     from .._engine.loan import Loan
+    from ..settings import DatabaseSettings
     from .owner import SessionOwner
     from .permit import Permit
 
@@ -32,6 +34,7 @@ class _Session(Protocol):
     name: str
     owner: SessionOwner[Any]
     permit: Permit | None
+    settings: DatabaseSettings
 
     def acquire_permit_to_connect(self) -> None: ...
 
@@ -118,6 +121,7 @@ class Reading:
         replicas, wanted = self.replicas, session.begun_with
         needed = session.owner.needed_position(session)
         until = time.monotonic() + replicas.wait
+        setting = first_setting(session.owner, session.settings)
         for replica in replicas.candidates(wanted, needed, self.pinned_replica):
             self._admit(session, replica.engine)
             engine, _ = session.binds.find(replica.engine, wanted)
@@ -127,6 +131,7 @@ class Reading:
                 None if needed is None else needed.at,
                 max_lag=replicas.max_lag,
                 until=until,
+                setting=setting,
             )
             if connection is not None:
                 self.engine, self._pinned = engine, replica
