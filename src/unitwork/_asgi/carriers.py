@@ -6,10 +6,11 @@ import hmac
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from .._replicas.position import Positions, decode
+from .._replicas.position import NO_POSITIONS, Positions, decode, encode, merged
 from ..errors import UsageError
 
 __all__ = ["SignedCookie", "SignedHeader", "TokenCarrier"]
@@ -25,7 +26,8 @@ class TokenCarrier(Protocol):
     """Brings the token of a client's writes back with its next requests.
 
     Both methods are called in the task or thread of the request, so they must not
-    block; several requests may call them at once.
+    block; several requests may call them at once. What `write()` raises is logged, and
+    the response is sent without a token: the work is stored already.
 
     .. versionadded:: 0.2
     """
@@ -73,6 +75,17 @@ class _Signed:
                 return token
         return None
 
+    def _together(self, values: Iterable[bytes]) -> str | None:
+        """The token that covers those in *values* which we have signed."""
+        tokens = [x for value in values if (x := self._checked(value)) is not None]
+        if len(tokens) < 2:
+            return tokens[0] if tokens else None
+        found = NO_POSITIONS
+        for token in tokens:
+            with suppress(UsageError):  # of another version of unitwork
+                found = merged(found, decode(token))
+        return encode(found) or None
+
 
 class SignedCookie(_Signed):
     """Carries the token in a cookie, signed with *secret*: the default for browsers.
@@ -85,7 +98,10 @@ class SignedCookie(_Signed):
     Of parallel requests of one browser the last response sets the cookie. A client
     whose parallel writes matter to each other needs a `TokenCarrier` of your own.
 
-    Raises `UsageError` for a secret that is too short.
+    Several applications of one host need a *name* or *path* each, or one secret.
+
+    Raises `UsageError` for a secret that is too short, and for `samesite="none"` with
+    `secure=False`.
 
     .. versionadded:: 0.2
     """
@@ -101,28 +117,32 @@ class SignedCookie(_Signed):
         samesite: Literal["lax", "strict", "none"] = "lax",
     ) -> None:
         super().__init__(secret, name)
-        self._secure = secure
+        if secure is False and samesite == "none":
+            raise UsageError("samesite='none' needs HTTPS: browsers drop other cookies")
+        self._secure, self._must_be_secure = secure, samesite == "none"
         end = "" if domain is None else f"; Domain={domain}"
         self._attributes = f"; Path={path}; HttpOnly; SameSite={samesite}{end}"
 
     def read(self, scope: Mapping[str, Any]) -> str | None:
-        """Return the token of the cookie, if its signature is right."""
+        """Return the token of the cookie, if its signature is right.
+
+        Of several cookies, such as those of two paths, it covers all.
+        """
         wanted = self._name.encode()
-        for key, value in scope.get("headers", ()):
-            if key.lower() != b"cookie":
-                continue
-            for pair in value.split(b";"):
-                name, _, content = pair.strip().partition(b"=")
-                if name == wanted and (token := self._checked(content)) is not None:
-                    return token
-        return None
+        pairs = (
+            pair.strip().partition(b"=")
+            for key, value in scope.get("headers", ())
+            if key.lower() == b"cookie"
+            for pair in value.split(b";")
+        )
+        return self._together(content for name, _, content in pairs if name == wanted)
 
     def write(self, scope: Mapping[str, Any], token: str) -> Headers:
         """Return the header that sets the cookie."""
         seconds = _lifetime(decode(token))
         secure = self._secure
         if secure is None:
-            secure = scope.get("scheme") in ("https", "wss")
+            secure = self._must_be_secure or scope.get("scheme") in ("https", "wss")
         cookie = f"{self._name}={self._signed(token)}; Max-Age={seconds}"
         cookie += self._attributes + ("; Secure" if secure else "")
         return [(b"set-cookie", cookie.encode("latin-1"))]
@@ -148,10 +168,9 @@ class SignedHeader(_Signed):
     def read(self, scope: Mapping[str, Any]) -> str | None:
         """Return the token of the header, if its signature is right."""
         wanted = self._name.lower().encode()
-        for key, value in scope.get("headers", ()):
-            if key.lower() == wanted and (token := self._checked(value)) is not None:
-                return token
-        return None
+        headers = scope.get("headers", ())
+        values = [value for key, value in headers if key.lower() == wanted]
+        return self._together(b",".join(values).split(b","))
 
     def write(self, scope: Mapping[str, Any], token: str) -> Headers:
         """Return the header with the token."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from threading import RLock
 
 from .._concurrency.fork import renew_after_fork
-from .._replicas.position import Positions
+from .._replicas.position import NO_POSITIONS, Positions, merged
 from .._session.database_core import DatabaseCore
 from .._twophase.participants import TwoPhaseCommit
 from .._unit.attempts import Attempt
@@ -38,6 +38,8 @@ class Connection(UnitOwner):
     called: EndpointMark | None = None
     """That of the endpoint, if it was called and the scope has not shown it."""
     found_options: FoundOptions | None = None
+    written_before: Positions = NO_POSITIONS
+    """Of what an earlier attempt has stored, by blocks and hooks of its own."""
     _given_positions: Positions | None = None
     unit: Unit | None
 
@@ -118,10 +120,18 @@ class Connection(UnitOwner):
 
     def given_positions(self) -> Positions:
         if self.config.carrier is None:
-            return {}
+            return self.written_before
         if self._given_positions is None:
-            self._given_positions = positions_of(self.config.carrier, self.scope)
+            given = positions_of(self.config.carrier, self.scope)
+            self._given_positions = merged(given, self.written_before)
         return self._given_positions
+
+    @property
+    def written(self) -> Positions:
+        """Of what it has stored, in all its attempts."""
+        if self.unit is None:
+            return self.written_before
+        return merged(self.written_before, self.unit.written)
 
     def endpoint_called(self, mark: EndpointMark) -> None:
         """Take the options of an endpoint that the scope does not show.

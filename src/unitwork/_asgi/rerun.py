@@ -28,6 +28,7 @@ async def run_again(
                 failed.unit.report.emit(UnitRetried, error)
             retries.snapshot.restore(scope)
             exchange = failed.next_attempt(scope, receive, send)
+            exchange.written_before = failed.written
             await InContext(retries.snapshot.context(), exchange.serve(app))
             if not exchange.is_to_be_retried:
                 await exchange.answer_failure(scope, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -13,10 +14,7 @@ from .types import Message, Scope, Send
 
 __all__ = ["carrying", "positions_of"]
 
-
-class _Unit(Protocol):
-    @property
-    def written(self) -> Positions: ...
+log = logging.getLogger("unitwork")
 
 
 class _Config(Protocol):
@@ -25,10 +23,11 @@ class _Config(Protocol):
 
 
 class _Connection(Protocol):
-    unit: Any
-
     @property
     def config(self) -> _Config: ...
+
+    @property
+    def written(self) -> Positions: ...
 
     def given_positions(self) -> Positions: ...
 
@@ -51,13 +50,22 @@ def carrying(connection: _Connection, scope: Scope, send: Send) -> Send:
     assert carrier is not None
 
     async def send_with_token(message: Message) -> None:
-        unit: _Unit | None = connection.unit
-        starts = message["type"] == "http.response.start"
-        if starts and unit is not None and unit.written:
-            positions = merged(connection.given_positions(), unit.written)
-            headers = carrier.write(scope, encode(positions))
+        if message["type"] == "http.response.start" and connection.written:
             own = message.get("headers", ())
-            message = {**message, "headers": [*own, *headers]}
+            message = {**message, "headers": [*own, *_headers(connection, scope)]}
         await send(message)
 
     return send_with_token
+
+
+def _headers(connection: _Connection, scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Those with the token; none if the carrier fails: what it is for is stored."""
+    carrier = connection.config.carrier
+    assert carrier is not None
+    try:
+        positions = merged(connection.given_positions(), connection.written)
+        headers = carrier.write(scope, encode(positions))
+        return [(bytes(name), bytes(value)) for name, value in headers]
+    except Exception:
+        log.exception("the token of a client's write is lost: its carrier has failed")
+        return []

@@ -82,7 +82,7 @@ def decode(token: str) -> Positions:
             name, at, until = part.split(".")
             position = Position(int(at, 16) if at else None, float(int(until, 16)))
             found[bytes.fromhex(name).decode()] = position
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UsageError(
             f"{token!r} is no token; give what `current_unit().token` has returned"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from .._classify.classification import Kind, classify
 from .._replicas.position import (
@@ -58,6 +59,12 @@ class SeesWrites:
             for positions in (unit.written, unit.given, unit.owner.given_positions())
         ]
         return latest(positions[name] for positions in sources if name in positions)
+
+    def keep_given(self) -> None:
+        """Keep what its owner was given, for blocks that outlive it: in tasks, say."""
+        with suppress(Exception):  # a carrier of the application's has failed
+            if positions := self.owner.given_positions():
+                self.given = merged(self.given, positions)
 
     def write_committed(self, session: UnitSession, at: int | None) -> None:
         """Record the position of what *session* has stored; `None`: not known."""

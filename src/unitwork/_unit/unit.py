@@ -228,6 +228,7 @@ class Unit(Lifecycle, SeesWrites):
         if self.report is not None:
             report_ended(self, self.report)
         self.sessions.close(self)
+        self.keep_given()
         self.owner = _NO_OWNER  # which may lead back to here
 
     # Hooks
