@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, make_url, text
 
 from support import outside
 from support.clusters import (  # noqa: F401
@@ -19,10 +19,11 @@ from support.clusters import (  # noqa: F401
     replication,
     replication_of_session,
 )
+from support.commit_server import WAIT_FOR_LOCK
 from support.databases import check_nothing_is_left, empty_tables, url_of
 from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
-from support.through import behind, through
+from support.through import behind, leave_out, through
 from unitwork import DatabaseSettings
 
 LONGEST_FIRST = [
@@ -50,6 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     `--no-loadscope-reorder` keeps that order; else the files with few tests come last.
     """
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    leave_out(items)
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
@@ -70,6 +72,8 @@ def postgresql() -> Iterator[str]:
     url = make_url(server).set(database=name)
     engine = create_engine(url.set(drivername="postgresql+psycopg"))
     create_tables(engine)
+    with engine.begin() as schema:
+        schema.execute(text(WAIT_FOR_LOCK))
     engine.dispose()
     yield url.render_as_string(hide_password=False)
     outside.disconnect()

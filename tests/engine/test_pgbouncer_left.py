@@ -42,14 +42,53 @@ async def test_session_level_state_is_refused(pooled: Flavour, sql: str) -> None
 
 
 @each_driver
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TEMPORARY TABLE ours (id int) ON COMMIT DROP",
+        "create temp table if not exists pg_temp.ours on commit\n drop as select 1",
+        "CREATE TEMP TABLE ours (name text DEFAULT 'ours', \"on\" int) ON COMMIT DROP",
+        "DO $$ BEGIN CREATE TEMP TABLE ours (id int) ON COMMIT DROP; END $$",
+        "DO $$ BEGIN EXECUTE 'CREATE TEMP TABLE ours (id int) ON COMMIT DROP'; END $$",
+    ],
+)
 async def test_a_temporary_table_of_one_transaction_is_not_refused(
-    pooled: Flavour,
+    pooled: Flavour, sql: str
 ) -> None:
-    create = text("CREATE TEMPORARY TABLE ours (id int) ON COMMIT DROP")
+    create = text(sql)
 
     await pooled.work(lambda session: session.execute(create))
 
     await on_every_server(pooled, lambda session: session.execute(create))
+
+
+WITH_TABLES_THAT_END = [
+    "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; {}",
+    "{}; SELECT pg_temp.f()",
+    "{}; CREATE TEMP TABLE theirs (id int)",
+    "CREATE TEMP TABLE theirs (id int); {}",
+    "CREATE TEMP SEQUENCE theirs; {}",
+    "{} AS SELECT pg_temp.f()",
+    "{}; SELECT 1 AS id INTO TEMP theirs",
+    "{}; SELECT pg_advisory_lock(12)",
+    "CREATE TEMP TABLE theirs AS SELECT 'on commit drop' AS name",
+    "CREATE TEMP TABLE theirs (id int) -- ON COMMIT DROP",
+    'CREATE TEMP TABLE theirs ("on commit drop" int)',
+    "CREATE TEMP TABLE theirs AS SELECT $q$on commit drop$q$ AS name",
+    "DO $$ BEGIN EXECUTE 'CREATE TEMP TABLE a (id int)';"
+    " PERFORM 'on commit drop'; END $$",
+]
+
+
+@only("psycopg")  # refused by its text, whatever the driver
+@pytest.mark.parametrize("sql", WITH_TABLES_THAT_END)
+async def test_what_lasts_is_refused_beside_a_table_that_ends_with_its_transaction(
+    pooled: Flavour, sql: str
+) -> None:
+    statement = text(sql.format("CREATE TEMP TABLE ours (id int) ON COMMIT DROP"))
+
+    with pytest.raises(UsageError, match="the pooler would hand"):
+        await pooled.work(lambda session: session.execute(statement))
 
 
 @each_driver

@@ -28,13 +28,16 @@ from unitwork import (
 from unitwork.testing import check_idle
 
 LOCK = 5_005
+WAIT_FOR_LOCK = """
+CREATE FUNCTION wait_for_lock() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_advisory_xact_lock_shared(tg_argv[0]::bigint); RETURN NULL; END'
+"""
+"""Each database of the tests has it: a temporary function would outlive its unit."""
 WAIT_AT_COMMIT = f"""
 DO $$ BEGIN
     CREATE TEMP TABLE held (a int) ON COMMIT DROP;
-    CREATE FUNCTION pg_temp.wait() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN PERFORM pg_advisory_xact_lock_shared({LOCK}); RETURN NULL; END';
     CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON held DEFERRABLE INITIALLY DEFERRED
-        FOR EACH ROW EXECUTE FUNCTION pg_temp.wait();
+        FOR EACH ROW EXECUTE FUNCTION wait_for_lock({LOCK});
     INSERT INTO held VALUES (1);
 END $$
 """

@@ -6,14 +6,46 @@ What looks from outside goes to the server itself, all the same.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from sqlalchemy import make_url
 
 from unitwork import DatabaseSettings
 
 ON = os.environ.get("UNITWORK_TEST_THROUGH") == "pgbouncer"
+POOLED = {"UNITWORK_TEST_THROUGH": "pgbouncer", "UNITWORK_TEST_PGBOUNCER_POOL": "20"}
+"""What the environment says for that; the second is for tools/pgbouncer.py."""
+
+_AUTOCOMMIT = "asyncpg can't use AUTOCOMMIT behind a pooler, and UsageError says so"
+_SETTING = "a listener sets session-level state, which a pooler does not keep"
+LEFT_OUT = {
+    "test_what_is_committed_at_once_is_not_rolled_back[asyncpg]": _AUTOCOMMIT,
+    "test_a_unit_that_has_only_read_is[asyncpg]": _AUTOCOMMIT,
+    "test_without_a_transaction_an_error_costs_its_own_statement_only[asyncpg]": (
+        _AUTOCOMMIT
+    ),
+    "test_its_replacement_is_prepared_by_what_listens_to_checkouts[": _SETTING,
+}
+"""How tests begin that can't run through a pooler, and why."""
+
+
+def leave_out(items: Iterable[pytest.Item]) -> None:
+    """Skip what is `LEFT_OUT`, with its reason, if there is a pooler between."""
+    for item in items:
+        for begins, reason in LEFT_OUT.items():
+            if ON and item.name.startswith(begins):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def round_trips(name: str) -> int:
+    """How many a statement takes by the driver of the flavour *name*.
+
+    Behind a pooler asyncpg prepares, executes and closes each statement.
+    """
+    return 3 if ON and name == "asyncpg" else 1
 
 
 def through(url: str) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from ..errors import SessionStateWarning, UsageError
 from .call_site import level_of_the_caller
-from .session_statements import LONG, Trace, find_traces, known_traces
+from .session_statements import LONG, Trace, find_traces, known_traces, outlasting
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -39,7 +39,6 @@ _TRACES = "unitwork.traces"
 """In the `info` of a connection: what its unit may have left behind."""
 IS_DIRTY = "unitwork.is_dirty"
 """In the same place, once the unit has ended: session-level state is left there."""
-_ENDS_AT_COMMIT = "on commit drop"
 _refusing: WeakSet[Dialect] = WeakSet()
 _MOST_WARNINGS = 100  # of one engine
 _warned: WeakKeyDictionary[Dialect, set[str]] = WeakKeyDictionary()
@@ -80,7 +79,7 @@ def note_traces(context: Any, statement: str, parameters: Any) -> None:
     if not found:
         return
     if dialect in _refusing:
-        _refuse(found, template)
+        _refuse(outlasting(found, dialect.name, template))
     else:
         info = context.root_connection.connection.info
         info.setdefault(_TRACES, []).extend(found)
@@ -95,14 +94,11 @@ def refuse_traces(dialect: Dialect) -> None:
     _refusing.add(dialect)
 
 
-def _refuse(found: Iterable[Trace], template: str) -> None:
-    for trace in found:
-        if "temp" in trace.label.lower() and _ENDS_AT_COMMIT in template.lower():
-            continue
+def _refuse(lasting: Iterable[Trace]) -> None:
+    for label, _, remedy in lasting:
         raise UsageError(
-            f"{trace.label!r} outlives the transaction, and transaction_pooler=True is "
-            "set: the pooler would hand what it leaves to other clients. Instead, "
-            f"{trace.remedy}"
+            f"{label!r} outlives the transaction, and transaction_pooler=True is set: "
+            f"the pooler would hand what it leaves to other clients. Instead, {remedy}"
         )
 
 

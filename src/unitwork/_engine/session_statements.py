@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .sql_text import without_comments
 
-__all__ = ["LONG", "Trace", "find_traces", "known_traces"]
+__all__ = ["LONG", "Trace", "find_traces", "known_traces", "outlasting"]
 
 
 class Trace(NamedTuple):
@@ -197,6 +197,27 @@ def _may_begin(text: str, at: int) -> bool:
 
 known_traces = lru_cache(maxsize=512)(_scan)
 """The traces in a template, which is not `LONG`; their values are not looked at."""
+
+_ENDS_AT_COMMIT = (
+    r"\bcreate\s+(?:(?:global|local)\s+)?temp(?:orary)?\s+table\s+"
+    r"(?:if\s+not\s+exists\s+)?(?:\"?pg_temp\"?\s*\.\s*)?"
+    r"(?=(?:'[^';]*'|\"[^\"]*\"|(\$\w*\$)(?:(?!\1).)*\1|(?!\$\w*\$)[^;'\"])*?"
+    r"\bon\s+commit\s+drop\b)"
+)
+"""How a statement begins whose temporary table ends with the transaction."""
+
+
+def outlasting(traces: Sequence[Trace], family: str, template: str) -> list[Trace]:
+    """Return those of the *traces* in *template* that outlive the transaction.
+
+    The others are of temporary tables that are created with ON COMMIT DROP. Temporary
+    functions, views and sequences have no such clause.
+    """
+    code = without_comments(family, template)
+    rest = re.sub(_ENDS_AT_COMMIT, "create table ", code, flags=_FLAGS)
+    lasting = {trace.label for trace in _scan(family, rest)}
+    return [trace for trace in traces if trace.label in lasting]
+
 
 # set_config()
 
