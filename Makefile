@@ -27,7 +27,7 @@ NEWEST = for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.13*/bin/pyt
 NEW_PYTHON ?= $(shell $(NEWEST))
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo cluster test soak stale bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
+.PHONY: help venv demo cluster test soak stale promises-pooled failover bench test-sqlalchemy20 format lint docs pictures wheel-test wheel-readme \
 	wheel-promises mariadb pgbouncer galera chromium check clean
 
 help:  ## list the targets
