@@ -64,6 +64,10 @@ async def test_a_slow_unit_is_logged_with_its_route(
     assert record.message.startswith(
         "slow unit of work: POST /items/{name} used database 'default' for 0."
     )
+    assert vars(record)["unitwork_route"] == "/items/{name}"
+    assert vars(record)["unitwork_database"] == "default"
+    assert vars(record)["unitwork_attempt"] == 1
+    assert vars(record)["unitwork_duration"] > 0
     await timed.dispose()
 
 

@@ -47,6 +47,7 @@ async def test_a_unit_that_fails_is_one_line(
     assert vars(record)["unitwork_route"] == "/items/{id}"
     assert vars(record)["unitwork_outcome"] == "rolled_back"
     assert vars(record)["unitwork_held"] > 0
+    assert vars(record)["unitwork_unit"] > 0
 
 
 @FEW
@@ -81,6 +82,8 @@ async def test_the_log_of_a_503_has_the_line_that_holds_the_connection(
     logged = logging.Formatter().format(record)
     assert "Held by:" in logged
     assert "taken at tests/" in logged
+    assert vars(record)["unitwork_route"] == "/items/{id}"
+    assert vars(record)["unitwork_status"] == 503
 
 
 async def asked(flavour: Flavour, body: Any) -> Reply:

@@ -86,6 +86,10 @@ async def test_warns_of_a_connection_that_is_held_for_long(
     assert f"taken at {HERE}" in warning or "taken at tests/support/" in warning
     assert "last statement: SELECT item.name FROM item" in warning
     assert len(messages(caplog, "returned: GET /items/{id} for 0.")) == 1
+    fields = [vars(x) for x in caplog.records if "unitwork_held" in vars(x)]
+    assert len(fields) == 2
+    assert all(x["unitwork_call_site"].startswith("tests/") for x in fields)
+    assert fields[0]["unitwork_held"] < fields[1]["unitwork_held"]
 
 
 async def test_knows_of_no_connection_that_is_released(flavour: Flavour) -> None:

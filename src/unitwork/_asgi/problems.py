@@ -123,8 +123,16 @@ def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> N
     traceback if DEBUG is logged.
     """
     name = name_of(scope)
+    fields = {"unitwork_route": route_of(scope), "unitwork_status": status}
     if isinstance(error, DatabaseUnavailableError):
         shown = error if log.isEnabledFor(logging.DEBUG) else None
-        log.warning("%s was answered with %d: %s", name, status, error, exc_info=shown)
+        log.warning(
+            "%s was answered with %d: %s",
+            name,
+            status,
+            error,
+            exc_info=shown,
+            extra=fields,
+        )
     else:
-        log.error("%s was answered with %d", name, status, exc_info=error)
+        log.error("%s was answered with %d", name, status, exc_info=error, extra=fields)

@@ -80,7 +80,8 @@ class Hold:
         if self.report is not None:
             self.report.returned(now - self.taken_at, self.idle)
         if self.reported_as:
-            log.info("returned: %s", self.describe(self.reported_as))
+            held = self.describe(self.reported_as)
+            log.info("returned: %s", held, extra=held.fields)
 
     def times(self) -> tuple[float, float, float]:
         """How long it was held until now, how much of it idle, and at once at most."""
@@ -104,6 +105,15 @@ class HeldConnection:
     idle: float
     statement: str
     call_site: str
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The attributes of its log records."""
+        return {
+            "unitwork_held": self.held,
+            "unitwork_idle": self.idle,
+            "unitwork_call_site": self.call_site,
+        }
 
     def __str__(self) -> str:
         where = f", taken at {self.call_site}" if self.call_site else ""

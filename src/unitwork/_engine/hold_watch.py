@@ -73,6 +73,7 @@ def _warn(found: list[tuple[HeldConnection, Hold, float]]) -> None:
             "a connection is held for longer than hold_warning=%g: %s",
             limit,
             f"{held}. {_REMEDY}",
+            extra=held.fields,
         )
 
 

@@ -18,10 +18,10 @@ class FailureLog:
 
     `db.observe(FailureLog(), only=[UnitEnded])`. The line has the route, the outcome,
     the reason, the attempt and the times; the record has them as attributes, too:
-    `unitwork_route`, `unitwork_outcome`, `unitwork_reason`, `unitwork_attempt`,
-    `unitwork_sqlstate`, `unitwork_duration`, `unitwork_held`, `unitwork_idle`. An
-    outcome that is unknown, or partial, is logged as an error, a rollback because of an
-    error as a warning, any other one as information.
+    `unitwork_unit` (its id), `unitwork_route`, `unitwork_outcome`, `unitwork_reason`,
+    `unitwork_attempt`, `unitwork_sqlstate`, `unitwork_duration`, `unitwork_held`,
+    `unitwork_idle`. An outcome that is unknown, or partial, is logged as an error, a
+    rollback because of an error as a warning, any other one as information.
 
     .. versionadded:: 0.2
     """
@@ -46,6 +46,7 @@ class FailureLog:
             event.duration,
             use.held,
             extra={
+                "unitwork_unit": unit.id,
                 "unitwork_route": unit.route,
                 "unitwork_outcome": event.outcome.name.lower(),
                 "unitwork_reason": event.reason,

@@ -52,4 +52,10 @@ def report_if_slow(unit: _Unit) -> None:
                 database.name,
                 before + seconds,
                 limit,
+                extra={
+                    "unitwork_route": unit.owner.find_route(),
+                    "unitwork_database": database.name,
+                    "unitwork_attempt": unit.attempt.number,
+                    "unitwork_duration": before + seconds,
+                },
             )
