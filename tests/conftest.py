@@ -16,6 +16,8 @@ from support import outside
 from support.clusters import (  # noqa: F401
     galera,
     galera_of_session,
+    mariadb_replication,
+    mariadb_replication_of_session,
     replication,
     replication_of_session,
 )

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import create_engine, make_url
 
 from galera import Galera
+from mariadb_replication import MariadbReplication
 from private import MissingError
 from replication import Replication
 from support.models import create_tables
@@ -50,6 +51,33 @@ def replication(replication_of_session: Replication) -> Iterator[Replication]:
     servers = replication_of_session
     servers.primary.execute(EMPTY)
     url = make_url(servers.primary_url).set(drivername="postgresql+psycopg")
+    engine = create_engine(url)
+    create_tables(engine)
+    engine.dispose()
+    servers.wait_caught_up()
+    yield servers
+    servers.reset()
+
+
+@pytest.fixture(scope="session")
+def mariadb_replication_of_session() -> Iterator[MariadbReplication]:
+    with ExitStack() as stack:
+        with _skipped_where_missing():
+            servers = stack.enter_context(MariadbReplication())
+        yield servers
+
+
+@pytest.fixture
+def mariadb_replication(
+    mariadb_replication_of_session: MariadbReplication,
+) -> Iterator[MariadbReplication]:
+    """A MariaDB primary and a replica, with the empty tables of the tests.
+
+    A test may do to the replica what it likes: the next one finds it as it was first.
+    """
+    servers = mariadb_replication_of_session
+    servers.primary.ask("CREATE OR REPLACE DATABASE test")
+    url = make_url(servers.primary_url).set(drivername="mysql+pymysql")
     engine = create_engine(url)
     create_tables(engine)
     engine.dispose()

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
 from .driver_connection import in_transaction, refresh_status
+from .gtids import LogPosition
 from .loan import Loan, TransactionState
 from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
+from .mariadb_position import fetch_committed, is_mariadb
 from .postgresql_begin import DRIVERS
 from .postgresql_end import POSITION, Answer, CommittedAt, end
 from .postgresql_messages import fetch_value
@@ -70,24 +72,26 @@ class CommitSender:
         loan.move(TransactionState.COMMITTED)
         if loan.wants_position and loan.holder is not None:
             if wanted is not None and wanted.value is None:
-                wanted.value = _fetch_position(self._dialect, loan)
+                wanted.value = self._fetch_position(dbapi_connection, loan)
             loan.holder.committed_at(wanted)
+
+    def _fetch_position(self, dbapi_connection: Any, loan: Loan) -> LogPosition | None:
+        """The position of what was just committed, in a round trip of its own."""
+        dialect = self._dialect
+        if is_mariadb(dialect):
+            return fetch_committed(dbapi_connection, loan)
+        if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
+            return None
+        try:
+            return int(fetch_value(loan.driver_connection, POSITION) or "")
+        except Exception:  # it is committed, whatever happens to the connection now
+            return None
 
 
 def _stores(loan: Loan) -> bool:
     """Whether it may have written what the replicas have to replay."""
     may_have_written = loan.wrote or not loan.only_reads or loan.was_bypassed
     return loan.wants_position and may_have_written
-
-
-def _fetch_position(dialect: Dialect, loan: Loan) -> int | None:
-    """The position of what was just committed, in a round trip of its own."""
-    if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
-        return None
-    try:
-        return int(fetch_value(loan.driver_connection, POSITION) or "")
-    except Exception:  # it is committed, whatever happens to the connection now
-        return None
 
 
 def _txid_of(loan: Loan) -> int | None:

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any
 
 from ..errors import CommitUnknownError
+from .gtids import LogPosition
 from .postgresql_messages import (
     all_by_psycopg,
     copy_by_asyncpg,
@@ -64,7 +65,7 @@ class CommittedAt:
 
     def __init__(self, txid: int | None) -> None:
         self.txid = txid
-        self.value: int | None = None
+        self.value: LogPosition | None = None
         """`None`: not known."""
 
 

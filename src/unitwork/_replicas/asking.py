@@ -1,6 +1,7 @@
 """Opens connections to a replica, and asks it whether it may serve a unit.
 
-The question goes along with BEGIN; the drivers that can't send it so ask nothing.
+On PostgreSQL the question goes along with BEGIN; drivers that can't send it so ask
+nothing. On MariaDB it precedes the transaction.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.util import await_only
 
+from .._engine.gtids import LogPosition
+from .._engine.mariadb_position import is_mariadb
 from .._engine.postgresql_begin import begins
 from .._engine.postgresql_messages import fetch_value
 from .._engine.sqlalchemy_internals import is_autocommit
 from .._engine.unit_begin import begin_to_read
 from ..errors import UnitworkError
+from .asking_mariadb import fetch_answer, find_verdict
 from .question import QUESTION, Answer, Verdict, judge, read_answer
 from .replica import Replica
 
@@ -31,7 +35,7 @@ _FIRST_POLL, _LONGEST_POLL = 0.001, 0.01  # seconds
 def connect_to(
     replica: Replica,
     engine: Engine,
-    needed: int | None,
+    needed: LogPosition | None,
     *,
     max_lag: float | None,
     until: float,
@@ -51,7 +55,10 @@ def connect_to(
         replica.failed(described(error), unreachable=True)
         return None
     try:
-        verdict = _begin(replica, connection, needed, max_lag, setting)
+        if is_mariadb(connection.dialect):
+            verdict = find_verdict(replica, connection, needed, max_lag, until)
+        else:
+            verdict = _begin(replica, connection, needed, max_lag, setting)
         if needed is not None and verdict.may_become_ready:
             verdict = _wait(replica, connection, needed, max_lag, until)
     except Exception as error:
@@ -72,7 +79,7 @@ def connect_to(
 def _begin(
     replica: Replica,
     connection: Connection,
-    needed: int | None,
+    needed: LogPosition | None,
     max_lag: float | None,
     setting: str,
 ) -> Verdict:
@@ -89,7 +96,7 @@ def _begin(
 def _wait(
     replica: Replica,
     connection: Connection,
-    needed: int,
+    needed: LogPosition,
     max_lag: float | None,
     until: float,
 ) -> Verdict:
@@ -120,8 +127,7 @@ def look(replica: Replica, max_lag: float | None) -> None:
         if replica.is_unreachable:
             replica.engine.dispose()  # its idle connections are as dead as it was
         with replica.engine.connect() as connection:
-            answer = _answer(connection)
-        replica.answered(answer)
+            answer = replica.answered(_answer(connection))
         verdict = judge(answer, None, max_lag)
         if verdict.usable:
             replica.recovered()
@@ -139,6 +145,8 @@ def _answer(connection: Connection) -> Answer | None:
         if begins(connection):
             driver: Any = connection.connection.driver_connection
             return read_answer(fetch_value(driver, QUESTION))
+        if is_mariadb(connection.dialect):
+            return fetch_answer(connection)
         connection.exec_driver_sql("SELECT 1")
     except BaseException:  # lost, past SQLAlchemy: the pool would fail to reset it
         with suppress(InvalidRequestError):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from .._engine.gtids import LogPosition, latest_of, read_gtids
 from ..errors import UsageError
 
 __all__ = [
@@ -25,12 +26,12 @@ __all__ = [
 class Position(NamedTuple):
     """Up to where a client has to see the writes of one database.
 
-    *at* is a log sequence number of PostgreSQL; `None`: it is not known, and only the
-    primary is sure to show them. After *until*, in Unix time, each replica that is in
-    use has replayed them: it would lag too far behind otherwise.
+    *at* is `None` if the position is not known: only the primary is sure to show them.
+    After *until*, in Unix time, each replica that is in use has replayed them: it would
+    lag too far behind otherwise.
     """
 
-    at: int | None
+    at: LogPosition | None
     until: float
 
 
@@ -38,6 +39,8 @@ Positions = Mapping[str, Position]
 """By the names of the databases."""
 NO_POSITIONS: Positions = MappingProxyType({})
 ON_THE_PRIMARY = Position(None, math.inf)
+_NEXT_DOMAIN = "_"
+"""Between ids of MariaDB: a comma would end the value of a cookie."""
 
 
 def latest(positions: Iterable[Position]) -> Position | None:
@@ -50,8 +53,7 @@ def latest(positions: Iterable[Position]) -> Position | None:
         if found is None:
             found = each
             continue
-        known = found.at is not None and each.at is not None
-        at = max(found.at or 0, each.at or 0) if known else None
+        at = latest_of(found.at, each.at)
         found = Position(at, max(found.until, each.until))
     return found
 
@@ -69,9 +71,24 @@ def merged(first: Positions, second: Positions) -> Positions:
 def encode(positions: Positions) -> str:
     """The token of *positions*: text without blanks, quotes and commas."""
     return "~".join(
-        f"{name.encode().hex()}.{'' if at is None else f'{at:x}'}.{int(until) + 1:x}"
+        f"{name.encode().hex()}.{_written(at)}.{int(until) + 1:x}"
         for name, (at, until) in positions.items()
     )
+
+
+def _written(at: LogPosition | None) -> str:
+    if at is None:
+        return ""
+    return f"{at:x}" if isinstance(at, int) else str(at).replace(",", _NEXT_DOMAIN)
+
+
+def _read(text: str) -> LogPosition:
+    if "-" not in text:
+        return int(text, 16)
+    gtids = read_gtids(text, _NEXT_DOMAIN)
+    if gtids is None:
+        raise ValueError(text)
+    return gtids
 
 
 def decode(token: str) -> Positions:
@@ -80,7 +97,7 @@ def decode(token: str) -> Positions:
     try:
         for part in token.split("~") if token else ():
             name, at, until = part.split(".")
-            position = Position(int(at, 16) if at else None, float(int(until, 16)))
+            position = Position(_read(at) if at else None, float(int(until, 16)))
             found[bytes.fromhex(name).decode()] = position
     except (TypeError, ValueError, OverflowError):
         raise UsageError(

@@ -5,9 +5,12 @@ Sources: PostgreSQL, "Recovery Information Functions" and "pg_stat_wal_receiver"
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-__all__ = ["QUESTION", "Answer", "Verdict", "judge", "read_answer"]
+from .._engine.gtids import LogPosition, covers
+
+__all__ = ["QUESTION", "STOPPED", "Answer", "Verdict", "judge", "read_answer"]
 
 # What it has received and not replayed is as old as its last COMMIT. Without a receiver
 # it may not even know of what it lacks.
@@ -20,6 +23,8 @@ SELECT concat_ws('|', pg_is_in_recovery(),
     clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END,
   current_setting('transaction_isolation'))
 """
+STOPPED = math.inf
+"""The lag of a replica that replays nothing, if that is all that is known."""
 _EACH_STATEMENT_SEES_MORE = ("read committed", "read uncommitted")
 
 
@@ -28,16 +33,18 @@ class Answer(NamedTuple):
 
     in_recovery: bool
     """Whether it is a replica still, and was not promoted."""
-    position: int
+    position: LogPosition | None
     """Up to where it has replayed."""
-    lag: float
-    """How many seconds it lags behind."""
+    lag: float | None
+    """How many seconds it lags behind; `None`: it was not asked, or can't say."""
     sees_more: bool
     """Whether the next statement sees what it has replayed by then.
 
     Otherwise the snapshot of the question, which may be older than its answer, is that
     of the whole transaction.
     """
+    has_waited: bool = False
+    """Whether it has waited itself for what was needed."""
 
 
 class Verdict(NamedTuple):
@@ -71,7 +78,9 @@ def read_answer(value: str | None) -> Answer | None:
         return None
 
 
-def judge(answer: Answer | None, needed: int | None, max_lag: float | None) -> Verdict:
+def judge(
+    answer: Answer | None, needed: LogPosition | None, max_lag: float | None
+) -> Verdict:
     """Decide by *answer* whether a replica may serve a unit.
 
     It must have replayed up to *needed*; `None`: no matter how far it has come.
@@ -80,12 +89,18 @@ def judge(answer: Answer | None, needed: int | None, max_lag: float | None) -> V
         return Verdict(True, needed is None)
     if not answer.in_recovery:
         return Verdict(False, False, reason="it was promoted, and is no replica")
-    if max_lag is not None and answer.lag > max_lag:
+    if max_lag is not None and answer.lag is not None and answer.lag > max_lag:
+        if answer.lag == STOPPED:
+            return Verdict(False, False, reason="its replication has stopped")
         reason = f"it lags {answer.lag:.1f} seconds behind, more than {max_lag:g}"
         return Verdict(False, False, reason=reason)
     if needed is None:
         return _READY
-    if not answer.sees_more:
+    if not answer.sees_more or isinstance(answer.position, int) is not isinstance(
+        needed, int
+    ):
         return Verdict(True, False)
-    is_ready = answer.position >= needed
-    return Verdict(True, is_ready, may_become_ready=not is_ready)
+    is_ready = covers(answer.position, needed)
+    return Verdict(
+        True, is_ready, may_become_ready=not is_ready and not answer.has_waited
+    )

@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
 from .._engine.address import address_of
-from .question import Answer
+from .._engine.gtids import LogPosition
+from .question import STOPPED, Answer
 
 __all__ = ["Replica", "ReplicaStatus"]
 
@@ -46,6 +47,7 @@ class Replica:
     """
 
     __slots__ = (
+        "_complete_until",
         "_failures",
         "_look_at",
         "_looking_until",
@@ -64,9 +66,11 @@ class Replica:
         self.is_unreachable = False
         """Whether connecting has failed, and not only its state is bad."""
         self.lag: float | None = None
-        self.position = 0
+        self.position: LogPosition | None = None
         """Up to where it had replayed at least, when it was last asked."""
         self.asked_at = -_ASK_EVERY
+        self._complete_until = -STOPPED
+        """Until when it is known to have replayed all, by `time.monotonic()`."""
         self._failures = 0
         self._look_at = 0.0
         self._looking_until = 0.0
@@ -91,10 +95,21 @@ class Replica:
         """Whether the next unit is to ask for its state, though it need not."""
         return time.monotonic() - self.asked_at > _ASK_EVERY
 
-    def answered(self, answer: Answer | None) -> None:
-        self.asked_at = time.monotonic()
-        if answer is not None:
-            self.lag, self.position = answer.lag, answer.position
+    def answered(self, answer: Answer | None) -> Answer | None:
+        """Record the *answer*; return it with the lag that follows from earlier ones.
+
+        What replays nothing lags no further behind than by the time since it was seen
+        to replay, and by what it lagged then.
+        """
+        self.asked_at = now = time.monotonic()
+        if answer is None:
+            return None
+        if answer.lag == STOPPED:
+            answer = answer._replace(lag=now - self._complete_until)
+        elif answer.lag is not None:
+            self._complete_until = now - answer.lag
+        self.lag, self.position = answer.lag, answer.position
+        return answer
 
     def failed(self, reason: str, *, unreachable: bool = False) -> None:
         """Use it no more until a look finds it well."""

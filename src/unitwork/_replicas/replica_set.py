@@ -18,8 +18,9 @@ from sqlalchemy.util import greenlet_spawn
 
 from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
-from .._engine.begin import TransactionCharacteristics
+from .._engine.begin import AUTOCOMMIT, TransactionCharacteristics
 from .._engine.create import sync_engine
+from .._engine.gtids import Gtids, LogPosition, covers
 from .._engine.pool_events import guard
 from .._engine.pooler import keep_nothing
 from .._redaction import described
@@ -34,7 +35,12 @@ if TYPE_CHECKING:
 __all__ = ["ReplicaSet", "with_connect_timeout"]
 
 _CONNECT_TIMEOUT = 5  # seconds; the drivers' own are a minute, or none
-_TIMEOUT_OF = {"asyncpg": "timeout", "psycopg": "connect_timeout"}
+_TIMEOUT_OF = {
+    "asyncpg": "timeout",
+    "psycopg": "connect_timeout",
+    "asyncmy": "connect_timeout",
+    "pymysql": "connect_timeout",
+}
 _SHORTEST_TOKEN, _TOKEN_WITHOUT_LIMIT = 60.0, 3600.0  # seconds
 _READ_COMMITTED = (None, "READ COMMITTED", "READ UNCOMMITTED")
 _tasks: set[asyncio.Task[Any]] = set()
@@ -161,10 +167,11 @@ class ReplicaSet:
         usable = [each for each in replicas if each.usable]
         if pinned is not None:
             return [pinned] if pinned in usable else []
-        needed = 0 if position is None else position.at or 0
+        needed = None if position is None else position.at
 
         def order(replica: Replica) -> tuple[bool, int, float]:
-            return replica.position < needed, replica.in_use, random.random()
+            lacks_it = needed is not None and not covers(replica.position, needed)
+            return lacks_it, replica.in_use, random.random()
 
         usable.sort(key=order)
         return usable
@@ -198,7 +205,7 @@ class ReplicaSet:
 
     # Positions
 
-    def position_of(self, at: int | None) -> Position:
+    def position_of(self, at: LogPosition | None) -> Position:
         """What was just committed, up to *at*, for as long as a replica may lack it."""
         if self.max_lag is None:
             lasts = _TOKEN_WITHOUT_LIMIT
@@ -210,10 +217,13 @@ class ReplicaSet:
 def _can_prove(wanted: TransactionCharacteristics | None, position: Position) -> bool:
     """Whether a replica can show that its transaction sees up to *position*.
 
-    In one with a snapshot the question itself takes it, before the answer is made.
+    In one with a snapshot the question itself takes it, before the answer is made. On
+    MariaDB the question precedes the transaction.
     """
     if position.at is None or wanted is None:
         return False
+    if isinstance(position.at, Gtids):
+        return wanted.isolation_level != AUTOCOMMIT
     return wanted.isolation_level in _READ_COMMITTED
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
 from .._engine.begin import TransactionCharacteristics
+from .._engine.gtids import LogPosition
 from .._observing.unit_report import UnitReport
 from .._replicas.position import Position
 from ..errors import CommitUnknownError, PartialCommitError
@@ -73,7 +74,7 @@ class SessionOwner(Protocol[SessionT]):
     def needed_position(self, session: SessionT) -> Position | None:
         """Up to where the session has to see what was written; `None`: no matter."""
 
-    def write_committed(self, session: SessionT, at: int | None) -> None:
+    def write_committed(self, session: SessionT, at: LogPosition | None) -> None:
         """Called when *session* may have stored what replicas have to replay.
 
         *at* is its position; `None`: it is not known.

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from .._engine.admission import Gate, gate_of
 from .._engine.begin import BindCache, TransactionCharacteristics
+from .._engine.gtids import LogPosition
 from .._replicas.asking import connect_to, described
 from .._replicas.position import Position
 from .._replicas.replica import Replica
@@ -169,7 +170,7 @@ class Reading:
         is_primary = connection.dialect is self.primary.dialect
         loan.wants_position = self.position_is_due = writes and is_primary
 
-    def position_of(self, at: int | None) -> Position:
+    def position_of(self, at: LogPosition | None) -> Position:
         self.position_is_due = False
         return self.replicas.position_of(at)
 

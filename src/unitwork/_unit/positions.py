@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .._classify.classification import Kind, classify
+from .._engine.gtids import LogPosition
 from .._replicas.position import (
     NO_POSITIONS,
     ON_THE_PRIMARY,
@@ -66,7 +67,7 @@ class SeesWrites:
             if positions := self.owner.given_positions():
                 self.given = merged(self.given, positions)
 
-    def write_committed(self, session: UnitSession, at: int | None) -> None:
+    def write_committed(self, session: UnitSession, at: LogPosition | None) -> None:
         """Record the position of what *session* has stored; `None`: not known."""
         if session.reading is not None:
             position = {session.name: session.reading.position_of(at)}

@@ -1,0 +1,96 @@
+"""Asks a replica of MariaDB whether it may serve a unit, before the unit's transaction.
+
+So the first read takes its snapshot after the answer, at each isolation level.
+
+Sources: MariaDB, "MASTER_GTID_WAIT", "SHOW REPLICA STATUS", "read_only".
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .._engine.gtids import Gtids, LogPosition, latest_of, read_gtids
+from .._engine.mariadb_position import fetch_first_row, fetch_row, replace_if_dropped
+from .question import STOPPED, Answer, Verdict, judge
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from .replica import Replica
+
+__all__ = ["fetch_answer", "find_verdict"]
+
+_QUESTION = (
+    "SELECT @@global.read_only AS read_only, @@global.gtid_slave_pos AS position"
+)
+_REACHED = ", MASTER_GTID_WAIT('{}', {:.3f}) AS missed"
+_STATUS = "SHOW ALL SLAVES STATUS"
+_GALERA = "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'"
+_OFF = ("0", "OFF")
+
+
+def find_verdict(
+    replica: Replica,
+    connection: Connection,
+    needed: LogPosition | None,
+    max_lag: float | None,
+    until: float,
+) -> Verdict:
+    """Whether *replica* may serve a unit that needs what is *needed*.
+
+    The replica itself waits for that, until *until*. Raises the error of the driver.
+    """
+    is_due = replica.is_due
+    if needed is None and not is_due:
+        replace_if_dropped(connection)
+        return judge(None, needed, max_lag)
+    gtids = needed if isinstance(needed, Gtids) else None
+    answer = fetch_answer(connection, gtids, until, with_lag=is_due)
+    if is_due:
+        answer = replica.answered(answer)
+    return judge(answer, needed, max_lag)
+
+
+def fetch_answer(
+    connection: Connection,
+    needed: Gtids | None = None,
+    until: float = 0.0,
+    *,
+    with_lag: bool = True,
+) -> Answer | None:
+    """What the replica says of itself; `None` if it can't be asked for that."""
+    query = _QUESTION
+    if needed is not None:
+        query += _REACHED.format(needed, max(until - time.monotonic(), 0.0))
+    row = fetch_first_row(connection, query)
+    if not row:
+        return None
+    position: LogPosition | None = read_gtids(str(row["position"]))
+    if needed is not None and row["missed"] == 0:
+        position = latest_of(position or needed, needed)
+    is_read_only = str(row["read_only"]).upper() not in _OFF
+    if not is_read_only and _is_galera(connection):  # its nodes are all primaries
+        return None
+    lag = _fetch_lag(connection) if with_lag and is_read_only else None
+    return Answer(is_read_only, position, lag, sees_more=True, has_waited=True)
+
+
+def _is_galera(connection: Connection) -> bool:
+    row = fetch_row(connection, _GALERA) or {}
+    return str(row.get("Value", "OFF")).upper() not in _OFF
+
+
+def _fetch_lag(connection: Connection) -> float | None:
+    """The seconds that it lags behind, by what it has received; `None`: can't say.
+
+    That needs a privilege. `STOPPED` if it receives or replays nothing.
+    """
+    row = fetch_row(connection, _STATUS)
+    if row is None:
+        return None
+    threads = (row.get("Slave_IO_Running"), row.get("Slave_SQL_Running"))
+    seconds = row.get("Seconds_Behind_Master")
+    if threads != ("Yes", "Yes") or seconds is None:
+        return STOPPED
+    return float(seconds)
