@@ -227,7 +227,8 @@ class BeginsBefore(Session):
             and not self.in_transaction()
         ):
             super().begin()  # it has read: expire that, and drop its hooks
-        super().rollback()
+        rollback: Callable[[], Any] = super().rollback
+        return rollback()  # a coroutine, of an override: its caller closes it
 
     def connection(self, *args: Any, **options: Any) -> Connection:
         connection = super().connection(*args, **options)
