@@ -228,7 +228,8 @@ class BeginsBefore(Session):
         ):
             super().begin()  # it has read: expire that, and drop its hooks
         rollback: Callable[[], Any] = super().rollback
-        return rollback()  # a coroutine, of an override: its caller closes it
+        # A coroutine, of an override: its caller closes it.
+        return rollback()  # type: ignore[no-any-return]  # see above
 
     def connection(self, *args: Any, **options: Any) -> Connection:
         connection = super().connection(*args, **options)
