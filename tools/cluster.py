@@ -89,6 +89,7 @@ class Cluster:
                 user="postgres",
                 own_port=self._pooler_port,
                 home=self._pooling.home,
+                pool=10,
             )
         )
         self._pooling.account.take(file)

@@ -1,4 +1,4 @@
-"""One Chromium and one server for all tests of the folder."""
+"""One Chromium and one server for all tests of a module."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from playwright.sync_api import Browser, Page
 from support.browsing import ServedShop, chromium, complaints_of, served
 
 
-@pytest.fixture(scope="session")
+# No longer than that: Playwright keeps an event loop running in this thread.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shop(postgresql: str) -> Iterator[ServedShop]:
     with served(postgresql) as shop:
         yield shop
