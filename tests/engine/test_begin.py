@@ -56,7 +56,7 @@ async def test_a_query_of_the_id_that_fails_turns_it_off_for_its_connection_alon
 async def test_an_error_of_begin_on_a_connection_that_works_is_raised(
     flavour: Flavour, observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(connection: Connection, driver: object, query: str) -> None:
+    def refuse(connection: Connection, *_: object) -> None:
         cursor = connection.connection.cursor()
         cursor.execute("SELECT no_such_thing")
 
