@@ -9,6 +9,7 @@ Reads commands, such as "pause 0" or "promote 1"; "help" lists them. Ctrl-C, Ctr
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -213,6 +214,8 @@ class Commands:
 
 
 def main() -> int:
+    # A shell ignores it for what it starts in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Cluster().running() as cluster:
             commands = Commands(cluster)
