@@ -2,10 +2,10 @@
 
 from ._asgi.route_options import Defaults
 from ._classify.classification import Classification, Kind, Phase, Rule, classify
-from ._engine.commit_status import CommitVerifier
-from ._engine.log_position import LogPositionVerifier
 from ._session.connection_limit import ConnectionLimit, connection_limit
 from ._session.database_core import PoolStatus
+from ._transaction.commit_status import CommitVerifier
+from ._transaction.log_position import LogPositionVerifier
 from ._unit.context import current_unit
 from ._unit.unit_of_work import UnitOfWork
 from .async_database import AsyncDatabase

@@ -11,7 +11,6 @@ from sqlalchemy.engine import URL
 
 from ._asgi.types import Receive, Scope, Send
 from ._callables import check_callable
-from ._engine.sql_text import MYSQL
 from ._inspector.access import is_allowed
 from ._inspector.assets import asset, shell
 from ._inspector.recorder import KINDS, Recorder
@@ -20,6 +19,7 @@ from ._inspector.target import path_below, target_of
 from ._inspector.views import Views
 from ._session.database_core import DatabaseCore
 from ._sources import database_of
+from ._sql.sql_text import MYSQL
 from ._unit.database_base import core_of
 from .errors import UsageError
 

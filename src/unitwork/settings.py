@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ._callables import check_callable
-from ._engine.commit_status import CommitVerifier
 from ._observing.sql_comment import ApplicationName, SQLTags
+from ._transaction.commit_status import CommitVerifier
 from .errors import UsageError
 
 __all__ = ["DatabaseSettings"]

@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from ._engine.commit_events import CommitSender
 from ._redaction import described
 from ._sandbox.failure import SandboxError
 from ._sandbox.opening import sandbox
@@ -24,6 +23,7 @@ from ._testing.assertions import (
 )
 from ._testing.blocks import block
 from ._testing.outside_calls import detect_outside_calls
+from ._transaction.commit_events import CommitSender
 from ._unit.database_base import core_of
 from .database import AsyncDatabase, Database
 from .errors import UsageError

@@ -17,7 +17,7 @@ from support import outside
 from support.flavours import MARIADB, POSTGRESQL, Flavour, Observer, only
 from support.models import add_item
 from unitwork import CommitUnknownError, DatabaseSettings
-from unitwork._engine.demotion import has_transaction_ids
+from unitwork._transaction.demotion import has_transaction_ids
 
 pytestmark = pytest.mark.anyio
 

@@ -30,7 +30,7 @@ from unitwork import (
     classify,
     transactional,
 )
-from unitwork._engine.commit_status import TransactionStatus
+from unitwork._transaction.commit_status import TransactionStatus
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from sqlalchemy import make_url, text
 from support.manual import ROOT, Page, page_of
 from support.page_tables import code_in, rows
 from unitwork import AsyncDatabase, DatabaseSettings
-from unitwork._engine.session_statements import find_traces
+from unitwork._sql.session_statements import find_traces
 
 TEXT = page_of(Path(__file__)).read_text(encoding="utf-8")
 DRIVERS = rows(TEXT, "Database", "`AsyncDatabase`")

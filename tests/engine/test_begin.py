@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.pool import eventually
-from unitwork._engine import postgresql_begin
-from unitwork._engine.connection_state import loan_of
+from unitwork._driver import postgresql_begin
+from unitwork._transaction.connection_state import loan_of
 
 pytestmark = pytest.mark.anyio
 

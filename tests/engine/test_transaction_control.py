@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unitwork._engine.transaction_control import commits, may_commit
+from unitwork._sql.transaction_control import commits, may_commit
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from unitwork import DatabaseSettings, UsageError
-from unitwork._engine.loan import Loan
 from unitwork._execution.async_runner import arun
 from unitwork._execution.plan import Call, HookCall, Pause, Plan, Step, Wait
 from unitwork._execution.sync_runner import run
 from unitwork._session.unit_session import UnitSession
+from unitwork._transaction.loan import Loan
 
 pytestmark = pytest.mark.anyio
 

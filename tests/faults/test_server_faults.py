@@ -15,7 +15,7 @@ from soak.run import Run
 from soak.tables import Row
 from support.flavours import POSTGRESQL
 from unitwork import CommitUnknownError
-from unitwork._engine.commit_status import TransactionStatus
+from unitwork._transaction.commit_status import TransactionStatus
 
 PROGRAMS = 240
 WHEN = 60

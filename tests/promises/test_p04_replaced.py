@@ -21,7 +21,7 @@ from unitwork import (
     UnitOfWork,
     current_unit,
 )
-from unitwork._engine.connection_state import loan_of
+from unitwork._transaction.connection_state import loan_of
 
 pytestmark = pytest.mark.anyio
 

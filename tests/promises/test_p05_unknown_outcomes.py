@@ -18,7 +18,7 @@ from support.flavours import POSTGRESQL, Flavour, only
 from support.models import add_item
 from support.pool import check_pool_is_whole, eventually
 from unitwork import CommitUnknownError, Outcome
-from unitwork._engine.commit_status import TransactionStatus
+from unitwork._transaction.commit_status import TransactionStatus
 
 pytestmark = pytest.mark.anyio
 

@@ -28,29 +28,38 @@ MAY_IMPORT = {
     "_callables": "errors",
     "outcome": "_callables",
     "_classify": "errors _callables",
-    "_observing": "outcome _classify _concurrency",
-    "_engine": "_redaction errors _callables _classify _concurrency _observing",
-    "settings": "errors _callables _engine _observing",
-    "options": "errors outcome _callables _engine",
+    "_observing": "_concurrency outcome _classify",
+    "_call_site": "_observing",
+    "_driver": "_concurrency errors _classify _observing",
+    "_sql": "errors _driver",
+    "_transaction": "_redaction _concurrency errors _callables _classify _observing "
+    "_call_site _driver _sql",
+    "_engine": "_redaction _concurrency errors _callables _classify _observing "
+    "_call_site _driver _sql _transaction",
+    "settings": "errors _callables _observing _transaction",
+    "options": "errors _callables outcome _engine",
     "retry": "errors _callables _classify",
-    "_replicas": "_redaction errors _callables _engine _concurrency",
-    "_session": "_redaction errors settings _callables _classify _engine _replicas "
-    "_concurrency _observing",
-    "_execution": "errors _callables _session _concurrency",
-    "_twophase": "errors _classify _engine _session _execution",
-    "_commit": "errors outcome _classify _engine _session _execution _twophase "
-    "_observing",
-    "_unit": "_redaction errors settings outcome options retry _callables _classify "
-    "_engine _replicas _session _execution _concurrency _twophase _commit _observing",
-    "_asgi": "_redaction errors outcome options retry _callables _replicas _session "
-    "_execution _concurrency _twophase _unit _observing",
-    "_telemetry": "errors outcome _classify _concurrency _observing _session",
-    "_real_databases": "_redaction errors _concurrency _engine _session _unit",
-    "_sandbox": "_redaction errors settings _concurrency _engine _session _unit "
-    "_real_databases",
-    "_testing": "_redaction errors outcome _concurrency _engine _session _commit _unit "
-    "_real_databases _sandbox _observing",
-    "_inspector": "errors outcome _concurrency _engine _session _unit _observing",
+    "_replicas": "_redaction _concurrency errors _callables _driver _transaction "
+    "_engine",
+    "_session": "_redaction _concurrency errors _callables _classify _observing "
+    "_call_site _driver _sql _transaction _engine settings _replicas",
+    "_execution": "_concurrency errors _callables _session",
+    "_twophase": "errors _classify _driver _transaction _engine _session _execution",
+    "_commit": "errors outcome _classify _observing _transaction _session _execution "
+    "_twophase",
+    "_unit": "_redaction _concurrency errors _callables outcome _classify _observing "
+    "_driver _transaction _engine settings options retry _replicas _session "
+    "_execution _twophase _commit",
+    "_asgi": "_redaction _concurrency errors _callables outcome _observing options "
+    "retry _replicas _session _execution _twophase _unit",
+    "_telemetry": "_concurrency errors outcome _classify _observing _session",
+    "_real_databases": "_redaction _concurrency errors _driver _engine _session _unit",
+    "_sandbox": "_redaction _concurrency errors _driver _sql _transaction _engine "
+    "settings _session _unit _real_databases",
+    "_testing": "_redaction _concurrency errors outcome _observing _call_site _sql "
+    "_engine _session _commit _unit _real_databases _sandbox",
+    "_inspector": "_concurrency errors outcome _observing _call_site _driver "
+    "_transaction _engine _session _unit",
 }
 """From the bottom up. A module that is not here is a door: it may import anything."""
 
@@ -58,28 +67,28 @@ FOREIGN = {
     # As the standard library renews its own locks; there is no public way.
     "_concurrency.fork": "_at_fork_reinit",
     # The standard library's own way to a frame; `inspect` adds a call to it.
-    "_engine.call_site": "_getframe",
+    "_call_site": "_getframe",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
-    "_engine.sqlalchemy_internals": "_ConnectionRecord _connection_record "
+    "_driver.sqlalchemy_internals": "_ConnectionRecord _connection_record "
     "_connections _creator _dialect _for_update_arg "
     "_is_autocommit_isolation _is_clean _loop _max_overflow _pool _pre_ping "
     "_prepare_impl _proxied _queue _recycle _reset_on_return _state _transaction",
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
-    "_engine.postgresql_begin": "_autocommit _connection _execute_mutex "
+    "_driver.postgresql_begin": "_autocommit _connection _execute_mutex "
     "_get_tx_start_command _handle_exception _started _top_xact _transaction",
-    "_engine.postgresql_end": "_connection _exec_command _pipeline _pool_release_ctr "
+    "_driver.postgresql_end": "_connection _exec_command _pipeline _pool_release_ctr "
     "_top_xact _transaction",
-    "_engine.postgresql_messages": "_check_connection_ok _protocol",
-    "_engine.script": "_execute_mutex _handle_exception",
-    "_engine.lost_work": "_transaction",
+    "_driver.postgresql_messages": "_check_connection_ok _protocol",
+    "_driver.script": "_execute_mutex _handle_exception",
+    "_transaction.lost_work": "_transaction",
     # What begins a transaction, and what reads an answer.
-    "_engine.driver_watch": "_execute _get_tx_start_command _read_query_result",
+    "_driver.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
-    "_engine.driver_connection": "_connection _cursor _execute _protocol _result _sock "
+    "_driver.driver_connection": "_connection _cursor _execute _protocol _result _sock "
     "_transport _writer",
     # What the transport's event loop would have called, had it not been closed.
     "_engine.event_loops": "_call_connection_lost",

@@ -18,7 +18,7 @@ from support.flavours import Flavour, Observer, only
 from support.models import add_item, names
 from support.servers import listen
 from unitwork import DatabaseUnavailableError, UsageError
-from unitwork._engine.driver_connection import in_transaction
+from unitwork._driver.driver_connection import in_transaction
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from support.models import add_item, add_orphan, names
 from support.proxy import Proxy
 from support.replicated import is_replica, replicated_flavour, with_driver
 from unitwork import Outcome, UnexpectedRollbackError, current_unit
-from unitwork._engine import postgresql_end
+from unitwork._driver import postgresql_end
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def test_without_a_position_the_client_reads_from_the_primary(
 ) -> None:
     monkeypatch.setattr(postgresql_end, "POSITION", FAILS)
     monkeypatch.setattr(postgresql_end, "_STATUS_AND_POSITION", FAILS)
-    monkeypatch.setattr("unitwork._engine.commit_events.POSITION", FAILS)
+    monkeypatch.setattr("unitwork._transaction.commit_events.POSITION", FAILS)
     unit = await write(replicated)
     replication.wait_caught_up()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unitwork import UsageError
-from unitwork._engine.gtids import Gtids, covers, latest_of, read_gtids
+from unitwork._driver.gtids import Gtids, covers, latest_of, read_gtids
 from unitwork._replicas.position import Position, decode, encode
 
 

@@ -6,18 +6,18 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from .._engine.lost_work import (
-    commit_unknown,
-    ended_elsewhere,
-    partial_commit,
-    unexpected_rollback,
-)
 from .._execution.accept_commit import accept_commit
 from .._execution.plan import Plan, Step
 from .._session import operations
 from .._session.overridden import check_not_taken
 from .._session.state import Access, CommitState, CommitWithdrawn
 from .._session.unit_session import UnitSession
+from .._transaction.lost_work import (
+    commit_unknown,
+    ended_elsewhere,
+    partial_commit,
+    unexpected_rollback,
+)
 from .._twophase.coordinator import commit_together, split
 from .._twophase.participants import TwoPhaseCommit
 from ..errors import CommitUnknownError, PartialCommitError, UnexpectedRollbackError

@@ -7,7 +7,6 @@ from functools import partial
 
 from sqlalchemy.util import await_only
 
-from .._engine.commit_status import verify
 from .._execution.ask_until_known import ask_until_known
 from .._execution.async_runner import arun
 from .._execution.plan import Plan
@@ -16,6 +15,7 @@ from .._observing.unit_events import OutcomeVerified
 from .._session.send_commit import in_doubt
 from .._session.state import CommitState
 from .._session.unit_session import UnitSession
+from .._transaction.commit_status import verify
 from ..errors import CommitUnknownError, PartialCommitError
 
 __all__ = [

@@ -19,10 +19,10 @@ from anyio import from_thread, to_thread
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
+from .._call_site import level_of_the_caller
 from .._concurrency.fork import forget_after_fork
 from .._concurrency.worker import on_event_loop
 from ..errors import BlockingSessionWarning, PoolTimeoutError
-from .call_site import level_of_the_caller
 from .create import capacity
 from .hold_watch import held_connections, listed
 from .per_pool import PerPool

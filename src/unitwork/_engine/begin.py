@@ -12,16 +12,16 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .._transaction.statement_release import StatementEngine
 from ..errors import UsageError
 from . import sqlite_units
 from .pool_events import guard
-from .statement_release import StatementEngine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import Dialect
 
-    from .loan import Loan
+    from .._transaction.loan import Loan
 
 __all__ = [
     "AUTOCOMMIT",

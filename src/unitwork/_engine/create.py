@@ -9,6 +9,7 @@ from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import AssertionPool, QueuePool, StaticPool
 
+from .._driver.sqlalchemy_internals import max_overflow
 from .._redaction import secrets_in, without
 from ..errors import UsageError
 from . import sqlite, sqlite_units
@@ -19,7 +20,6 @@ from .drivers import (
     two_slashes,
 )
 from .hosts import connect_to_first, hosts_of
-from .sqlalchemy_internals import max_overflow
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Dialect

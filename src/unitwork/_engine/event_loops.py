@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from .driver_connection import terminate_function, transport_of
+from .._driver.driver_connection import terminate_function, transport_of
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DisconnectionError
 
 from .._concurrency.fork import in_child
+from .._driver.driver_connection import in_transaction
+from .._driver.sqlalchemy_internals import take_connection
 from ..errors import UsageError
 from . import sqlite
-from .driver_connection import in_transaction
-from .sqlalchemy_internals import take_connection
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from .._concurrency.fork import forget_after_fork
 from .._concurrency.watchdog import Watchdog
-from .hold import HeldConnection, Hold
-from .loan import Loan
+from .._transaction.hold import HeldConnection, Hold
+from .._transaction.loan import Loan
 from .pool_events import all_loans, loans_of
 
 __all__ = ["held_connections", "hold_watch", "listed"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import event
 
+from .._sql.sql_text import MYSQL
 from ..errors import UsageError
-from .sql_text import MYSQL
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import Dialect
 
 from .._concurrency.fork import renew_after_fork
-from .sqlalchemy_internals import root_engine
+from .._driver.sqlalchemy_internals import root_engine
 
 __all__ = ["PerPool"]
 

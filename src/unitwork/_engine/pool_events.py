@@ -15,14 +15,15 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import StaticPool
 
 from .._concurrency.fork import forget_after_fork
-from . import commit_events, session_reset, sqlite, statement_events
-from .connection_state import INFO_KEY, ConnectionState
-from .driver_connection import has_input, in_transaction, left_in_transaction
+from .._driver.driver_connection import has_input, in_transaction, left_in_transaction
+from .._sql.sql_text import MYSQL
+from .._transaction import commit_events, session_reset, statement_events
+from .._transaction.connection_state import INFO_KEY, ConnectionState
+from .._transaction.loan import Loan
+from . import sqlite
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
-from .loan import Loan
 from .per_pool import PerPool
-from .sql_text import MYSQL
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -18,8 +18,8 @@ from sqlalchemy import event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
 from sqlalchemy.util import asbool
 
-from .connection_state import INFO_KEY, ConnectionState, state_of
-from .driver_connection import abort, sqlite3_connection, start_aiosqlite_call
+from .._driver.driver_connection import abort, sqlite3_connection, start_aiosqlite_call
+from .._transaction.connection_state import INFO_KEY, ConnectionState, state_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

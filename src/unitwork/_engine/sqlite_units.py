@@ -12,10 +12,10 @@ from weakref import WeakSet
 
 from sqlalchemy import event
 
+from .._driver.driver_connection import call_sqlite3, in_transaction, sqlite3_connection
+from .._driver.sqlalchemy_internals import is_autocommit
 from ..errors import UsageError
 from . import sqlite
-from .driver_connection import call_sqlite3, in_transaction, sqlite3_connection
-from .sqlalchemy_internals import is_autocommit
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

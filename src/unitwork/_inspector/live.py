@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect
 
-from .._engine.backend_id import backend_id
-from .._engine.call_site import format_call_site
-from .._engine.hold import Hold
-from .._engine.loan import Loan
+from .._call_site import format_call_site
+from .._driver.backend_id import backend_id
 from .._session.database_core import DatabaseCore
 from .._session.unit_session import UnitSession
+from .._transaction.hold import Hold
+from .._transaction.loan import Loan
 from .._unit.unit import Unit
 from .clock import Clock
 from .locks import Blocker, Found

@@ -15,7 +15,7 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._engine.sqlalchemy_internals import unpooled
+from .._driver.sqlalchemy_internals import unpooled
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

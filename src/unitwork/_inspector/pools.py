@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import Dialect
 from sqlalchemy.pool import QueuePool
 
+from .._driver.sqlalchemy_internals import max_overflow
 from .._engine.create import capacity
-from .._engine.sqlalchemy_internals import max_overflow
 from .._session.database_core import DatabaseCore
 from .live import OpenUnit
 from .phase import WAITING, is_waiting

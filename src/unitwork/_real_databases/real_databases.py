@@ -10,7 +10,7 @@ from functools import partial
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from .._engine.sqlalchemy_internals import root_engine
+from .._driver.sqlalchemy_internals import root_engine
 from .._unit.database_base import DatabaseBase, core_of
 from ..errors import UsageError
 from .mariadb import MariaDBProvisioner

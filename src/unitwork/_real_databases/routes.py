@@ -19,9 +19,9 @@ from weakref import WeakSet
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
 
-from .._engine.driver_connection import abort
+from .._driver.driver_connection import abort
+from .._driver.sqlalchemy_internals import root_engine
 from .._engine.event_loops import hang_up
-from .._engine.sqlalchemy_internals import root_engine
 from ..errors import UsageError
 
 if TYPE_CHECKING:

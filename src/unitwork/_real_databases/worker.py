@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
-from .._engine.sqlalchemy_internals import root_engine
+from .._driver.sqlalchemy_internals import root_engine
 from .._unit.database_base import DatabaseBase, core_of
 from ..errors import UsageError
 from .pools import Schemas, close_pools, pool_of

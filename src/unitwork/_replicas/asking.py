@@ -16,12 +16,12 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.exc import TimeoutError as NoFreeConnectionError
 from sqlalchemy.util import await_only
 
-from .._engine.gtids import LogPosition
-from .._engine.mariadb_position import is_mariadb
-from .._engine.postgresql_begin import begins
-from .._engine.postgresql_messages import fetch_value
-from .._engine.sqlalchemy_internals import is_autocommit
-from .._engine.unit_begin import begin_to_read
+from .._driver.gtids import LogPosition
+from .._driver.postgresql_begin import begins
+from .._driver.postgresql_messages import fetch_value
+from .._driver.sqlalchemy_internals import is_autocommit
+from .._transaction.mariadb_position import is_mariadb
+from .._transaction.unit_begin import begin_to_read
 from ..errors import UnitworkError
 from .asking_mariadb import fetch_answer, find_verdict
 from .question import QUESTION, Answer, Verdict, judge, read_answer

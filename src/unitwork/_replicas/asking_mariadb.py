@@ -10,8 +10,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from .._engine.gtids import Gtids, LogPosition, latest_of, read_gtids
-from .._engine.mariadb_position import fetch_first_row, fetch_row, replace_if_dropped
+from .._driver.gtids import Gtids, LogPosition, latest_of, read_gtids
+from .._transaction.mariadb_position import (
+    fetch_first_row,
+    fetch_row,
+    replace_if_dropped,
+)
 from .question import STOPPED, Answer, Verdict, judge
 
 if TYPE_CHECKING:

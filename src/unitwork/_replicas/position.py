@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .._engine.gtids import LogPosition, latest_of, read_gtids
+from .._driver.gtids import LogPosition, latest_of, read_gtids
 from ..errors import UsageError
 
 __all__ = [

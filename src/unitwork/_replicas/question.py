@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from .._engine.gtids import LogPosition, covers
+from .._driver.gtids import LogPosition, covers
 
 __all__ = ["QUESTION", "STOPPED", "Answer", "Verdict", "judge", "read_answer"]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
+from .._driver.gtids import LogPosition
 from .._engine.address import address_of
-from .._engine.gtids import LogPosition
 from .question import STOPPED, Answer
 
 __all__ = ["Replica", "ReplicaStatus"]

@@ -18,12 +18,12 @@ from sqlalchemy.util import greenlet_spawn
 
 from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
+from .._driver.gtids import Gtids, LogPosition, covers
 from .._engine.begin import AUTOCOMMIT, TransactionCharacteristics
 from .._engine.create import sync_engine
-from .._engine.gtids import Gtids, LogPosition, covers
 from .._engine.pool_events import guard
-from .._engine.pooler import keep_nothing
 from .._redaction import described
+from .._transaction.pooler import keep_nothing
 from ..errors import UsageError
 from .asking import look
 from .position import Position

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.util.concurrency import in_greenlet
 
-from .._engine.sql_text import MYSQL
+from .._sql.sql_text import MYSQL
 from .failure import SandboxError
 from .savepoints import begins_by_text, with_unique_names
 from .shared_connection import SharedConnection

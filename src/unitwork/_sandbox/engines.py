@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import Pool
 
-from .._engine.connection_state import loan_of
-from .._engine.session_reset import move_traces
-from .._engine.sqlalchemy_internals import EngineOver, PoolEntry
-from .._engine.write_detection import known_to_read, known_to_write
+from .._driver.sqlalchemy_internals import EngineOver, PoolEntry
+from .._sql.write_detection import known_to_read, known_to_write
+from .._transaction.connection_state import loan_of
+from .._transaction.session_reset import move_traces
 from ..errors import ReadOnlyError
 from .connection_proxy import ConnectionProxy
 from .shared_connection import SharedConnection

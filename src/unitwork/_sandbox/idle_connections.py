@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, event
 
 from .._concurrency.fork import renew_after_fork
-from .._engine.sqlalchemy_internals import EngineOver, larger_pool, root_engine
+from .._driver.sqlalchemy_internals import EngineOver, larger_pool, root_engine
 from .portal import Portal
 
 __all__ = ["dispose_of_all", "engine_for_sandboxes"]

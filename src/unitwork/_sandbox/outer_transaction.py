@@ -11,13 +11,13 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import Pool
 
-from .._engine.connection_state import known_state
-from .._engine.driver_connection import in_transaction, is_closed
-from .._engine.script import send_script
-from .._engine.session_reset import move_traces
-from .._engine.sql_text import MYSQL
-from .._engine.unit_begin import begin_transaction
+from .._driver.driver_connection import in_transaction, is_closed
+from .._driver.script import send_script
 from .._real_databases.routes import connecting_by_itself
+from .._sql.sql_text import MYSQL
+from .._transaction.connection_state import known_state
+from .._transaction.session_reset import move_traces
+from .._transaction.unit_begin import begin_transaction
 from . import savepoints
 from .portal import Portal
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from .._engine.sqlalchemy_internals import root_engine
+from .._driver.sqlalchemy_internals import root_engine
 from .._real_databases.pools import Schemas, pool_of
 from .._real_databases.real_databases import LentDatabase
 from .._real_databases.routes import Route

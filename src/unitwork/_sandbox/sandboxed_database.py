@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from .._driver.sqlalchemy_internals import root_engine
 from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
-from .._engine.sqlalchemy_internals import root_engine
-from .._engine.statement_release import StatementEngine
 from .._real_databases.routes import Route, refusing_connections
 from .._session.database_core import DatabaseCore
 from .._session.factory import Opening, SessionFactory
 from .._session.owner import SessionOwner
 from .._session.unit_session import UnitSession
+from .._transaction.statement_release import StatementEngine
 from .._unit.context import innermost
 from ..settings import DatabaseSettings
 from .directives import directives_for

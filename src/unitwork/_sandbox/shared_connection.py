@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .._engine.lost_work import unexpected_rollback
-from .._engine.write_detection import text_known_to_write
+from .._sql.write_detection import text_known_to_write
+from .._transaction.lost_work import unexpected_rollback
 from . import savepoints
 from .failure import CLOSED, SandboxError
 from .outer_transaction import OuterTransaction, Settings

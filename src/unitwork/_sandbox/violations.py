@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._engine.sql_text import shortened
+from .._sql.sql_text import shortened
 from .failure import SandboxError, use_real_mode
 from .turn import Turn
 

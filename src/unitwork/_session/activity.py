@@ -10,7 +10,7 @@ from sqlalchemy.exc import IllegalStateChangeError
 from .._concurrency.worker import current_worker
 
 if TYPE_CHECKING:
-    from .._engine.loan import Loan
+    from .._transaction.loan import Loan
 
 __all__ = ["Activity"]
 

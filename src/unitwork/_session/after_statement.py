@@ -18,17 +18,17 @@ from sqlalchemy import Connection, TextClause
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
-from .._engine.connection_state import loan_of
-from .._engine.driver_connection import in_transaction
-from .._engine.pooler import check_mode
-from .._engine.sql_text import MYSQL
-from .._engine.sqlalchemy_internals import (
+from .._driver.driver_connection import in_transaction
+from .._driver.sqlalchemy_internals import (
     has_pending,
     is_connecting,
     take_connections,
 )
-from .._engine.statement_release import StatementConnection
+from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
+from .._sql.sql_text import MYSQL
+from .._transaction.connection_state import loan_of
+from .._transaction.pooler import check_mode
+from .._transaction.statement_release import StatementConnection
 from ..errors import UsageError
 from .beginning import apply_characteristics, begin
 from .releasing import give_back

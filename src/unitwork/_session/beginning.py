@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from .._engine.begin import apply
-from .._engine.loan import Loan
-from .._engine.unit_begin import begin_on
+from .._transaction.loan import Loan
+from .._transaction.unit_begin import begin_on
 from .first_setting import first_setting
 from .unit_session import UnitSession
 

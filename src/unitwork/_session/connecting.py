@@ -7,15 +7,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from .._call_site import find_call_site
 from .._engine.begin import STATEMENT
-from .._engine.call_site import find_call_site
-from .._engine.hold import Hold
 from .._engine.hold_watch import hold_watch
 from .._engine.pool_events import guard
 from .._engine.pool_watch import connecting
-from .._engine.unit_begin import lend
 from .._observing.hold_report import HoldReport
 from .._observing.sql_comment import comment_of
+from .._transaction.hold import Hold
+from .._transaction.unit_begin import lend
 from ..errors import UsageError
 from . import after_statement
 from .beginning import apply_characteristics, begin

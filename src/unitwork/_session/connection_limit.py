@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from .._engine.sql_text import MYSQL
+from .._sql.sql_text import MYSQL
 from ..errors import UsageError
 from .database_core import PoolStatus
 

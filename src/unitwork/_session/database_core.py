@@ -16,15 +16,15 @@ from sqlalchemy.pool import QueuePool
 
 from .._callables import check_callable
 from .._concurrency.fork import forget_after_fork
-from .._engine.application_name import check_name_can_be_set
+from .._driver.application_name import check_name_can_be_set
 from .._engine.begin import Release, check_release
 from .._engine.create import open_engine
 from .._engine.pool_events import guard
 from .._engine.pool_watch import watch_pool
-from .._engine.pooler import keep_nothing
 from .._observing.registry import Observers
 from .._redaction import described
 from .._replicas.replica import ReplicaStatus
+from .._transaction.pooler import keep_nothing
 from ..errors import UsageError
 from ..settings import DatabaseSettings
 from .binds import engines_of

@@ -10,15 +10,15 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import SingletonThreadPool
 
+from .._driver.sqlalchemy_internals import adopt_event_loop
 from .._engine.admission import gate_of
 from .._engine.begin import TRANSACTION, BindCache, Release
-from .._engine.commit_events import CommitSender, sender_of
 from .._engine.create import capacity, is_shared_by_design
-from .._engine.sqlalchemy_internals import adopt_event_loop
 from .._engine.sqlite import reads_only
 from .._engine.sqlite_units import has_defaults
 from .._redaction import described
 from .._replicas.replica_set import ReplicaSet
+from .._transaction.commit_events import CommitSender, sender_of
 from ..errors import UsageError
 from .async_fence import fenced_async
 from .binds import (

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
-from .._engine.lost_work import ended_elsewhere
-from .._engine.sqlalchemy_internals import has_modified
+from .._driver.sqlalchemy_internals import has_modified
+from .._transaction.lost_work import ended_elsewhere
 from ..errors import UsageError
 from .after_statement import BeginsBefore
 from .connecting import bind_for, connected

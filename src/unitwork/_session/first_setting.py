@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._engine.application_name import setting_of
+from .._driver.application_name import setting_of
 
 if TYPE_CHECKING:
     from ..settings import DatabaseSettings

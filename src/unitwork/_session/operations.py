@@ -11,12 +11,12 @@ from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from .._callables import returned_plainly
-from .._engine.commit_events import is_replaced
-from .._engine.commit_status import PendingVerification, verifier_for
-from .._engine.connection_state import loan_of
-from .._engine.driver_connection import is_aborted
-from .._engine.lost_work import ended_elsewhere, unexpected_rollback
-from .._engine.write_evidence import has_written
+from .._driver.driver_connection import is_aborted
+from .._transaction.commit_events import is_replaced
+from .._transaction.commit_status import PendingVerification, verifier_for
+from .._transaction.connection_state import loan_of
+from .._transaction.lost_work import ended_elsewhere, unexpected_rollback
+from .._transaction.write_evidence import has_written
 from .dropped_work import dropped_work
 from .state import CommitWithdrawn
 from .unit_session import UnitSession, unit_session_of

@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import SessionTransaction
 
+from .._driver.gtids import LogPosition
 from .._engine.begin import TransactionCharacteristics
-from .._engine.gtids import LogPosition
 from .._observing.unit_report import UnitReport
 from .._replicas.position import Position
 from ..errors import CommitUnknownError, PartialCommitError

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import Connection, Engine
 
+from .._driver.gtids import LogPosition
 from .._engine.admission import Gate, gate_of
 from .._engine.begin import BindCache, TransactionCharacteristics
-from .._engine.gtids import LogPosition
 from .._replicas.asking import connect_to, described
 from .._replicas.position import Position
 from .._replicas.replica import Replica
@@ -19,7 +19,7 @@ from .first_setting import first_setting
 from .reported_gate import ReportedGate
 
 if TYPE_CHECKING:
-    from .._engine.loan import Loan
+    from .._transaction.loan import Loan
     from ..settings import DatabaseSettings
     from .owner import SessionOwner
     from .permit import Permit

@@ -12,9 +12,9 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session
 
-from .._engine.lost_work import ended_elsewhere
-from .._engine.release_evidence import find_obstacle
-from .._engine.sqlalchemy_internals import has_own_connections, take_connections
+from .._driver.sqlalchemy_internals import has_own_connections, take_connections
+from .._transaction.lost_work import ended_elsewhere
+from .._transaction.release_evidence import find_obstacle
 from ..errors import UsageError
 from .unit_session import UnitSession, unit_session_of
 

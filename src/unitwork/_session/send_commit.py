@@ -11,10 +11,10 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from .._classify.classification import Phase, classify
 from .._concurrency.shield import uninterrupted
-from .._engine.driver_connection import in_transaction
-from .._engine.loan import Loan, TransactionState
-from .._engine.lost_work import commit_unknown, partial_commit
-from .._engine.postgresql_end import CommittedAt
+from .._driver.driver_connection import in_transaction
+from .._driver.postgresql_end import CommittedAt
+from .._transaction.loan import Loan, TransactionState
+from .._transaction.lost_work import commit_unknown, partial_commit
 from ..errors import CommitUnknownError, PartialCommitError
 from .state import Access, CommitState, CommitWithdrawn
 

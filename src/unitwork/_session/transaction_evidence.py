@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from .._driver.sqlalchemy_internals import is_autocommit, is_connecting
 from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
-from .._engine.hold import ConnectionUse, Hold, use_of
-from .._engine.loan import Loan
-from .._engine.sqlalchemy_internals import is_autocommit, is_connecting
+from .._transaction.hold import ConnectionUse, Hold, use_of
+from .._transaction.loan import Loan
 from .activity import Activity
 from .state import CommitState
 from .transaction_ends import TransactionEnds

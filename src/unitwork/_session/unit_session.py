@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
-from .._engine import driver_connection
+from .._driver import driver_connection
+from .._driver.sqlalchemy_internals import has_pending
 from .._engine.begin import BindCache, TransactionCharacteristics
-from .._engine.commit_status import PendingVerification
-from .._engine.connection_state import state_of
-from .._engine.hold import NO_USE, Hold, use_of
-from .._engine.loan import Loan
-from .._engine.sqlalchemy_internals import has_pending
+from .._transaction.commit_status import PendingVerification
+from .._transaction.connection_state import state_of
+from .._transaction.hold import NO_USE, Hold, use_of
+from .._transaction.loan import Loan
 from ..errors import SessionEndedError, UsageError
 from .activity import Activity
 from .owner import SessionOwner

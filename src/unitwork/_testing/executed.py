@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .._engine.sql_text import shortened
+from .._sql.sql_text import shortened
 
 __all__ = ["ExecutedStatement", "counted", "listed"]
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from .._engine.call_site import called_by_machinery, find_call_site, format_call_site
+from .._call_site import called_by_machinery, find_call_site, format_call_site
 from .._session.unit_session import UnitSession
 from .._unit.context import innermost
 from .._unit.unit import Unit

@@ -28,12 +28,12 @@ from functools import partial
 from typing import Any
 
 from .._classify.classification import Phase, classify
-from .._engine.lost_work import partial_commit
 from .._execution.accept_commit import accept_commit
 from .._execution.ask_until_known import ask_until_known
 from .._execution.plan import Plan, Step
 from .._session.state import CommitWithdrawn
 from .._session.unit_session import UnitSession
+from .._transaction.lost_work import partial_commit
 from .failure import unknown_commit
 from .participants import Participant, TwoPhaseCommit
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from .._engine.connection_state import loan_of
 from .._engine.per_pool import PerPool
+from .._transaction.connection_state import loan_of
 from ..errors import UsageError
 from .statements import NoSuchPreparedTransaction, code_of, end_in_two_phases
 

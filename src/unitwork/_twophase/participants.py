@@ -8,11 +8,11 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
-from .._engine import sqlalchemy_internals
-from .._engine.commit_status import ask_within, fresh_connection
+from .._driver import sqlalchemy_internals
 from .._session import operations
 from .._session.state import CommitWithdrawn
 from .._session.unit_session import UnitSession
+from .._transaction.commit_status import ask_within, fresh_connection
 from ..errors import UsageError
 from .order import CommitOrder
 from .statements import NoSuchPreparedTransaction, TwoPhaseDialect

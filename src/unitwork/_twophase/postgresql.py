@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from .._engine.commit_status import TransactionStatus
+from .._transaction.commit_status import TransactionStatus
 from ..errors import CommitUnknownError, UsageError
 from .statements import NoSuchPreparedTransaction, code_of, end_in_two_phases
 

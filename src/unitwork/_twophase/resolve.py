@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection
 
-from .._engine.commit_status import fresh_connection
 from .._execution.plan import Call, Pause, Plan
 from .._session.database_core import DatabaseCore
+from .._transaction.commit_status import fresh_connection
 from .order import CommitOrder
 from .statements import NoSuchPreparedTransaction
 from .xid import Xid

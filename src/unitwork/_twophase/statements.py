@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from .._classify.driver_errors import read
-from .._engine.connection_state import loan_of
-from .._engine.loan import TransactionState
+from .._transaction.connection_state import loan_of
+from .._transaction.loan import TransactionState
 
 __all__ = [
     "NoSuchPreparedTransaction",

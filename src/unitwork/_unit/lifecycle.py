@@ -8,7 +8,7 @@ from threading import RLock
 
 from .._concurrency.fork import renew_after_fork
 from .._concurrency.worker import current_worker
-from .._engine.lost_work import ended_elsewhere, no_commit, unexpected_rollback
+from .._transaction.lost_work import ended_elsewhere, no_commit, unexpected_rollback
 from ..errors import (
     CommitUnknownError,
     DeadlineExceededError,

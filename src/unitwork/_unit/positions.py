@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .._classify.classification import Kind, classify
-from .._engine.gtids import LogPosition
+from .._driver.gtids import LogPosition
 from .._replicas.position import (
     NO_POSITIONS,
     ON_THE_PRIMARY,

@@ -9,11 +9,11 @@ from typing import Protocol
 from sqlalchemy.orm import SessionTransaction
 
 from .._concurrency.fork import renew_after_fork
-from .._engine.hold import ConnectionUse
 from .._session.database_core import DatabaseCore
 from .._session.owner import SessionOwner
 from .._session.state import Access
 from .._session.unit_session import UnitSession
+from .._transaction.hold import ConnectionUse
 from ..errors import UsageError
 
 __all__ = ["Sessions", "check_not_blocked", "sessions_around"]

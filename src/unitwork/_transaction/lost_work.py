@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .._driver.driver_connection import (
+    in_error,
+    is_closed_sqlite,
+    last_command_failed,
+)
+from .._sql.sql_text import MYSQL
 from ..errors import (
     CommitUnknownError,
     PartialCommitError,
     UnexpectedRollbackError,
     UsageError,
 )
-from .driver_connection import (
-    in_error,
-    is_closed_sqlite,
-    last_command_failed,
-)
 from .loan import TransactionState
-from .sql_text import MYSQL
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect

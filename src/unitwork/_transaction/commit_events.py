@@ -12,16 +12,16 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._driver.driver_connection import in_transaction, refresh_status
+from .._driver.gtids import LogPosition
+from .._driver.postgresql_begin import DRIVERS
+from .._driver.postgresql_end import POSITION, Answer, CommittedAt, end
+from .._driver.postgresql_messages import fetch_value
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
-from .driver_connection import in_transaction, refresh_status
-from .gtids import LogPosition
 from .loan import Loan, TransactionState
 from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
 from .mariadb_position import fetch_committed, is_mariadb
-from .postgresql_begin import DRIVERS
-from .postgresql_end import POSITION, Answer, CommittedAt, end
-from .postgresql_messages import fetch_value
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect

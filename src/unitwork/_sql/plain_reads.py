@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from .._driver.sqlalchemy_internals import locks_rows
 from .sql_text import without_comments, without_strings
-from .sqlalchemy_internals import locks_rows
 from .write_detection import functions_called, known_to_write
 
 __all__ = ["ONLY_READS", "is_plain_read"]

@@ -16,10 +16,10 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .._sql.sql_text import MYSQL, shortened, without_comments, without_strings
+from .._sql.write_detection import functions_called
 from .loan import MOST_TEXTS
 from .session_reset import has_traces
-from .sql_text import MYSQL, shortened, without_comments, without_strings
-from .write_detection import functions_called
 from .write_evidence import LOCKS_TO_WRITE, WRITTEN, has_written
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .driver_connection import CLOSED_SQLITE, in_transaction
+from .._driver.driver_connection import CLOSED_SQLITE, in_transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

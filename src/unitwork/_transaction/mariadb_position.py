@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .._driver.driver_connection import has_input
+from .._driver.gtids import Gtids, read_gtids
 from .connection_state import known_state
-from .driver_connection import has_input
-from .gtids import Gtids, read_gtids
 from .unit_begin import is_unusable, replace_connection
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
-from .driver_connection import (
+from .._driver.driver_connection import (
     MessageCounter,
     in_transaction,
     is_cursor_open,
@@ -14,12 +14,12 @@ from .driver_connection import (
     refresh_status,
     reports_idle,
 )
+from .._sql.sql_text import MYSQL, has_several_statements
+from .._sql.transaction_control import End, commits, continues_with_another, end_by
+from .._sql.write_detection import known_to_read, known_to_write
 from .hold import Hold
 from .loan_holder import LoanHolder
-from .sql_text import MYSQL, has_several_statements
-from .transaction_control import End, commits, continues_with_another, end_by
 from .transaction_state import MOVES, TransactionState, Undecided
-from .write_detection import known_to_read, known_to_write
 from .write_evidence import TELLING, changes_of
 
 __all__ = ["MOST_TEXTS", "Loan", "TransactionState"]

@@ -18,14 +18,14 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.pool import StaticPool
 
 from .._classify.classification import classify
-from . import postgresql_begin
+from .._driver import postgresql_begin
+from .._driver.driver_connection import has_input, in_transaction
+from .._driver.sqlalchemy_internals import is_autocommit, reconnect
 from .commit_status import Mark, fetch_installation
 from .connection_state import ConnectionState, known_state
 from .demotion import has_transaction_ids
-from .driver_connection import has_input, in_transaction
 from .loan import Loan
 from .pooler import check_mode
-from .sqlalchemy_internals import is_autocommit, reconnect
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy
 
-from .._observing import subjects as observed
+from ._observing import subjects as observed
 
 _greenlet: Any = None
 with suppress(ImportError):  # sync sessions need none
@@ -31,7 +31,7 @@ __all__ = [
 CallSite = tuple[CodeType, int]
 """A code object, and the index of an instruction in it: cheaper than a line."""
 
-_UNITWORK = str(Path(__file__).parents[1]) + os.sep
+_UNITWORK = str(Path(__file__).parent) + os.sep
 _OUTERMOST = tuple(
     _UNITWORK + each.replace("/", os.sep)
     for each in ("_asgi/", "_concurrency/shield.py", "_concurrency/worker_threads.py")

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import event
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from .._call_site import level_of_the_caller
+from .._sql.session_statements import LONG, Trace, find_traces, known_traces, outlasting
 from ..errors import SessionStateWarning, UsageError
-from .call_site import level_of_the_caller
-from .session_statements import LONG, Trace, find_traces, known_traces, outlasting
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

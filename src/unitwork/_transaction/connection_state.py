@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-from .driver_connection import message_counter
-from .driver_watch import watch
+from .._driver.driver_connection import message_counter
+from .._driver.driver_watch import watch
 from .loan import Loan
 from .write_evidence import changes_of
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .._call_site import CallSite, format_call_site
 from .._observing.hold_report import HoldReport
 from .._observing.subjects import ConnectionUse
-from .call_site import CallSite, format_call_site
-from .sql_text import shortened
+from .._sql.sql_text import shortened
 
 __all__ = ["NO_USE", "ConnectionUse", "HeldConnection", "Hold", "use_of"]
 

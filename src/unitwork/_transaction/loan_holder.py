@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from .postgresql_end import CommittedAt
+from .._driver.postgresql_end import CommittedAt
 
 __all__ = ["LoanHolder"]
 

@@ -20,6 +20,11 @@ from .._classify.classification import (
     classify,
     only_follows,
 )
+from .._driver.driver_connection import in_transaction
+from .._driver.sqlalchemy_internals import is_autocommit
+from .._sql.read_only import only_reading, refused_in_autocommit
+from .._sql.sql_text import MYSQL
+from .._sql.transaction_control import End, end_by, may_commit
 from ..errors import (
     CommitUnknownError,
     ReadOnlyError,
@@ -28,16 +33,11 @@ from ..errors import (
 )
 from .connection_state import INFO_KEY, ConnectionState, loan_of
 from .demotion import refuses_to_write
-from .driver_connection import in_transaction
 from .hold import Hold
 from .loan import Loan, TransactionState
 from .lost_work import ended_elsewhere, unexpected_rollback
-from .read_only import only_reading, refused_in_autocommit
 from .session_reset import note_traces
-from .sql_text import MYSQL
-from .sqlalchemy_internals import is_autocommit
 from .statement_release import execute_first
-from .transaction_control import End, end_by, may_commit
 from .unit_begin import prepare_first_statement
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 from sqlalchemy.exc import IllegalStateChangeError
 
+from .._driver.driver_connection import in_transaction
+from .._driver.postgresql_begin import set_autocommit
+from .._sql.plain_reads import is_plain_read
 from .connection_state import known_state
-from .driver_connection import in_transaction
 from .loan import Loan
-from .plain_reads import is_plain_read
-from .postgresql_begin import set_autocommit
 from .unit_begin import is_unusable, replace_connection
 
 __all__ = ["StatementConnection", "StatementEngine", "StatementUser", "execute_first"]

@@ -1,0 +1,1 @@
+"""What a driver's connection is sent, and what it answers about its transaction."""

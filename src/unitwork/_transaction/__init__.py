@@ -1,0 +1,1 @@
+"""The transaction of a pooled connection: its beginning, its state and its end."""
