@@ -122,17 +122,18 @@ $(SA20)/.installed: pyproject.toml constraints.txt
 	$(call users,$(SA20)/bin)
 	@touch $@
 
-mariadb:  ## install Debian's MariaDB if there is none and root asks
-	sh tools/install_mariadb.sh
+mariadb:  ## install Debian's MariaDB where it is missing and root may install
+	sh tools/install.sh mariadbd MARIADB_BIN mariadb-server
 
-pgbouncer:  ## install Debian's PgBouncer if there is none and root asks
-	sh tools/install_pgbouncer.sh
+pgbouncer:  ## install Debian's PgBouncer where it is missing and root may install
+	sh tools/install.sh pgbouncer PGBOUNCER_BIN pgbouncer
 
-galera:  ## install Debian's Galera if there is none and root asks
-	sh tools/install_galera.sh
+galera:  ## install Debian's Galera where it is missing and root may install
+	@# A node that was away gets its data by rsync; the script for that looks for lsof or ss.
+	sh tools/install.sh /usr/lib/galera/libgalera_smm.so GALERA_PROVIDER mariadb-server galera-4 rsync lsof
 
-chromium:  ## install Debian's Chromium if there is none and root asks
-	sh tools/install_chromium.sh
+chromium:  ## install Debian's Chromium where it is missing and root may install
+	sh tools/install.sh chromium CHROMIUM_BIN chromium fonts-dejavu-core
 
 # What keeps one core busy goes side by side: packages, types, wheel, manual.
 check: mariadb pgbouncer galera chromium  ## all of it, as CI does

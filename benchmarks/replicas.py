@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 
 from sqlalchemy import make_url, text
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from unitwork import AsyncDatabase, current_unit
 
 Read = Callable[[], Awaitable[None]]

@@ -21,10 +21,10 @@ import psycopg
 from sqlalchemy import create_engine
 
 from examples.items.models import Base
-from keeper import Keeper
-from pgbouncer import CONFIGURATION, find_pgbouncer
-from private import Account, ServerError, free_port
-from replication import Replication
+from servers.host import Account, ServerError, free_port
+from servers.pgbouncer import CONFIGURATION, find_pgbouncer
+from servers.postgresql_replication import Replication
+from servers.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[1]
 WORKERS = 2
@@ -43,8 +43,8 @@ class Cluster:
 
     def __init__(self) -> None:
         self.servers = Replication(replicas=2)
-        self._pooling = Keeper("PgBouncer", signals="KILL")
-        self._serving = Keeper("Items", signals="TERM", account=Account())
+        self._pooling = Supervisor("PgBouncer", signals="KILL")
+        self._serving = Supervisor("Items", signals="TERM", account=Account())
         self._bouncer = find_pgbouncer()
         self._pooler_port = free_port()
         self._port = int(os.environ.get("PORT", "0")) or free_port()

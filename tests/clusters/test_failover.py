@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from faults.failover import SETTINGS, VERIFYING, multi_host, run
-from replication import FIRST_PRIMARY, Replication
+from servers.postgresql_replication import FIRST_PRIMARY, Replication
 from support.asgi import call
 from support.flavours import FLAVOURS, POSTGRESQL, Flavour, kind_of
 from support.models import add_item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pymysql
 import pytest
 
-from galera import Galera
+from servers.galera import Galera
 
 INSERT = "INSERT INTO item (name) VALUES ('one')"
 COUNT = "SELECT count(*) FROM item"

@@ -12,7 +12,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from galera import Galera
+from servers.galera import Galera
 from support.flavours import FLAVOURS, MARIADB, Flavour, kind_of
 from support.models import add_item
 from unitwork import CommitUnknownError, Kind, RetryPolicy, UsageError, classify

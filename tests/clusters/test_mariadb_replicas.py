@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
-from mariadb_replication import MariadbReplication
+from servers.mariadb_replication import MariadbReplication
 from support.flavours import FLAVOURS, MARIADB, Flavour, kind_of
 from support.models import add_item, names
 from support.replicated import SECRET, token_of_write

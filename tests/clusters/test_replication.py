@@ -11,12 +11,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from replication import FIRST_PRIMARY, Replication
+from servers.postgresql_replication import FIRST_PRIMARY, Replication
 
 INSERT = "INSERT INTO item (name) VALUES ('one')"
 COUNT = "SELECT count(*) FROM item"
 FOREVER = """
-from replication import Replication
+from servers.postgresql_replication import Replication
 
 with Replication() as replication:
     print(replication.primary.data.parent, flush=True)

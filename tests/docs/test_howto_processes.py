@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from private import free_port
+from servers.host import free_port
 from support.manual import Page
 from support.pages import postgresql
 from support.pool import eventually

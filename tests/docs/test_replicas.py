@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support.manual import Page
 from support.replicated import with_driver
 

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from anyio import to_thread
 
-from postgres import INITDB, SETTINGS, find_binaries
-from private import Place, Recipe, private_server
+from servers.postgresql import INITDB, SETTINGS, find_binaries
+from servers.private_server import Place, Recipe, private_server
 from support.pool import eventually
 
 # Starts the server again whenever it has ended, until told to stop.

@@ -31,7 +31,7 @@ from sqlalchemy import make_url
 
 from faults.tables import Outsider, plain_url
 from faults.workload import application
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support import outside
 from support.asgi import call
 from support.flavours import FLAVOURS, POSTGRESQL, Flavour, kind_of

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from sqlalchemy import create_engine, make_url
 
-from postgres import INITDB, SETTINGS, find_binaries
-from private import Place, Recipe, private_server
+from servers.postgresql import INITDB, SETTINGS, find_binaries
+from servers.private_server import Place, Recipe, private_server
 from support.models import create_tables
 
 _FULL = "SELECT pg_current_wal_lsn() <= replay_lsn FROM pg_stat_replication"

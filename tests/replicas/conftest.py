@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support import outside
 from support.databases import check_nothing_is_left
 from support.flavours import POSTGRESQL, Flavour

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import NullPool, text
 from sqlalchemy.orm import Session
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support.flavours import POSTGRESQL, Flavour, kind_of
 from support.models import Item, add_item, names
 from support.proxy import Proxy, RoundTrips

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support.flavours import POSTGRESQL, Flavour, Observer
 from support.models import add_item, add_orphan, names
 from support.proxy import Proxy

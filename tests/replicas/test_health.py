@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support.flavours import POSTGRESQL, Flavour
 from support.models import names
 from support.replicated import is_replica, port, port_of, replicated_flavour

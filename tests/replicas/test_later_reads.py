@@ -10,7 +10,7 @@ from fastapi import BackgroundTasks, FastAPI
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support.flavours import Flavour
 from support.models import add_item, names
 from support.replicated import SECRET

@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support.flavours import POSTGRESQL, Flavour
 from support.models import add_item, names
 from support.proxy import Proxy, RoundTrips

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from stale.clients import Clients, Counts, Workers
 from stale.faults import FAULTS, Faults
 

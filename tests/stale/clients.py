@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 
 TABLE = "CREATE TABLE written (id bigserial PRIMARY KEY, client int NOT NULL)"
 INDEX = "CREATE INDEX ON written (client)"

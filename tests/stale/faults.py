@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 
 FAULTS = ("pause", "lag", "kill", "promote")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from stale.__main__ import measure, parsed
 
 pytestmark = pytest.mark.anyio

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from typing import TypeVar
 
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from galera import Galera
-from mariadb_replication import MariadbReplication
-from private import MissingError
-from replication import Replication
+from servers.galera import Galera
+from servers.host import MissingError
+from servers.mariadb_replication import MariadbReplication
+from servers.postgresql_replication import Replication
+from servers.server_group import ServerGroup
 from support.models import create_tables
 
 REPLICAS = 2
@@ -23,23 +25,31 @@ EMPTY = """
 """
 
 
-@contextmanager
-def _skipped_where_missing() -> Iterator[None]:
-    """Skip the test where the servers are not installed; in CI, let it fail."""
-    try:
-        yield
-    except MissingError as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
+Group = TypeVar("Group", bound=ServerGroup)
+
+
+def _run(servers: Group) -> Iterator[Group]:
+    """Run *servers*; skip where they are not installed, but fail in CI."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(servers)
+        except MissingError as missing:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(missing))
+        yield servers
+
+
+def _fill(url: str, driver: str) -> None:
+    """Create the empty tables of the tests in the database at *url*."""
+    engine = create_engine(make_url(url).set(drivername=driver))
+    create_tables(engine)
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")
 def replication_of_session() -> Iterator[Replication]:
-    with ExitStack() as stack:
-        with _skipped_where_missing():
-            servers = stack.enter_context(Replication(REPLICAS))
-        yield servers
+    yield from _run(Replication(REPLICAS))
 
 
 @pytest.fixture
@@ -50,10 +60,7 @@ def replication(replication_of_session: Replication) -> Iterator[Replication]:
     """
     servers = replication_of_session
     servers.primary.execute(EMPTY)
-    url = make_url(servers.primary_url).set(drivername="postgresql+psycopg")
-    engine = create_engine(url)
-    create_tables(engine)
-    engine.dispose()
+    _fill(servers.primary_url, "postgresql+psycopg")
     servers.wait_caught_up()
     yield servers
     servers.reset()
@@ -61,10 +68,7 @@ def replication(replication_of_session: Replication) -> Iterator[Replication]:
 
 @pytest.fixture(scope="session")
 def mariadb_replication_of_session() -> Iterator[MariadbReplication]:
-    with ExitStack() as stack:
-        with _skipped_where_missing():
-            servers = stack.enter_context(MariadbReplication())
-        yield servers
+    yield from _run(MariadbReplication())
 
 
 @pytest.fixture
@@ -77,10 +81,7 @@ def mariadb_replication(
     """
     servers = mariadb_replication_of_session
     servers.primary.ask("CREATE OR REPLACE DATABASE test")
-    url = make_url(servers.primary_url).set(drivername="mysql+pymysql")
-    engine = create_engine(url)
-    create_tables(engine)
-    engine.dispose()
+    _fill(servers.primary_url, "mysql+pymysql")
     servers.wait_caught_up()
     yield servers
     servers.reset()
@@ -88,10 +89,7 @@ def mariadb_replication(
 
 @pytest.fixture(scope="session")
 def galera_of_session() -> Iterator[Galera]:
-    with ExitStack() as stack:
-        with _skipped_where_missing():
-            cluster = stack.enter_context(Galera())
-        yield cluster
+    yield from _run(Galera())
 
 
 @pytest.fixture
@@ -102,8 +100,6 @@ def galera(galera_of_session: Galera) -> Iterator[Galera]:
     """
     cluster = galera_of_session
     cluster.nodes[0].ask("CREATE OR REPLACE DATABASE test")
-    engine = create_engine(make_url(cluster.urls[0]).set(drivername="mysql+pymysql"))
-    create_tables(engine)
-    engine.dispose()
+    _fill(cluster.urls[0], "mysql+pymysql")
     yield cluster
     cluster.reset()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
-from replication import Replication
+from servers.postgresql_replication import Replication
 from support.flavours import FLAVOURS, Flavour, kind_of
 from unitwork import DatabaseSettings
 

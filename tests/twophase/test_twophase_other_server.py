@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from mariadb import mariadb as another_mariadb
+from servers.mariadb import mariadb as another_mariadb
 from support.models import create_tables
 from support.pairs import COMMIT, Pair
 from support.proxy import Line

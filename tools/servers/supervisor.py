@@ -1,7 +1,7 @@
 """Several servers that are started and stopped one by one, under one shell.
 
-They run as `private` runs its one server: as an account that may do little, in a folder
-of their own, and ended by their parent shell however this process ends.
+They run as `private_server` runs its one server: as an account that may do little, in
+a folder of their own, and ended by their parent shell however this process ends.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from private import Account, ServerError, private_folder, server_account
+from .host import Account, ServerError, private_folder, server_account
 
 # It runs the lines that it reads, and answers each with one line. At the end of its
 # input it stops its children and removes the folder.
-KEEPER = """
+SUPERVISOR = """
 home=$1 signals=$2
 trap 'rm -rf "$home"' EXIT
 while IFS= read -r line; do eval "$line"; done
@@ -28,14 +28,16 @@ wait
 """
 
 
-class Keeper:
+class Supervisor:
     """Runs commands and servers in the folder `home`.
 
     *signals* stop a server at once, one after the other. *account* runs all; by
     default one that may do little.
     """
 
-    def __init__(self, name: str, signals: str, account: Account | None = None) -> None:
+    def __init__(
+        self, name: str, *, signals: str, account: Account | None = None
+    ) -> None:
         self.account = server_account() if account is None else account
         self._folder = private_folder(name, self.account)
         self._signals = signals
@@ -44,7 +46,7 @@ class Keeper:
     def __enter__(self) -> Self:
         self.home: Path = self._folder.__enter__()
         self._shell = subprocess.Popen(
-            ["sh", "-c", KEEPER, "keeper", self.home, self._signals],
+            ["sh", "-c", SUPERVISOR, "supervisor", self.home, self._signals],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -83,7 +85,7 @@ class Keeper:
         self._request(f"wait {process} 2>/dev/null; echo $?")
 
     def log(self) -> str:
-        """The end of what the commands and servers have written."""
+        """The last 3,000 characters that the commands and servers have written."""
         return (self.home / "log").read_text(errors="replace")[-3000:]
 
     def _quoted(self, command: tuple[object, ...]) -> str:
@@ -97,7 +99,7 @@ class Keeper:
             requests.flush()
             if answer := answers.readline().strip():
                 return answer
-        raise ServerError("the shell that keeps the servers has ended")
+        raise ServerError("the supervisor of the servers has ended")
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
         assert self._shell.stdin is not None
