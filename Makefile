@@ -7,7 +7,8 @@ PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 IN_MEMORY = $(shell df -Pk /dev/shm 2>/dev/null | \
 	awk 'NR == 2 && $$4 > 500000 { print "PYTEST_DEBUG_TEMPROOT=" $$6 }')
 # $(call suite,BIN): all tests, by the Python in BIN, with the servers that they need.
-suite = env $(IN_MEMORY) $(1)/python tools/postgres.py -- $(1)/python tools/mariadb.py -- \
+# Compiled tests are kept, as three processes and their children import them.
+suite = env -u PYTHONDONTWRITEBYTECODE $(IN_MEMORY) $(1)/python tools/postgres.py -- $(1)/python tools/mariadb.py -- \
 	$(1)/python tools/pgbouncer.py -- $(1)/python -m pytest $(PARALLEL) $(ARGS)
 
 # The adapter of fastapi-users excludes SQLAlchemy 2.1 in its requirements, and works there.
@@ -109,11 +110,14 @@ wheel-readme wheel-promises: wheel-%: venv
 	sh tools/wheel_test.sh $*
 
 # On the newest Python, too: `make test` has the oldest one with the newest SQLAlchemy.
-# What the manual says, the example application and the benchmarks are tested once: that
-# takes long, and what they use of unitwork is tested on both by the rest.
-ONCE := tests/browser tests/clusters tests/docs tests/examples tests/stale tests/public/test_benchmarks.py
+# What takes long and has little to do with either is tested once: the manual, the example,
+# clusters, browsers, servers of ASGI. Async psycopg and PyMySQL run by the same code of
+# SQLAlchemy's and unitwork's as psycopg, asyncpg and asyncmy do.
+ONCE := tests/browser tests/classify tests/clusters tests/docs tests/examples tests/inspector \
+	tests/stale tests/asgi/test_servers.py tests/faults/test_server_faults.py \
+	tests/integrations/test_gunicorn.py tests/public/test_benchmarks.py tests/unit/test_any_order.py
 test-sqlalchemy20: $(SA20)/.installed  ## test on SQLAlchemy 2.0 and a newer Python
-	$(call suite,$(SA20)/bin) $(ONCE:%=--ignore %)
+	$(call suite,$(SA20)/bin) $(ONCE:%=--ignore %) -k "not psycopg-async and not pymysql"
 $(SA20)/.installed: pyproject.toml constraints.txt
 	@$(HAS_VENV)
 	$(NEW_PYTHON) -m venv $(SA20)
