@@ -24,7 +24,7 @@ from ._unit.database_base import (
     options_given,
     tries_for,
 )
-from ._unit.injectable import injectable
+from ._unit.dependency import injectable
 from .async_database import AsyncDatabase
 from .options import BeginOptions
 from .retry import RetryPolicy

@@ -16,7 +16,7 @@ from ._asgi.problems import UNREACHABLE, Problem, log_answer, problem_of
 from ._classify.classification import Kind, classify
 from ._unit.begin_options import add_options
 from ._unit.context import current_unit, innermost
-from ._unit.explain import explain
+from ._unit.error_notes import explain
 from ._unit.unit_of_work import UnitOfWork
 from .errors import (
     CommitUnknownError,

@@ -19,17 +19,7 @@ from ._engine.begin import (
 from .errors import UsageError
 from .outcome import CommitWhen
 
-__all__ = [
-    "MARK",
-    "NO_OPTIONS",
-    "BeginOptions",
-    "EndpointMark",
-    "RouteOptions",
-    "TransactionOptions",
-    "mark_of",
-    "options_of",
-    "route_retries",
-]
+__all__ = ["BeginOptions", "RouteOptions", "TransactionOptions"]
 
 _LEVELS = (
     "SERIALIZABLE",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ._callables import returned_plainly
 
-__all__ = ["CommitWhen", "Ending", "Outcome", "Verdict", "judge", "succeeded"]
+__all__ = ["CommitWhen", "Ending", "Outcome", "succeeded"]
 
 
 class Outcome(Enum):

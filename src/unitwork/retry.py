@@ -14,7 +14,7 @@ from ._callables import check_callable, returned_plainly
 from ._classify.classification import Rule, classify
 from .errors import UsageError
 
-__all__ = ["Retry", "RetryPolicy", "Tries", "waits"]
+__all__ = ["Retry", "RetryPolicy"]
 
 _TIMES = ("first_wait", "longest_wait", "give_up_after")
 

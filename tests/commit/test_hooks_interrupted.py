@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unitwork import Outcome
-from unitwork._commit.calling import call_after
+from unitwork._commit.hook_calls import call_after
 from unitwork._commit.hooks import Hook, Hooks
 from unitwork._execution.plan import Interrupted
 from unitwork._unit.unit import Unit

@@ -8,7 +8,7 @@ import pytest
 
 from support.play import Play
 from unitwork import UsageError
-from unitwork._execution.accept_commit import accept_commit
+from unitwork._execution.accepted_commit import accept_commit
 
 
 def test_a_session_that_can_not_be_ended_was_committed_all_the_same(

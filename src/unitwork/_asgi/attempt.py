@@ -9,7 +9,7 @@ from .._concurrency.deadline import Deadline
 from .._execution.plan import Plan
 from .._unit import endings
 from .._unit.attempts import Attempt, attempt_of, take_next
-from .._unit.explain import explain
+from .._unit.error_notes import explain
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
 from ..options import NO_OPTIONS, TransactionOptions, route_retries

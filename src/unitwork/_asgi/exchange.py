@@ -21,8 +21,8 @@ from ..options import NO_OPTIONS, route_retries
 from ..outcome import Ending, Outcome, Verdict
 from .connection import Connection
 from .event_loop import ONLY_ASYNCIO
-from .reading import RequestReader
 from .replay import Snapshot
+from .request_reader import RequestReader
 from .response import Unwind, call, join, nothing_more, too_late
 from .retry import Retries
 from .route_options import MiddlewareConfig

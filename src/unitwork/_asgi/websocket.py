@@ -16,7 +16,7 @@ from .._unit.endings import (
     raised,
     run_ending,
 )
-from .._unit.explain import explain
+from .._unit.error_notes import explain
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from .._execution.accept_commit import accept_commit
+from .._execution.accepted_commit import accept_commit
 from .._execution.plan import Plan, Step
 from .._session import operations
-from .._session.overridden import check_not_taken
+from .._session.override import check_not_taken
 from .._session.state import Access, CommitState, CommitWithdrawn
 from .._session.unit_session import UnitSession
 from .._transaction.lost_work import (
@@ -22,9 +22,9 @@ from .._twophase.coordinator import commit_together, split
 from .._twophase.participants import TwoPhaseCommit
 from ..errors import CommitUnknownError, PartialCommitError, UnexpectedRollbackError
 from ..outcome import Outcome
-from .calling import HookedUnit, call_after, call_before_commit
+from .hook_calls import HookedUnit, call_after, call_before_commit
 from .hooks import Hooks
-from .in_doubt import ask_the_database, is_in_doubt
+from .in_doubt import is_in_doubt, query_outcome
 
 __all__ = ["EndingUnit", "finish"]
 
@@ -168,7 +168,7 @@ class _Finish:
 
     def _call_before_commit(self, hooks: Hooks) -> Plan[None]:
         for session in self._unit.sessions_to_end():
-            if session.may_be_lost:  # no hook is called in vain
+            if session.may_be_lost:  # no hook is called for work that is lost
                 yield Step(operations.check_not_lost, session)
         yield from call_before_commit(self._unit, hooks)
 
@@ -224,7 +224,7 @@ class _Finish:
             if not committed:
                 if not is_in_doubt(session, error):
                     raise
-                committed = yield from ask_the_database(session)
+                committed = yield from query_outcome(session)
             if committed is None:
                 if isinstance(error, CommitUnknownError):
                     raise

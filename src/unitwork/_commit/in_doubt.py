@@ -7,21 +7,21 @@ from functools import partial
 
 from sqlalchemy.util import await_only
 
-from .._execution.ask_until_known import ask_until_known
 from .._execution.async_runner import arun
 from .._execution.plan import Plan
+from .._execution.repeated_query import query_until_known
 from .._execution.sync_runner import run
 from .._observing.unit_events import OutcomeVerified
-from .._session.send_commit import in_doubt
+from .._session.commits import in_doubt
 from .._session.state import CommitState
 from .._session.unit_session import UnitSession
 from .._transaction.commit_status import verify
 from ..errors import CommitUnknownError, PartialCommitError
 
 __all__ = [
-    "ask_the_database",
-    "ask_the_database_now",
     "is_in_doubt",
+    "query_outcome",
+    "query_outcome_now",
 ]
 
 
@@ -32,27 +32,27 @@ def is_in_doubt(session: UnitSession, error: BaseException) -> bool:
     return not isinstance(error, PartialCommitError) and in_doubt(error)
 
 
-def ask_the_database(session: UnitSession) -> Plan[bool | None]:
+def query_outcome(session: UnitSession) -> Plan[bool | None]:
     """Verify the outcome of COMMIT; `None` if that can't be done, or not in time."""
     pending = session.verifications
     if not pending or session.was_replaced:
         return None
-    asked_at = time.monotonic()
-    question = partial(verify, pending, session.is_async)
+    started_at = time.monotonic()
+    query = partial(verify, pending, session.is_async)
     try:
-        found = yield from ask_until_known(session, question)
+        found = yield from query_until_known(session, query)
     except CommitUnknownError:
         found = None
     if found and any(loan.may_be_another for loan in session.loans):
         found = None  # the driver may have committed it, and begun another one
     if (report := session.owner.report) is not None:
-        duration = time.monotonic() - asked_at
+        duration = time.monotonic() - started_at
         report.emit(OutcomeVerified, session.name, duration, found)
     return found
 
 
-def ask_the_database_now(session: UnitSession) -> bool | None:
+def query_outcome_now(session: UnitSession) -> bool | None:
     """The same, in the thread or the greenlet in which the session is used."""
     if session.is_async:
-        return await_only(arun(ask_the_database(session)))
-    return run(ask_the_database(session))
+        return await_only(arun(query_outcome(session)))
+    return run(query_outcome(session))

@@ -12,7 +12,7 @@ class Observer(Protocol):
     """Called in the context of the unit, by whatever ends it."""
 
     def unit_ended(self, unit: Any) -> None:
-        """Take notice of a `Unit` whose outcome is known."""
+        """Receive a `Unit` whose outcome is known."""
         ...
 
     def captures(self, unit: Any, hook: Callable[[], object]) -> bool:

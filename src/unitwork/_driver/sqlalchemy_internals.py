@@ -133,8 +133,8 @@ def prepare(session: Session) -> None:
 def take_connections(session: Session) -> list[Connection]:
     """Take the connections out of the transaction of *session*, which goes on.
 
-    Its next statement connects anew. Its objects, and what is not flushed, stay as they
-    are. Not those that the session was given: their owner keeps them.
+    Its next statement connects again. Its objects, and what is not flushed, stay as
+    they are. Not those that the session was given: their owner keeps them.
     """
     transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
     entries = set(transaction._connections.values())

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 OF_UNITWORK = {"unitwork_own": True}
-"""The execution options of statements that the application has not asked for."""
+"""The execution options of statements that are not the application's."""
 AUTOCOMMIT = "AUTOCOMMIT"
 Release = Literal["transaction", "statement"]
 TRANSACTION: Release = "transaction"

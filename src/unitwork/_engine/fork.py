@@ -1,4 +1,4 @@
-"""An engine that was used before a fork: the child process connects anew.
+"""An engine that was used before a fork: the child process opens its own connections.
 
 Two processes must not use one connection, and the child must not close it either: that
 would end the parent's as well. So the child lets go of it, and keeps it to the end.

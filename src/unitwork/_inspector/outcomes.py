@@ -83,7 +83,7 @@ class _Route:
             self.idle.append(event.use.idle)
 
     def summary(self, now: float) -> dict[str, Any]:
-        """As JSON; the percentiles are made anew only if there are new units."""
+        """As JSON; the percentiles are computed again only if there are new units."""
         version = self.units + len(self.commit)
         if self._summary[0] != version:
             self._summary = (

@@ -12,7 +12,7 @@ from sqlalchemy.pool import QueuePool
 from .._driver.sqlalchemy_internals import max_overflow
 from .._engine.create import capacity
 from .._session.database_core import DatabaseCore
-from .live import OpenUnit
+from .live_units import OpenUnit
 from .phase import WAITING, is_waiting
 
 __all__ = ["NamedPool", "describe_pools", "names_of_pools", "pools_of"]

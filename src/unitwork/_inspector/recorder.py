@@ -42,7 +42,7 @@ class Recorder:
         self._ended: deque[UnitRecord] = deque()
 
     def on_event(self, event: Event) -> None:
-        """Take notice of *event*, one of `KINDS`; called where it happens."""
+        """Receive *event*, one of `KINDS`; called where it happens."""
         unit: UnitInfo | None = event.unit  # type: ignore[attr-defined]  # all have it
         if unit is None:  # another user of the pool
             return

@@ -12,7 +12,7 @@ from typing import Any
 from .._session.database_core import DatabaseCore
 from .clock import Clock
 from .history import History
-from .live import LiveUnits, OpenUnit, owners_of
+from .live_units import LiveUnits, OpenUnit, owners_of
 from .locks import Found, Locks
 from .pools import describe_pools, names_of_pools, pools_of
 from .record import UnitRecord
@@ -26,7 +26,7 @@ _NO_UNIT = b'{"detail": "this unit is not known, or not any more"}'
 
 
 class Views:
-    """What the pages show, made anew for each request. Read-only."""
+    """What the pages show, computed for each request. Read-only."""
 
     def __init__(
         self, databases: Sequence[DatabaseCore], recorder: Recorder, *, show_sql: bool

@@ -17,7 +17,7 @@ class Observer(Protocol):
     """
 
     def on_event(self, event: Event, /) -> None:
-        """Take notice of *event*.
+        """Receive *event*.
 
         Called where it happens, at once: on the event loop, in a greenlet, in a worker
         thread or in that of the watchdog, by several of them at the same time. So it

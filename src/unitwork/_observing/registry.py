@@ -23,7 +23,7 @@ _changing = renew_after_fork(Lock())
 
 
 class _Observing:
-    """Whether any database has an observer: what each unit asks first."""
+    """Whether any database has an observer: each unit checks that first."""
 
     __slots__ = ("is_on", "registrations")
 

@@ -83,7 +83,7 @@ class CommitAnswered(UnitEvent):
 
 @dataclass(frozen=True, slots=True)
 class OutcomeVerified(UnitEvent):
-    """A COMMIT in doubt was settled, or not: then *committed* is `None`."""
+    """A COMMIT in doubt was verified; *committed* is `None` if it is still unknown."""
 
     database: str
     duration: float
@@ -146,40 +146,38 @@ class ResponseCompleted(UnitEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class UnitSettled(UnitEvent):
+class _Ending(UnitEvent):
+    """An event with an *outcome*, its *reason*, and the *error*, if that is known."""
+
+    outcome: Outcome
+    reason: str
+    error: BaseException | None
+
+    @property
+    def sqlstate(self) -> str | None:
+        """The SQLSTATE, or the number, of the database's error."""
+        code = None if self.error is None else classify(self.error).code
+        return None if code is None else str(code)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSettled(_Ending):
     """An ending of the unit has its *outcome*, and *reason*.
 
     A request has one for its response, and another one if its body has used the
     database; a WebSocket has one for each message, a block just one.
     """
 
-    outcome: Outcome
-    reason: str
-    error: BaseException | None
-
-    @property
-    def sqlstate(self) -> str | None:
-        """The SQLSTATE, or the number, of the database's error."""
-        return _code_of(self.error)
-
 
 @dataclass(frozen=True, slots=True)
-class UnitEnded(UnitEvent):
+class UnitEnded(_Ending):
     """The unit is over for good: its sessions are closed. Its last event but a retry.
 
     *error* is what it ended with, if that is known. *use* is that of its connections.
     """
 
-    outcome: Outcome
-    reason: str
-    error: BaseException | None
     duration: float
     use: ConnectionUse
-
-    @property
-    def sqlstate(self) -> str | None:
-        """The SQLSTATE, or the number, of the database's error."""
-        return _code_of(self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +185,3 @@ class UnitRetried(UnitEvent):
     """The work of a unit, which has ended, is about to be done once more."""
 
     error: BaseException
-
-
-def _code_of(error: BaseException | None) -> str | None:
-    code = None if error is None else classify(error).code
-    return None if code is None else str(code)

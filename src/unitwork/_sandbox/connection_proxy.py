@@ -203,7 +203,7 @@ class ConnectionProxy:
             setattr(self.shared.outer.raw, name, value)
 
     def _set_mode(self, value: Any = None, *args: Any, **options: Any) -> None:
-        """Take notice of AUTOCOMMIT alone: savepoints have no modes."""
+        """Record AUTOCOMMIT alone: savepoints have no modes."""
         text = str(value).replace("_", " ").upper()
         self.commits_each = text in ("AUTOCOMMIT", "TRUE")
 

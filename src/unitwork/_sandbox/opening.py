@@ -22,7 +22,7 @@ from .membership import inside, open_membership
 from .portal import Portal, own_portal
 from .real_database import take_all
 from .sandbox import Sandbox, SandboxOptions
-from .unentered import report_unentered
+from .unentered_blocks import report_unentered
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -227,7 +227,7 @@ class _UnitBinds(BindCache):
             over = self._sandboxed.engine_for(engine)
             turn = self.turn_for(self._sandboxed.shared_for(engine))
             bind = over.execution_options(**{TURN: turn})
-            # Not joined anew for each unit, which costs.
+            # Not joined again for each unit, which costs.
             bind.dispatch = over.dispatch  # pyright: ignore[reportAttributeAccessIssue]  # of a descriptor
             if wanted is not None and wanted.release == STATEMENT:
                 bind = StatementEngine(bind, {})

@@ -3,7 +3,7 @@
 The transaction begins with the first statement that is no plain read, and then lives as
 always. What is released is ended by `SessionTransaction.close()`: unlike `rollback()`
 and `commit()` it expires nothing. So a session that has only read is as one that has
-done nothing: there is nothing to commit, and its next statement connects anew.
+done nothing: there is nothing to commit, and its next statement connects again.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ __all__ = ["fenced_async"]
 
 @cache
 def fenced_async(session_class: type[Any]) -> type[Any]:
-    """Derive from *session_class* a class that knows of errors in its `async with`."""
+    """Derive from *session_class* a class that records errors in its `async with`."""
 
     async def __aexit__(
         self: Any, kind: object, error: BaseException | None, traceback: object

@@ -19,7 +19,7 @@ from .._transaction.unit_begin import lend
 from ..errors import UsageError
 from . import after_statement
 from .beginning import apply_characteristics, begin
-from .send_commit import CommitOrder
+from .commits import CommitOrder
 from .state import Access
 from .unit_session import UnitSession
 

@@ -13,7 +13,7 @@ from .database_core import PoolStatus
 
 __all__ = ["ConnectionLimit", "connection_limit"]
 
-# Rows of other users have no backend_type, unless one may read all statistics.
+# Rows of other users have no backend_type, unless the role may read all statistics.
 _POSTGRESQL = text("""
     SELECT current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int

@@ -27,11 +27,11 @@ from .._replicas.replica import ReplicaStatus
 from .._transaction.pooler import keep_nothing
 from ..errors import UsageError
 from ..settings import DatabaseSettings
+from .arguments import checked_settings, replicas_of
 from .binds import engines_of
 from .factory import Opening, SessionFactory
 from .fence import reporting
-from .given import checked_settings, replicas_of
-from .overridden import check_free
+from .override import check_free
 from .pool_status import PoolStatus
 from .reading import Reading
 from .reported_gate import ReportedGate

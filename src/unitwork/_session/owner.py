@@ -104,7 +104,7 @@ class SessionOwner(Protocol[SessionT]):
         """Called when the session is used after a `session.commit()` that failed."""
 
     def settle_commit(self, session: SessionT) -> bool | None:
-        """Ask the database whether `session.commit()`, which has failed, has committed.
+        """Find out whether `session.commit()`, which has failed, has committed.
 
         Returns `None` if that can't be known.
         """

@@ -164,7 +164,7 @@ class Reading:
     # What it writes
 
     def connected(self, session: _Session, connection: Connection, loan: Loan) -> None:
-        """Let COMMIT of the primary tell the position, unless it only reads."""
+        """Let COMMIT of the primary return the position, unless it only reads."""
         begun_with = session.begun_with
         writes = begun_with is None or not begun_with.read_only
         is_primary = connection.dialect is self.primary.dialect

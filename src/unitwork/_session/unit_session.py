@@ -194,7 +194,7 @@ class UnitSession(TransactionEvidence):
             self.access = Access.OPEN
 
     def connections_released(self) -> None:
-        """Forget the connections: the next statement connects, and begins, anew."""
+        """Drop the connections: the next statement connects, and begins, again."""
         self._let_go_of_connections()
         self.verifications = []
         self.ends.reset()

@@ -9,7 +9,7 @@ from .._unit.database_base import DatabaseBase
 from ..errors import UsageError
 from ..outcome import Outcome
 from .blocks import block
-from .executed import listed
+from .executed_statement import listed
 from .observations import EndedUnit, observed
 
 __all__ = [

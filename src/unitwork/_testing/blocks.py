@@ -9,7 +9,7 @@ from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from .._sandbox.unentered import report_unentered
+from .._sandbox.unentered_blocks import report_unentered
 
 __all__ = ["Block", "block"]
 

@@ -23,7 +23,7 @@ from .._unit.database_base import DatabaseBase, core_of
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..outcome import Outcome
-from .executed import ExecutedStatement, counted
+from .executed_statement import ExecutedStatement, counted
 
 __all__ = ["EndedUnit", "Observation", "observed"]
 

@@ -28,11 +28,11 @@ __all__ = [
     "Mark",
     "PendingVerification",
     "TransactionStatus",
-    "ask_within",
     "committed_here",
     "fetch_installation",
     "fetch_row",
     "fresh_connection",
+    "query_within",
     "status_since",
     "verifier_for",
     "verify",
@@ -215,7 +215,7 @@ class PendingVerification(NamedTuple):
     verifier: CommitVerifier
     mark: object
 
-    def ask(self) -> bool | None:
+    def query(self) -> bool | None:
         """Whether it has been committed, by a new connection; `None`: not known yet."""
         with fresh_connection(self.engine) as fresh:
             committed = self.verifier.committed(fresh, self.mark)
@@ -238,12 +238,12 @@ def verify(
     pending: Sequence[PendingVerification], is_async: bool, limit: float
 ) -> bool | None:
     """Whether all *pending* COMMITs were committed, or none; `None`: not known yet."""
-    found = ask_within(lambda: {each.ask() for each in pending}, is_async, limit)
+    found = query_within(lambda: {each.query() for each in pending}, is_async, limit)
     return found.pop() if found is not None and len(found) == 1 else None
 
 
-def ask_within(question: Callable[[], T], is_async: bool, limit: float) -> T | None:
-    """Call *question*; `None` if it raises, or takes longer than *limit* seconds.
+def query_within(query: Callable[[], T], is_async: bool, limit: float) -> T | None:
+    """Call *query*; `None` if it raises, or takes longer than *limit* seconds.
 
     Raises its `CommitUnknownError`: then it must not be called again.
     A sync driver may hang while it connects, so it is called in a thread of its own.
@@ -254,7 +254,7 @@ def ask_within(question: Callable[[], T], is_async: bool, limit: float) -> T | N
 
     def call() -> None:
         try:
-            found.append(question())
+            found.append(query())
         except CommitUnknownError as error:
             unknowable.append(error)
         except Exception as error:

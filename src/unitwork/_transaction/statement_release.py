@@ -1,6 +1,6 @@
 """Connections that are released after each statement, until a transaction begins.
 
-SQLAlchemy asks the `get_bind()` of a session for an engine before each statement of a
+SQLAlchemy calls the `get_bind()` of a session for an engine before each statement of a
 session that is not connected, and executes it by `Connection.execute()`. So an engine
 whose connections know when their statement is over is all that is needed: the loads,
 refreshes and lazy loads of the ORM take the same way, and nothing private is replaced.

@@ -124,7 +124,7 @@ def begin_to_read(connection: Connection, query: str, setting: str = "") -> str 
 
 
 def prepare_first_statement(connection: Connection, loan: Loan, statement: str) -> None:
-    """Begin anew, without the id, for a *statement* that must precede all queries.
+    """Begin again, without the id, for a *statement* that must precede all queries.
 
     Not if the driver was used before: settings, locks and writes would be lost.
     """

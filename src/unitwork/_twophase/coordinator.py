@@ -28,9 +28,9 @@ from functools import partial
 from typing import Any
 
 from .._classify.classification import Phase, classify
-from .._execution.accept_commit import accept_commit
-from .._execution.ask_until_known import ask_until_known
+from .._execution.accepted_commit import accept_commit
 from .._execution.plan import Plan, Step
+from .._execution.repeated_query import query_until_known
 from .._session.state import CommitWithdrawn
 from .._session.unit_session import UnitSession
 from .._transaction.lost_work import partial_commit
@@ -185,7 +185,7 @@ def _end_elsewhere(
     """End it on another connection; try again until the time is over."""
     part.session.abort_connections()
     end = partial(part.end_elsewhere, commit=commit)
-    return (yield from ask_until_known(part.session, end, until))
+    return (yield from query_until_known(part.session, end, until))
 
 
 def _time_left(until: float, part: Participant) -> float:

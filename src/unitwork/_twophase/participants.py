@@ -12,7 +12,7 @@ from .._driver import sqlalchemy_internals
 from .._session import operations
 from .._session.state import CommitWithdrawn
 from .._session.unit_session import UnitSession
-from .._transaction.commit_status import ask_within, fresh_connection
+from .._transaction.commit_status import fresh_connection, query_within
 from ..errors import UsageError
 from .order import CommitOrder
 from .statements import NoSuchPreparedTransaction, TwoPhaseDialect
@@ -121,4 +121,4 @@ class Participant:
                     )
                 return commit
 
-        return ask_within(end, self.session.is_async, limit)
+        return query_within(end, self.session.is_async, limit)

@@ -88,13 +88,13 @@ def recovery(order: CommitOrder, min_age: float) -> Plan[list[Recovered]]:
 
 
 def _survey(order: CommitOrder) -> Plan[_Survey]:
-    """Ask all databases for their prepared transactions, the witnesses last."""
+    """Query all databases for their prepared transactions, the witnesses last."""
     xids: set[Xid] = set()
     unanswered: set[int] = set()
     for position, database in reversed(list(enumerate(order.databases, 1))):
-        ask = partial(_prepared, order, database.name)
+        query = partial(_prepared, order, database.name)
         try:
-            names: Sequence[str] = yield _call(database, ask)
+            names: Sequence[str] = yield _call(database, query)
         except Exception as error:
             log.warning(
                 "database %r can't be queried for its prepared transactions",

@@ -22,13 +22,13 @@ from .attempts import Attempt, take_next
 from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
 from .endings import end_block, run_ending
-from .explain import explain
+from .error_notes import explain
 from .generator_block import generator_around
 from .open_blocks import OpenBlock, is_held_by_dependency
 from .owner import UnitOwner
 from .sessions import sessions_around
 from .unit import Unit
-from .wrong_with import refuse_async_with, refuse_with
+from .with_misuse import refuse_async_with, refuse_with
 
 if TYPE_CHECKING:
     from types import TracebackType

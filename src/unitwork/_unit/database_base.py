@@ -17,7 +17,7 @@ from ..options import NO_OPTIONS, BeginOptions, TransactionOptions
 from ..retry import RetryPolicy, Tries
 from ..settings import DatabaseSettings
 from .context import innermost
-from .no_attribute import no_attribute
+from .missing_attribute import no_attribute
 
 __all__ = [
     "DatabaseBase",

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .._classify.classification import Phase, classify
-from .._commit.calling import end_timeout
 from .._commit.finish import finish
+from .._commit.hook_calls import end_timeout
 from .._commit.observation import observation
 from .._concurrency.shield import uninterrupted
 from .._execution.async_runner import arun
@@ -24,7 +24,7 @@ from ..errors import UnexpectedRollbackError
 from ..outcome import CommitWhen, Ending, Verdict, judge
 from .context import current, innermost
 from .reporting import report_settled
-from .slow import report_if_slow
+from .slow_units import report_if_slow
 from .state import Intent, UnitState
 from .unit import Unit
 

@@ -153,7 +153,7 @@ class Sessions:
                     session.enter_outside(self._outside[-1])
 
     def forget_replicas(self) -> None:
-        """Let the next transactions choose anew where they read from."""
+        """Let the next transactions choose again where they read from."""
         for session in self._by_database.values():
             if session.reading is not None:
                 session.reading.forget_choice()

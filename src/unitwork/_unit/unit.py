@@ -8,7 +8,7 @@ from weakref import ReferenceType
 from sqlalchemy.orm import SessionTransaction
 
 from .._commit.hooks import Hooks
-from .._commit.in_doubt import ask_the_database_now as ask_now
+from .._commit.in_doubt import query_outcome_now
 from .._commit.observation import observation
 from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._observing.registry import observing
@@ -25,7 +25,7 @@ from .owner import UnitOwner
 from .positions import SeesWrites
 from .reporting import open_report, report_ended
 from .sessions import Sessions, check_not_blocked
-from .slow import report_if_slow
+from .slow_units import report_if_slow
 from .state import Intent, UnitState
 
 __all__ = ["Unit"]
@@ -261,7 +261,7 @@ class Unit(Lifecycle, SeesWrites):
             return False
         return self.owner.may_write(self._begun_with)
 
-    settle_commit = staticmethod(ask_now)
+    settle_commit = staticmethod(query_outcome_now)
 
     def begin_commit(self) -> bool:
         if self.hooks is not None and self.state is UnitState.ENDING:

@@ -1,4 +1,4 @@
-"""Repeats a question that a database may not be able to answer yet."""
+"""Repeats a query that a database may not be able to answer yet."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from sqlalchemy.orm import Session
 from .._session.unit_session import UnitSession
 from .plan import Pause, Plan, Step
 
-__all__ = ["ask_until_known"]
+__all__ = ["query_until_known"]
 
 _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 1.0
 
 
-def ask_until_known(
+def query_until_known(
     session: UnitSession,
-    question: Callable[[float], bool | None],
+    query: Callable[[float], bool | None],
     until: float | None = None,
 ) -> Plan[bool | None]:
-    """Ask repeatedly, with growing pauses; return `None` once the time is over.
+    """Repeat *query*, with growing pauses; return `None` once the time is over.
 
-    *question* gets the seconds that it may take. The time is the `verify_timeout` of
+    *query* gets the seconds that it may take. The time is the `verify_timeout` of
     the session's database, and ends at *until*, by `time.monotonic()`, at the latest.
     """
     limit = session.settings.verify_timeout
@@ -36,7 +36,7 @@ def ask_until_known(
         once = min(left, limit / 4)  # one that hangs must leave time for others
         with suppress(TimeoutError):
             answer: bool | None
-            answer = yield Step(partial(_ask, question, once), session, once / 2)
+            answer = yield Step(partial(_execute, query, once), session, once / 2)
             if answer is not None:
                 return answer
         yield Pause(pause)
@@ -44,7 +44,7 @@ def ask_until_known(
     return None
 
 
-def _ask(
-    question: Callable[[float], bool | None], limit: float, session: Session
+def _execute(
+    query: Callable[[float], bool | None], limit: float, session: Session
 ) -> bool | None:
-    return question(limit)
+    return query(limit)

@@ -139,7 +139,7 @@ def _held(
 
 
 class LiveUnits:
-    """Writes open units as JSON, anew only what has changed.
+    """Writes open units as JSON; only what has changed is written again.
 
     All times are absolute, so that a unit which does nothing has the same text as
     before: many units may be looked at often.
