@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextvars import Context
 
 import pytest
@@ -176,3 +177,87 @@ async def test_the_wait_for_a_connection_that_none_becomes_free_has_the_error(
 async def test_what_is_no_observer_is_refused(flavour: Flavour) -> None:
     with pytest.raises(UsageError, match="on_event"):
         flavour.db.observe(print)
+
+
+@only("aiosqlite")
+async def test_an_observer_gets_of_each_database_what_it_has_requested_there(
+    flavour: Flavour,
+) -> None:
+    recorder = Recorder()
+    second = AsyncDatabase(flavour.url, name="second", observers=[recorder])
+    stop = flavour.db.observe(recorder, only=[UnitEnded])
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=[flavour.db, second])
+
+    @app.get("/")
+    async def read() -> None:
+        await second.current.execute(text("SELECT 1"))
+        stop()
+
+    await call(app, "GET", "/")
+
+    await second.dispose()
+    assert recorder.story.count("StatementExecuted") == 1
+    assert recorder.story.count("UnitEnded") == 1
+
+
+@only("aiosqlite")
+async def test_an_observer_of_one_database_twice_gets_each_event_once(
+    flavour: Flavour,
+) -> None:
+    recorder = Recorder()
+    stop = flavour.db.observe(recorder, only=[UnitBegun])
+    stop_all = flavour.db.observe(recorder)
+
+    await flavour.work(lambda session: session.scalar(text("SELECT 1")))
+
+    stop()
+    stop_all()
+    recorder.one(UnitBegun)
+    recorder.one(UnitEnded)
+
+
+@only("asyncpg", "psycopg-async")
+async def test_a_unit_that_reads_from_a_replica_leaves_its_wait_to_no_other(
+    flavour: Flavour,
+) -> None:
+    replicated = flavour.another(
+        observers=[recorder := Recorder()], replicas=[flavour.url]
+    )
+
+    async with replicated.db.transaction(read_only=True) as session:
+        await session.execute(text("SELECT 1"))
+        async with replicated.db.engine.connect():
+            pass
+
+    await replicated.dispose()
+    assert [each.unit for each in recorder.of(WaitEnded)] == [None]
+
+
+@only("aiosqlite")
+async def test_an_observer_that_begins_amid_a_wait_gets_no_end_without_a_start(
+    flavour: Flavour,
+) -> None:
+    late = Recorder()
+    other = flavour.another(observers=[Inviting(lambda: other.db.observe(late))])
+
+    async with other.db.engine.connect():
+        pass
+
+    await other.dispose()
+    assert late.pool_story == [
+        "ConnectionOpened",
+        "ConnectionCheckedIn",
+        "ConnectionClosed",
+    ]
+
+
+class Inviting:
+    """Adds another observer while a connection is waited for."""
+
+    def __init__(self, invite: Callable[[], object]) -> None:
+        self._invite = invite
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, WaitStarted):
+            self._invite()

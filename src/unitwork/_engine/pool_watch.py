@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import Pool
 
 from .._observing.event import PoolEvent
 from .._observing.pool_events import (
@@ -26,12 +27,30 @@ from .._observing.registry import Observers
 from .._observing.unit_report import UnitReport
 from .per_pool import PerPool
 
-__all__ = ["WatchedPool", "connecting", "watch_pool"]
+__all__ = ["WatchedPool", "announce", "watch_pool"]
 
-connecting: ContextVar[tuple[UnitReport, str] | None] = ContextVar(
+
+class _Connecting(NamedTuple):
+    report: UnitReport
+    database: str
+    pool: Pool
+
+
+_connecting: ContextVar[_Connecting | None] = ContextVar(
     "unitwork_connecting", default=None
 )
-"""The unit that is about to connect, and the name of the database."""
+
+
+def announce(
+    report: UnitReport | None, database: str, bind: Engine | Connection
+) -> None:
+    """Let the pool of *bind*, which is about to be used, report the wait of a unit.
+
+    To be called last of all: what fails in between would leave that to another user.
+    """
+    pool = bind.engine.pool
+    _connecting.set(None if report is None else _Connecting(report, database, pool))
+
 
 _STARTED = "unitwork_connect_started"
 _TAKEN = "unitwork_taken_at"
@@ -58,21 +77,28 @@ class WatchedPool:
 
     # `Pool.connect()`
 
-    def connect(self, connect: Callable[[], Any]) -> Any:
-        """Call *connect*, that of the pool, and report how long that takes."""
-        unit = connecting.get()
-        if unit is None:
+    def connect(self, connect: Callable[[], Any], pool: Pool) -> Any:
+        """Call *connect*, that of *pool*, and report how long that takes."""
+        unit = _connecting.get()
+        if unit is None or unit.pool is not pool:
             with self._waiting():
                 return connect()
-        connecting.set(None)
-        report, name = unit
-        with report.waiting(name):
+        _connecting.set(None)
+        with unit.report.waiting(unit.database):
             return connect()
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
+        # For both events: an observer of the end alone would count one too many.
+        audiences = {
+            name: each.audience.by_kind
+            for name, each in self._observers.items()
+            if each.audience is not None
+        }
         began = time.monotonic()
-        self._emit(lambda name: WaitStarted(began, None, name), WaitStarted)
+        for name, by_kind in audiences.items():
+            for each in by_kind.get(WaitStarted, ()):
+                each.deliver(WaitStarted(began, None, name))
         error: BaseException | None = None
         try:
             yield
@@ -81,10 +107,9 @@ class WatchedPool:
             raise
         finally:
             now = time.monotonic()
-            waited, failure = now - began, error
-            self._emit(
-                lambda name: WaitEnded(now, None, name, waited, failure), WaitEnded
-            )
+            for name, by_kind in audiences.items():
+                for each in by_kind.get(WaitEnded, ()):
+                    each.deliver(WaitEnded(now, None, name, now - began, error))
 
     # Listeners
 
@@ -135,8 +160,9 @@ def _watch(engine: Engine) -> WatchedPool:
 
 def _replace(engine: Engine, watched: WatchedPool) -> None:
     """Replace `connect()` of the engine's pool, which is another one once disposed."""
-    connect = engine.pool.connect
-    setattr(engine.pool, "connect", lambda: watched.connect(connect))  # noqa: B010  # its method
+    pool = engine.pool
+    connect = pool.connect
+    setattr(pool, "connect", lambda: watched.connect(connect, pool))  # noqa: B010  # its method
 
 
 _watched = PerPool(_watch)

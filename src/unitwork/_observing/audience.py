@@ -6,6 +6,8 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
+from typing import TypeAlias
 
 from .event import Event, Observer
 from .unit_events import StatementExecuted
@@ -44,6 +46,26 @@ class Registration:
                 log.exception("the observer %r has failed", self.observer)
 
 
+class SeveralRegistrations:
+    """Those of one observer, which gets each event once all the same."""
+
+    __slots__ = ("_registrations",)
+
+    def __init__(self, *registrations: Registration) -> None:
+        """Those that show the text of statements come first."""
+        self._registrations = sorted(registrations, key=lambda each: not each.shows_sql)
+
+    def deliver(self, event: Event) -> None:
+        """Let the first one deliver *event* that has not ended."""
+        for each in self._registrations:
+            if each.is_active:
+                each.deliver(event)
+                return
+
+
+Recipient: TypeAlias = Registration | SeveralRegistrations
+
+
 class Audience:
     """Some registrations, by the kinds of event that they get. Never changed."""
 
@@ -51,23 +73,36 @@ class Audience:
 
     def __init__(self, registrations: Iterable[Registration]) -> None:
         self.registrations = tuple(registrations)
-        self.by_kind: dict[object, tuple[Registration, ...]] = {}
-        for each in self.registrations:
-            for kind in each.kinds:
-                self.by_kind[kind] = (*self.by_kind.get(kind, ()), each)
+        kinds = dict.fromkeys(kind for each in self for kind in each.kinds)
+        self.by_kind: dict[object, tuple[Recipient, ...]] = {
+            kind: _recipients(each for each in self if kind in each.kinds)
+            for kind in kinds
+        }
         self.shows_sql = any(each.shows_sql for each in self.registrations)
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self.registrations)
 
 
+def _recipients(registrations: Iterable[Registration]) -> tuple[Recipient, ...]:
+    """One for each observer, though it may have several of the *registrations*."""
+    by_observer: dict[int, list[Registration]] = {}
+    for each in registrations:
+        by_observer.setdefault(id(each.observer), []).append(each)
+    return tuple(
+        found[0] if len(found) == 1 else SeveralRegistrations(*found)
+        for found in by_observer.values()
+    )
+
+
 def audience_of(audiences: Iterable[Audience | None]) -> Audience | None:
-    """Merge them: an observer of several databases is in the result once."""
-    found = list(dict.fromkeys(each for each in audiences if each is not None))
+    """Merge them: an observer of several databases gets each event once."""
+    found = tuple(dict.fromkeys(each for each in audiences if each is not None))
     if len(found) <= 1:
         return found[0] if found else None
-    merged: dict[int, Registration] = {}
-    for audience in found:
-        for each in audience:
-            merged.setdefault(id(each.observer), each)
-    return Audience(merged.values())
+    return _merged(found)
+
+
+@lru_cache(maxsize=16)
+def _merged(audiences: tuple[Audience, ...]) -> Audience:
+    return Audience(each for audience in audiences for each in audience)

@@ -11,7 +11,7 @@ from .._call_site import find_call_site
 from .._engine.begin import STATEMENT
 from .._engine.hold_watch import hold_watch
 from .._engine.pool_events import guard
-from .._engine.pool_watch import connecting
+from .._engine.pool_watch import announce
 from .._observing.hold_report import HoldReport
 from .._observing.sql_comment import comment_of
 from .._transaction.hold import Hold
@@ -47,10 +47,9 @@ def bind_for(
     if binds is None or not isinstance(bind, Engine):
         guard(bind.engine)
         _check_connection(session, bind)
-    if not begun or not session.connections:
+    connects = not begun or not session.connections
+    if connects:
         session.awaiting_connection = True
-        if session.owner.report is not None:
-            connecting.set((session.owner.report, session.name))
         wanted = session.owner.characteristics(session)
         if wanted is not None and wanted.release == STATEMENT:
             wanted = after_statement.characteristics(session, wanted, statement)
@@ -65,9 +64,11 @@ def bind_for(
             session.acquire_permit_to_connect()
     elif session.reading is not None and session.reading.engine is not None:
         bind = session.reading.bind_of(bind) or bind
-    if binds is None or not isinstance(bind, Engine):
-        return bind
-    return binds.find(bind, session.begun_with)[0]
+    if binds is not None and isinstance(bind, Engine):
+        bind = binds.find(bind, session.begun_with)[0]
+    if connects and session.owner.report is not None:
+        announce(session.owner.report, session.name, bind)
+    return bind
 
 
 def _check_connection(session: UnitSession, bind: Engine | Connection) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from .._driver.gtids import LogPosition
 from .._engine.admission import Gate, gate_of
 from .._engine.begin import BindCache, TransactionCharacteristics
+from .._engine.pool_watch import announce
 from .._replicas.asking import connect_to, described
 from .._replicas.position import Position
 from .._replicas.replica import Replica
@@ -140,6 +141,7 @@ class Reading:
         self._check_fallback(session)
         self._admit(session, self.primary)
         engine, _ = session.binds.find(self.primary, wanted)
+        announce(session.owner.report, session.name, engine)
         connection = engine.connect()
         self._pinned = self.primary
         return connection
