@@ -12,6 +12,7 @@ from opentelemetry.trace import TracerProvider
 
 from ._redaction import described
 from ._telemetry.metrics import Metrics
+from ._telemetry.recordings import Recordings
 from ._telemetry.traces import Traces
 from ._unit.database_base import DatabaseBase, core_of
 from .errors import UsageError
@@ -36,6 +37,9 @@ def instrument(
     left to other instrumentations. A unit of a background task is linked to that of its
     request.
 
+    It may be called for each database, and more than once: what is recorded already is
+    not recorded again. After the end nothing more is reported of units that are open.
+
     The providers are the global ones unless they are given, as to `FastAPI(
     telemetry=...)`. Needs `opentelemetry-api`; without an SDK nothing is recorded.
     Raises `UsageError` without a database.
@@ -52,19 +56,29 @@ def instrument(
         cores.append(core_of(database))
     if not cores:
         raise UsageError("instrument() needs a database: write instrument(db)")
-    ends: list[Callable[[], None]] = []
+    stops: list[Callable[[], None]] = []
     if metrics:
-        provider = meter_provider or otel_metrics.get_meter_provider()
-        meter = provider.get_meter("unitwork", version("unitwork"))
-        observer = Metrics(meter, cores)
-        ends += [each.observers.add(observer, observer.kinds) for each in cores]
+        recorded = _metrics.of(meter_provider)
+        stops += [_metrics.start(recorded, each) for each in cores]
     if tracing:
-        tracers = tracer_provider or otel_trace.get_tracer_provider()
-        traces = Traces(tracers.get_tracer("unitwork", version("unitwork")), span_above)
-        ends += [each.observers.add(traces, traces.kinds) for each in cores]
+        traces = _traces.of(tracer_provider)
+        traces.span_above.update((each.name, span_above) for each in cores)
+        stops += [_traces.start(traces, each) for each in cores]
 
     def stop() -> None:
-        for end in ends:
-            end()
+        for each in stops:
+            each()
 
     return stop
+
+
+def _metrics_of(provider: MeterProvider) -> Metrics:
+    return Metrics(provider.get_meter("unitwork", version("unitwork")))
+
+
+def _traces_of(provider: TracerProvider) -> Traces:
+    return Traces(provider.get_tracer("unitwork", version("unitwork")))
+
+
+_metrics = Recordings(_metrics_of, otel_metrics.get_meter_provider)
+_traces = Recordings(_traces_of, otel_trace.get_tracer_provider)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
 from threading import Lock
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, NoOpMeter, Observation
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeoutOfSQLAlchemy
 
 from .._classify.classification import classify
-from .._concurrency.fork import renew_after_fork
+from .._concurrency.fork import forget_after_fork, renew_after_fork
 from .._observing.event import Event
 from .._observing.pool_events import (
     ConnectionCheckedIn,
@@ -31,7 +32,17 @@ from .._observing.unit_events import (
 from .._session.database_core import DatabaseCore
 from .._session.pool_status import PoolLimits, counts_of, limits_of
 from ..errors import PoolTimeoutError
-from .attributes import Attributes, attempt_of, cause_of, error_type, unit_attributes
+from .attributes import (
+    Attributes,
+    UnitKey,
+    attempt_of,
+    cause_of,
+    connection_attributes,
+    end_attributes,
+    error_type,
+    key_of,
+    unit_attributes,
+)
 
 __all__ = ["Metrics"]
 
@@ -39,22 +50,19 @@ _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 _POOL = "db.client.connection.pool.name"
 _STATE = "db.client.connection.state"
 _TIMEOUTS = (PoolTimeoutError, PoolTimeoutOfSQLAlchemy)
-_Holder = tuple[tuple[str, str | int], ...]
 
 
 class Metrics:
-    """Records the metrics of *databases* with the instruments of *meter*."""
+    """Records the metrics of its *databases* with the instruments of *meter*."""
 
-    def __init__(self, meter: Meter, databases: Iterable[DatabaseCore]) -> None:
-        self._databases = tuple(databases)
+    def __init__(self, meter: Meter) -> None:
+        self.databases: tuple[DatabaseCore, ...] = ()
         self._lock = renew_after_fork(Lock())
-        self._pending: Counter[str] = Counter()
-        self._holders: Counter[_Holder] = Counter()
-        self._held_by: dict[tuple[int, str], list[_Holder]] = {}
-        """By whom each connection was taken: the route may be found later."""
-
         self._make_instruments(meter)
         self._observe(meter)
+        self._records = not isinstance(meter, NoOpMeter)
+        self.forget_parent()
+        forget_after_fork(self)
         self._recorders: dict[type[Event], Callable[..., None]] = {
             UnitEnded: self._ended,
             ConnectionTaken: self._taken,
@@ -69,10 +77,27 @@ class Metrics:
             ConnectionCheckedIn: self._checked_in,
         }
 
+    def forget_parent(self) -> None:
+        self._pending: Counter[str] = Counter()
+        self._holders: Counter[UnitKey] = Counter()
+        self._held_by: dict[tuple[int, str], list[UnitKey]] = {}
+        """By whom each connection was taken: the route may be found later."""
+
     @property
     def kinds(self) -> Collection[type[Event]]:
-        """The kinds of event that it needs."""
-        return self._recorders.keys()
+        """The kinds of event that it needs: none without an SDK."""
+        return self._recorders.keys() if self._records else ()
+
+    def add(self, database: DatabaseCore) -> None:
+        self.databases = (*self.databases, database)
+
+    def remove(self, database: DatabaseCore) -> None:
+        """Forget what is open in *database*: its end is not reported any more."""
+        self.databases = tuple(x for x in self.databases if x is not database)
+        with self._lock:
+            self._pending.pop(database.name, None)
+            for key in [key for key in self._held_by if key[1] == database.name]:
+                self._holders.subtract(self._held_by.pop(key))
 
     def _make_instruments(self, meter: Meter) -> None:
         """Create those that are recorded when something happens."""
@@ -131,27 +156,23 @@ class Metrics:
     # Units
 
     def _ended(self, event: UnitEnded) -> None:
-        attributes = unit_attributes(event.unit)
-        attributes["unitwork.outcome"] = event.outcome.name.lower()
-        attributes["unitwork.reason"] = cause_of(event)
-        attributes["unitwork.attempt"] = attempt_of(event.unit)
-        if event.error is not None:
-            attributes["error.type"] = error_type(event.error, event.sqlstate) or ""
+        error, unit = event.error, event.unit
+        known = None if error is None else error_type(error, event.sqlstate)
+        attributes = end_attributes(
+            key_of(unit), event.outcome, cause_of(event), attempt_of(unit), known
+        )
         self._duration(event.duration, attributes)
 
     def _taken(self, event: ConnectionTaken) -> None:
-        self._wait_time(event.waited, {_POOL: event.database})
-        holder = tuple(unit_attributes(event.unit).items())
+        self._wait_time(event.waited, _of_pool(event.database))
+        holder = key_of(event.unit)
+        key = event.unit.id, event.database
         with self._lock:
             self._holders[holder] += 1
-            key = event.unit.id, event.database
             self._held_by.setdefault(key, []).append(holder)
 
     def _returned(self, event: ConnectionReturned) -> None:
-        attributes = {
-            **unit_attributes(event.unit),
-            "unitwork.database": event.database,
-        }
+        attributes = connection_attributes(key_of(event.unit), event.database)
         self._held(event.held, attributes)
         self._idle(event.idle, attributes)
         key = event.unit.id, event.database
@@ -163,21 +184,15 @@ class Metrics:
                 self._held_by.pop(key, None)
 
     def _answered(self, event: CommitAnswered) -> None:
-        attributes: Attributes = {"unitwork.database": event.database}
-        if event.error is not None:
-            code = classify(event.error).code
-            sqlstate = None if code is None else str(code)
-            attributes["error.type"] = error_type(event.error, sqlstate) or ""
-        self._commit(event.duration, attributes)
+        error = None if event.error is None else _type_of(event.error)
+        self._commit(event.duration, _of_commit(event.database, error))
 
     def _retried(self, event: UnitRetried) -> None:
-        code = classify(event.error).code
-        sqlstate = None if code is None else str(code)
-        error = error_type(event.error, sqlstate) or ""
-        self._retries(1, {**unit_attributes(event.unit), "error.type": error})
+        error = {"error.type": _type_of(event.error)}
+        self._retries(1, {**unit_attributes(key_of(event.unit)), **error})
 
     def _failed(self, event: HookFailed) -> None:
-        self._hooks(1, unit_attributes(event.unit))
+        self._hooks(1, unit_attributes(key_of(event.unit)))
 
     def _verified(self, event: OutcomeVerified) -> None:
         results = {True: "committed", False: "rolled_back", None: "unknown"}
@@ -195,16 +210,16 @@ class Metrics:
         with self._lock:
             self._pending[event.database] -= 1
         if isinstance(event.error, _TIMEOUTS):
-            self._timeouts(1, {_POOL: event.database})
+            self._timeouts(1, _of_pool(event.database))
         elif event.error is None and event.unit is None:  # else when it was taken
-            self._wait_time(event.waited, {_POOL: event.database})
+            self._wait_time(event.waited, _of_pool(event.database))
 
     def _opened(self, event: ConnectionOpened) -> None:
         if event.duration is not None:
-            self._create_time(event.duration, {_POOL: event.database})
+            self._create_time(event.duration, _of_pool(event.database))
 
     def _checked_in(self, event: ConnectionCheckedIn) -> None:
-        self._use_time(event.used, {_POOL: event.database})
+        self._use_time(event.used, _of_pool(event.database))
 
     # What is read
 
@@ -235,7 +250,7 @@ class Metrics:
 
     def _pools(self) -> Iterator[tuple[str, Collection[Engine]]]:
         """Those of the databases, and of their replicas, each with its name."""
-        for database in self._databases:
+        for database in self.databases:
             yield database.name, database.known_engines
             if database.replicas is not None:
                 for number, engine in enumerate(database.replicas.known_engines, 1):
@@ -249,4 +264,22 @@ class Metrics:
     def _holding(self, options: CallbackOptions) -> Iterable[Observation]:
         with self._lock:
             holders = dict(self._holders)
-        return [Observation(count, dict(key)) for key, count in holders.items()]
+        return [
+            Observation(count, unit_attributes(key)) for key, count in holders.items()
+        ]
+
+
+@lru_cache(maxsize=64)
+def _of_pool(database: str) -> Attributes:
+    return {_POOL: database}
+
+
+@lru_cache(maxsize=256)
+def _of_commit(database: str, error: str | None) -> Attributes:
+    found = {"unitwork.database": database}
+    return found if error is None else {**found, "error.type": error}
+
+
+def _type_of(error: BaseException) -> str:
+    code = classify(error).code
+    return error_type(error, None if code is None else str(code))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -12,6 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
+    NoOpTracer,
     Span,
     SpanContext,
     SpanKind,
@@ -19,6 +22,7 @@ from opentelemetry.trace import (
     Tracer,
 )
 
+from .._concurrency.fork import forget_after_fork
 from .._observing.event import Event
 from .._observing.subjects import UnitInfo
 from .._observing.unit_events import (
@@ -33,8 +37,9 @@ from .._observing.unit_events import (
     UnitBegun,
     UnitEnded,
 )
+from .._session.database_core import DatabaseCore
 from ..outcome import Outcome
-from .attributes import attempt_of, cause_of, error_type, unit_attributes
+from .attributes import attempt_of, cause_of, error_type, key_of, unit_attributes
 
 __all__ = ["Traces"]
 
@@ -43,29 +48,57 @@ _FAILURES = {"commit_failed", "deadline", "exception", "in_doubt", "lost", "shut
 
 
 class _Trace:
-    """The span of one unit, as far as it has one."""
+    """What is known of one unit. Its span is made when it ends, or is needed.
 
-    __slots__ = ("context", "links", "span")
+    By then its attributes are known; one that is not sampled costs nothing more.
+    """
 
-    def __init__(self, context: Context, links: list[Link]) -> None:
+    __slots__ = ("context", "events", "is_used", "links", "span", "unit")
+
+    def __init__(self, unit: UnitInfo, context: Context, links: list[Link]) -> None:
+        self.unit = unit
         self.context = context
         self.links = links
+        self.events: list[tuple[str, dict[str, Any], float]] = []
+        self.is_used = False
+        """Whether the unit has taken a connection: others have no span."""
         self.span: Span | None = None
+
+    def start(self, tracer: Tracer, attributes: Mapping[str, Any]) -> Span:
+        """Start the span, with *attributes*; it begins with the unit."""
+        unit = self.unit
+        self.span = tracer.start_span(
+            "unit",
+            self.context,
+            SpanKind.INTERNAL,
+            {
+                **unit_attributes(key_of(unit)),
+                "unitwork.attempt": attempt_of(unit),
+                "unitwork.databases": unit.databases,
+                **attributes,
+            },
+            self.links,
+            _nanoseconds(unit, unit.started),
+        )
+        return self.span
+
+    def add_events(self, span: Span) -> None:
+        for name, attributes, at in self.events:
+            span.add_event(name, attributes, _nanoseconds(self.unit, at))
 
 
 class Traces:
     """Makes a span, by *tracer*, of each unit that takes a connection.
 
-    A wait for a connection and a COMMIT that take *span_above* seconds or longer get
-    spans of their own.
+    A wait for a connection and a COMMIT that take longer than the threshold of their
+    database get spans of their own.
     """
 
-    def __init__(self, tracer: Tracer, span_above: float) -> None:
+    def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._span_above = span_above
-        self._open: dict[int, _Trace] = {}
-        """By the ids of the units."""
-        self._ended: OrderedDict[int, SpanContext] = OrderedDict()
+        self.databases: tuple[DatabaseCore, ...] = ()
+        self.span_above: dict[str, float] = {}
+        """The thresholds, in seconds, by the names of the databases."""
         self._recorders: dict[type[Event], Callable[..., None]] = {
             UnitBegun: self._begun,
             ConnectionTaken: self._taken,
@@ -78,11 +111,31 @@ class Traces:
             ResponseStarted: self._started,
             UnitEnded: self._over,
         }
+        self._records = not isinstance(tracer, NoOpTracer)
+        self.forget_parent()
+        forget_after_fork(self)
+
+    def forget_parent(self) -> None:
+        self._open: dict[int, _Trace] = {}
+        """By the ids of the units."""
+        self._ended: OrderedDict[int, SpanContext] = OrderedDict()
 
     @property
     def kinds(self) -> Collection[type[Event]]:
-        """The kinds of event that it needs."""
-        return self._recorders.keys()
+        """The kinds of event that it needs: none without an SDK."""
+        return self._recorders.keys() if self._records else ()
+
+    def add(self, database: DatabaseCore) -> None:
+        self.databases = (*self.databases, database)
+
+    def remove(self, database: DatabaseCore) -> None:
+        """End the spans of open units of *database*: their end is not reported."""
+        self.databases = tuple(x for x in self.databases if x is not database)
+        names = {each.name for each in self.databases}
+        for number, found in list(self._open.items()):
+            if names.isdisjoint(found.unit.databases):
+                del self._open[number]
+                self._end(found, {}, time.monotonic())
 
     def on_event(self, event: Event) -> None:
         self._recorders[type(event)](event)
@@ -93,104 +146,106 @@ class Traces:
         context, links = _server_context(), []
         parent = event.unit.parent
         around = None if parent is None else self._open.get(parent)
-        if around is not None and around.span is not None:
-            context = trace.set_span_in_context(around.span, context)
+        if around is not None and around.is_used:
+            span = around.span or around.start(self._tracer, {})
+            context = trace.set_span_in_context(span, context)
         elif parent is not None and (ended := self._ended.get(parent)) is not None:
             links.append(Link(ended))
-        self._open[event.unit.id] = _Trace(context, links)
-
-    def _span_of(self, unit: UnitInfo) -> Span | None:
-        """The span of *unit*, made now if it has none; it begins with the unit."""
-        found = self._open.get(unit.id)
-        if found is None:  # begun before it was observed
-            return None
-        if found.span is None:
-            found.span = self._tracer.start_span(
-                "unit",
-                found.context,
-                SpanKind.INTERNAL,
-                {
-                    **unit_attributes(unit),
-                    "unitwork.attempt": attempt_of(unit),
-                    "unitwork.databases": unit.databases,
-                },
-                found.links,
-                _nanoseconds(unit, unit.started),
-            )
-        return found.span
+        self._open[event.unit.id] = _Trace(event.unit, context, links)
 
     def _over(self, event: UnitEnded) -> None:
         found = self._open.pop(event.unit.id, None)
-        if found is None or found.span is None:
+        if found is None or not found.is_used:
             return
-        span, cause = found.span, cause_of(event)
+        cause, error, sqlstate = cause_of(event), event.error, None
+        attributes = {
+            "db.transaction.outcome": event.outcome.name.lower(),
+            "unitwork.reason": cause,
+            "unitwork.connection.held": event.use.held,
+            "unitwork.connection.idle_in_transaction": event.use.idle,
+        }
+        if error is not None:
+            sqlstate = event.sqlstate
+            attributes["error.type"] = error_type(error, sqlstate)
+        if sqlstate is not None:
+            attributes["db.response.status_code"] = sqlstate
+        has_failed = cause in _FAILURES or event.outcome is Outcome.UNKNOWN
+        self._end(found, attributes, event.at, event.reason if has_failed else None)
+
+    def _end(
+        self,
+        found: _Trace,
+        attributes: Mapping[str, Any],
+        at: float,
+        failure: str | None = None,
+    ) -> None:
+        if not found.is_used:
+            return
+        span = found.span
+        if span is None:
+            span = found.start(self._tracer, attributes)
+        elif span.is_recording():  # the route may be known by now
+            known = unit_attributes(key_of(found.unit))
+            span.set_attributes({**known, **attributes})
         if span.is_recording():
-            span.set_attributes(
-                {
-                    **unit_attributes(event.unit),
-                    "db.transaction.outcome": event.outcome.name.lower(),
-                    "unitwork.reason": cause,
-                    "unitwork.connection.held": event.use.held,
-                    "unitwork.connection.idle_in_transaction": event.use.idle,
-                }
-            )
-            if event.error is not None:
-                sqlstate = event.sqlstate
-                span.set_attribute(
-                    "error.type", error_type(event.error, sqlstate) or ""
-                )
-                if sqlstate is not None:
-                    span.set_attribute("db.response.status_code", sqlstate)
-            if cause in _FAILURES or event.outcome is Outcome.UNKNOWN:
-                span.set_status(StatusCode.ERROR, event.reason)
-        span.end(_nanoseconds(event.unit, event.at))
-        self._ended[event.unit.id] = span.get_span_context()
+            found.add_events(span)
+            if failure is not None:
+                span.set_status(StatusCode.ERROR, failure)
+        span.end(_nanoseconds(found.unit, at))
+        self._ended[found.unit.id] = span.get_span_context()
         if len(self._ended) > _MOST_LINKS:
             self._ended.popitem(last=False)
 
     # What it contains
 
     def _taken(self, event: ConnectionTaken) -> None:
-        attributes = {"unitwork.database": event.database}
-        self._timed(event.unit, "wait", event.at, event.waited, attributes, None)
+        found = self._open.get(event.unit.id)
+        if found is None:  # begun before it was observed
+            return
+        found.is_used = True
+        if event.waited >= self.span_above.get(event.database, math.inf):
+            self._add_span(found, "wait", event, event.waited, None)
 
     def _answered(self, event: CommitAnswered) -> None:
-        attributes = {"unitwork.database": event.database}
+        found = self._open.get(event.unit.id)
+        if found is None:
+            return
+        if event.duration >= self.span_above.get(event.database, math.inf):
+            self._add_span(found, "COMMIT", event, event.duration, event.error)
+            return
+        attributes = {
+            "unitwork.database": event.database,
+            "unitwork.duration": event.duration,
+        }
         if event.error is not None:
             attributes["error.type"] = type(event.error).__qualname__
-        self._timed(
-            event.unit, "COMMIT", event.at, event.duration, attributes, event.error
-        )
+        found.events.append(("COMMIT", attributes, event.at))
 
-    def _timed(
+    def _add_span(
         self,
-        unit: UnitInfo,
+        found: _Trace,
         name: str,
-        ended_at: float,
+        event: ConnectionTaken | CommitAnswered,
         duration: float,
-        attributes: dict[str, str],
         error: BaseException | None,
     ) -> None:
-        """Add what took *duration* as a span of its own, or, if it was short, an event.
-
-        A short wait is not worth an event.
-        """
-        span = self._span_of(unit)
-        if span is None or not span.is_recording():
+        """Add what took *duration* as a span of its own."""
+        span = found.span or found.start(self._tracer, {})
+        if not span.is_recording():
             return
-        if duration >= self._span_above:
-            inner = self._tracer.start_span(
-                name,
-                trace.set_span_in_context(span),
-                attributes=attributes,
-                start_time=_nanoseconds(unit, ended_at - duration),
-            )
-            if error is not None:
-                inner.set_status(StatusCode.ERROR, str(error))
-            inner.end(_nanoseconds(unit, ended_at))
-        elif name == "COMMIT":
-            timed: dict[str, Any] = {**attributes, "unitwork.duration": duration}
-            span.add_event(name, timed, _nanoseconds(unit, ended_at))
+        attributes = {"unitwork.database": event.database}
+        if error is not None:
+            attributes["error.type"] = type(error).__qualname__
+        unit, ended_at = event.unit, event.at
+        inner = self._tracer.start_span(
+            name,
+            trace.set_span_in_context(span, found.context),
+            attributes=attributes,
+            start_time=_nanoseconds(unit, ended_at - duration),
+        )
+        if error is not None:
+            inner.set_status(StatusCode.ERROR, str(error))
+        inner.end(_nanoseconds(unit, ended_at))
 
     def _verified(self, event: OutcomeVerified) -> None:
         committed = "unknown" if event.committed is None else str(event.committed)
@@ -216,9 +271,8 @@ class Traces:
     def _add(self, event: Any, name: str, attributes: dict[str, Any]) -> None:
         """Add an event, unless the unit has used no database."""
         found = self._open.get(event.unit.id)
-        if found is not None and found.span is not None:
-            at = _nanoseconds(event.unit, event.at)
-            found.span.add_event(name, attributes, at)
+        if found is not None and found.is_used:
+            found.events.append((name, attributes, event.at))
 
 
 def _nanoseconds(unit: UnitInfo, at: float) -> int:
