@@ -98,6 +98,21 @@ async def test_reads_its_own_write_though_the_replica_has_not_replayed_it(
     assert await read(replicated) == ([], True)
 
 
+async def test_a_replica_that_was_ahead_of_the_promoted_one_is_no_proof(
+    replicated: Flavour, mariadb_replication: MariadbReplication
+) -> None:
+    """It has replayed higher numbers than those of the primary, of another server."""
+    replica = mariadb_replication.replicas[0]
+    replica.ask("STOP SLAVE")
+    before = replica.ask("SELECT @@gtid_slave_pos")
+    replica.ask("SET GLOBAL gtid_slave_pos = '0-9-1000000'")
+    token = await token_of_write(replicated, "one")
+    found = await read(replicated, token)
+    replica.ask(f"SET GLOBAL gtid_slave_pos = '{before}'")
+
+    assert found == (["one"], False)
+
+
 @pytest.mark.parametrize("level", [None, "READ COMMITTED", "REPEATABLE READ"])
 async def test_reads_its_own_write_from_the_replica_once_it_has_replayed_it(
     replicated: Flavour, mariadb_replication: MariadbReplication, level: str | None
@@ -155,7 +170,7 @@ async def test_a_cookie_carries_the_position_and_a_forged_one_is_ignored(
         assert (await client.get("/")).json() == [[], True]
 
 
-@pytest.mark.parametrize("position", ["1f", "7-1-1", "0-1-99999"])
+@pytest.mark.parametrize("position", ["1:1:1f", "7-1-1", "0-1-99999"])
 async def test_a_position_that_the_replica_does_not_know_is_read_from_the_primary(
     replicated: Flavour, position: str
 ) -> None:

@@ -16,6 +16,7 @@ from support.proxy import Proxy
 from support.replicated import is_replica, replicated_flavour, with_driver
 from unitwork import Outcome, UnexpectedRollbackError, current_unit
 from unitwork._driver import postgresql_end
+from unitwork._transaction import commit_events
 
 pytestmark = pytest.mark.anyio
 
@@ -42,8 +43,7 @@ async def write(flavour: Flavour) -> Any:
 async def test_an_error_after_a_commit_is_not_taken_for_its_failure(
     replicated: Flavour, observer: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_end, "POSITION", FAILS)
-    monkeypatch.setattr(postgresql_end, "_STATUS_AND_POSITION", FAILS)
+    monkeypatch.setattr(postgresql_end, "position_query", lambda *a, **b: FAILS)
     unit = await write(replicated)
 
     assert (unit.outcome, observer.names()) == (Outcome.COMMITTED, ["one"])
@@ -52,9 +52,8 @@ async def test_an_error_after_a_commit_is_not_taken_for_its_failure(
 async def test_without_a_position_the_client_reads_from_the_primary(
     replicated: Flavour, replication: Replication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql_end, "POSITION", FAILS)
-    monkeypatch.setattr(postgresql_end, "_STATUS_AND_POSITION", FAILS)
-    monkeypatch.setattr("unitwork._transaction.commit_events.POSITION", FAILS)
+    monkeypatch.setattr(postgresql_end, "position_query", lambda *a, **b: FAILS)
+    monkeypatch.setattr(commit_events, "position_query", lambda *a, **b: FAILS)
     unit = await write(replicated)
     replication.wait_caught_up()
 

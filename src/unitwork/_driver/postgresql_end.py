@@ -26,16 +26,11 @@ from .postgresql_messages import (
     generate_by_psycopg,
     raise_error_in,
 )
+from .wal_position import position_query, read_wal_position
 
-__all__ = ["POSITION", "Answer", "CommittedAt", "end"]
+__all__ = ["Answer", "CommittedAt", "end"]
 
-POSITION = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
-"""Up to where everything has been written that is committed."""
-_STATUS = "SELECT txid_status({})"
-_STATUS_AND_POSITION = (
-    "SELECT concat_ws('|', txid_status({}), "
-    "pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0'))"
-)
+_STATUS = "txid_status({})"
 _RAISED_BY_COMMIT = ("23", "40")
 """The classes of errors that a query for the position can't raise."""
 
@@ -58,13 +53,14 @@ class CommittedAt:
     """The position of what a COMMIT has stored, to be found out along with it.
 
     *txid* identifies the transaction: without it asyncpg can't tell whether COMMIT or
-    the query behind it has failed.
+    the query behind it has failed. *system* identifies the server, if it is known.
     """
 
-    __slots__ = ("txid", "value")
+    __slots__ = ("system", "txid", "value")
 
-    def __init__(self, txid: int | None) -> None:
+    def __init__(self, txid: int | None, system: int | None) -> None:
         self.txid = txid
+        self.system = system
         self.value: LogPosition | None = None
         """`None`: not known."""
 
@@ -160,7 +156,8 @@ class _Ending:
 
     async def _commit(self, command: str, position: CommittedAt) -> str:
         """Send the COMMIT of *command*, and the query; return the tag of the answer."""
-        query = _STATUS_AND_POSITION.format(position.txid)
+        status_query = _STATUS.format(position.txid)
+        query = position_query(position.system, before=status_query)
         try:
             value = await copy_by_asyncpg(self.driver, command, query)
         except Exception as error:
@@ -174,12 +171,12 @@ class _Ending:
                 raise
         else:
             status, _, found = (value or "").partition("|")
-            position.value = int(found)
+            position.value = read_wal_position(found, position.system)
         return "COMMIT" if status == "committed" else "ROLLBACK"
 
     async def _status_after(self, error: Exception, position: CommittedAt) -> str:
         """What happened to the transaction, though its COMMIT has raised *error*."""
-        query = _STATUS.format(position.txid)
+        query = f"SELECT {_STATUS.format(position.txid)}"
         try:
             return await copy_by_asyncpg(self.driver, "", query) or ""
         except Exception:
@@ -227,11 +224,13 @@ def _commit_by_psycopg(
     driver: Any, command: bytes, position: CommittedAt
 ) -> Generator[Any, Any, Answer]:
     """Send the COMMIT of *command*, and the query; each has an answer of its own."""
-    results = yield from all_by_psycopg(driver, command + b"; " + POSITION.encode())
+    query = position_query(position.system)
+    results = yield from all_by_psycopg(driver, command + b"; " + query.encode())
     tags = [result.command_status for result in results]
     if b"COMMIT" not in tags:
         raise_error_in(results)
         return Answer.ABORTED
     if results[-1].ntuples:
-        position.value = int(results[-1].get_value(0, 0))
+        found = results[-1].get_value(0, 0).decode()
+        position.value = read_wal_position(found, position.system)
     return Answer.DONE

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -24,7 +26,14 @@ from .._transaction.mariadb_position import is_mariadb
 from .._transaction.unit_begin import begin_to_read
 from ..errors import UnitworkError
 from .asking_mariadb import fetch_answer, find_verdict
-from .question import QUESTION, Answer, Verdict, judge, read_answer
+from .question import (
+    POSITION_QUESTION,
+    QUESTION,
+    Answer,
+    Verdict,
+    judge,
+    read_answer,
+)
 from .replica import Replica
 
 __all__ = ["connect_to", "described", "look"]
@@ -84,13 +93,34 @@ def _begin(
     setting: str,
 ) -> Verdict:
     can_be_asked = begins(connection) and not is_autocommit(connection)
-    asks = can_be_asked and (needed is not None or replica.is_due)
-    value = begin_to_read(connection, QUESTION if asks else "", setting)
-    if not asks:
+    if not can_be_asked or (needed is None and not replica.is_due):
+        begin_to_read(connection, "", setting)
         return judge(None, needed, max_lag)
-    answer = read_answer(value)
-    replica.answered(answer)
-    return judge(answer, needed, max_lag)
+
+    def send(question: str) -> str | None:
+        return begin_to_read(connection, question, setting)
+
+    return judge(_ask(replica, connection, needed, send), needed, max_lag)
+
+
+def _ask(
+    replica: Replica,
+    connection: Connection,
+    needed: LogPosition | None,
+    send: Callable[[str], str | None],
+) -> Answer | None:
+    """Ask by *send* for what is not known; by another message, if it was restarted."""
+    if not replica.is_due and needed is not None and replica.may_reach(needed):
+        answer = read_answer(send(POSITION_QUESTION), replica.run)
+        if answer is None or answer.run is not None:
+            return answer
+        send = partial(_fetch, connection)
+    return replica.answered(read_answer(send(QUESTION)))
+
+
+def _fetch(connection: Connection, question: str) -> str | None:
+    driver: Any = connection.connection.driver_connection
+    return fetch_value(driver, question)
 
 
 def _wait(
@@ -105,9 +135,7 @@ def _wait(
     while (left := until - time.monotonic()) > 0:
         _sleep(connection, min(seconds, left))
         seconds = min(seconds * 2, _LONGEST_POLL)
-        driver: Any = connection.connection.driver_connection
-        answer = read_answer(fetch_value(driver, QUESTION))
-        replica.answered(answer)
+        answer = _ask(replica, connection, needed, partial(_fetch, connection))
         verdict = judge(answer, needed, max_lag)
         if not verdict.may_become_ready:
             break
@@ -143,8 +171,7 @@ def _answer(connection: Connection) -> Answer | None:
     """What the replica says of itself; `None` if it can't be asked for that."""
     try:
         if begins(connection):
-            driver: Any = connection.connection.driver_connection
-            return read_answer(fetch_value(driver, QUESTION))
+            return read_answer(_fetch(connection, QUESTION))
         if is_mariadb(connection.dialect):
             return fetch_answer(connection)
         connection.exec_driver_sql("SELECT 1")

@@ -8,9 +8,10 @@ Sources: MariaDB, "MASTER_GTID_WAIT", "SHOW REPLICA STATUS", "read_only".
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from .._driver.gtids import Gtids, LogPosition, latest_of, read_gtids
+from .._driver.gtids import Gtids, LogPosition, covers, read_gtids
 from .._transaction.mariadb_position import (
     fetch_first_row,
     fetch_row,
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fetch_answer", "find_verdict"]
 
-_QUESTION = (
-    "SELECT @@global.read_only AS read_only, @@global.gtid_slave_pos AS position"
-)
+_POSITION = "CONCAT_WS(',', @@global.gtid_slave_pos, @@global.gtid_binlog_state)"
+_QUESTION = f"SELECT @@global.read_only AS read_only, {_POSITION} AS position"
 _REACHED = ", MASTER_GTID_WAIT('{}', {:.3f}) AS missed"
 _STATUS = "SHOW ALL SLAVES STATUS"
 _GALERA = "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'"
@@ -63,21 +63,32 @@ def fetch_answer(
     *,
     with_lag: bool = True,
 ) -> Answer | None:
-    """What the replica says of itself; `None` if it can't be asked for that."""
+    """What the replica says of itself; `None` if it can't be asked for that.
+
+    Which servers its transactions come from it knows of the last one, and, if it logs
+    what it replays (`log_slave_updates`), of all.
+    """
     query = _QUESTION
     if needed is not None:
-        query += _REACHED.format(needed, max(until - time.monotonic(), 0.0))
+        left = max(until - time.monotonic(), 0.0)
+        query += _REACHED.format(needed.position, left)
     row = fetch_first_row(connection, query)
     if not row:
         return None
-    position: LogPosition | None = read_gtids(str(row["position"]))
-    if needed is not None and row["missed"] == 0:
-        position = latest_of(position or needed, needed)
+    position = _read_position(row)
+    if needed is not None and row["missed"] == 0 and not covers(position, needed):
+        # It has waited; but what has come may be of another server, with its number.
+        now = fetch_row(connection, f"SELECT {_POSITION} AS position")
+        position = _read_position(now or row)
     is_read_only = str(row["read_only"]).upper() not in _OFF
     if not is_read_only and _is_galera(connection):  # its nodes are all primaries
         return None
     lag = _fetch_lag(connection) if with_lag and is_read_only else None
     return Answer(is_read_only, position, lag, sees_more=True, has_waited=True)
+
+
+def _read_position(row: Mapping[str, Any]) -> Gtids | None:
+    return read_gtids(str(row["position"]).strip(","))
 
 
 def _is_galera(connection: Connection) -> bool:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from .._driver.gtids import LogPosition, latest_of, read_gtids
+from .._driver.wal_position import WalPosition
 from ..errors import UsageError
 
 __all__ = [
@@ -79,12 +80,15 @@ def encode(positions: Positions) -> str:
 def _written(at: LogPosition | None) -> str:
     if at is None:
         return ""
-    return f"{at:x}" if isinstance(at, int) else str(at).replace(",", _NEXT_DOMAIN)
+    if isinstance(at, WalPosition):
+        return ":".join(f"{part:x}" for part in at)
+    return str(at).replace(",", _NEXT_DOMAIN)
 
 
 def _read(text: str) -> LogPosition:
-    if "-" not in text:
-        return int(text, 16)
+    if ":" in text:
+        system, timeline, lsn = text.split(":")
+        return WalPosition(int(system, 16), int(timeline, 16), int(lsn, 16))
     gtids = read_gtids(text, _NEXT_DOMAIN)
     if gtids is None:
         raise ValueError(text)

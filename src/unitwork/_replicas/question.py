@@ -1,6 +1,7 @@
 """What a replica is asked, in the message with BEGIN, and what its answer means.
 
-Sources: PostgreSQL, "Recovery Information Functions" and "pg_stat_wal_receiver".
+Sources: PostgreSQL, "Recovery Information Functions", "pg_stat_wal_receiver" and
+"Control Data Functions".
 """
 
 from __future__ import annotations
@@ -8,24 +9,57 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from .._driver.gtids import LogPosition, covers
+from .._driver.gtids import LogPosition, can_reach, covers
+from .._driver.wal_position import WalPosition, read_lsn, short_system
 
-__all__ = ["QUESTION", "STOPPED", "Answer", "Verdict", "judge", "read_answer"]
+__all__ = [
+    "POSITION_QUESTION",
+    "QUESTION",
+    "STOPPED",
+    "Answer",
+    "Run",
+    "Verdict",
+    "judge",
+    "read_answer",
+]
 
-# What it has received and not replayed is as old as its last COMMIT. Without a receiver
-# it may not even know of what it lacks.
-QUESTION = """
-SELECT concat_ws('|', pg_is_in_recovery(),
-  pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'),
-  CASE WHEN pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()
-    AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 0
-  ELSE coalesce(EXTRACT(epoch FROM
-    clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END,
-  current_setting('transaction_isolation'))
+_POSITION = """
+pg_is_in_recovery(), coalesce(CAST(pg_last_wal_replay_lsn() AS text), ''),
+EXTRACT(epoch FROM pg_postmaster_start_time()), current_setting('transaction_isolation')
 """
+# What it has received and not replayed is as old as its last COMMIT. Without a receiver
+# it may not even know of what it lacks. If it has replayed more than it receives, it
+# has left the history of its primary, and receives nothing that it could replay.
+_LAG = """
+CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
+  AND receiver.pid IS NOT NULL THEN 0
+ELSE coalesce(EXTRACT(epoch FROM
+  clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END
+"""
+# Only with the role `pg_read_all_stats` is the timeline of the receiver shown. The
+# others are those of its last checkpoint and of what it has written to its files.
+_HISTORY = """
+system_identifier, greatest(received_tli, timeline_id, min_recovery_end_timeline)
+"""
+POSITION_QUESTION = f"SELECT concat_ws('|', {_POSITION})"
+QUESTION = f"""
+SELECT concat_ws('|', {_POSITION}, {_LAG}, {_HISTORY})
+FROM pg_stat_get_wal_receiver() AS receiver, pg_control_system(),
+  pg_control_checkpoint(), pg_control_recovery()
+"""
+"""Takes about 0.2 ms more of the server's time: it reads a file, for one."""
 STOPPED = math.inf
 """The lag of a replica that replays nothing, if that is all that is known."""
 _EACH_STATEMENT_SEES_MORE = ("read committed", "read uncommitted")
+
+
+class Run(NamedTuple):
+    """A server from its start to its end, during which its history only grows."""
+
+    started: str
+    system: int
+    timeline: int
+    """It follows this one at least."""
 
 
 class Answer(NamedTuple):
@@ -45,6 +79,7 @@ class Answer(NamedTuple):
     """
     has_waited: bool = False
     """Whether it has waited itself for what was needed."""
+    run: Run | None = None
 
 
 class Verdict(NamedTuple):
@@ -61,21 +96,26 @@ class Verdict(NamedTuple):
 _READY = Verdict(True, True)
 
 
-def read_answer(value: str | None) -> Answer | None:
-    """The answer to `QUESTION`; `None` if the server has not given one."""
-    parts = (value or "").split("|")
-    if len(parts) != 4:  # Amazon Aurora has no position
-        return None
-    in_recovery, position, lag, isolation = parts
+def read_answer(value: str | None, known: Run | None = None) -> Answer | None:
+    """The answer to a question; `None` if the server has not given one.
+
+    Without its history there is no position, unless it is in the run that is *known*.
+    """
     try:
-        return Answer(
-            in_recovery == "t",
-            int(position),
-            float(lag),
-            isolation in _EACH_STATEMENT_SEES_MORE,
-        )
-    except ValueError:
+        in_recovery, lsn, started, isolation, *rest = (value or "").split("|")
+        lag, run = None, known
+        if rest:
+            run = Run(started, short_system(rest[1]), int(rest[2]))
+            lag = float(rest[0])
+        at = None
+        if lsn and run is not None and run.started == started:
+            at = WalPosition(run.system, run.timeline, read_lsn(lsn))
+        else:  # Amazon Aurora has no position
+            run = None
+    except (IndexError, ValueError):
         return None
+    sees_more = isolation in _EACH_STATEMENT_SEES_MORE
+    return Answer(in_recovery == "t", at, lag, sees_more, run=run)
 
 
 def judge(
@@ -96,9 +136,7 @@ def judge(
         return Verdict(False, False, reason=reason)
     if needed is None:
         return _READY
-    if not answer.sees_more or isinstance(answer.position, int) is not isinstance(
-        needed, int
-    ):
+    if not answer.sees_more or not can_reach(answer.position, needed):
         return Verdict(True, False)
     is_ready = covers(answer.position, needed)
     return Verdict(

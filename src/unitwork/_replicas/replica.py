@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
 from .._driver.gtids import LogPosition
+from .._driver.wal_position import WalPosition
 from .._engine.address import address_of
-from .question import STOPPED, Answer
+from .question import STOPPED, Answer, Run
 
 __all__ = ["Replica", "ReplicaStatus"]
 
@@ -57,6 +58,7 @@ class Replica:
         "lag",
         "position",
         "reason",
+        "run",
     )
 
     def __init__(self, engine: Engine) -> None:
@@ -68,6 +70,8 @@ class Replica:
         self.lag: float | None = None
         self.position: LogPosition | None = None
         """Up to where it had replayed at least, when it was last asked."""
+        self.run: Run | None = None
+        """Of its server, on PostgreSQL, and the history that it has followed."""
         self.asked_at = -_ASK_EVERY
         self._complete_until = -STOPPED
         """Until when it is known to have replayed all, by `time.monotonic()`."""
@@ -109,7 +113,23 @@ class Replica:
         elif answer.lag is not None:
             self._complete_until = now - answer.lag
         self.lag, self.position = answer.lag, answer.position
+        self.run = answer.run
         return answer
+
+    def may_reach(self, needed: LogPosition) -> bool:
+        """Whether *needed* is known to be on its history, or before that."""
+        run = self.run
+        if run is None or not isinstance(needed, WalPosition):
+            return False
+        return run.system == needed.system and run.timeline >= needed.timeline
+
+    def has_left(self, needed: LogPosition) -> bool:
+        """Whether it was on another history than *needed* when it was last asked.
+
+        That may have changed since, so not if it is to be asked again.
+        """
+        is_known = self.run is not None and isinstance(needed, WalPosition)
+        return is_known and not self.may_reach(needed) and not self.is_due
 
     def failed(self, reason: str, *, unreachable: bool = False) -> None:
         """Use it no more until a look finds it well."""

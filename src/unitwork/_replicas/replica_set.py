@@ -164,10 +164,14 @@ class ReplicaSet:
             self._look_at(replica)
         if position is not None and not _can_prove(wanted, position):
             return []
-        usable = [each for each in replicas if each.usable]
+        needed = None if position is None else position.at
+        usable = [
+            each
+            for each in replicas
+            if each.usable and (needed is None or not each.has_left(needed))
+        ]
         if pinned is not None:
             return [pinned] if pinned in usable else []
-        needed = None if position is None else position.at
 
         def order(replica: Replica) -> tuple[bool, int, float]:
             lacks_it = needed is not None and not covers(replica.position, needed)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from .._driver.driver_connection import in_transaction, refresh_status
 from .._driver.gtids import LogPosition
 from .._driver.postgresql_begin import DRIVERS
-from .._driver.postgresql_end import POSITION, Answer, CommittedAt, end
+from .._driver.postgresql_end import Answer, CommittedAt, end
 from .._driver.postgresql_messages import fetch_value
+from .._driver.wal_position import position_query, read_wal_position
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
 from .loan import Loan, TransactionState
@@ -59,7 +60,7 @@ class CommitSender:
         """Send COMMIT; raise unless the database has stored the work."""
         loan.may_be_another = loan.mark is not None and loan.is_unidentified
         check_before_commit(loan, self._dialect, dbapi_connection.dbapi_connection)
-        wanted = CommittedAt(_txid_of(loan)) if _stores(loan) else None
+        wanted = _position_of(loan) if _stores(loan) else None
         answer = _end(dbapi_connection, loan, self.send, wanted)
         if answer is Answer.REPLACED:
             raise ended_elsewhere()
@@ -83,7 +84,8 @@ class CommitSender:
         if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
             return None
         try:
-            return int(fetch_value(loan.driver_connection, POSITION) or "")
+            found = fetch_value(loan.driver_connection, position_query(None))
+            return read_wal_position(found or "", None)
         except Exception:  # it is committed, whatever happens to the connection now
             return None
 
@@ -94,8 +96,10 @@ def _stores(loan: Loan) -> bool:
     return loan.wants_position and may_have_written
 
 
-def _txid_of(loan: Loan) -> int | None:
-    return loan.mark.txid if isinstance(loan.mark, Mark) else None
+def _position_of(loan: Loan) -> CommittedAt:
+    if not isinstance(loan.mark, Mark):
+        return CommittedAt(None, None)
+    return CommittedAt(loan.mark.txid, loan.mark.installation.system)
 
 
 def listen(dialect: Dialect) -> None:
