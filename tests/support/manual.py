@@ -100,12 +100,16 @@ class Page:
             f"{self.path}: the blocks of lines {sorted(left)} have not been used"
         )
 
-    def write_files(self) -> None:
-        """Write each block that begins with `# <path>.py` below the current folder."""
+    def write_files(self, *names: str) -> None:
+        """Write each block that begins with `# <path>.py` below the current folder.
+
+        With *names*, only the files of these names.
+        """
         for block in self._blocks:
             first = block.source.partition("\n")[0]
-            if first.startswith("# ") and first.endswith(".py"):
-                path = Path(first[2:])
+            name = first.removeprefix("# ")
+            if name != first and name.endswith(".py") and name in (names or [name]):
+                path = Path(name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.source, encoding="utf-8")
                 self._written.add(block.line)
