@@ -24,8 +24,8 @@ def spread(
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
     """The power with which the cost grows where the sizes are largest: 1 is linear.
 
-    The cost at the first size counts as the fixed part. 0 if the growth cannot be told
-    from noise.
+    The cost at the first size counts as the fixed part. 0 if the growth can't be seen
+    for noise.
     """
     most, large = sizes[-1] - sizes[0], costs[-1] - costs[0]
     for size, cost in zip(sizes[-2:0:-1], costs[-2:0:-1], strict=True):

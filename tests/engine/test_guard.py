@@ -202,7 +202,7 @@ def test_the_connection_that_was_replaced_is_closed(
     with start_blocking_portal() as one, start_blocking_portal() as two:
         before = one.call(flavour.work, backend)
         two.call(flavour.work, backend)
-        one.call(nothing)  # whatever it was told comes first
+        one.call(nothing)  # what it was sent before comes first
         alive = f"SELECT 1 FROM {LIVING[flavour.name in MARIADB]} = {before}"
         two.call(eventually, lambda: not observer._query(alive))
         two.call(flavour.dispose)

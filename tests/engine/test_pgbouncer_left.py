@@ -106,13 +106,16 @@ async def test_statements_that_are_executed_often_are_not_prepared(
 async def test_a_unit_in_autocommit_mode_reads(pooled: Flavour) -> None:
     read = text("SELECT count(*) FROM item WHERE name <> :name")
 
-    async def client() -> None:
-        for _ in range(12):
+    async def client() -> list[int]:
+        return [
             await pooled.work(
                 lambda s: s.scalar(read, {"name": ""}), isolation_level="AUTOCOMMIT"
             )
+            for _ in range(12)
+        ]
 
-    await asyncio.gather(*(client() for _ in range(8)))
+    found = await asyncio.gather(*(client() for _ in range(8)))
+    assert found == [[0] * 12] * 8
 
 
 @only("asyncpg")

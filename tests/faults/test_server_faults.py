@@ -81,8 +81,8 @@ async def test_a_number_that_a_crash_has_lost_is_soon_that_of_another_transactio
         while number < mark.txid:
             number = after.scalar(NUMBER) or 0
             after.commit()
-        told = after.scalar(text("SELECT txid_status(:n)"), {"n": mark.txid})
-        assert (number, told) == (mark.txid, "committed")
+        status_then = after.scalar(text("SELECT txid_status(:n)"), {"n": mark.txid})
+        assert (number, status_then) == (mark.txid, "committed")
         with pytest.raises(CommitUnknownError):
             status.committed(after, mark)
 

@@ -167,15 +167,17 @@ async def test_rollback_by_hand_undoes_what_is_not_flushed(
 
 
 @only(*POSTGRESQL, *MARIADB)
-@pytest.mark.parametrize("use", [names, add_item])
+@pytest.mark.parametrize(("use", "stored"), [(names, []), (add_item, ["one"])])
 async def test_a_connection_that_the_server_has_dropped_costs_nothing(
-    released: Flavour, observer: Observer, use: Any
+    released: Flavour, observer: Observer, use: Any, stored: list[str]
 ) -> None:
     await released.work(names)
     observer.terminate_all()
 
     async with released.block() as session:
         await released.do(session, lambda s: use(s) and None)
+
+    assert observer.names() == stored
 
 
 @only(*POSTGRESQL)

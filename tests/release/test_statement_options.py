@@ -48,7 +48,9 @@ def test_options_of_a_transaction_are_refused_beside_it(options: Any) -> None:
 
 def test_other_options_are_not() -> None:
     options = {"timeout": math.inf, "deadline": 3.0, "attempts": 2, "read_only": False}
-    TransactionOptions(**STATEMENT, **options, isolation_level="READ COMMITTED")
+    options |= {"isolation_level": "READ COMMITTED"}
+
+    assert TransactionOptions(**STATEMENT, **options).release == "statement"
 
 
 @pytest.mark.parametrize("release", ["Statement", "session", 1, True])

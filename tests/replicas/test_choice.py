@@ -12,6 +12,7 @@ from servers.postgresql_replication import Replication
 from support.flavours import POSTGRESQL, Flavour, kind_of
 from support.models import Item, add_item, names
 from support.proxy import Proxy, RoundTrips
+from support.recording import recording
 from support.replicated import (
     is_replica,
     port,
@@ -20,6 +21,7 @@ from support.replicated import (
     with_driver,
 )
 from unitwork import ReadOnlyError, UsageError
+from unitwork.events import WaitEnded
 
 pytestmark = pytest.mark.anyio
 
@@ -194,3 +196,17 @@ async def test_status_lists_the_replicas(replicated: Flavour) -> None:
     status = replicated.db.replica_status()
 
     assert [each.usable for each in status] == [True, True]
+
+
+async def test_a_unit_that_reads_from_a_replica_leaves_its_wait_to_no_other(
+    replication: Replication,
+) -> None:
+    flavour = replicated_flavour("asyncpg", replication)
+    with recording(flavour.db) as recorder:
+        async with flavour.block(read_only=True) as session:
+            assert await flavour.do(session, is_replica)
+            async with flavour.db.engine.connect():
+                pass
+
+    await flavour.dispose()
+    assert [each.unit for each in recorder.of(WaitEnded)] == [None]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from support.asgi import Reply, call
-from support.flavours import Flavour, Observer
+from support.databases import check_nothing_is_left, empty_tables
+from support.flavours import FLAVOURS, SYNC, Flavour, Observer
 from support.models import add_item
-from unitwork import DBSessionMiddleware
+from unitwork import AsyncDatabase, Database, DBSessionMiddleware
 
 
 @dataclass
@@ -46,3 +49,15 @@ def add(session: Session) -> None:
 
 def fail(session: Session) -> None:
     raise LookupError
+
+
+@asynccontextmanager
+async def second_database(name: str, folder: Path) -> AsyncIterator[Flavour]:
+    """A database of SQLite by the driver *name*, called "second", in a new file."""
+    url = f"{FLAVOURS[name]}:///{folder}/second.db"
+    kind = Database if name in SYNC else AsyncDatabase
+    second = Flavour(name, url, kind(url, name="second"))
+    empty_tables(url)
+    yield second
+    await check_nothing_is_left(second)
+    await second.dispose()

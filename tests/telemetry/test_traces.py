@@ -96,7 +96,7 @@ async def test_commit_is_an_event_before_the_response(
     commit, started = exported.spans["unit"].events
     assert (commit.name, started.name) == ("COMMIT", "response started")
     assert commit.timestamp <= started.timestamp
-    assert commit.attributes["unitwork.duration"] >= 0
+    assert 0 <= commit.attributes["unitwork.duration"] < 60
 
 
 @FEW

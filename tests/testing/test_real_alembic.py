@@ -11,6 +11,7 @@ from alembic.config import Config
 from support.flavours import Flavour, only
 from support.models import add_item
 from support.real_databases import lent, real_databases
+from support.sandboxes import names
 from unitwork import UsageError
 
 pytestmark = pytest.mark.anyio
@@ -81,16 +82,24 @@ def alembic(folder: Path, env: str, db: Any) -> Config:
     return config
 
 
+async def stored_in_two(flavour: Flavour, config: Config) -> list[list[str]]:
+    """Store an item in two real databases; give what each of them then has."""
+    found = []
+    with real_databases(flavour, config) as databases:
+        for _ in range(2):
+            with lent(databases):
+                await flavour.work(add_item)
+                found.append(await flavour.work(names))
+    return found
+
+
 @only("sqlite3", "psycopg")
 async def test_an_env_that_connects_to_what_the_config_says(
     flavour: Flavour, tmp_path: Path
 ) -> None:
     config = alembic(tmp_path, BY_CONFIG, flavour.db)
 
-    with real_databases(flavour, config) as databases:
-        for _ in range(2):
-            with lent(databases):
-                await flavour.work(add_item)
+    assert await stored_in_two(flavour, config) == [["one"]] * 2
 
 
 @only("aiosqlite", "asyncpg")
@@ -99,10 +108,7 @@ async def test_an_env_that_connects_by_the_engine(
 ) -> None:
     config = alembic(tmp_path, BY_ENGINE, flavour.db)
 
-    with real_databases(flavour, config) as databases:
-        for _ in range(2):
-            with lent(databases):
-                await flavour.work(add_item)
+    assert await stored_in_two(flavour, config) == [["one"]] * 2
 
 
 @only("sqlite3", "psycopg")

@@ -42,6 +42,8 @@ async def test_a_violation_that_is_repaired_in_time_is_none(
     for _ in range(2):  # deferred again, after the first COMMIT
         await flavour.work(work)
 
+    assert await flavour.work(lambda s: s.scalars(select(Child.id)).all()) == []
+
 
 @only(*EVERY)
 async def test_the_next_unit_has_nothing_of_a_violation(

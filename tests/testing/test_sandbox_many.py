@@ -15,11 +15,10 @@ from fastapi import FastAPI, WebSocket
 from httpx import ASGITransport
 
 from support.flavours import Flavour, only
-from support.models import add_item
+from support.items import create_item, items_app
 from support.sandboxes import entered, names
 from support.servers import uvicorn_server
 from support.sockets import run
-from unitwork import DBSessionMiddleware
 from unitwork.testing import Sandbox
 
 TESTS = {"asyncpg": 1000, "psycopg": 200}
@@ -28,19 +27,13 @@ pytestmark = pytest.mark.anyio
 
 
 def serving(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    app.get("/items")(flavour.endpoint(names))
-
-    @app.post("/items/{name}")
-    async def create(name: str) -> None:
-        await flavour.do(flavour.db.current, lambda session: add_item(session, name).id)
+    app = items_app(flavour)
 
     @app.websocket("/")
     async def list_items(websocket: WebSocket) -> None:
         await websocket.accept()
         async for name in websocket.iter_text():
-            await create(name)
+            await create_item(flavour, name)
             await websocket.send_json(await run(flavour, names))
 
     return app

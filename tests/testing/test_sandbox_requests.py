@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from threading import Thread
 from typing import Any
 
@@ -15,11 +16,11 @@ from fastapi.testclient import TestClient
 from httpx import ASGITransport
 
 from support.flavours import Flavour, only
-from support.models import Item, add_item
+from support.items import create_item, items_app
+from support.models import Item
 from support.sandboxes import WAYS, count, entered, names
 from support.servers import uvicorn_server
 from support.sockets import run
-from unitwork import DBSessionMiddleware
 from unitwork.testing import Sandbox, SandboxError, sandbox
 
 FEW = only("sqlite3", "psycopg", "asyncpg", "pymysql")
@@ -31,19 +32,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def app(flavour: Flavour) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    app.get("/items")(flavour.endpoint(names))
-
-    @app.post("/items/{name}")
-    async def create(name: str) -> None:
-        await flavour.do(flavour.db.current, lambda session: add_item(session, name).id)
+    app = items_app(flavour)
 
     @app.websocket("/")
     async def count_items(websocket: WebSocket) -> None:
         await websocket.accept()
         async for name in websocket.iter_text():
-            await create(name)
+            await create_item(flavour, name)
             await websocket.send_text(str(await run(flavour, count)))
 
     return app
@@ -75,16 +70,12 @@ def test_the_test_client_of_starlette(
     flavour: Flavour, app: FastAPI, as_context: bool
 ) -> None:
     client = TestClient(app)
-    with sandbox(flavour.db) as box:
-        if as_context:
-            client.__enter__()
+    with sandbox(flavour.db) as box, client if as_context else nullcontext():
         box.sync_session.add(Item(name="one"))
         box.sync_session.commit()
         client.post("/items/two")
         assert client.get("/items").json() == ["one", "two"]
         assert names(box.sync_session) == ["one", "two"]
-        if as_context:
-            client.__exit__()
     asyncio.run(flavour.dispose())
 
 

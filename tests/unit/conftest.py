@@ -7,24 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from support.databases import check_nothing_is_left, empty_tables
-from support.flavours import FLAVOURS, SYNC, Flavour
-from support.several import Two
-from unitwork import AsyncDatabase, Database
+from support.flavours import Flavour
+from support.several import Two, second_database
+from unitwork import AsyncDatabase
 
 
 @pytest.fixture(params=["sqlite3", "aiosqlite"])
 async def second(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[Flavour]:
-    name: str = request.param
-    url = f"{FLAVOURS[name]}:///{tmp_path}/second.db"
-    kind = Database if name in SYNC else AsyncDatabase
-    second = Flavour(name, url, kind(url, name="second"))
-    empty_tables(url)
-    yield second
-    await check_nothing_is_left(second)
-    await second.dispose()
+    async with second_database(request.param, tmp_path) as second:
+        yield second
 
 
 @pytest.fixture

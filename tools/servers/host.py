@@ -46,8 +46,8 @@ def server_account() -> Account:
     """The account that runs servers: root is replaced, since PostgreSQL refuses it."""
     if os.geteuid() != 0:
         return Account()
-    nobody = pwd.getpwnam("nobody")
-    return Account(nobody.pw_uid, nobody.pw_gid, [])
+    other = pwd.getpwnam("nobody")
+    return Account(other.pw_uid, other.pw_gid, [])
 
 
 @contextlib.contextmanager
