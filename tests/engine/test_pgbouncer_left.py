@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import create_engine, literal, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
 
 from support.flavours import FLAVOURS, POSTGRESQL, Flavour, only
 from support.pgbouncer import BEHIND, SERVERS, on_every_server, pid
+from support.proxy import Proxy, RoundTrips
 from unitwork import UsageError, classify
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +102,35 @@ async def test_statements_that_are_executed_often_are_not_prepared(
             assert await pooled.work(lambda s, n=n: s.scalar(select(literal(n)))) == n
 
     await asyncio.gather(*(client() for _ in range(8)))
+
+
+@each_driver
+async def test_no_statement_stays_prepared_on_a_server_connection(
+    pooled: Flavour,
+) -> None:
+    def read(session: Session) -> None:
+        session.execute(text("SELECT 1"))
+        session.execute(text("SELECT ARRAY[int4range(1, 2)], :n"), {"n": "two"})
+
+    await asyncio.gather(*(pooled.work(read) for _ in range(8)))
+
+    count = text("SELECT count(*) FROM pg_prepared_statements WHERE statement !~ :us")
+    us = {"us": "pg_prepared_statements"}
+    found = await on_every_server(pooled, lambda s: s.scalar(count, us))
+    assert found == [0] * SERVERS
+
+
+@only("asyncpg")
+async def test_a_statement_takes_one_round_trip_to_prepare_and_one_to_execute(
+    flavour: Flavour,
+) -> None:
+    async with Proxy(flavour.url) as proxy:
+        slow = replace(flavour, url=proxy.url).another(settings=BEHIND)
+        await slow.work(pid)
+        trips = next(iter(proxy.lines.values())).trap = RoundTrips()
+        await slow.work(lambda session: (pid(session), pid(session)))
+        assert trips.count == 6  # BEGIN, two statements, COMMIT
+        await slow.dispose()
 
 
 @only("psycopg", "psycopg-async")

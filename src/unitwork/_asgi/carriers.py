@@ -56,7 +56,7 @@ class _Signed:
             )
         if not name or not name.isascii() or set(name) & _FORBIDDEN:
             raise UsageError(f"name is {name!r}; give letters, digits and '-' or '_'")
-        self._name = name
+        self._name, self._wanted = name, name.encode()
 
     def _signed(self, token: str) -> str:
         return f"{token}.{self._signature(self._secrets[0], token)}"
@@ -128,14 +128,15 @@ class SignedCookie(_Signed):
 
         Of several cookies, such as those of two paths, it covers all.
         """
-        wanted = self._name.encode()
-        pairs = (
-            pair.strip().partition(b"=")
-            for key, value in scope.get("headers", ())
-            if key.lower() == b"cookie"
-            for pair in value.split(b";")
-        )
-        return self._together(content for name, _, content in pairs if name == wanted)
+        values = []
+        for key, cookies in scope.get("headers", ()):
+            if self._wanted not in cookies or key.lower() != b"cookie":
+                continue
+            for cookie in cookies.split(b";"):
+                name, _, value = cookie.strip().partition(b"=")
+                if name == self._wanted:
+                    values.append(value)
+        return self._together(values) if values else None
 
     def write(self, scope: Mapping[str, Any], token: str) -> Headers:
         """Return the header that sets the cookie."""

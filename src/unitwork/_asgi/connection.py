@@ -123,13 +123,14 @@ class Connection(UnitOwner):
             return self.written_before
         if self._given_positions is None:
             given = positions_of(self.config.carrier, self.scope)
-            self._given_positions = merged(given, self.written_before)
+            before = self.written_before
+            self._given_positions = merged(given, before) if before else given
         return self._given_positions
 
     @property
     def written(self) -> Positions:
         """Of what it has stored, in all its attempts."""
-        if self.unit is None:
+        if self.unit is None or not self.unit.written:
             return self.written_before
         return merged(self.written_before, self.unit.written)
 

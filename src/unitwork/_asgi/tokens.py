@@ -35,7 +35,8 @@ class _Connection(Protocol):
 def positions_of(carrier: TokenCarrier, scope: Mapping[str, Any]) -> Positions:
     """What the client of *scope* has to see; nothing if its token is none."""
     token = carrier.read(scope)
-    returned_plainly("read() of a TokenCarrier", token)
+    if type(token) is not str:
+        returned_plainly("read() of a TokenCarrier", token)
     if not token:
         return {}
     try:

@@ -159,26 +159,21 @@ class ReplicaSet:
         The one that the unit has read from before is the only one: another may not
         have replayed as much.
         """
-        replicas = list(self.replicas)
-        for replica in replicas:
-            self._look_at(replica)
-        if position is not None and not _can_prove(wanted, position):
-            return []
-        needed = None if position is None else position.at
-        usable = [
-            each
-            for each in replicas
-            if each.usable and (needed is None or not each.has_left(needed))
-        ]
+        usable = []
+        for replica in self.replicas:
+            if replica.reason:
+                self._look_at(replica)
+            else:
+                usable.append(replica)
+        needed = None
+        if position is not None:
+            if not _can_prove(wanted, position):
+                return []
+            needed = position.at
+            usable = [x for x in usable if needed is None or not x.has_left(needed)]
         if pinned is not None:
             return [pinned] if pinned in usable else []
-
-        def order(replica: Replica) -> tuple[bool, int, float]:
-            lacks_it = needed is not None and not covers(replica.position, needed)
-            return lacks_it, replica.in_use, random.random()
-
-        usable.sort(key=order)
-        return usable
+        return usable if len(usable) < 2 else _in_order(usable, needed)
 
     def expected_engine(
         self, wanted: TransactionCharacteristics | None, pinned: Replica | None
@@ -216,6 +211,20 @@ class ReplicaSet:
         else:
             lasts = max(_SHORTEST_TOKEN, 2 * self.max_lag)
         return Position(at, time.time() + lasts)
+
+
+def _in_order(usable: list[Replica], needed: LogPosition | None) -> list[Replica]:
+    """Those first that have what is *needed*, then those that are least in use."""
+    first = int(random.random() * len(usable))  # of several that are equal
+    found = [*usable[first:], *usable[:first]]
+    found.sort(key=_use_of)
+    if needed is not None:
+        found.sort(key=lambda replica: not covers(replica.position, needed))
+    return found
+
+
+def _use_of(replica: Replica) -> int:
+    return replica.in_use
 
 
 def _can_prove(wanted: TransactionCharacteristics | None, position: Position) -> bool:

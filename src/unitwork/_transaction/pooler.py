@@ -3,14 +3,12 @@
 Nothing may be kept on that connection: no prepared statement, no session-level state.
 
 Sources: PgBouncer, "Features" and `max_prepared_statements`; asyncpg, "Frequently Asked
-Questions"; psycopg, "Prepared statements"; SQLAlchemy, "Prepared Statement Name with
-PGBouncer".
+Questions"; psycopg, "Prepared statements"; PostgreSQL, "Extended Query".
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 from weakref import WeakSet
 
 from sqlalchemy import event
@@ -74,9 +72,13 @@ def _prepare_nothing(
     elif dialect.driver == "asyncpg":
         options.setdefault("statement_cache_size", 0)
         options.setdefault("prepared_statement_cache_size", 0)
-        options.setdefault("prepared_statement_name_func", _new_name)
+        options.setdefault("prepared_statement_name_func", _no_name)
 
 
-def _new_name() -> str:
-    """A name that no other client of the same server connection has used."""
-    return f"__asyncpg_{uuid4()}__"
+def _no_name() -> str:
+    """That of the statement which the next one replaces, and asyncpg sends again.
+
+    asyncpg closes one with a name when it prepares another: then the pooler may have
+    given the server connection to another client, and it would stay there.
+    """
+    return ""

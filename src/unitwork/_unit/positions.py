@@ -50,16 +50,17 @@ class SeesWrites:
 
     def needed_position(self, session: UnitSession) -> Position | None:
         """Up to where *session* has to see its database; `None`: no matter."""
-        elsewhere = any(unit.attempt.avoids_replicas for unit in self.outwards())
-        if elsewhere or self.two_phase is not None:  # replicas can't prepare a commit
+        if self.two_phase is not None:  # replicas can't prepare a commit
             return ON_THE_PRIMARY
         name = session.name
-        sources = [
-            positions
-            for unit in self.outwards()
-            for positions in (unit.written, unit.given, unit.owner.given_positions())
-        ]
-        return latest(positions[name] for positions in sources if name in positions)
+        found: list[Position] = []
+        for unit in self.outwards():
+            if unit.attempt.avoids_replicas:
+                return ON_THE_PRIMARY
+            for each in (unit.written, unit.given, unit.owner.given_positions()):
+                if each and name in each:
+                    found.append(each[name])
+        return latest(found) if found else None
 
     def keep_given(self) -> None:
         """Keep what its owner was given, for blocks that outlive it: in tasks, say."""
