@@ -26,8 +26,9 @@ _TIMES = (*_OPTIONAL, "end_timeout", "verify_timeout", "drain_timeout")
 class DatabaseSettings:
     """How unitwork uses one database. Times are in seconds.
 
-    *end_timeout*: how long a rollback, or a stray task that still uses the session, may
-    keep a unit from ending; afterwards the connection is discarded.
+    *end_timeout*: how long a rollback, a cancelled statement, or a stray task that
+    still uses the session, may keep a unit from ending; afterwards the connection is
+    discarded.
     *commit_timeout*: how long COMMIT may take; afterwards its connection is aborted and
     the outcome is in doubt. `None`: no limit.
     *verify_commit*: query the outcome of a COMMIT in doubt. `True`: on PostgreSQL, for

@@ -25,7 +25,7 @@ from support.cancelling import (
     natively,
     watched_tasks,
 )
-from support.flavours import SERVERS, Flavour, Observer, everywhere, only
+from support.flavours import Flavour, Observer, everywhere, only
 from support.holding import Hold, holding, running
 from support.models import Item, add_item, names
 from support.pool import check_pool_is_whole, drop_idle_connections, eventually
@@ -210,7 +210,7 @@ async def test_cancelled_inside_a_statement_it_waits_for_it_and_rolls_back(
     assert observer.names() == []
 
 
-@only("sqlite3", *SERVERS)  # aiosqlite: see its thread
+@everywhere
 async def test_cancelled_inside_a_statement_without_end_it_breaks_off(
     hasty: Flavour, observer: Observer
 ) -> None:

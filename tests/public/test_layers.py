@@ -88,8 +88,9 @@ FOREIGN = {
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
-    "_driver.driver_connection": "_connection _cursor _execute _protocol _result _sock "
-    "_transport _writer",
+    "_driver.driver_connection": "_cursor _protocol _result _sock _transport _writer",
+    # aiosqlite has no public way to make a call in its thread.
+    "_driver.sqlite_connection": "_connection _execute",
     # What the transport's event loop would have called, had it not been closed.
     "_engine.event_loops": "_call_connection_lost",
     # The look-up of handlers in Starlette; FastAPI uses it as well.

@@ -6,54 +6,47 @@ private attributes are used here only.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
 import socket
 import sqlite3
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
+
+from .sqlite_connection import CLOSED_SQLITE, Interruption, sqlite3_connection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import Dialect
 
 __all__ = [
-    "CLOSED_SQLITE",
     "COUNTER",
     "MessageCounter",
     "abort",
-    "call_sqlite3",
     "has_input",
     "in_error",
     "in_transaction",
     "is_aborted",
+    "is_active",
     "is_closed",
-    "is_closed_sqlite",
     "is_cursor_open",
     "last_command_failed",
     "left_in_transaction",
     "message_counter",
     "refresh_status",
     "reports_idle",
-    "sqlite3_connection",
-    "start_aiosqlite_call",
     "terminate_function",
     "transport_of",
 ]
 
-T = TypeVar("T")
-
 _SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
 _UNKNOWN = object()
-CLOSED_SQLITE = (ValueError, sqlite3.ProgrammingError)
-"""What aiosqlite and sqlite3 raise when a connection is closed."""
 COUNTER = "unitwork_messages"
 """The attribute of a driver's connection with the `MessageCounter` of `watch()`."""
-_IDLE, _INERROR = 0, 3  # libpq, PGTransactionStatusType
+_IDLE, _ACTIVE, _INERROR = 0, 1, 3  # libpq, PGTransactionStatusType
 
 
 def in_transaction(driver_connection: Any) -> bool:
@@ -123,6 +116,11 @@ def is_closed(driver_connection: Any) -> bool:
 def in_error(driver_connection: Any) -> bool:
     """Whether the driver knows that PostgreSQL has aborted the transaction; no I/O."""
     return _libpq_status(driver_connection) == _INERROR
+
+
+def is_active(driver_connection: Any) -> bool:
+    """Whether psycopg waits for the answer to a statement; no I/O."""
+    return _libpq_status(driver_connection) == _ACTIVE
 
 
 def last_command_failed(driver_connection: Any) -> bool:
@@ -226,19 +224,18 @@ def is_cursor_open(cursor: Any) -> bool:
     return not getattr(driver_cursor, "closed", False)
 
 
-def abort(driver_connection: Any) -> None:
+def abort(driver_connection: Any, is_over: Callable[[], bool] = lambda: True) -> None:
     """Abort what another task or thread is doing with a connection; no I/O.
 
-    The connection is of no use afterwards.
+    The connection is of no use afterwards. SQLite is interrupted once, and again until
+    *is_over*.
     """
     terminate = terminate_function(driver_connection)
     if terminate is not None:
         terminate()
         return
-    interrupt = getattr(driver_connection, "interrupt", None)
-    if interrupt is not None:  # sqlite3, aiosqlite
-        if (call := interrupt()) is not None:
-            start_aiosqlite_call(call)
+    if hasattr(driver_connection, "interrupt"):  # sqlite3, aiosqlite
+        Interruption(driver_connection, is_over).expired()
         return
     has_socket = getattr(driver_connection, "_sock", driver_connection)  # pymysql
     if not hasattr(has_socket, "fileno"):  # psycopg has it itself
@@ -263,35 +260,3 @@ def transport_of(driver_connection: Any) -> Any:
     """The asyncio transport of a connection; `None` if it has none."""
     writer = getattr(driver_connection, "_writer", None)  # aiomysql; asyncmy had one
     return getattr(driver_connection if writer is None else writer, "_transport", None)
-
-
-def is_closed_sqlite(driver_connection: Any) -> bool:
-    """Whether it is a connection of aiosqlite that has been closed."""
-    return getattr(driver_connection, "_connection", driver_connection) is None
-
-
-def sqlite3_connection(driver_connection: Any) -> Any:
-    """The connection of sqlite3, also if aiosqlite has it; `None` if that is closed."""
-    return getattr(driver_connection, "_connection", driver_connection)
-
-
-def call_sqlite3(dbapi_connection: Any, call: Callable[[sqlite3.Connection], T]) -> T:
-    """Call *call* with the connection of sqlite3, in the thread that it belongs to."""
-    if isinstance(dbapi_connection, sqlite3.Connection):
-        return call(dbapi_connection)
-    result: T = dbapi_connection.run_async(
-        lambda driver: driver._execute(call, sqlite3_connection(driver))
-    )
-    return result
-
-
-def start_aiosqlite_call(call: Coroutine[Any, Any, object]) -> None:
-    """Put an aiosqlite *call* into the queue of its thread, without waiting for it."""
-    with contextlib.suppress(StopIteration, ValueError):  # closed already
-        call.send(None).add_done_callback(_retrieve_exception)
-    call.close()
-
-
-def _retrieve_exception(result: asyncio.Future[object]) -> None:
-    if not result.cancelled():
-        result.exception()  # or asyncio would log that it was never retrieved

@@ -7,26 +7,34 @@ asyncpg counts its messages itself.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import sqlite3
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakMethod, ref
+from weakref import WeakMethod, WeakSet, ref
 
-from .driver_connection import COUNTER, MessageCounter, in_transaction
+from .driver_connection import COUNTER, MessageCounter, abort, in_transaction, is_active
+from .sqlite_connection import CURSORS
 
 __all__ = ["watch"]
 
 _Ended = WeakMethod[Callable[[], None]]
+_Limit = WeakMethod[Callable[[], float]]
 
 
-def watch(driver: Any, ended: _Ended) -> None:
+def watch(driver: Any, ended: _Ended, limit: _Limit) -> None:
     """Count the messages of *driver*, and call *ended* whenever a transaction ends.
 
     It is called for SQLAlchemy's own COMMIT and ROLLBACK as well, and where psycopg
     begins a transaction by itself: another one may have ended before. Does nothing for
-    sqlite3, whose connections can't be watched at a reasonable cost.
+    sqlite3, whose connections can't be watched at a reasonable cost. *limit* returns
+    the seconds for which psycopg may wait for the end of a statement that is cancelled.
     """
     if hasattr(driver, "_get_tx_start_command"):
         _watch_psycopg(driver, ended)
+        if inspect.iscoroutinefunction(getattr(driver, "cancel_safe", None)):
+            _limit_cancellation(driver, limit)
     elif hasattr(driver, "_read_query_result"):
         _watch_mysql(driver, ended)
     elif hasattr(driver, "executescript") and hasattr(driver, "_execute"):
@@ -50,6 +58,32 @@ def _watch_psycopg(driver: Any, ended: _Ended) -> None:
     driver._get_tx_start_command = get_command
     driver.wait = wait
     setattr(driver, COUNTER, counter)
+
+
+def _limit_cancellation(driver: Any, limit: _Limit) -> None:
+    """Abort the connection if the server does not cancel its statement in time.
+
+    psycopg gives it 5 seconds, and waits for 5 more.
+    """
+    weakly = ref(driver)
+    original = type(driver).cancel_safe
+
+    async def cancel_safe(*, timeout: float = 30.0) -> None:  # noqa: ASYNC109  # psycopg's
+        driver, patience = weakly(), limit()
+        if driver is None or patience is None:
+            return
+        counter: MessageCounter = getattr(driver, COUNTER)
+        statement, seconds = counter.queries_count, patience()
+
+        def give_up() -> None:
+            driver = weakly()
+            if is_active(driver) and counter.queries_count == statement:
+                abort(driver)
+
+        asyncio.get_running_loop().call_later(seconds, give_up)
+        await original(driver, timeout=min(timeout, seconds))
+
+    driver.cancel_safe = cancel_safe
 
 
 def _watch_mysql(driver: Any, ended: _Ended) -> None:
@@ -90,6 +124,8 @@ def _watch_aiosqlite(driver: Any, ended: _Ended) -> None:
     Not after a cancellation: the thread may go on with the call.
     """
     weakly = ref(driver)
+    cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+    setattr(driver, CURSORS, cursors)
     original = type(driver)._execute
 
     def answered(call: Callable[..., Any]) -> None:
@@ -103,6 +139,8 @@ def _watch_aiosqlite(driver: Any, ended: _Ended) -> None:
         except Exception:
             answered(call)
             raise
+        if isinstance(result, sqlite3.Cursor):
+            cursors.add(result)
         answered(call)
         return result
 

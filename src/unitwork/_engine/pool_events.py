@@ -21,6 +21,7 @@ from .._transaction import commit_events, session_reset, statement_events
 from .._transaction.connection_state import INFO_KEY, ConnectionState
 from .._transaction.loan import Loan
 from . import sqlite
+from .aiosqlite_close import limit_close, prepare_close
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
 from .per_pool import PerPool
@@ -93,6 +94,8 @@ def _listen(engine: Engine) -> _GuardedPool:
     event.listen(engine, "checkout", events.checkout)
     if pool.is_kept:
         sqlite.keep_connection(engine)
+    elif engine.dialect.driver == "aiosqlite" and engine.dialect.has_terminate:
+        limit_close(engine.dialect)
     if engine.dialect.name == "sqlite":
         sqlite.listen_for_pragmas(engine)
     statement_events.listen(engine)
@@ -189,8 +192,9 @@ class _PoolEvents:
             state.discarded()
             if state.loop is not None and state.loop.is_closed():
                 hang_up(record.driver_connection)
-        if self._dialect.name == "sqlite":
-            sqlite.roll_back_before_close(record.driver_connection)
+        if self._dialect.driver == "aiosqlite":
+            limit = None if state is None else state.loan.end_timeout
+            prepare_close(record.driver_connection, limit)
 
     def _new_state(self, record: ConnectionPoolEntry) -> ConnectionState:
         loop = asyncio.get_running_loop() if self._dialect.is_async else None

@@ -18,7 +18,8 @@ from sqlalchemy import event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, StaticPool
 from sqlalchemy.util import asbool
 
-from .._driver.driver_connection import abort, sqlite3_connection, start_aiosqlite_call
+from .._driver.driver_connection import abort
+from .._driver.sqlite_connection import interrupt_aiosqlite, sqlite3_connection
 from .._transaction.connection_state import INFO_KEY, ConnectionState, state_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ __all__ = [
     "listen_for_pragmas",
     "reads_only",
     "released_on_failure",
-    "roll_back_before_close",
     "shared_in_memory",
 ]
 
@@ -122,12 +122,12 @@ def keep_connection(engine: Engine) -> None:
     kept: list[Any] = []
 
     def do_terminate(dbapi_connection: Any) -> None:
-        abort(getattr(dbapi_connection, "driver_connection", dbapi_connection))
         if dialect.is_async:
             with contextlib.suppress(RuntimeError):  # no event loop
                 asyncio.get_running_loop()
-                start_aiosqlite_call(dbapi_connection.driver_connection.rollback())
+                interrupt_aiosqlite(dbapi_connection.driver_connection)
         else:
+            abort(dbapi_connection)
             with contextlib.suppress(sqlite3.Error):
                 dbapi_connection.rollback()
         kept.append(dbapi_connection)
@@ -191,20 +191,6 @@ def _set(
         before.setdefault(name, cursor.fetchone()[0])
         cursor.execute(f"PRAGMA {name} = {value}")
     cursor.close()
-
-
-def roll_back_before_close(driver_connection: Any) -> None:
-    """Let aiosqlite roll back before it closes.
-
-    SQLite keeps the locks of a closed connection as long as one of its cursors exists,
-    say in the traceback of a cancellation, until that is garbage-collected. It is not
-    interrupted here: while a cursor exists that would interrupt the rollback as well.
-    """
-    with contextlib.suppress(RuntimeError):  # no event loop
-        asyncio.get_running_loop()
-        start_aiosqlite_call(driver_connection.rollback())
-        # Or an earlier interrupt, still pending, stops the checkpoint of the close.
-        start_aiosqlite_call(driver_connection.execute("SELECT 0 WHERE 0"))
 
 
 def close_after_fork(driver_connection: Any) -> None:

@@ -12,8 +12,9 @@ from weakref import WeakSet
 
 from sqlalchemy import event
 
-from .._driver.driver_connection import call_sqlite3, in_transaction, sqlite3_connection
+from .._driver.driver_connection import in_transaction
 from .._driver.sqlalchemy_internals import is_autocommit
+from .._driver.sqlite_connection import call_sqlite3, sqlite3_connection
 from ..errors import UsageError
 from . import sqlite
 

@@ -108,6 +108,7 @@ def connected(session: UnitSession, connection: Connection) -> None:
         if settings.slow_unit_warning is not None:
             session.ends.start_timing()
         loan = lend(connection)
+        loan.end_timeout = settings.end_timeout
         if released is None:
             loan = begin(session, connection, loan)
         else:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
-from .._driver import driver_connection
 from .._driver.sqlalchemy_internals import has_pending
 from .._engine.begin import BindCache, TransactionCharacteristics
 from .._transaction.commit_status import PendingVerification
@@ -259,8 +258,7 @@ class UnitSession(TransactionEvidence):
         for connection in self.connections:
             with suppress(InvalidRequestError):  # closed by its thread meanwhile
                 if (state := state_of(connection)) is not None:
-                    state.aborted_by_client = True
-                    driver_connection.abort(connection.connection.driver_connection)
+                    state.abort()
 
     # Its permit
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-from .._driver.driver_connection import message_counter
+from .._driver.driver_connection import abort, message_counter
 from .._driver.driver_watch import watch
 from .loan import Loan
 from .write_evidence import changes_of
@@ -64,8 +64,22 @@ class ConnectionState:
 
     def watch_again(self) -> None:
         """Watch the driver's connection, which others have watched meanwhile."""
-        watch(self.driver_connection, WeakMethod(self.transaction_ended))
+        watch(
+            self.driver_connection,
+            WeakMethod(self.transaction_ended),
+            WeakMethod(self.end_timeout),
+        )
         self._counter = message_counter(self.driver_connection)
+
+    def abort(self) -> None:
+        """Abort it, and a statement under way on it: that fails. No I/O."""
+        self.aborted_by_client = True
+        loan = self.loan
+        abort(self.driver_connection, lambda: not loan.statements_in_flight)
+
+    def end_timeout(self) -> float:
+        """The seconds that a cancelled statement may take to end."""
+        return self.loan.end_timeout
 
     def discarded(self) -> None:
         """Record that it is about to be closed: that rolls back what is open."""

@@ -27,6 +27,7 @@ __all__ = ["MOST_TEXTS", "Loan", "TransactionState"]
 T = TypeVar("T")
 
 MOST_TEXTS = 1000
+_END_TIMEOUT = 5.0  # for others than units
 _ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 """How most statements begin. None of them ends a transaction."""
 
@@ -46,6 +47,7 @@ class Loan:
         "changes_before",
         "client_side_read_only",
         "driver_connection",
+        "end_timeout",
         "failure",
         "first_setting",
         "hold",
@@ -75,6 +77,7 @@ class Loan:
     ) -> None:
         self.driver_connection = driver_connection
         self.undecided: Undecided | None = None
+        self.end_timeout = _END_TIMEOUT  # seconds, of a cancelled statement
         self.hold: Hold | None = None
         self.holder: LoanHolder[Loan] | None = None
         """The session of a unit; `None` if something else uses the connection."""
@@ -85,8 +88,7 @@ class Loan:
         """Whether BEGIN has had a query behind it, and no statement followed yet."""
         self.mark: Any = None
         """What identifies the transaction, if BEGIN has returned it."""
-        self.wrote = False
-        """Whether a statement of the transaction is known to have written."""
+        self.wrote = False  # as far as is known without I/O
         self.texts: dict[str, None] = {}
         """Its statements until one is known to write, the first `MOST_TEXTS`."""
         self.only_reads = True

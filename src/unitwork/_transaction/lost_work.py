@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .._driver.driver_connection import (
-    in_error,
-    is_closed_sqlite,
-    last_command_failed,
-)
+from .._driver.driver_connection import in_error, last_command_failed
+from .._driver.sqlite_connection import is_closed_sqlite
 from .._sql.sql_text import MYSQL
 from ..errors import (
     CommitUnknownError,

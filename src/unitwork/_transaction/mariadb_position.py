@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._driver.driver_connection import has_input
 from .._driver.gtids import Gtids, read_gtids
 from .connection_state import known_state
-from .unit_begin import is_unusable, replace_connection
+from .unit_begin import is_unusable, replace_connection, was_dropped
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -72,8 +72,8 @@ def fetch_first_row(connection: Connection, query: str) -> dict[str, Any] | None
     replace_if_dropped(connection)
     try:
         return fetch_row(connection, query)
-    except Exception:
-        if known_state(connection).is_new:
+    except Exception as error:
+        if not was_dropped(connection, known_state(connection), error):
             raise
     replace_connection(connection)
     return fetch_row(connection, query)

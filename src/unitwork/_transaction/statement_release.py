@@ -23,7 +23,7 @@ from .._driver.postgresql_begin import set_autocommit
 from .._sql.plain_reads import is_plain_read
 from .connection_state import known_state
 from .loan import Loan
-from .unit_begin import is_unusable, replace_connection
+from .unit_begin import replace_connection, was_dropped
 
 __all__ = ["StatementConnection", "StatementEngine", "StatementUser", "execute_first"]
 
@@ -113,7 +113,7 @@ def _execute_outside(
         try:
             _execute_in_autocommit(execute, cursor, args, context)
         except Exception as error:
-            if state.is_new or not is_unusable(connection, error):
+            if not was_dropped(connection, state, error):
                 raise
             state = replace_connection(connection)
             cursor = _new_cursor(context)

@@ -38,6 +38,7 @@ __all__ = [
     "lend",
     "prepare_first_statement",
     "replace_connection",
+    "was_dropped",
 ]
 
 _ID = "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE txid_current()::text END"
@@ -148,7 +149,7 @@ def _begin_on_pooled(
         try:
             return begin(connection, state)
         except Exception as error:
-            if state.is_new or not is_unusable(connection, error):
+            if not was_dropped(connection, state, error):
                 raise
             state = replace_connection(connection)
             if not in_transaction(state.driver_connection):
@@ -173,6 +174,18 @@ def replace_connection(connection: Connection) -> ConnectionState:
     state = known_state(connection)
     state.adopt(loan)
     return state
+
+
+def was_dropped(
+    connection: Connection, state: ConnectionState, error: Exception
+) -> bool:
+    """Whether the server has dropped a pooled *connection*: another may be used.
+
+    Not if *error* is an answer of the server's that leaves the connection open.
+    """
+    if state.is_new or state.aborted_by_client:
+        return False
+    return is_unusable(connection, error)
 
 
 def is_unusable(connection: Connection, error: Exception) -> bool:

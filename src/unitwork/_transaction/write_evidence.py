@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._driver.driver_connection import CLOSED_SQLITE, in_transaction
+from .._driver.driver_connection import in_transaction
+from .._driver.sqlite_connection import CLOSED_SQLITE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
