@@ -36,15 +36,24 @@ __all__ = [
 
 
 class UnitworkError(Exception):
-    """The base class of all errors of unitwork."""
+    """The base class of all errors of unitwork.
+
+    .. versionadded:: 0.1
+    """
 
 
 class UsageError(UnitworkError, RuntimeError):
-    """The program uses unitwork wrongly; the message says what to write instead."""
+    """The program uses unitwork wrongly; the message says what to write instead.
+
+    .. versionadded:: 0.1
+    """
 
 
 class MissingSessionError(UsageError):
-    """There is no unit of work here: no middleware, and no `transaction()` block."""
+    """There is no unit of work here: no middleware, and no `transaction()` block.
+
+    .. versionadded:: 0.1
+    """
 
 
 class SessionEndedError(UsageError):
@@ -52,6 +61,8 @@ class SessionEndedError(UsageError):
 
     Its transaction has been committed or rolled back, and the client has the answer.
     Later writes could only be lost, so they are refused.
+
+    .. versionadded:: 0.1
     """
 
 
@@ -60,6 +71,8 @@ class ReadOnlyError(UsageError):
 
     `__cause__` is the database's error; there is none where unitwork itself refused,
     because of `isolation_level="AUTOCOMMIT"`.
+
+    .. versionadded:: 0.1
     """
 
 
@@ -69,6 +82,8 @@ class UnexpectedRollbackError(UnitworkError):
     Raised because a success would be false. `__cause__` is the error that was caught
     and not raised again, if there was one: a shutdown also rolls back units that do not
     end in time.
+
+    .. versionadded:: 0.1
     """
 
 
@@ -78,6 +93,8 @@ class CommitUnknownError(UnitworkError):
     `__cause__` is the driver's error. Check before trying again: it may be stored.
     Also raised if SQL or the driver's connection has ended the transaction; then there
     is no `__cause__`.
+
+    .. versionadded:: 0.1
     """
 
 
@@ -88,6 +105,8 @@ class PartialCommitError(UnitworkError):
 
     *committed*, *rolled_back* and *unknown* are their names, each in the order of the
     commits. `__cause__` is the driver's error. Don't try again: a part is stored.
+
+    .. versionadded:: 0.1
     """
 
     def __init__(
@@ -105,13 +124,18 @@ class PartialCommitError(UnitworkError):
 
 
 class DeadlineExceededError(UnitworkError, TimeoutError):
-    """The request took longer than its `deadline`, and was rolled back."""
+    """The request took longer than its `deadline`, and was rolled back.
+
+    .. versionadded:: 0.1
+    """
 
 
 class PoolTimeoutError(UnitworkError, TimeoutError):
     """No connection of the pool became free in time.
 
     *retry_after*, in seconds, is a hint for the client (`Retry-After`).
+
+    .. versionadded:: 0.1
     """
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
@@ -130,7 +154,10 @@ class DatabaseUnavailableError(UnitworkError):
 
 
 class BlockingSessionWarning(UserWarning):
-    """A sync session was used on the event loop's own thread, which it blocks."""
+    """A sync session was used on the event loop's own thread, which it blocks.
+
+    .. versionadded:: 0.1
+    """
 
 
 class OutsideCallWarning(UserWarning):

@@ -2,6 +2,8 @@
 
 `db.observe(observer)` lets an `Observer` get them. All are frozen. Times are seconds;
 `at` is by `time.monotonic()`.
+
+.. versionadded:: 0.2
 """
 
 from ._observing.event import Event, Observer, PoolEvent, UnitEvent

@@ -97,7 +97,7 @@ def wait_for_lock(observer: Observer, other: psycopg.Connection[Any]) -> None:
     for _ in range(1000):
         if observer._query(waits.format(other.info.backend_pid)) == [(True,)]:
             return
-    pytest.fail("nobody waits for the lock")
+    pytest.fail("no session waits for the lock")
 
 
 @only(*POSTGRESQL)
@@ -269,7 +269,7 @@ async def test_a_commit_of_unitworks_own_needs_no_phase(
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that is taken, and refuses: nobody listens."""
+    """A port that is taken, and refuses: no server listens."""
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

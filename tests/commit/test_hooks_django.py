@@ -32,15 +32,15 @@ class OurError(Exception):
 
 @dataclass
 class Deeds:
-    """What was stored, and what was told of it: the two must agree."""
+    """What was stored, and what was announced of it: the two must agree."""
 
     flavour: Flavour
     observer: Observer
-    told: list[str] = field(default_factory=list)
+    announced: list[str] = field(default_factory=list)
 
     def do(self, session: Session, number: int) -> None:
         add_item(session, str(number))
-        current_unit().on_commit(self.told.append, str(number))
+        current_unit().on_commit(self.announced.append, str(number))
 
     def do_in_savepoint(self, session: Session, number: int) -> None:
         with session.begin_nested():
@@ -65,8 +65,8 @@ class Deeds:
         return hook
 
     def check(self, *numbers: int) -> None:
-        assert self.told == [str(number) for number in numbers]
-        assert sorted(self.observer.names()) == sorted(self.told)
+        assert self.announced == [str(number) for number in numbers]
+        assert sorted(self.observer.names()) == sorted(self.announced)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def fail() -> None:
 async def test_01_is_refused_where_there_is_no_unit(deeds: Deeds) -> None:
     # There it is called at once. Here it waits for a unit, and there is none.
     with pytest.raises(MissingSessionError, match="no unit of work here"):
-        current_unit().on_commit(deeds.told.append, "1")
+        current_unit().on_commit(deeds.announced.append, "1")
 
     deeds.check()
 
@@ -148,8 +148,8 @@ async def test_06_is_called_after_the_outermost_commit_only(deeds: Deeds) -> Non
     def body(session: Session) -> None:
         with session.begin_nested():
             deeds.do(session, 1)
-            assert deeds.told == []
-        assert deeds.told == []
+            assert deeds.announced == []
+        assert deeds.announced == []
 
     await deeds.unit(body)
 
@@ -195,7 +195,7 @@ async def test_09_is_dropped_with_a_savepoint_around_its_own(deeds: Deeds) -> No
 
 
 async def test_10_is_dropped_if_a_block_that_joins_has_failed(deeds: Deeds) -> None:
-    # There in silence. Here whoever swallows the failure is told what became of it.
+    # There in silence. Here the block that swallows the failure gets an error.
     flavour = deeds.flavour
 
     def failing(session: Session) -> None:
@@ -290,7 +290,7 @@ async def test_16_that_fails_is_not_called_again(
 async def test_17_may_ask_the_database(deeds: Deeds) -> None:
     def body(session: Session) -> None:
         add_item(session, "1")
-        ask = deeds.hook(lambda session: deeds.told.extend(names(session)))
+        ask = deeds.hook(lambda session: deeds.announced.extend(names(session)))
         current_unit().on_commit(ask)
 
     await deeds.unit(body)
@@ -312,7 +312,7 @@ async def test_19_of_a_hooks_own_unit_comes_before_the_next_hook(deeds: Deeds) -
             after = partial(write, number=number + 10, more=False)
             current_unit().on_commit(deeds.hook(after))
         add_item(session, str(number))
-        deeds.told.append(str(number))
+        deeds.announced.append(str(number))
 
     def body(session: Session) -> None:
         for number in (1, 2):

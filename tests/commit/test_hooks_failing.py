@@ -105,12 +105,12 @@ async def test_that_fails_before_commit_rolls_everything_back(
         unit.before_commit(fail)
         unit.before_commit(done.append, "not any more")
         unit.on_commit(done.append, "dropped")
-        unit.on_rollback(done.append, "told")
+        unit.on_rollback(done.append, "called")
 
     with pytest.raises(OurError):
         await flavour.work(body)
 
-    assert (done, observer.names()) == (["told"], [])
+    assert (done, observer.names()) == (["called"], [])
 
 
 # Misuse

@@ -120,10 +120,10 @@ async def test_on_rollback_outlive_a_savepoint(
 ) -> None:
     def body(session: Session) -> None:
         with suppress(OurError), session.begin_nested():
-            current_unit().on_rollback(done.append, "told")
+            current_unit().on_rollback(done.append, "called")
             raise OurError
         current_unit().rollback_only()
 
     await flavour.work(body)
 
-    assert done == ["told"]
+    assert done == ["called"]

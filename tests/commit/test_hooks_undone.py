@@ -1,4 +1,4 @@
-"""Hooks go by what has become of their work, however it was undone."""
+"""Hooks follow their work, however it was undone."""
 
 from __future__ import annotations
 

@@ -137,11 +137,11 @@ async def test_a_fork_has_threads_of_its_own() -> None:
     child = os.fork()
     if child == 0:
         asyncio.events._set_running_loop(None)
-        os._exit(asyncio.run(asyncio.wait_for(told(), 30)))
+        os._exit(asyncio.run(asyncio.wait_for(work_in_thread(), 30)))
     _, status = await asyncio.to_thread(os.waitpid, child, 0)
 
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-async def told() -> int:
+async def work_in_thread() -> int:
     return await in_thread(add, 0)

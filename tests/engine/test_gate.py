@@ -208,7 +208,7 @@ async def test_one_gate_serves_two_event_loops() -> None:
 
 @pytest.mark.parametrize(
     ("enter", "kind"),
-    # A thread does not hear of `task.cancel()`: its session gives the place back.
+    # `task.cancel()` does not reach a thread: its session releases the permit.
     [(on_the_loop, natively), (on_the_loop, by_scope), (in_a_thread, by_scope)],
 )
 async def test_one_who_is_cancelled_at_any_moment_takes_no_place_along(

@@ -1,4 +1,4 @@
-"""Behind PgBouncer, which hands a server connection to somebody else at each COMMIT.
+"""Behind PgBouncer, which hands a server connection to another client at each COMMIT.
 
 Here it has two of them for all clients.
 """

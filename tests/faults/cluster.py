@@ -17,7 +17,7 @@ from servers.postgresql import INITDB, SETTINGS, find_binaries
 from servers.private_server import Place, Recipe, private_server
 from support.pool import eventually
 
-# Starts the server again whenever it has ended, until told to stop.
+# Starts the server again whenever it has ended, until a signal stops it.
 FOREVER = """
 stop() { kill -CONT $server; kill -QUIT $server; wait $server; exit; }
 trap stop TERM QUIT

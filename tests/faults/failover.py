@@ -3,7 +3,7 @@
     make failover N=20 DRIVERS="asyncpg psycopg psycopg-async"
 
 Replication is synchronous, and the application has one URL with all hosts. Clients
-write without a pause, each row with a key of its own, and note what they are told.
+write without a pause, each row with a key of its own, and note the responses.
 After each failover the table on the new primary is compared with the notes.
 
 lie: success was reported, and the row is missing. ghost: a failure was reported, and
@@ -64,7 +64,7 @@ COLUMNS = [
 
 @dataclass
 class Notes:
-    """What clients were told of their keys."""
+    """The responses that clients got for their keys."""
 
     stored: set[str] = field(default_factory=set)
     failed: dict[str, BaseException | None] = field(default_factory=dict)
@@ -164,7 +164,7 @@ async def run(
     failovers: int,
     settings: DatabaseSettings = SETTINGS,
 ) -> Report:
-    """Let a number of *failovers* happen; give what clients were told."""
+    """Let a number of *failovers* happen; give what was reported to clients."""
     report = Report()
     await to_thread.run_sync(Outsider(servers.primary_url).create)
     await to_thread.run_sync(servers.set_synchronous, True)

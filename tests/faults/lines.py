@@ -35,7 +35,7 @@ class TrappedLines:
         _traps.set([FaultTrap(fault, struck, kill) for fault in reversed(faults)])
 
     def meet_newcomer(self, fault: Fault, struck: Struck = lambda: None) -> None:
-        """The next connection meets *fault*, whoever makes it."""
+        """The next connection meets *fault*."""
         self._proxy.for_newcomers.append(FaultTrap(fault, struck))
 
     async def _kill_in_thread(self, backend: int) -> None:

@@ -1,4 +1,4 @@
-"""The timeline and the outcomes: what has become of the last units."""
+"""The timeline and the outcomes: how the last units have ended."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ async def test_a_savepoint_that_is_gone_means_that_all_is_lost(
         session.execute(text("SAVEPOINT mine"))
         with pytest.raises(DBAPIError):
             wrong_sql(session)
-        session.execute(text("ROLLBACK"))  # as an error would of which nobody knows
+        session.execute(text("ROLLBACK"))  # as an error would that was not reported
         with pytest.raises(DBAPIError, match="mine does not exist"):
             session.execute(text("ROLLBACK TO SAVEPOINT mine"))
         with suppress(UnexpectedRollbackError):

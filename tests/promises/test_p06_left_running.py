@@ -128,7 +128,7 @@ async def test_a_task_that_the_endpoint_has_spawned_can_not_use_it(
 
 
 def assert_refused(reply: Reply) -> None:
-    """The client has its whole answer, and the task was told off."""
+    """The client has its whole answer, and the task got an error."""
     assert (reply.status, reply.complete) == (200, True)
     assert isinstance(reply.error, SessionEndedError)
     assert "db.transaction()" in str(reply.error)

@@ -73,7 +73,7 @@ class Requests:
 
     @property
     def acknowledged(self) -> set[str]:
-        """The rows of which the client has been told."""
+        """The rows that were acknowledged to the client."""
         started = [self.name for m in self.seen if m.get("status") == 200]
         bodies = [m["body"] for m in self.seen if "body" in m]
         ended = [f"{self.name} streamed"] * (bodies == [b"a", b"b", b""])

@@ -183,7 +183,7 @@ async def test_the_one_left_running_may_be_without_end(
 
 
 class Late:
-    """A stray that begins to write when it is told to."""
+    """A stray that begins to write when an event is set."""
 
     def __init__(self, flavour: Flavour) -> None:
         self._flavour = flavour

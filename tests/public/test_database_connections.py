@@ -111,7 +111,7 @@ def test_two_event_loops_may_take_turns(
     assert caplog.messages == []
 
 
-# asyncpg itself complains that nobody has closed them.
+# asyncpg itself complains that they were not closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_connections_of_an_event_loop_that_is_gone_are_not_used(
     flavour: Flavour, observer: Observer, caplog: pytest.LogCaptureFixture

@@ -207,7 +207,7 @@ async def test_a_dependency_override_replaces_the_session_of_its_endpoints_alone
         reply = await call(app, "POST", "/")
 
         assert reply.status == 200
-        assert session.in_transaction()  # nobody has committed it
+        assert session.in_transaction()  # it was not committed
         assert await flavour.do(session, names) == ["one"]
     app.dependency_overrides.clear()
 

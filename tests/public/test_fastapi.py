@@ -178,7 +178,7 @@ async def test_retry_after_is_in_whole_seconds(
 
 @pytest.fixture
 def deaf_port() -> Iterator[int]:
-    """A port on which nobody listens, and nobody else can."""
+    """A port on which no server listens, and no other can."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -231,7 +231,7 @@ async def test_a_name_that_can_not_be_resolved_is_unavailable() -> None:
 
 @pytest.fixture
 def mute_port() -> Iterator[int]:
-    """A port on which nobody ever answers."""
+    """A port on which no server ever answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""A migration under load: plans grow stale, and no client hears of it."""
+"""A migration under load: plans grow stale, and no client notices."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def plant(session: Session) -> int:
 @only(*POSTGRESQL)
 @pytest.mark.usefixtures("table")
 async def test_the_schema_changes_under_load_without_an_error(flavour: Flavour) -> None:
-    told: list[Retry] = []
+    reported: list[Retry] = []
     options = TransactionOptions(attempts=3)
-    retry = RetryPolicy(before_retry=told.append)
+    retry = RetryPolicy(before_retry=reported.append)
     app = serve_fastapi(flavour, plant, options=options, retry=retry)
 
     async def work() -> list[int | None]:
@@ -75,7 +75,7 @@ async def test_the_schema_changes_under_load_without_an_error(flavour: Flavour) 
         await asyncio.to_thread(write_from_outside, flavour.url, change)
         assert await load == [[200] * READS] * 5
 
-    assert told  # the plans did grow stale
+    assert reported  # the plans did grow stale
 
 
 @only(*POSTGRESQL)

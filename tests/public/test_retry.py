@@ -46,7 +46,7 @@ THREE = TransactionOptions(attempts=3)
 
 @pytest.fixture
 async def race(flavour: Flavour) -> Race:
-    """A row "0", and somebody who changes it once, before we do."""
+    """A row "0", and another client that changes it once, before we do."""
     race = Race(flavour)
     await race.prepare()
     return race

@@ -34,7 +34,7 @@ async def test_without_any_of_what_follows_it_is_run_again(
     assert (tried.attempts, observer.names()) == ([1, 2], ["attempt 2"])
 
 
-# Somebody may have heard of it
+# Another program may have seen it
 
 
 @FEW
@@ -100,7 +100,7 @@ async def test_not_even_if_a_hook_of_the_rollback_says_so(
 ) -> None:
     async def hook() -> None:
         unit = current_unit()
-        unit.on_rollback(lambda: unit.side_effect_done("the customer is told"))
+        unit.on_rollback(lambda: unit.side_effect_done("the customer is notified"))
 
     check_once(tried, await tried.request(tried.write, hook))
 

@@ -180,7 +180,7 @@ class Unit:
         inner, self._scopes[at:] = self._scopes[at:], []
         return inner
 
-    # What becomes of it
+    # Its outcome
 
     def rolled_back(self) -> None:
         """By hand: the program knows."""

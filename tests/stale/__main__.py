@@ -5,8 +5,8 @@
     make stale N=2000 FAULTS="" DELAY=50       # replicas that are 50 ms behind
 
 Each pair is one client's: it writes in one process and reads in another, with the
-cookie of the response alone. A read is stale if it lacks a write that this client was
-told about. The exit code is 1 if there was one, or if a request has failed.
+cookie of the response alone. A read is stale if it lacks a write that was acknowledged
+to this client. The exit code is 1 if there was one, or if a request has failed.
 """
 
 from __future__ import annotations

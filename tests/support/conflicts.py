@@ -1,4 +1,4 @@
-"""A race that is lost: somebody else changes the row between our read and our write."""
+"""A lost race: another client changes the row between our read and our write."""
 
 from __future__ import annotations
 

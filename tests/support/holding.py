@@ -50,7 +50,7 @@ class Hold:
         raise NotImplementedError
 
     async def reached(self, count: int = 1) -> None:
-        """Wait until somebody executes it."""
+        """Wait until it is executed."""
         await eventually(lambda: self.waiting() >= count)
 
 
@@ -72,7 +72,7 @@ class _PostgreSQLHold(Hold):
 
 
 class _MariaDBHold(Hold):
-    """A lock of that name which whoever gets it gives back at once."""
+    """A lock of that name, released at once by the session that gets it."""
 
     def __init__(self, connection: pymysql.Connection[Any]) -> None:
         database = connection.db.decode()  # the server knows one lock of each name

@@ -274,7 +274,7 @@ class World:
         for actor in self.actors:
             own = self.rounds and self.rounds[-1].actor is actor
             ended = own or actor.task.done() or actor.name != "shutdown"
-            self.check(bool(ended), "the shutdown waits for ever")
+            self.check(bool(ended), "the shutdown never ends")
 
     def message(self, verdict: Verdict) -> Plan[None]:
         def decide() -> Verdict:
@@ -291,7 +291,7 @@ class World:
 
 
 class WatchedUnit(Unit):
-    """Tells the model what becomes of it."""
+    """Reports its outcome to the model."""
 
     __slots__ = ("world",)
 

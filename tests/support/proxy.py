@@ -82,7 +82,7 @@ class Proxy:
         return any(line.held is not None for line in self.lines.values())
 
     def swallow(self) -> None:
-        """From now on nothing gets through, either way, and nobody is told."""
+        """From now on nothing gets through, either way, without an error."""
         self.swallowing = True
 
     def forward(self) -> None:
@@ -146,8 +146,8 @@ class Line:
     def hold(self, seconds: float | None = None) -> None:
         """Keep back what comes, both ways, until the time is over or `release()`.
 
-        Nothing gets lost, as on a network that heals: it arrives even if whoever has
-        sent it has gone meanwhile.
+        Nothing gets lost, as on a network that heals: it arrives even if its sender
+        has left meanwhile.
         """
         if self.held is None:
             self.held = []

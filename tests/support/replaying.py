@@ -51,7 +51,7 @@ class Replayed:
 
 
 def chunks(*parts: bytes) -> Callable[[], Any]:
-    """A `receive` that gives a body in *parts*, and then waits for ever."""
+    """A `receive` that gives a body in *parts*, and then waits without end."""
     messages: list[Message] = [
         {"type": "http.request", "body": part, "more_body": True} for part in parts
     ]

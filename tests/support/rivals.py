@@ -23,9 +23,9 @@ MANY = ", ".join(f"('theirs {number}')" for number in range(100))
 
 @contextmanager
 def rival(flavour: Flavour) -> Iterator[Rival]:
-    """Somebody else, with two items that nobody has touched yet."""
+    """Another client, with two items that were not changed yet."""
     with connect_mariadb(make_url(flavour.url)) as other:
-        other.query("SET innodb_lock_wait_timeout = 5")  # and not for ever
+        other.query("SET innodb_lock_wait_timeout = 5")  # and not without end
         other.query("INSERT INTO item (name) VALUES ('red'), ('blue')")
         yield other
 
@@ -36,7 +36,7 @@ def write(session: Session, name: str) -> None:
 
 
 def lose_deadlock(session: Session, other: Rival) -> None:
-    """1213. InnoDB spares whoever has written more."""
+    """1213. InnoDB spares the one that has written more."""
     write(session, "red")
     other.begin()
     other.query(f"INSERT INTO item (name) VALUES {MANY}")

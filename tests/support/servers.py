@@ -99,7 +99,7 @@ async def process(name: str, flavour: Flavour) -> AsyncIterator[tuple[Process, i
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        with listening:  # later a client must find out that nobody listens any more
+        with listening:  # later a client must find out that no server listens any more
             port = listening.getsockname()[1]
             await talk(port, "GET", "/items")
         yield server, port

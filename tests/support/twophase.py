@@ -28,7 +28,7 @@ def add(session: Session) -> None:
 
 
 async def recover_all(pair: Pair) -> list[str]:
-    """Recover until nothing is left; the server may have to hear of a death first."""
+    """Recover until nothing is left; the server may notice a lost client late."""
     done: list[str] = []
 
     async def look() -> None:

@@ -1,4 +1,4 @@
-"""MariaDB is another server when the unit looks what became of its COMMIT.
+"""MariaDB is another server when the unit verifies its COMMIT.
 
 It stands for a failover to a replica that has received nothing of the transaction.
 """

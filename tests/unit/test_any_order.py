@@ -110,7 +110,7 @@ async def play(chosen: list[tuple[str, int]]) -> list[str]:
     await end_all(world)
     world.check(not world.written, "something is still open")
     for actor in world.actors:
-        world.check(actor.task.done(), f"{actor.name} waits for ever")
+        world.check(actor.task.done(), f"{actor.name} never ends")
         actor.task.cancel()
     world.check_hooks()
     return world.faults

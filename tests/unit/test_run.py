@@ -147,16 +147,16 @@ async def test_hooks_are_those_of_their_attempt(flavour: Flavour) -> None:
 
 @FEW
 async def test_before_retry_is_told(flavour: Flavour) -> None:
-    told: list[Retry] = []
-    policy = RetryPolicy(longest_wait=0, before_retry=told.append)
+    reported: list[Retry] = []
+    policy = RetryPolicy(longest_wait=0, before_retry=reported.append)
 
     await run(flavour, Failing(2), attempts=5, retry=policy)
 
-    assert [(each.attempt, each.attempts, each.path) for each in told] == [
+    assert [(each.attempt, each.attempts, each.path) for each in reported] == [
         (1, 5, ""),
         (2, 5, ""),
     ]
-    assert [str(each.error) for each in told] == ["1", "2"]
+    assert [str(each.error) for each in reported] == ["1", "2"]
 
 
 @FEW

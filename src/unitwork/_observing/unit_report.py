@@ -116,7 +116,7 @@ class UnitReport:
     def waiting(self, database: str) -> Iterator[None]:
         """Report that the unit waits for a connection of *database* in the block."""
         began = time.monotonic()
-        self._tell(WaitStarted(began, self.unit, database))
+        self._deliver(WaitStarted(began, self.unit, database))
         error: BaseException | None = None
         try:
             yield
@@ -127,9 +127,9 @@ class UnitReport:
             now = time.monotonic()
             self.waited[database] = self.waited.get(database, 0.0) + now - began
             self.wait_time += now - began
-            self._tell(WaitEnded(now, self.unit, database, now - began, error))
+            self._deliver(WaitEnded(now, self.unit, database, now - began, error))
 
-    def _tell(self, event: WaitStarted | WaitEnded) -> None:
+    def _deliver(self, event: WaitStarted | WaitEnded) -> None:
         for each in self._by_kind.get(type(event), ()):
             each.deliver(event)
 

@@ -49,7 +49,7 @@ _CAUSES = {
 
 
 def key_of(unit: UnitInfo) -> UnitKey:
-    """What tells the units of an application apart: kind, method, route."""
+    """What distinguishes the units of an application: kind, method, route."""
     return unit.kind, unit.method, unit.route
 
 

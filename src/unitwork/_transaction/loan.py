@@ -20,7 +20,7 @@ from .._sql.write_detection import known_to_read, known_to_write
 from .hold import Hold
 from .loan_holder import LoanHolder
 from .transaction_state import MOVES, TransactionState, Undecided
-from .write_evidence import TELLING, changes_of
+from .write_evidence import REPORTS_WRITES, changes_of
 
 __all__ = ["MOST_TEXTS", "Loan", "TransactionState"]
 
@@ -251,8 +251,8 @@ class Loan:
             if len(self.texts) < MOST_TEXTS:
                 self.texts[statement] = None
             self.wrote = known_to_write(context, statement)
-            tells = context.dialect.name in TELLING and not self.wants_position
-            if self.only_reads and not tells:
+            reports = context.dialect.name in REPORTS_WRITES and not self.wants_position
+            if self.only_reads and not reports:
                 self.only_reads = known_to_read(context, statement)
         options = context.execution_options
         if options and (options.get("stream_results") or options.get("yield_per")):

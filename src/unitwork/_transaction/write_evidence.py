@@ -21,9 +21,9 @@ from .._driver.sqlite_connection import CLOSED_SQLITE
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["LOCKS_TO_WRITE", "TELLING", "WRITTEN", "changes_of", "has_written"]
+__all__ = ["LOCKS_TO_WRITE", "REPORTS_WRITES", "WRITTEN", "changes_of", "has_written"]
 
-TELLING = ("postgresql", "sqlite")
+REPORTS_WRITES = ("postgresql", "sqlite")
 """The dialects of the databases that keep it."""
 
 LOCKS_TO_WRITE = """
@@ -69,7 +69,7 @@ def has_written(connection: Connection, state: _Known) -> bool:
     dialect = connection.dialect
     if dialect.name != "postgresql":
         only_reads = state.only_reads and not state.was_bypassed
-        return dialect.name not in TELLING and not only_reads
+        return dialect.name not in REPORTS_WRITES and not only_reads
     if not in_transaction(connection.connection.driver_connection):
         return True  # what was sent through the driver has been committed at once
     cursor = connection.connection.cursor()

@@ -1,4 +1,4 @@
-"""Retries: who is told, and what is around them."""
+"""Retries: what is reported, and what is around them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unitwork import (
 pytestmark = pytest.mark.anyio
 
 
-# Who is told
+# What is reported
 
 
 @FEW
@@ -39,31 +39,31 @@ async def test_before_retry_is_called_for_each_failure(
 
     errors = [Conflict("first"), Conflict("second")]
     failing = Failing(2, lambda: errors[len(failing.calls) - 1])
-    told: list[Retry] = []
-    policy = RetryPolicy(longest_wait=0, before_retry=told.append)
+    reported: list[Retry] = []
+    policy = RetryPolicy(longest_wait=0, before_retry=reported.append)
     handlers = {Conflict: busy} if handled else None
 
     reply = await request(flavour, failing, retry=policy, handlers=handlers)
 
     assert reply.json == 3
-    assert [(each.attempt, each.attempts) for each in told] == [(1, 3), (2, 3)]
-    assert [each.error for each in told] == errors
-    assert [(each.path, each.wait) for each in told] == [("/", 0), ("/", 0)]
+    assert [(each.attempt, each.attempts) for each in reported] == [(1, 3), (2, 3)]
+    assert [each.error for each in reported] == errors
+    assert [(each.path, each.wait) for each in reported] == [("/", 0), ("/", 0)]
 
 
 @FEW
 async def test_it_is_called_with_no_unit_around(flavour: Flavour) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
 
     def look(retry: Retry) -> None:
         with pytest.raises(MissingSessionError):
             current_unit()
-        told.append(flavour.db.pool_status().checked_out)
+        reported.append(flavour.db.pool_status().checked_out)
 
     policy = RetryPolicy(longest_wait=0, before_retry=look)
 
     assert (await request(flavour, Failing(1), retry=policy)).json == 2
-    assert told == [0]
+    assert reported == [0]
 
 
 @FEW
