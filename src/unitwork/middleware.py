@@ -58,7 +58,8 @@ class DBSessionMiddleware:
     *read_your_writes*, for databases with replicas, brings the token of a client's
     writes back with its next requests, whose reads then see them: `SignedCookie` or
     `SignedHeader` of `unitwork.replicas`, or a `TokenCarrier` of your own. With `False`
-    a client may read what was there before its own write.
+    a client may read what was there before its own write. Without replicas nothing is
+    sent.
     *server_timing* decides, by the ASGI scope, whether a response has the header
     `Server-Timing`, with the time that its unit has waited for connections, executed
     statements and waited for COMMIT.

@@ -72,7 +72,7 @@ class TransactionOptions:
     `"READ UNCOMMITTED"`; or `"AUTOCOMMIT"`, which has no transaction: for reads.
     *read_only*: the database refuses to write: `ReadOnlyError`.
     *replica*: whether a transaction that only reads does so from a replica, where the
-    database has some; by default it does.
+    database has some; by default it does. `True` makes no transaction *read_only*.
     *deferrable*: PostgreSQL, with `"SERIALIZABLE"` and *read_only*: wait for a snapshot
     in which nothing can fail.
     *timeout*: how long each statement may take, and *lock_timeout*, how long it may

@@ -12,9 +12,15 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from servers.postgresql_replication import Replication
-from support.flavours import POSTGRESQL, Flavour
+from support.flavours import POSTGRESQL, Flavour, only
 from support.models import names
-from support.replicated import is_replica, port, port_of, replicated_flavour
+from support.replicated import (
+    is_replica,
+    port,
+    port_of,
+    replicated_flavour,
+    with_driver,
+)
 from unitwork import (
     DatabaseUnavailableError,
     DBSessionMiddleware,
@@ -115,6 +121,28 @@ async def test_a_replica_that_lags_too_far_is_not_read(
     assert not await flavour.work(is_replica, read_only=True)
     assert "lags" in flavour.db.replica_status()[0].reason
     await flavour.dispose()
+
+
+@only("asyncpg")
+async def test_a_replica_behind_a_slow_link_lags_though_it_has_replayed_all(
+    flavour: Flavour, replication: Replication
+) -> None:
+    """What it has replayed was sent long ago: it can't know what has been since."""
+    primary, replica = replication.primary, replication.servers[0]
+    replication.freeze(0)
+    sent = primary.ask("SELECT CAST(clock_timestamp() AS text)")
+    primary.execute("INSERT INTO item (name) VALUES ('one')")
+    primary.wait_for(f"SELECT clock_timestamp() > '{sent}'::timestamptz + '2 s'", "")
+    replication.thaw(0)
+    replica.wait_for("SELECT count(*) = 1 FROM item", "has not replayed it")
+    urls = [with_driver(replica.url, flavour.name)]
+    db = replicated_flavour(
+        flavour.name, replication, replicas=urls, replica_max_lag=1.0
+    )
+
+    assert not await db.work(is_replica, read_only=True)
+    assert "lags" in db.db.replica_status()[0].reason
+    await db.dispose()
 
 
 async def read_slowly(

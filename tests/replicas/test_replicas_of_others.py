@@ -5,12 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
+from support.asgi import call
 from support.flavours import FLAVOURS, Flavour, kind_of
 from support.models import add_item, create_tables, names
-from unitwork import AsyncDatabase, Database, UsageError, current_unit
+from support.replicated import SECRET
+from unitwork import (
+    AsyncDatabase,
+    Database,
+    DBSessionMiddleware,
+    UsageError,
+    current_unit,
+    transactional,
+)
+from unitwork.replicas import SignedCookie
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +55,26 @@ async def test_reads_come_from_the_replica_until_the_client_writes(
     await flavour.work(write)
     assert await flavour.work(names, read_only=True) == []
     assert await flavour.work(read, read_only=True) == ["one"]
+    await flavour.dispose()
+
+
+@pytest.mark.parametrize("replicas", [None, []])
+async def test_without_replicas_the_same_code_runs_and_sends_no_token(
+    tmp_path: Path, replicas: list[str] | None
+) -> None:
+    db = Database(f"sqlite:///{tmp_path}/one.db", replicas=replicas)
+    create_tables(db.engine)
+    flavour = Flavour("sqlite3", "", db)
+    app = FastAPI()
+    carrier = SignedCookie(SECRET)
+    app.add_middleware(DBSessionMiddleware, db=db, read_your_writes=carrier)
+    app.post("/items")(flavour.endpoint(lambda session: add_item(session).id))
+    read = transactional(read_only=True, replica=True)(flavour.endpoint(names))
+    app.get("/items")(read)
+    reply = await call(app, "POST", "/items")
+
+    assert b"set-cookie" not in dict(reply.starts[0]["headers"])
+    assert (await call(app, "GET", "/items")).json == ["one"]
     await flavour.dispose()
 
 

@@ -29,15 +29,18 @@ EXTRACT(epoch FROM pg_postmaster_start_time()), current_setting('transaction_iso
 """
 # What it has received and not replayed is as old as its last COMMIT. Without a receiver
 # it may not even know of what it lacks. If it has replayed more than it receives, it
-# has left the history of its primary, and receives nothing that it could replay.
+# has left the history of its primary, and receives nothing that it could replay. If all
+# is replayed, it is behind by the time that its last message was under way; that is
+# shown with the role `pg_read_all_stats` only.
 _LAG = """
 CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
-  AND receiver.pid IS NOT NULL THEN 0
+  AND receiver.pid IS NOT NULL
+THEN greatest(0, EXTRACT(epoch FROM last_msg_receipt_time - last_msg_send_time))
 ELSE coalesce(EXTRACT(epoch FROM
   clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END
 """
-# Only with the role `pg_read_all_stats` is the timeline of the receiver shown. The
-# others are those of its last checkpoint and of what it has written to its files.
+# The timeline of the receiver is shown with that role only, too. The others are those
+# of its last checkpoint and of what it has written to its files.
 _HISTORY = """
 system_identifier, greatest(received_tli, timeline_id, min_recovery_end_timeline)
 """
