@@ -149,10 +149,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     box = item.stash.get(_SANDBOX, None)
     if box is None or not isinstance(item, pytest.Function):
         return (yield)
+    from ._sandbox.failure import report
+
     function = item.obj
     item.obj = box.bind(function)
     try:
         result = yield
+    except Exception as error:
+        report(box.check, error)
+        raise
     finally:
         item.obj = function
     box.check()

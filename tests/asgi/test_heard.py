@@ -19,6 +19,7 @@ from unitwork import (
     DeadlineExceededError,
     PoolTimeoutError,
 )
+from unitwork._asgi.problems import name_of
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +80,10 @@ async def test_the_answer_without_handlers_names_the_request(
 
     (record,) = logged(caplog)
     assert record.message == "POST / was answered with 503"
+
+
+def test_a_path_is_named_in_one_line() -> None:
+    assert name_of({"method": "GET", "path": "/a\nERROR"}) == r"GET /a\nERROR"
 
 
 @FEW

@@ -44,6 +44,10 @@ def test_a_client_behind_a_proxy_on_the_same_machine_is_not(header: str) -> None
     assert not is_local(scope(**{header: "127.0.0.1"}))
 
 
+def test_a_proxy_without_headers_of_its_own_is_not() -> None:
+    assert not is_local(scope() | {"http_version": "1.0"})
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "["])
 def test_a_page_whose_name_leads_to_this_machine_is_not(host: str) -> None:
     assert not is_local(scope(host=host))

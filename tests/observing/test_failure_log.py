@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from contextvars import Context
 from typing import Any
 
@@ -81,6 +82,8 @@ async def test_the_log_of_a_503_has_the_line_that_holds_the_connection(
     [record] = [each for each in caplog.records if "503" in each.getMessage()]
     logged = logging.Formatter().format(record)
     assert "Held by:" in logged
+    [first, *_] = logged.splitlines()
+    assert re.search(r"503: held by a transaction\(\) block for .* at tests/", first)
     assert "taken at tests/" in logged
     assert vars(record)["unitwork_route"] == "/items/{id}"
     assert vars(record)["unitwork_status"] == 503

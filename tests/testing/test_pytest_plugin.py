@@ -90,6 +90,16 @@ def test_an_escape_fails_the_test_itself(run: Any) -> None:
     result.stdout.fnmatch_lines("*has ended the transaction of the sandbox*")
 
 
+def test_an_escape_that_the_test_raises_is_reported_once(run: Any) -> None:
+    result = run(
+        "def test_one(sandbox):",
+        "    with db.transaction() as session:",
+        "        session.connection().connection.driver_connection.commit()",
+    )
+
+    result.assert_outcomes(failed=1, errors=0)
+
+
 def test_a_thread_belongs_to_the_sandbox_of_the_test(run: Any) -> None:
     result = run(
         "from threading import Thread",

@@ -72,7 +72,7 @@ async def test_a_unit_is_refused_while_it_has_uncommitted_changes(
     flavour: Flavour, own: Own
 ) -> None:
     await own(add_item)
-    with pytest.raises(SandboxError, match=r"not committed.*box\.session\.commit"):
+    with pytest.raises(SandboxError, match=r"`sandbox\.session`.*not committed"):
         await flavour.work(count)
     await own(lambda session: session.commit())
 

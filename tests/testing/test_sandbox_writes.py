@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,12 @@ def by_connection(session: Session) -> None:
     connection.execute(INSERT)
 
 
-WAYS = pytest.mark.parametrize("write", [by_cursor, by_connection])
+def by_driver(session: Session) -> None:
+    driver: Any = session.connection().connection.driver_connection
+    driver.execute(INSERT)
+
+
+WAYS = pytest.mark.parametrize("write", [by_cursor, by_connection, by_driver])
 
 
 # The test's own session
@@ -41,7 +47,7 @@ async def test_changes_that_are_not_flushed_are_not_committed(
 ) -> None:
     own = box.session
     own.add(Item(name="lamp"))
-    with pytest.raises(SandboxError, match=r"not committed.*box\.session\.commit"):
+    with pytest.raises(SandboxError, match=r"`sandbox\.session`.*not committed"):
         await flavour.work(names)
     await flavour.do(own, lambda session: session.commit())
 
@@ -83,6 +89,34 @@ def test_a_write_past_sqlalchemy_is_not_committed(
 
         with flavour.db.transaction() as session:
             assert names(session) == []
+
+
+@only("asyncpg", "aiosqlite")
+async def test_a_write_through_an_async_driver_is_not_committed(
+    flavour: Flavour,
+) -> None:
+    async with sandbox(flavour.db) as box:
+        await box.session.execute(text("SELECT 1"))
+        connection = await box.session.connection()
+        raw = await connection.get_raw_connection()
+        await raw.driver_connection.execute(INSERT)
+        with pytest.raises(SandboxError, match="not committed"):
+            await flavour.work(names)
+        await box.session.commit()
+
+        assert await flavour.work(names) == ["raw"]
+
+
+@only("asyncpg", "aiosqlite")
+def test_the_session_of_a_plain_function_is_named(flavour: Flavour) -> None:
+    async def read() -> None:
+        await flavour.work(names)
+
+    with sandbox(flavour.db) as box:
+        box.sync_session.add(Item(name="lamp"))
+        with pytest.raises(SandboxError, match=r"`sandbox\.sync_session`.*commit"):
+            asyncio.run(read())
+        box.sync_session.rollback()
 
 
 # Units

@@ -77,6 +77,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+FORGETS_THE_SANDBOX = """
+from app import Item
+def test_{}(unitwork_worker, unitwork_databases{}):
+    with unitwork_databases.transaction() as session:
+        session.add(Item(name="lamp"))
+"""
+
+
 @pytest.fixture
 def url(postgresql: str) -> str:
     made = make_url(postgresql).set(drivername="postgresql+psycopg", database="none")
@@ -160,3 +168,15 @@ def test_other_databases_in_a_subfolder_are_refused(folder: Path) -> None:
 
     assert "1 passed, 4 errors" in output
     assert "unitwork_databases is another one in this folder" in output
+
+
+def test_a_test_that_stores_something_without_a_sandbox_is_named(
+    folder: Path, url: str
+) -> None:
+    forgets = FORGETS_THE_SANDBOX.format("one", "")
+    keeps_to_it = FORGETS_THE_SANDBOX.format("two", ", sandbox")
+
+    output = run(folder, keeps_to_it + forgets, DATABASE_URL=url)
+
+    assert "2 passed, 1 warning" in output
+    assert "test_it.py::test_one has no sandbox, and a transaction() block" in output

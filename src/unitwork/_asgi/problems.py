@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.exc import TimeoutError as PoolTimeoutOfSQLAlchemy
 
+from .._observing.subjects import printable
 from ..errors import (
     CommitUnknownError,
     DatabaseUnavailableError,
@@ -112,7 +113,7 @@ def problem_of(error: BaseException) -> Problem | None:
 
 def name_of(scope: Mapping[str, Any]) -> str:
     """The method and the path of a request, as its route has it, if that is known."""
-    path = route_of(scope) or scope.get("path", "")
+    path = route_of(scope) or printable(scope.get("path", ""))
     return f"{scope.get('method', 'WebSocket')} {path}"
 
 
@@ -135,4 +136,21 @@ def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> N
             extra=fields,
         )
     else:
-        log.error("%s was answered with %d", name, status, exc_info=error, extra=fields)
+        log.error(
+            "%s was answered with %d%s",
+            name,
+            status,
+            _longest_hold_in(error),
+            exc_info=error,
+            extra=fields,
+        )
+
+
+def _longest_hold_in(error: BaseException) -> str:
+    """Who holds a connection the longest, of those that *error* or its notes list.
+
+    All are in the traceback, below its many lines.
+    """
+    text = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    _, _, listed = text.partition("Held by:\n- ")
+    return f": held by {listed.splitlines()[0]}" if listed else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from .._callables import returned_plainly
 from .._observing.unit_report import UnitReport
 from .types import Message, Scope
 
@@ -23,7 +24,9 @@ def add_timing(
     Raises nothing: the unit is committed already.
     """
     try:
-        if wanted(scope):
+        found = wanted(scope)
+        returned_plainly("server_timing", found)
+        if found:
             value = _value_of(report).encode()
             message["headers"] = [
                 *message.get("headers", ()),

@@ -38,6 +38,7 @@ __all__ = [
     "message_counter",
     "refresh_status",
     "reports_idle",
+    "sent_so_far",
     "terminate_function",
     "transport_of",
 ]
@@ -210,6 +211,17 @@ def message_counter(driver_connection: Any) -> MessageCounter:
 
 
 _COUNTS_NOTHING = MessageCounter()
+
+
+def sent_so_far(driver_connection: Any) -> int:
+    """A number that changes if the connection has written, also past SQLAlchemy.
+
+    SQLite counts changed rows, others their messages. No I/O.
+    """
+    changes: int | None = getattr(driver_connection, "total_changes", None)
+    if changes is not None:
+        return changes
+    return message_counter(driver_connection).queries_count
 
 
 def is_cursor_open(cursor: Any) -> bool:

@@ -59,6 +59,8 @@ def is_local(scope: Mapping[str, Any]) -> bool:
     client = scope.get("client")
     if not client or not _is_loopback(client[0]):
         return False
+    if scope.get("http_version") == "1.0":  # no browser's: nginx, by default
+        return False
     headers = _headers(scope)
     if any(x in _OF_PROXIES or x.startswith("x-forwarded") for x in headers):
         return False

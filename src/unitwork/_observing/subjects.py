@@ -8,7 +8,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Literal, NamedTuple
 
-__all__ = ["CallSite", "ConnectionUse", "UnitInfo", "UnitKind"]
+__all__ = ["CallSite", "ConnectionUse", "UnitInfo", "UnitKind", "printable"]
 
 UnitKind = Literal["request", "websocket", "block"]
 
@@ -44,7 +44,7 @@ class UnitInfo:
         """What the unit is for: `"POST /items/{id}"`, `"a transaction() block"`."""
         if self.kind == "block":
             return "a transaction() block"
-        return f"{self.method or 'WebSocket'} {self.route or self.path}"
+        return f"{self.method or 'WebSocket'} {self.route or printable(self.path)}"
 
 
 class CallSite(NamedTuple):
@@ -84,3 +84,8 @@ class ConnectionUse:
     idle: float = 0.0
     """Of that, idle in a transaction: between statements, or before the end."""
     longest_idle: float = 0.0
+
+
+def printable(path: str) -> str:
+    """A path as text of one line: a client may send a line break, decoded by now."""
+    return path if path.isprintable() else repr(path)[1:-1]

@@ -212,7 +212,7 @@ def _check_not_lost(turn: Turn) -> None:
     if turn.state is TransactionState.UNDONE:
         raise SandboxError(
             f"a statement of {turn.name()} has failed, which has undone what was not "
-            "committed: call `box.session.rollback()` first"
+            "committed: call the `rollback()` of that session first"
         )
 
 

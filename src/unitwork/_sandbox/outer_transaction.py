@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import Pool
 
-from .._driver.driver_connection import in_transaction, is_closed
+from .._driver.driver_connection import in_transaction, is_closed, sent_so_far
 from .._driver.script import send_script
 from .._real_databases.routes import connecting_by_itself
 from .._sql.sql_text import MYSQL
@@ -43,6 +43,9 @@ class OuterTransaction:
         """The DBAPI connection, while it is open."""
         self.driver: Any = None
         """The driver's connection, while it is open."""
+        self._sent = 0
+        """How much the driver had been sent after the last call of a unit."""
+        self._was_bypassed = False
         self._constraints: str | None = None
         """Those that are deferred; `None`: none can be."""
         self._has_new_constraints = False
@@ -55,7 +58,28 @@ class OuterTransaction:
         """What units have left on the connection, or may have."""
 
     def in_loop(self, call: Callable[..., T], *args: object) -> T:
-        return call(*args) if self._portal is None else self._portal.call(call, *args)
+        """Call *call*, which does I/O for a unit, in the event loop of the connection.
+
+        What the driver is sent in between is sent past SQLAlchemy.
+        """
+        self._note_bypass()
+        try:
+            if self._portal is None:
+                return call(*args)
+            return self._portal.call(call, *args)
+        finally:
+            self._sent = sent_so_far(self.driver)
+
+    def _note_bypass(self) -> None:
+        if sent_so_far(self.driver) != self._sent:
+            self._was_bypassed = True
+
+    def take_bypass(self) -> bool:
+        """Whether the driver was sent something past SQLAlchemy since the last time."""
+        self._note_bypass()
+        found, self._was_bypassed = self._was_bypassed, False
+        self._sent = sent_so_far(self.driver)
+        return found
 
     @property
     def has_begun(self) -> bool:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SandboxedDatabase"]
 
-_OWN = "the test's own session"
+_OWN = "the test's own session (`sandbox.{}`)"
 _ENGINE = (
     "an engine of database {name!r} was used past its sandbox, which would not undo "
     "that: use `db.engine`, which is in the sandbox, or the real mode, "
@@ -66,7 +66,8 @@ class SandboxedDatabase:
         self.routes: dict[Engine, Route] = {}
         """None: its connections are those of the engine."""
         self._engines: dict[Engine, Engine] = {}
-        self._sessions: list[Any] = []
+        self._sessions: dict[str, Any] = {}
+        """Those of the test's own, by their names."""
         self._settings: DatabaseSettings | None = None
         self.factory = core.factory_for(self.engine_for, partial(_SandboxFactory, self))
         self._refusals = ExitStack()
@@ -109,7 +110,7 @@ class SandboxedDatabase:
                 OuterTransaction(source, self._portal),
                 self._timeout,
                 self._fail,
-                self._has_unflushed_changes,
+                self._find_unflushed,
             )
         return found
 
@@ -135,23 +136,26 @@ class SandboxedDatabase:
 
     def own_session(self, *, is_async: bool) -> Session | AsyncSession:
         """Make a session of the test's own, which is in no unit."""
-        binds = cache(self._own_bind)  # one turn for each session
+        is_other = self.core.is_async and not is_async
+        name = _OWN.format("sync_session" if is_other else "session")
+        binds = cache(partial(self._own_bind, name))  # one turn for each session
         made = self.factory.make_plain_session(binds, is_async=is_async)
-        self._sessions.append(made)
+        self._sessions[name] = made
         return made
 
-    def _own_bind(self, engine: Engine) -> Engine:
+    def _own_bind(self, name: str, engine: Engine) -> Engine:
         shared = self.shared_for(engine)
-        turn = Turn(shared.turns, lambda: _OWN, self, _units_here, is_preemptible=True)
+        turn = Turn(shared.turns, lambda: name, self, _units_here, is_preemptible=True)
         return self.engine_for(engine).execution_options(**{TURN: turn})
 
-    def _has_unflushed_changes(self) -> bool:
-        """Whether a session of the test's own has some, which a unit can't see."""
-        return any(_has_changes(session) for session in self._sessions)
+    def _find_unflushed(self) -> str | None:
+        """The name of a session of the test's own with changes that no unit can see."""
+        sessions = self._sessions.items()
+        return next((name for name, each in sessions if _has_changes(each)), None)
 
     def close(self) -> None:
         """End the test's own sessions, and roll everything back."""
-        for session in self._sessions:
+        for session in self._sessions.values():
             with suppress(SandboxError):  # it was broken before
                 getattr(session, "sync_session", session).close()
         self._sessions.clear()

@@ -34,8 +34,8 @@ def _commit(proxy: Any) -> None:
     proxy.commit_savepoint()
 
 
-def _has_no_changes() -> bool:
-    return False
+def _nothing_unflushed() -> None:
+    return None
 
 
 class SharedConnection:
@@ -50,12 +50,12 @@ class SharedConnection:
         outer: OuterTransaction,
         timeout: float,
         fail: Callable[[SandboxError], SandboxError],
-        has_unflushed_changes: Callable[[], bool] = _has_no_changes,
+        find_unflushed: Callable[[], str | None] = _nothing_unflushed,
     ) -> None:
         self.outer = outer
         self._fail = fail
-        self._has_unflushed_changes = has_unflushed_changes
-        """Whether the test's own session has some, which no unit can see."""
+        self._find_unflushed = find_unflushed
+        """The name of a session of the test's own with changes, which no unit sees."""
         self.dialect = outer.dialect
         self.turns = Turns(timeout, self._preempt, self.abandon)
         self.send: Callable[[Any], None] = _commit
@@ -76,9 +76,10 @@ class SharedConnection:
             if self.outer.pending:  # of a unit inside it, which would take more along
                 self._send(turn, [])
             return
-        if not turn.is_preemptible and self._has_unflushed_changes():
-            raise uncommitted_changes(turn)
+        if not turn.is_preemptible and (changed := self._find_unflushed()):
+            raise uncommitted_changes(changed, turn)
         self._check_may_write(turn)
+        self._note_bypass(self.turns.around(turn))
         name = f"unitwork_{next(_numbers)}"
         settings = self._settings_around(turn)
         own = () if settings is None else savepoints.restored(self.outer.settings)
@@ -208,7 +209,13 @@ class SharedConnection:
             if self.dialect.name == "sqlite":
                 self.outer.send(["PRAGMA query_only = 1"])
 
+    def _note_bypass(self, turns: Sequence[Turn]) -> None:
+        """Let the innermost one of *turns* have what the driver was sent since."""
+        if self.outer.take_bypass() and turns:
+            turns[-1].writes = Writes.SOME
+
     def _writes_of(self, turn: Turn) -> Writes:
+        self._note_bypass([turn])
         for statement in turn.unclassified:
             is_write = text_known_to_write(self.dialect.name, statement)
             turn.writes = max(turn.writes, Writes.SOME if is_write else Writes.UNKNOWN)
@@ -266,7 +273,7 @@ class SharedConnection:
         has_failed = own.state is TransactionState.FAILED
         aborted = has_failed and self.dialect.name == "postgresql"
         if self._writes_of(own) is Writes.SOME and not aborted:
-            return uncommitted_changes(other)
+            return uncommitted_changes(own.name(), other)
         if own.savepoint is not None:
             release = f"RELEASE SAVEPOINT {own.savepoint}"
             script = savepoints.rollback_of(own.savepoint) if aborted else [release]

@@ -46,11 +46,10 @@ def constraints_set_around(inner: Turn, outer: Turn) -> SandboxError:
     )
 
 
-def uncommitted_changes(other: Turn) -> SandboxError:
+def uncommitted_changes(own: str, other: Turn) -> SandboxError:
     return SandboxError(
-        "the test's own session has changes that are not committed, and "
-        f"{other.name()} could not see them, and might wait for their locks: call "
-        "`box.session.commit()` before"
+        f"{own} has changes that are not committed, and {other.name()} could not see "
+        "them, and might wait for their locks: call its `commit()` before"
     )
 
 

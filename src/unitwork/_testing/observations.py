@@ -54,6 +54,8 @@ class Observation:
                 )
             self._databases.append(core_of(database))
         self.units: list[EndedUnit] = []
+        self.writers: list[str] = []
+        """What the units were for that are committed, and may have written."""
         self.executed: list[ExecutedStatement] = []
         self.connected: list[Engine] = []
         self.captured: list[Callable[[], object]] | None = None
@@ -80,6 +82,8 @@ class Observation:
         outcome, number = unit.outcome, unit.attempt.number
         if outcome is None or outcome is Outcome.EMPTY:
             return
+        if outcome is Outcome.COMMITTED and unit.sessions.may_have_written:
+            self.writers.append(unit.owner.description)
         ended = EndedUnit(outcome, unit.reason, unit.owner.description, number)
         self._forget_attempt_before(ended)
         self.units.append(ended)

@@ -11,6 +11,7 @@ import pytest
 from .._real_databases.worker import WorkerDatabases, choose_database
 from .._sandbox.idle_connections import dispose_of_all
 from ..errors import UsageError
+from .leftovers import warning_of_leftovers
 
 __all__ = ["unitwork_worker"]
 
@@ -84,6 +85,20 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
         if worker is None or not worker.has_all(sources):
             raise UsageError(_ANOTHER)
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Warn of what a test without a sandbox leaves in the databases of the process."""
+    given = getattr(item, "funcargs", {})
+    if (
+        "unitwork_worker" not in given
+        or "sandbox" in given
+        or _WORKER not in (item.config.stash)
+    ):
+        return (yield)
+    with warning_of_leftovers(item.nodeid):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
