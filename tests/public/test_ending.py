@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from unitwork import Ending, Outcome, succeeded
-from unitwork._unit.endings import judge_response
+from unitwork._unit.judging import judge_response
 from unitwork._unit.owner import UnitOwner
 from unitwork._unit.state import Intent
 from unitwork._unit.unit import Unit

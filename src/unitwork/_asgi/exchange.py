@@ -14,11 +14,12 @@ from .._session.database_core import DatabaseCore
 from .._unit import endings
 from .._unit.begin_options import check_in_time
 from .._unit.context import current
+from .._unit.judging import judge_request
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..options import NO_OPTIONS, route_retries
-from ..outcome import Ending, Outcome, Verdict
+from ..outcome import Outcome, Verdict
 from .connection import Connection
 from .event_loop import ONLY_ASYNCIO
 from .replay import Snapshot
@@ -41,6 +42,7 @@ _WAITING = ResponseState.WAITING
 _STARTED = ResponseState.STARTED
 _COMPLETE = ResponseState.COMPLETE
 _CLOSED = UnitState.CLOSED
+_OPEN = UnitState.OPEN
 _REPLACED = ResponseState.REPLACED
 
 
@@ -198,7 +200,8 @@ class HTTPExchange(RequestReader):
         elif not message.get("more_body") and message["type"] in _LAST:
             if (unit := self.unit) is not None:
                 error = None if message.get("body") else failure_of_body()
-                if error is not None or unit.needs_ending or unit.is_ending:
+                is_ending = unit.state is not _OPEN and unit.is_ending
+                if error is not None or unit.needs_ending or is_ending:
                     return self._end_and_finish(unit, message, error)
                 # What began while the chunk leaves would be lost, so nothing may begin.
                 unit.close()
@@ -286,14 +289,11 @@ class HTTPExchange(RequestReader):
                 check_in_time(unit)
                 self._streams = bool(options.stream)
             if self._verdict is None or unit.rollback_requested is not None:
-                ending = Ending(
-                    status=200 if self._start is None else self._start["status"],
-                    exception=self.handled_exception,
-                    method=self.scope.get("method", ""),
-                    path=self.scope.get("path", ""),
-                )
+                status = 200 if self._start is None else self._start["status"]
                 policy = options.commit_when or self.config.commit_when
-                self._verdict = endings.judge_response(unit, ending, policy)
+                self._verdict = judge_request(
+                    unit, status, self.handled_exception, self.scope, policy
+                )
         except Exception as error:
             await self.roll_back(unit, endings.raised(error))
             self.replace_response(error)

@@ -12,11 +12,11 @@ from .._unit.context import current
 from .._unit.endings import (
     close,
     end_message,
-    judge_response,
     raised,
     run_ending,
 )
 from .._unit.error_notes import explain
+from .._unit.judging import judge_response
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError

@@ -34,6 +34,8 @@ log = logging.getLogger("unitwork")
 class EndingUnit(HookedUnit, Protocol):
     """A unit whose end has begun, as `finish()` uses it."""
 
+    hooks: Hooks | None
+
     @property
     def two_phase(self) -> TwoPhaseCommit | None: ...
 
@@ -107,8 +109,9 @@ class _Finish:
         if committed:
             undone = not self._pending and bool(unit.undone_because)
             unit.settle(Outcome.COMMITTED if self._pending else Outcome.EMPTY, None)
-            outcome = Outcome.ROLLED_BACK if undone else Outcome.COMMITTED
-            yield from self._call_hooks(outcome)
+            if unit.hooks:
+                outcome = Outcome.ROLLED_BACK if undone else Outcome.COMMITTED
+                yield from self._call_hooks(outcome)
         else:
             outcome = yield from self._roll_back(self._outcome_before)
             undone = outcome is Outcome.EMPTY
@@ -148,7 +151,7 @@ class _Finish:
         """Commit unless the unit must be rolled back; return whether it did."""
         unit = self._unit
         while not unit.must_roll_back:
-            hooks = unit.hooks_to_call()
+            hooks = unit.hooks_to_call() if unit.hooks else None
             if hooks is not None and hooks.before_commit:
                 yield from self._call_before_commit(hooks)
                 if self._unit.must_roll_back:  # a hook has requested it

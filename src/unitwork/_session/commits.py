@@ -52,7 +52,8 @@ class CommitOrder:
         them fails after another one has been committed.
         """
         session = self._session
-        if loan.is_committed and not in_transaction(loan.driver_connection):
+        committed = loan.state is not TransactionState.OPEN and loan.is_committed
+        if committed and not in_transaction(loan.driver_connection):
             return  # together with the first one
         if len(session.loans) == 1 or session.committing is loan:
             _send_one(session, loan, send)

@@ -102,7 +102,9 @@ def connected(session: UnitSession, connection: Connection) -> None:
         hold.report.taken(hold.call_site)
     session.awaiting_connection = False
     try:
-        released = after_statement.use_of(session, connection)
+        released = None
+        if type(connection) is not Connection:
+            released = after_statement.use_of(session, connection)
         session.connections.append(connection)
         session.ends.connected(connection)
         if settings.slow_unit_warning is not None:

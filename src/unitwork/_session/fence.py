@@ -264,7 +264,8 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     ends = unit_session.ends
     is_committed, is_rolled_back = ends.ended(transaction)
     if is_committed:
-        ends.raise_cancellation()
+        if ends.cancellation is not None:
+            ends.raise_cancellation()
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         unit_session.ends.commit_undone = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
@@ -12,13 +11,14 @@ from sqlalchemy.orm import Session
 
 from .._callables import returned_plainly
 from .._driver.driver_connection import is_aborted
+from .._driver.sqlalchemy_internals import has_pending
 from .._transaction.commit_events import is_replaced
 from .._transaction.commit_status import PendingVerification, verifier_for
 from .._transaction.connection_state import loan_of
 from .._transaction.lost_work import ended_elsewhere, unexpected_rollback
 from .._transaction.write_evidence import has_written
 from .dropped_work import dropped_work
-from .state import CommitWithdrawn
+from .state import CommitState, CommitWithdrawn
 from .unit_session import UnitSession, unit_session_of
 
 __all__ = [
@@ -74,7 +74,8 @@ def _flush(session: Session, unit_session: UnitSession | None) -> None:
         # What was added beside a COMMIT is in no transaction: nothing of it is lost.
         if session.in_transaction() and unit_session.may_be_lost:
             check_not_lost(session)
-    session.flush()
+    if has_pending(session):  # else SQLAlchemy would find that out
+        session.flush()
 
 
 def commit(session: Session) -> bool:
@@ -95,9 +96,11 @@ def commit(session: Session) -> bool:
         unit_session.activity.is_reserved = False
         return False
     prepare_verification(unit_session)
-    unit_session.commit_sent()
+    unit_session.commit_state = CommitState.SENT_BY_UNIT
     try:
-        _call(session.commit)
+        result: object = session.commit()  # type: ignore[func-returns-value]  # of an override
+        if result is not None:
+            _close(result)
         if session.in_transaction():  # an override has left it open
             Session.commit(session)
     except CommitWithdrawn:
@@ -125,10 +128,9 @@ def find_writes(session: Session) -> bool:
     return unit_session.may_have_written
 
 
-def _call(method: Callable[[], object]) -> None:
-    result = method()
-    # Of an override that nothing would await.
-    if result is not None and inspect.iscoroutine(result):
+def _close(result: object) -> None:
+    """Close the *result* of an override, if it is a coroutine: nothing awaits it."""
+    if inspect.iscoroutine(result):
         result.close()
 
 
@@ -171,7 +173,7 @@ def accept_commit(session: Session) -> None:
 def rollback(session: Session) -> None:
     """Roll back; discard a connection that can't be. Raises only if cancelled."""
     try:
-        _call(session.rollback)
+        _close(session.rollback())  # type: ignore[func-returns-value]  # of an override
         if session.in_transaction():  # an override has left it open
             Session.rollback(session)
     except IllegalStateChangeError:

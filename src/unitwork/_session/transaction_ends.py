@@ -20,7 +20,6 @@ class TransactionEnds:
 
     __slots__ = (
         "_begun_at",
-        "_roots",
         "_seconds",
         "cancellation",
         "commit_undone",
@@ -28,10 +27,11 @@ class TransactionEnds:
         "has_read",
         "left_by_error",
         "rolled_back",
+        "roots",
     )
 
     def __init__(self) -> None:
-        self._roots: list[tuple[Connection, RootTransaction | None]] = []
+        self.roots: list[tuple[Connection, RootTransaction | None]] = []
         """Each connection, and its transaction as it was begun."""
         self._begun_at: float | None = None
         """By `time.monotonic()`, if slow units are to be logged."""
@@ -51,13 +51,13 @@ class TransactionEnds:
         """Whether an exception is leaving a `with` block of the session itself."""
 
     def reset(self) -> None:
-        self._roots.clear()
+        self.roots.clear()
         if self._begun_at is not None:
             self._stop_timing()
         self.commit_undone = False
 
     def connected(self, connection: Connection) -> None:
-        self._roots.append((connection, connection.get_transaction()))
+        self.roots.append((connection, connection.get_transaction()))
 
     def start_timing(self) -> None:
         """Take the time from here to the end of the transaction."""
@@ -78,7 +78,7 @@ class TransactionEnds:
     @property
     def by_connection(self) -> bool:
         """Whether a transaction was ended through its connection, not its session."""
-        for connection, root in self._roots:
+        for connection, root in self.roots:
             if connection.get_transaction() is not root:
                 return True
         return False

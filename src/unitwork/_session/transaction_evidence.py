@@ -125,6 +125,7 @@ class TransactionEvidence:
         for connection in self.connections:
             if connection.invalidated:
                 return True
-        if self.ends.by_connection:
-            return True
+        for connection, root in self.ends.roots:  # as `by_connection`
+            if connection.get_transaction() is not root:
+                return True
         return not self.sync_session.is_active

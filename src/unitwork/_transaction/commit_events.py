@@ -92,8 +92,9 @@ class CommitSender:
 
 def _stores(loan: Loan) -> bool:
     """Whether it may have written what the replicas have to replay."""
-    may_have_written = loan.wrote or not loan.only_reads or loan.was_bypassed
-    return loan.wants_position and may_have_written
+    if not loan.wants_position:
+        return False
+    return loan.wrote or not loan.only_reads or loan.was_bypassed
 
 
 def _position_of(loan: Loan) -> CommittedAt:

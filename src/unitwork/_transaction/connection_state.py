@@ -31,8 +31,8 @@ class ConnectionState:
     __slots__ = (
         "__weakref__",
         "_counter",
-        "_counts_changes",
         "aborted_by_client",
+        "counts_changes",
         "driver_connection",
         "has_ids",
         "installation",
@@ -58,7 +58,7 @@ class ConnectionState:
         self.pragmas: dict[str, Any] = {}
         """SQLite's pragmas that the transaction has changed: their values before."""
         # The type's: that of a closed connection can't be read.
-        self._counts_changes = hasattr(type(driver_connection), "total_changes")
+        self.counts_changes = hasattr(type(driver_connection), "total_changes")
         self.watch_again()
         self.lend()
 
@@ -95,7 +95,7 @@ class ConnectionState:
     def lend(self) -> Loan:
         """Start a new loan: what is known of the one before does not apply any more."""
         driver = self.driver_connection
-        changes = changes_of(driver) if self._counts_changes else 0
+        changes = changes_of(driver) if self.counts_changes else 0
         self.loan = loan = Loan(driver, self._counter, changes)
         return loan
 

@@ -31,7 +31,6 @@ _END_TIMEOUT = 5.0  # for others than units
 _ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 """How most statements begin. None of them ends a transaction."""
 
-
 _S = TransactionState
 _OPEN = (_S.OPEN, _S.CONTINUED)
 _COMMITTED = (_S.COMMITTED, _S.CONTINUED)
@@ -120,6 +119,19 @@ class Loan:
         """Go on with the connection of the *new* loan; nothing had begun."""
         self.driver_connection, self._counter = new.driver_connection, new._counter
         self.messages, self.changes_before = new.messages, new.changes_before
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it is as a new one would be."""
+        return (
+            self.state is _S.NONE
+            and not (self.holder or self.hold or self.proxy or self.undecided)
+            and not (self.failure or self.mark or self.server_side_cursor)
+            and self.messages == self._counter.queries_count
+            and not (self.texts or self.wrote or self.statements_in_flight or self.xid)
+            and not (self._bypassed_by or self.first_setting or self.statement_prefix)
+            and not (self.read_only or self.client_side_read_only)
+        )
 
     # The state of its transaction
 

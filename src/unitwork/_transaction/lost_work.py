@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .._driver.driver_connection import in_error, last_command_failed
+from .._driver.driver_connection import in_error, in_transaction, last_command_failed
 from .._driver.sqlite_connection import is_closed_sqlite
 from .._sql.sql_text import MYSQL
 from ..errors import (
@@ -139,6 +139,8 @@ def check_before_commit(
     closed = getattr(dbapi_connection, "_transaction", driver) is None
     if dialect.name == "sqlite":
         closed = is_closed_sqlite(driver)
+    if not closed and loan.state is TransactionState.OPEN and in_transaction(driver):
+        return
     if closed or loan.has_ended:
         raise ended_elsewhere()
 

@@ -55,11 +55,16 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
 
 
 def lend(connection: Connection) -> Loan:
-    """Start a new loan of *connection*, unless `begin_to_read()` just has; no I/O."""
+    """Start a new loan of *connection*; no I/O.
+
+    Not if `begin_to_read()` just has, or if nothing has used the one of its checkin.
+    """
     state = known_state(connection)
-    if state.loan.begun_with_id and state.loan.holder is None and state.loan.is_open:
-        return state.loan
-    loan = state.lend()
+    loan = state.loan
+    if loan.begun_with_id and loan.holder is None and loan.is_open:
+        return loan
+    if state.counts_changes or not loan.is_unused:
+        loan = state.lend()
     if isinstance(connection.engine.pool, StaticPool):
         loan.proxy = ref(connection.connection)
     return loan

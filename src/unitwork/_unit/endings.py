@@ -21,11 +21,11 @@ from .._execution.async_runner import arun
 from .._execution.plan import Plan, Wait
 from .._session.state import CommitState
 from ..errors import UnexpectedRollbackError
-from ..outcome import CommitWhen, Ending, Verdict, judge
+from ..outcome import Verdict
 from .context import current, innermost
 from .reporting import report_settled
 from .slow_units import report_if_slow
-from .state import Intent, UnitState
+from .state import UnitState
 from .unit import Unit
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "end_before_body",
     "end_block",
     "end_message",
-    "judge_response",
     "note_commits",
     "raised",
     "roll_back",
@@ -115,7 +114,8 @@ def end(
     finally:
         if unit.sessions.are_timed:
             report_if_slow(unit)
-        observation.unit_ended(unit)
+        if observation.observer is not None:
+            observation.unit_ended(unit)
         if unit.report is not None:
             report_settled(unit, unit.report)
         unit.end_turn(UnitState.OPEN)
@@ -252,17 +252,6 @@ def shut_down(unit: Unit) -> Plan[None]:
         yield from finish(unit, commit=False)
     finally:
         unit.close()
-
-
-def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdict:
-    """Decide: the intent of the unit comes before the policy."""
-    if unit.report is not None:
-        unit.report.error = ending.exception
-    if unit.rollback_requested is not None:
-        return Verdict(False, unit.rollback_requested)
-    if unit.intent is Intent.COMMIT_ANYWAY:
-        return Verdict(True, "commit_anyway()")
-    return judge(ending, commit_when)
 
 
 def note_commits(unit: Unit, error: BaseException | None) -> None:

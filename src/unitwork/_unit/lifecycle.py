@@ -165,7 +165,9 @@ class Lifecycle:
         with _moving:
             if self.state is UnitState.CLOSED:
                 return False
-            self.move(state)
+            if state not in NEXT_STATES[self.state]:
+                self.move(state)  # which raises
+            self.state = state
             waiting, self._waiting = self._waiting, None
             if self._blocks is not None:
                 self._blocks.requested_by = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from .._classify.classification import Kind, classify
 from .._driver.gtids import LogPosition
@@ -64,9 +63,12 @@ class SeesWrites:
 
     def keep_given(self) -> None:
         """Keep what its owner was given, for blocks that outlive it: in tasks, say."""
-        with suppress(Exception):  # a carrier of the application's has failed
-            if positions := self.owner.given_positions():
+        try:
+            positions = self.owner.given_positions()
+            if positions:
                 self.given = merged(self.given, positions)
+        except Exception:  # a carrier of the application's has failed
+            pass
 
     def write_committed(self, session: UnitSession, at: LogPosition | None) -> None:
         """Record the position of what *session* has stored; `None`: not known."""
@@ -79,7 +81,7 @@ class SeesWrites:
         """Record what is, or may be, stored, where COMMIT has given no position."""
         if outcome in (Outcome.ROLLED_BACK, Outcome.EMPTY):
             return
-        for session in self.sessions:
+        for session in self.sessions.by_database.values():
             if session.reading is not None and session.reading.position_is_due:
                 self.write_committed(session, None)
 

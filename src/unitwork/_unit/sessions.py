@@ -25,10 +25,10 @@ _changing = renew_after_fork(RLock())
 class Sessions:
     """The sessions of one unit, by their databases. The only owner of them."""
 
-    __slots__ = ("_access", "_by_database", "_opening", "_outside", "are_timed")
+    __slots__ = ("_access", "_opening", "_outside", "are_timed", "by_database")
 
     def __init__(self) -> None:
-        self._by_database: dict[DatabaseCore, UnitSession] = {}
+        self.by_database: dict[DatabaseCore, UnitSession] = {}
         """Replaced, never changed: another thread may be reading it."""
         self.are_timed = False
         """Whether units that take long with one of them are to be logged."""
@@ -39,13 +39,13 @@ class Sessions:
         """Reentrant: a database may call the application to get its engine."""
 
     def __iter__(self) -> Iterator[UnitSession]:
-        return iter(self._by_database.values())
+        return iter(self.by_database.values())
 
     def items(self) -> Collection[tuple[DatabaseCore, UnitSession]]:
-        return self._by_database.items()
+        return self.by_database.items()
 
     def find(self, database: DatabaseCore) -> UnitSession | None:
-        return self._by_database.get(database)
+        return self.by_database.get(database)
 
     def open(
         self, database: DatabaseCore, owner: SessionOwner[UnitSession]
@@ -55,14 +55,14 @@ class Sessions:
         Raises `SessionEndedError` if the unit is closed meanwhile.
         """
         with self._opening:  # two threads of one unit need one session
-            session = self._by_database.get(database)
+            session = self.by_database.get(database)
             if session is not None:
                 return session
             session = database.open_session(owner)
             with _changing:
                 access = self._access
                 if access is not Access.CLOSED:
-                    self._by_database = {**self._by_database, database: session}
+                    self.by_database = {**self.by_database, database: session}
                 if access is Access.OUTSIDE:
                     session.enter_outside(self._outside[-1])
         if session.settings.slow_unit_warning is not None:
@@ -76,23 +76,16 @@ class Sessions:
         return session
 
     @property
-    def have_work(self) -> bool:
-        for session in self._by_database.values():
-            if session.has_work:
-                return True
-        return False
-
-    @property
     def may_stream(self) -> bool:
         """Whether a server-side cursor was opened in one of them."""
-        for session in self._by_database.values():
+        for session in self.by_database.values():
             for loan in session.loans:
                 if loan.server_side_cursor is not None:
                     return True
         return False
 
     def streaming(self) -> list[UnitSession]:
-        sessions = self._by_database.values()
+        sessions = self.by_database.values()
         return [each for each in sessions if each.is_streaming and each.in_transaction]
 
     def transactions_beside(self, session: UnitSession) -> list[SessionTransaction]:
@@ -123,7 +116,7 @@ class Sessions:
         kept_open: Collection[UnitSession],
     ) -> list[UnitSession]:
         """Those with something to commit, in *order*, but for those *kept_open*."""
-        by_database = self._by_database
+        by_database = self.by_database
         if len(by_database) > 1:
             by_database = {
                 each: by_database[each]
@@ -140,21 +133,22 @@ class Sessions:
         with _changing:  # as `_move()` does
             if self._access is not Access.CLOSED:
                 self._access = Access.REFUSED
-            sessions = self._by_database.values()
+            sessions = self.by_database.values()
         for session in sessions:
             session.refuse()
 
     def reopen(self) -> None:
         with _changing:
-            access = Access.OUTSIDE if self._outside else Access.OPEN
-            for session in self._move(access).values():
+            if self._access is not Access.CLOSED:  # as `_move()` does
+                self._access = Access.OUTSIDE if self._outside else Access.OPEN
+            for session in self.by_database.values():
                 session.reopen()
                 if self._outside:
                     session.enter_outside(self._outside[-1])
 
     def forget_replicas(self) -> None:
         """Let the next transactions choose again where they read from."""
-        for session in self._by_database.values():
+        for session in self.by_database.values():
             if session.reading is not None:
                 session.reading.forget_choice()
 
@@ -178,10 +172,10 @@ class Sessions:
         with _changing:
             if self._access is not Access.CLOSED:
                 self._access = access
-            return self._by_database
+            return self.by_database
 
     def release_unused_permits(self) -> None:
-        for session in self._by_database.values():
+        for session in self.by_database.values():
             session.release_unused_permit()
 
     def abort_connections(self) -> None:
@@ -190,8 +184,9 @@ class Sessions:
 
     def close(self, owner: SessionOwner[UnitSession]) -> None:
         """Close all sessions, and drop them."""
-        closing = self._move(Access.CLOSED)
-        self._by_database = {}
+        with _changing:  # as `_move()` does
+            self._access = Access.CLOSED
+            closing, self.by_database = self.by_database, {}
         for database, session in closing.items():
             session.close()
             database.session_closed(owner)

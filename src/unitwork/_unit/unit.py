@@ -99,7 +99,7 @@ class Unit(Lifecycle, SeesWrites):
         if self.state is UnitState.CLOSED:
             self.check_open()
         self.owner.session_requested()
-        session = self.sessions.find(database)
+        session = self.sessions.by_database.get(database)
         if session is None:
             if self.parent is not None:
                 check_not_blocked(self, database)
@@ -109,7 +109,10 @@ class Unit(Lifecycle, SeesWrites):
     @property
     def needs_ending(self) -> bool:
         """Whether an ending does more than close the sessions."""
-        if self.sessions.have_work or self.hooks:
+        for session in self.sessions.by_database.values():
+            if session.has_work:
+                return True
+        if self.hooks:
             return True
         if self.intent is Intent.LOST and self.outcome in (None, Outcome.COMMITTED):
             return True  # lost with nothing open, or beside COMMIT: it is no success
@@ -185,7 +188,7 @@ class Unit(Lifecycle, SeesWrites):
 
     def settle(self, outcome: Outcome, error: BaseException | None) -> None:
         """Record the *outcome*, and refuse the sessions to the hooks that follow."""
-        if self.hooks and outcome is not Outcome.EMPTY and self._hooks_wait:
+        if self.hooks and outcome is not Outcome.EMPTY and self.kept_open:
             self.hooks.outcome_known(outcome)
         self.record(outcome, error)
         self.rollback_was_requested = self.rollback_requested is not None
@@ -221,7 +224,8 @@ class Unit(Lifecycle, SeesWrites):
             return
         if self.outcome is None:
             self.record_without_ending()
-            observation.unit_ended(self)
+            if observation.observer is not None:
+                observation.unit_ended(self)
         self.hooks = None
         if self.sessions.are_timed:
             report_if_slow(self)
@@ -233,13 +237,9 @@ class Unit(Lifecycle, SeesWrites):
 
     # Hooks
 
-    @property
-    def _hooks_wait(self) -> bool:
-        """Whether hooks are called later, at the end of a streaming transaction."""
-        return bool(self.kept_open)
-
     def hooks_to_call(self) -> Hooks | None:
-        return None if self.hooks and self._hooks_wait else self.hooks
+        """Its hooks; not yet while a response streams from its transaction."""
+        return None if self.hooks and self.kept_open else self.hooks
 
     # `SessionOwner`, for its sessions
 

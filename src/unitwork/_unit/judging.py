@@ -1,0 +1,42 @@
+"""The verdict on a response: the intent of its unit, then the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..outcome import CommitWhen, Ending, Verdict, judge, succeeded
+from .state import Intent
+from .unit import Unit
+
+__all__ = ["judge_request", "judge_response"]
+
+
+def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdict:
+    """Decide: the intent of the unit comes before the policy."""
+    if unit.report is not None:
+        unit.report.error = ending.exception
+    if unit.rollback_requested is not None:
+        return Verdict(False, unit.rollback_requested)
+    if unit.intent is Intent.COMMIT_ANYWAY:
+        return Verdict(True, "commit_anyway()")
+    return judge(ending, commit_when)
+
+
+def judge_request(
+    unit: Unit,
+    status: int,
+    exception: BaseException | None,
+    scope: Mapping[str, Any],
+    commit_when: CommitWhen,
+) -> Verdict:
+    """Judge the response to a request, of which *scope* is that of ASGI.
+
+    The default policy reads the status and the exception alone: it needs no `Ending`.
+    """
+    is_plain = exception is None and unit.intent is Intent.UNDECIDED
+    if is_plain and commit_when is succeeded and unit.report is None:
+        return Verdict(status < 400, f"status {status}")
+    method, path = scope.get("method", ""), scope.get("path", "")
+    ending = Ending(status=status, exception=exception, method=method, path=path)
+    return judge_response(unit, ending, commit_when)

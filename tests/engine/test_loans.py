@@ -1,0 +1,61 @@
+"""What is known of a connection's last use does not apply to the next one."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from support.flavours import POSTGRESQL, Flavour, only
+from unitwork._engine.pool_events import loans_of
+from unitwork._transaction.loan import Loan
+
+pytestmark = [pytest.mark.anyio, only(*POSTGRESQL)]
+
+OF_THE_CONNECTION = {"driver_connection", "_counter", "messages"}
+"""What a loan has of its connection, from the beginning."""
+
+
+def known(loan: Loan) -> dict[str, object]:
+    names = set(Loan.__slots__) - OF_THE_CONNECTION
+    return {name: getattr(loan, name) for name in names}
+
+
+def write(session: Session) -> None:
+    session.execute(text("CREATE TEMPORARY TABLE notes (n int) ON COMMIT DROP"))
+
+
+async def test_nothing_is_known_of_a_connection_that_was_returned(
+    flavour: Flavour,
+) -> None:
+    await flavour.work(write)
+
+    (loan,) = loans_of(flavour.sync_engine)
+
+    assert loan.is_unused
+    assert known(loan) == known(Loan(None))
+
+
+async def test_the_next_unit_goes_on_with_that_loan(flavour: Flavour) -> None:
+    await flavour.work(write)
+    (loan,) = loans_of(flavour.sync_engine)
+
+    await flavour.work(write)
+
+    assert loan.hold is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("failure", LookupError()), ("texts", {"SELECT 1": None}), ("_bypassed_by", 1)],
+)
+async def test_a_unit_gets_a_loan_of_its_own_if_that_was_used(
+    flavour: Flavour, name: str, value: object
+) -> None:
+    await flavour.work(write)
+    (loan,) = loans_of(flavour.sync_engine)
+    setattr(loan, name, value)
+
+    await flavour.work(write)
+
+    assert loan.hold is None
