@@ -28,9 +28,7 @@ T = TypeVar("T")
 
 MOST_TEXTS = 1000
 _END_TIMEOUT = 5.0  # for others than units
-_ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
-"""How most statements begin. None of them ends a transaction."""
-
+_ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")  # as most begin
 _S = TransactionState
 _OPEN = (_S.OPEN, _S.CONTINUED)
 _COMMITTED = (_S.COMMITTED, _S.CONTINUED)
@@ -130,7 +128,9 @@ class Loan:
             and self.messages == self._counter.queries_count
             and not (self.texts or self.wrote or self.statements_in_flight or self.xid)
             and not (self._bypassed_by or self.first_setting or self.statement_prefix)
-            and not (self.read_only or self.client_side_read_only)
+            and not (self.read_only or self.client_side_read_only or self.begun_with_id)
+            and not (self.may_be_another or self.wants_position or not self.only_reads)
+            and self.end_timeout == _END_TIMEOUT
         )
 
     # The state of its transaction
