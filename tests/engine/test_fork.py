@@ -20,6 +20,7 @@ from support.engines import over
 from support.flavours import SERVERS, SYNC, Flavour, Observer, everywhere, only
 from support.forking import fork, steps
 from support.models import add_item, names
+from support.sandboxes import WAYS, entered
 from unitwork import Database, UsageError
 from unitwork._concurrency.fork import renew_after_fork
 from unitwork.testing import check_idle
@@ -73,6 +74,25 @@ def test_a_child_connects_anew_and_its_parent_goes_on(
 
     assert before == after != child
     assert observer.names() == ["before", "child", "after"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@everywhere
+def test_a_child_leaves_the_sandboxes_of_its_parent_alone(
+    way: str, flavour: Flavour, parent: BlockingPortal, observer: Observer
+) -> None:
+    async def test() -> list[str]:
+        async with entered(way, flavour.db):
+            await flavour.work(add_item)
+            found: list[str] = await flavour.work(names)
+            return found
+
+    before = parent.call(test)
+    fork(lambda: in_loop(add_from_both_sides, flavour, "child")).result()
+
+    assert [*before, *parent.call(test)] == ["one", "child", "one"]
+    assert observer.names() == ["child"]
+    parent.call(flavour.dispose)
 
 
 @everywhere

@@ -8,6 +8,7 @@ connections of one pool, so that one is used.
 from __future__ import annotations
 
 import asyncio
+import os
 from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,6 +27,19 @@ _Loop = asyncio.AbstractEventLoop | None
 _engines: WeakKeyDictionary[Any, dict[_Loop, Engine]] = WeakKeyDictionary()
 """By dialect, and by the event loop that the connections belong to."""
 _lock = renew_after_fork(RLock())
+_process = os.getpid()
+_inherited: list[object] = []
+"""Those of the parent process: kept, or the garbage collector would close them."""
+
+
+def _engines_of_this_process() -> WeakKeyDictionary[Any, dict[_Loop, Engine]]:
+    """The engines; none at first in the child of a fork. With the lock only."""
+    global _process
+    if _process != os.getpid():
+        _inherited.extend(_engines.values())
+        _engines.clear()
+        _process = os.getpid()
+    return _engines
 
 
 def engine_for_sandboxes(engine: Engine, portal: Portal | None) -> Engine:
@@ -34,9 +48,10 @@ def engine_for_sandboxes(engine: Engine, portal: Portal | None) -> Engine:
         return engine
     loop = None if portal is None else portal.loop
     with _lock:
-        engines = _engines.get(engine.dialect)
+        of_all = _engines_of_this_process()
+        engines = of_all.get(engine.dialect)
         if engines is None:
-            engines = _engines[engine.dialect] = {}
+            engines = of_all[engine.dialect] = {}
             event.listen(root_engine(engine), "engine_disposed", _dispose)
         for other in [each for each in engines if each is not None]:
             if other.is_closed():
@@ -53,7 +68,7 @@ def _dispose(engine: Engine) -> None:
     An application may be shut down inside a sandbox, whose connection stays.
     """
     with _lock:
-        engines = dict(_engines.get(engine.dialect, {}))
+        engines = dict(_engines_of_this_process().get(engine.dialect, {}))
     for loop, source in engines.items():
         if loop is None or not loop.is_running():
             source.pool.dispose()
@@ -64,6 +79,7 @@ def _dispose(engine: Engine) -> None:
 def dispose_of_all() -> None:
     """Close the idle connections of all engines: no test follows."""
     with _lock:
-        engines = [source for each in _engines.values() for source in each.values()]
+        of_all = _engines_of_this_process().values()
+        engines = [source for each in of_all for source in each.values()]
     for engine in engines:
         _dispose(engine)
