@@ -76,7 +76,7 @@ def test_a_batch_migration_keeps_the_rows_that_refer(page: Page) -> None:
         patch.syspath_prepend(".")
         main = import_module("main")
         asyncio.run(store(main))
-        models.write_text(models.read_text().replace("String(100)", "String(200)"))
+        models.write_text(models.read_text().replace("String(100)", "String(1000)"))
         alembic("alembic revision --autogenerate -m longer", "main")
         alembic("alembic upgrade head", "main")
         [changed] = Path("migrations/versions").glob("*_longer.py")

@@ -31,17 +31,31 @@ ENDLESS = text(
 )
 
 
-async def check_no_thread_is_left(flavour: Flavour) -> None:
+@pytest.fixture
+def before() -> set[threading.Thread]:
+    """The threads that earlier tests have left."""
+    return set(threading.enumerate())
+
+
+async def check_no_thread_is_left(
+    flavour: Flavour, before: set[threading.Thread]
+) -> None:
     await flavour.dispose()
     await eventually(
-        lambda: not any("_connection" in t.name for t in threading.enumerate())
+        lambda: (
+            not any(
+                "_connection" in thread.name
+                for thread in threading.enumerate()
+                if thread not in before
+            )
+        )
     )
 
 
 @only("aiosqlite")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_statement_that_sqlite_begins_after_its_cancellation_is_interrupted(
-    flavour: Flavour, observer: Observer, kind: Kind
+    before: set[threading.Thread], flavour: Flavour, observer: Observer, kind: Kind
 ) -> None:
     thread_is_free = threading.Event()
 
@@ -60,7 +74,7 @@ async def test_a_statement_that_sqlite_begins_after_its_cancellation_is_interrup
     await checkpoint()
     thread_is_free.set()
     await asyncio.wait_for(asyncio.wait((request, *tasks)), 5)
-    await check_no_thread_is_left(flavour)
+    await check_no_thread_is_left(flavour, before)
 
     assert observer.names() == []
 
@@ -68,7 +82,7 @@ async def test_a_statement_that_sqlite_begins_after_its_cancellation_is_interrup
 @only("aiosqlite")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_sqlite_cannot_interrupt_is_left_behind_and_then_closed(
-    flavour: Flavour, observer: Observer, kind: Kind
+    before: set[threading.Thread], flavour: Flavour, observer: Observer, kind: Kind
 ) -> None:
     reached, goes_on = threading.Event(), threading.Event()
 
@@ -94,7 +108,7 @@ async def test_what_sqlite_cannot_interrupt_is_left_behind_and_then_closed(
         await asyncio.wait_for(asyncio.wait((request,)), 5)
         assert checked_out(hasty) == 0
         goes_on.set()
-        await check_no_thread_is_left(hasty)
+        await check_no_thread_is_left(hasty, before)
 
     assert observer.names() == []
 

@@ -135,15 +135,17 @@ def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> N
             exc_info=shown,
             extra=fields,
         )
-    else:
+    elif held := _longest_hold_in(error):
         log.error(
-            "%s was answered with %d%s",
+            "%s was answered with %d: %s",
             name,
             status,
-            _longest_hold_in(error),
+            held,
             exc_info=error,
             extra=fields,
         )
+    else:
+        log.error("%s was answered with %d", name, status, exc_info=error, extra=fields)
 
 
 def _longest_hold_in(error: BaseException) -> str:
@@ -153,4 +155,4 @@ def _longest_hold_in(error: BaseException) -> str:
     """
     text = "\n".join([str(error), *getattr(error, "__notes__", ())])
     _, _, listed = text.partition("Held by:\n- ")
-    return f": held by {listed.splitlines()[0]}" if listed else ""
+    return f"held by {listed.splitlines()[0]}" if listed else ""

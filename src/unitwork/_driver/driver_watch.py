@@ -54,7 +54,8 @@ def _watch_psycopg(driver: Any, ended: _Ended) -> None:
         return original(weakly(), *args, **options)
 
     original = type(driver).wait
-    counter = MessageCounter()
+    # That of an earlier watch: what others have seen of it goes on.
+    counter: MessageCounter = getattr(driver, COUNTER, None) or MessageCounter()
     driver._get_tx_start_command = get_command
     driver.wait = wait
     setattr(driver, COUNTER, counter)
@@ -89,7 +90,8 @@ def _limit_cancellation(driver: Any, limit: _Limit) -> None:
 def _watch_mysql(driver: Any, ended: _Ended) -> None:
     """Look at the status in each answer; `begin()` commits what was open before."""
     weakly = ref(driver)
-    counter = MessageCounter()
+    # That of an earlier watch: what others have seen of it goes on.
+    counter: MessageCounter = getattr(driver, COUNTER, None) or MessageCounter()
     setattr(driver, COUNTER, counter)
     is_async = hasattr(type(driver), "ensure_closed")
 

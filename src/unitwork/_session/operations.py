@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from .._callables import returned_plainly
 from .._driver.driver_connection import is_aborted
-from .._driver.sqlalchemy_internals import has_pending
 from .._transaction.commit_events import is_replaced
 from .._transaction.commit_status import PendingVerification, verifier_for
 from .._transaction.connection_state import loan_of
@@ -74,8 +73,7 @@ def _flush(session: Session, unit_session: UnitSession | None) -> None:
         # What was added beside a COMMIT is in no transaction: nothing of it is lost.
         if session.in_transaction() and unit_session.may_be_lost:
             check_not_lost(session)
-    if has_pending(session):  # else SQLAlchemy would find that out
-        session.flush()
+    session.flush()
 
 
 def commit(session: Session) -> bool:
