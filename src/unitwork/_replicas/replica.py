@@ -12,7 +12,7 @@ from sqlalchemy.pool import QueuePool
 from .._driver.gtids import LogPosition
 from .._driver.wal_position import WalPosition
 from .._engine.address import address_of
-from .question import STOPPED, Answer, Run
+from .replica_state import STOPPED, ReplicaState, Run
 
 __all__ = ["Replica", "ReplicaStatus"]
 
@@ -20,7 +20,7 @@ log = logging.getLogger("unitwork")
 
 _ASK_EVERY = 1.0  # seconds, while units use it
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0  # seconds until it is looked at again
-_LOOK_LASTS = 30.0  # seconds after which a look without an end is given up
+_CHECK_LASTS = 30.0  # seconds after which a check without an end is given up
 
 
 class ReplicaStatus(NamedTuple):
@@ -48,10 +48,10 @@ class Replica:
     """
 
     __slots__ = (
+        "_check_at",
+        "_checking_until",
         "_complete_until",
         "_failures",
-        "_look_at",
-        "_looking_until",
         "asked_at",
         "engine",
         "is_unreachable",
@@ -76,8 +76,8 @@ class Replica:
         self._complete_until = -STOPPED
         """Until when it is known to have replayed all, by `time.monotonic()`."""
         self._failures = 0
-        self._look_at = 0.0
-        self._looking_until = 0.0
+        self._check_at = 0.0
+        self._checking_until = 0.0
 
     @property
     def usable(self) -> bool:
@@ -99,22 +99,22 @@ class Replica:
         """Whether the next unit is to ask for its state, though it need not."""
         return time.monotonic() - self.asked_at > _ASK_EVERY
 
-    def answered(self, answer: Answer | None) -> Answer | None:
-        """Record the *answer*; return it with the lag that follows from earlier ones.
+    def record(self, state: ReplicaState | None) -> ReplicaState | None:
+        """Record the *state*; return it with the lag that follows from earlier ones.
 
         What replays nothing lags no further behind than by the time since it was seen
         to replay, and by what it lagged then.
         """
         self.asked_at = now = time.monotonic()
-        if answer is None:
+        if state is None:
             return None
-        if answer.lag == STOPPED:
-            answer = answer._replace(lag=now - self._complete_until)
-        elif answer.lag is not None:
-            self._complete_until = now - answer.lag
-        self.lag, self.position = answer.lag, answer.position
-        self.run = answer.run
-        return answer
+        if state.lag == STOPPED:
+            state = state._replace(lag=now - self._complete_until)
+        elif state.lag is not None:
+            self._complete_until = now - state.lag
+        self.lag, self.position = state.lag, state.position
+        self.run = state.run
+        return state
 
     def may_reach(self, needed: LogPosition) -> bool:
         """Whether *needed* is known to be on its history, or before that."""
@@ -132,14 +132,14 @@ class Replica:
         return is_known and not self.may_reach(needed) and not self.is_due
 
     def failed(self, reason: str, *, unreachable: bool = False) -> None:
-        """Use it no more until a look finds it well."""
+        """Use it no more until a check finds it well."""
         self.is_unreachable = unreachable
         if not self.reason:
             where = address_of(self.engine.url)
             log.warning("replica %s is not used: %s", where, reason)
         wait = min(_FIRST_WAIT * 2.0**self._failures, _LONGEST_WAIT)
         self._failures = min(self._failures + 1, 10)
-        self._look_at, self.reason = time.monotonic() + wait, reason
+        self._check_at, self.reason = time.monotonic() + wait, reason
 
     def recovered(self) -> None:
         if self.reason:
@@ -148,16 +148,16 @@ class Replica:
 
     # Looking at it again
 
-    def take_look(self) -> bool:
-        """Whether the caller is to look at it now; counts as the begin of that."""
+    def take_check(self) -> bool:
+        """Whether the caller is to check it now; counts as the beginning of that."""
         now = time.monotonic()
-        if self.usable or now < self._look_at or now < self._looking_until:
+        if self.usable or now < self._check_at or now < self._checking_until:
             return False
-        self._looking_until = now + _LOOK_LASTS
+        self._checking_until = now + _CHECK_LASTS
         return True
 
-    def look_ended(self) -> None:
-        self._looking_until = 0.0
+    def check_ended(self) -> None:
+        self._checking_until = 0.0
 
     def forget_parent(self) -> None:
-        self._looking_until = 0.0
+        self._checking_until = 0.0

@@ -25,9 +25,9 @@ from .._engine.pool_events import guard
 from .._redaction import described
 from .._transaction.pooler import keep_nothing
 from ..errors import UsageError
-from .asking import look
 from .position import Position
 from .replica import Replica
+from .replica_connections import check
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -162,7 +162,7 @@ class ReplicaSet:
         usable = []
         for replica in self.replicas:
             if replica.reason:
-                self._look_at(replica)
+                self._start_check(replica)
             else:
                 usable.append(replica)
         needed = None
@@ -184,21 +184,21 @@ class ReplicaSet:
         found = self.candidates(wanted, None, pinned)
         return found[0].engine if found else None
 
-    def _look_at(self, replica: Replica) -> None:
+    def _start_check(self, replica: Replica) -> None:
         """Start to look at a *replica* that is not used, if it is time."""
-        if not replica.take_look():
+        if not replica.take_check():
             return
-        looking = partial(look, replica, self.max_lag)
+        checking = partial(check, replica, self.max_lag)
         if not self._is_async:
-            Thread(target=looking, name="unitwork-replica", daemon=True).start()
+            Thread(target=checking, name="unitwork-replica", daemon=True).start()
             return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            replica.look_ended()
+            replica.check_ended()
             return
         # In a context of its own: a transport keeps the one in which it was created.
-        task = loop.create_task(_in_greenlet(looking), context=Context())
+        task = loop.create_task(_in_greenlet(checking), context=Context())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 
@@ -230,8 +230,8 @@ def _use_of(replica: Replica) -> int:
 def _can_prove(wanted: TransactionCharacteristics | None, position: Position) -> bool:
     """Whether a replica can show that its transaction sees up to *position*.
 
-    In one with a snapshot the question itself takes it, before the answer is made. On
-    MariaDB the question precedes the transaction.
+    In one with a snapshot the query itself takes it, before its result is made. On
+    MariaDB the query precedes the transaction.
     """
     if position.at is None or wanted is None:
         return False

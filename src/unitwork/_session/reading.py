@@ -11,9 +11,9 @@ from .._driver.gtids import LogPosition
 from .._engine.admission import Gate, gate_of
 from .._engine.begin import BindCache, TransactionCharacteristics
 from .._engine.pool_watch import announce
-from .._replicas.asking import connect_to, described
 from .._replicas.position import Position
 from .._replicas.replica import Replica
+from .._replicas.replica_connections import connect_to, described
 from .._replicas.replica_set import ReplicaSet
 from ..errors import DatabaseUnavailableError
 from .first_setting import first_setting

@@ -1,6 +1,6 @@
-"""Opens connections to a replica, and asks it whether it may serve a unit.
+"""Opens connections to a replica, and queries whether it may serve a unit.
 
-On PostgreSQL the question goes along with BEGIN; drivers that can't send it so ask
+On PostgreSQL the query goes along with BEGIN; drivers that can't send it so query
 nothing. On MariaDB it precedes the transaction.
 """
 
@@ -25,18 +25,18 @@ from .._driver.sqlalchemy_internals import is_autocommit
 from .._transaction.mariadb_position import is_mariadb
 from .._transaction.unit_begin import begin_to_read
 from ..errors import UnitworkError
-from .asking_mariadb import fetch_answer, find_verdict
-from .question import (
-    POSITION_QUESTION,
-    QUESTION,
-    Answer,
+from .mariadb_state import fetch_state, find_verdict
+from .replica import Replica
+from .replica_state import (
+    POSITION_QUERY,
+    STATE_QUERY,
+    ReplicaState,
     Verdict,
     judge,
-    read_answer,
+    read_state,
 )
-from .replica import Replica
 
-__all__ = ["connect_to", "described", "look"]
+__all__ = ["check", "connect_to", "described"]
 
 _FIRST_POLL, _LONGEST_POLL = 0.001, 0.01  # seconds
 
@@ -97,30 +97,30 @@ def _begin(
         begin_to_read(connection, "", setting)
         return judge(None, needed, max_lag)
 
-    def send(question: str) -> str | None:
-        return begin_to_read(connection, question, setting)
+    def send(query: str) -> str | None:
+        return begin_to_read(connection, query, setting)
 
-    return judge(_ask(replica, connection, needed, send), needed, max_lag)
+    return judge(_query_state(replica, connection, needed, send), needed, max_lag)
 
 
-def _ask(
+def _query_state(
     replica: Replica,
     connection: Connection,
     needed: LogPosition | None,
     send: Callable[[str], str | None],
-) -> Answer | None:
+) -> ReplicaState | None:
     """Ask by *send* for what is not known; by another message, if it was restarted."""
     if not replica.is_due and needed is not None and replica.may_reach(needed):
-        answer = read_answer(send(POSITION_QUESTION), replica.run)
-        if answer is None or answer.run is not None:
-            return answer
+        state = read_state(send(POSITION_QUERY), replica.run)
+        if state is None or state.run is not None:
+            return state
         send = partial(_fetch, connection)
-    return replica.answered(read_answer(send(QUESTION)))
+    return replica.record(read_state(send(STATE_QUERY)))
 
 
-def _fetch(connection: Connection, question: str) -> str | None:
+def _fetch(connection: Connection, query: str) -> str | None:
     driver: Any = connection.connection.driver_connection
-    return fetch_value(driver, question)
+    return fetch_value(driver, query)
 
 
 def _wait(
@@ -135,8 +135,8 @@ def _wait(
     while (left := until - time.monotonic()) > 0:
         _sleep(connection, min(seconds, left))
         seconds = min(seconds * 2, _LONGEST_POLL)
-        answer = _ask(replica, connection, needed, partial(_fetch, connection))
-        verdict = judge(answer, needed, max_lag)
+        state = _query_state(replica, connection, needed, partial(_fetch, connection))
+        verdict = judge(state, needed, max_lag)
         if not verdict.may_become_ready:
             break
     return verdict
@@ -149,14 +149,14 @@ def _sleep(connection: Connection, seconds: float) -> None:
         time.sleep(seconds)
 
 
-def look(replica: Replica, max_lag: float | None) -> None:
+def check(replica: Replica, max_lag: float | None) -> None:
     """Find out whether a *replica* that is not used is well again."""
     try:
         if replica.is_unreachable:
             replica.engine.dispose()  # its idle connections are as dead as it was
         with replica.engine.connect() as connection:
-            answer = replica.answered(_answer(connection))
-        verdict = judge(answer, None, max_lag)
+            state = replica.record(_fetch_state(connection))
+        verdict = judge(state, None, max_lag)
         if verdict.usable:
             replica.recovered()
         else:
@@ -164,16 +164,16 @@ def look(replica: Replica, max_lag: float | None) -> None:
     except Exception as error:
         replica.failed(described(error), unreachable=True)
     finally:
-        replica.look_ended()
+        replica.check_ended()
 
 
-def _answer(connection: Connection) -> Answer | None:
+def _fetch_state(connection: Connection) -> ReplicaState | None:
     """What the replica says of itself; `None` if it can't be asked for that."""
     try:
         if begins(connection):
-            return read_answer(_fetch(connection, QUESTION))
+            return read_state(_fetch(connection, STATE_QUERY))
         if is_mariadb(connection.dialect):
-            return fetch_answer(connection)
+            return fetch_state(connection)
         connection.exec_driver_sql("SELECT 1")
     except BaseException:  # lost, past SQLAlchemy: the pool would fail to reset it
         with suppress(InvalidRequestError):

@@ -1,4 +1,4 @@
-"""Asks a replica of MariaDB whether it may serve a unit, before the unit's transaction.
+"""Queries a replica of MariaDB, whether it may serve a unit, before the unit's transaction.
 
 So the first read takes its snapshot after the answer, at each isolation level.
 
@@ -17,14 +17,14 @@ from .._transaction.mariadb_position import (
     fetch_row,
     replace_if_dropped,
 )
-from .question import STOPPED, Answer, Verdict, judge
+from .replica_state import STOPPED, ReplicaState, Verdict, judge
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from .replica import Replica
 
-__all__ = ["fetch_answer", "find_verdict"]
+__all__ = ["fetch_state", "find_verdict"]
 
 _POSITION = "CONCAT_WS(',', @@global.gtid_slave_pos, @@global.gtid_binlog_state)"
 _QUESTION = f"SELECT @@global.read_only AS read_only, {_POSITION} AS position"
@@ -50,19 +50,19 @@ def find_verdict(
         replace_if_dropped(connection)
         return judge(None, needed, max_lag)
     gtids = needed if isinstance(needed, Gtids) else None
-    answer = fetch_answer(connection, gtids, until, with_lag=is_due)
+    state = fetch_state(connection, gtids, until, with_lag=is_due)
     if is_due:
-        answer = replica.answered(answer)
-    return judge(answer, needed, max_lag)
+        state = replica.record(state)
+    return judge(state, needed, max_lag)
 
 
-def fetch_answer(
+def fetch_state(
     connection: Connection,
     needed: Gtids | None = None,
     until: float = 0.0,
     *,
     with_lag: bool = True,
-) -> Answer | None:
+) -> ReplicaState | None:
     """What the replica says of itself; `None` if it can't be asked for that.
 
     Which servers its transactions come from it knows of the last one, and, if it logs
@@ -84,7 +84,7 @@ def fetch_answer(
     if not is_read_only and _is_galera(connection):  # its nodes are all primaries
         return None
     lag = _fetch_lag(connection) if with_lag and is_read_only else None
-    return Answer(is_read_only, position, lag, sees_more=True, has_waited=True)
+    return ReplicaState(is_read_only, position, lag, sees_more=True, has_waited=True)
 
 
 def _read_position(row: Mapping[str, Any]) -> Gtids | None:

@@ -6,8 +6,8 @@ import pytest
 
 from support.flavours import Flavour, Observer, only
 from support.models import names
-from unitwork._replicas.asking import look
 from unitwork._replicas.replica import Replica
+from unitwork._replicas.replica_connections import check
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ async def test_a_connection_that_is_lost_meanwhile_is_discarded_in_silence(
     await flavour.work(names)
     observer.terminate_all()
 
-    look(replica, max_lag=None)
+    check(replica, max_lag=None)
 
     assert not replica.usable
     assert "Exception during reset" not in caplog.text

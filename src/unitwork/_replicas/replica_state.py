@@ -1,4 +1,4 @@
-"""What a replica is asked, in the message with BEGIN, and what its answer means.
+"""The query for the state of a replica, in the message with BEGIN, and its result.
 
 Sources: PostgreSQL, "Recovery Information Functions", "pg_stat_wal_receiver" and
 "Control Data Functions".
@@ -13,14 +13,14 @@ from .._driver.gtids import LogPosition, can_reach, covers
 from .._driver.wal_position import WalPosition, read_lsn, short_system
 
 __all__ = [
-    "POSITION_QUESTION",
-    "QUESTION",
+    "POSITION_QUERY",
+    "STATE_QUERY",
     "STOPPED",
-    "Answer",
+    "ReplicaState",
     "Run",
     "Verdict",
     "judge",
-    "read_answer",
+    "read_state",
 ]
 
 _POSITION = """
@@ -44,8 +44,8 @@ ELSE coalesce(EXTRACT(epoch FROM
 _HISTORY = """
 system_identifier, greatest(received_tli, timeline_id, min_recovery_end_timeline)
 """
-POSITION_QUESTION = f"SELECT concat_ws('|', {_POSITION})"
-QUESTION = f"""
+POSITION_QUERY = f"SELECT concat_ws('|', {_POSITION})"
+STATE_QUERY = f"""
 SELECT concat_ws('|', {_POSITION}, {_LAG}, {_HISTORY})
 FROM pg_stat_get_wal_receiver() AS receiver, pg_control_system(),
   pg_control_checkpoint(), pg_control_recovery()
@@ -65,19 +65,19 @@ class Run(NamedTuple):
     """It follows this one at least."""
 
 
-class Answer(NamedTuple):
-    """What a replica has said of itself."""
+class ReplicaState(NamedTuple):
+    """What a replica reports of itself."""
 
     in_recovery: bool
     """Whether it is a replica still, and was not promoted."""
     position: LogPosition | None
     """Up to where it has replayed."""
     lag: float | None
-    """How many seconds it lags behind; `None`: it was not asked, or can't say."""
+    """How many seconds it lags behind; `None`: that was not queried, or is not known."""
     sees_more: bool
     """Whether the next statement sees what it has replayed by then.
 
-    Otherwise the snapshot of the question, which may be older than its answer, is that
+    Otherwise the snapshot of the query, which may be older than its result, is that
     of the whole transaction.
     """
     has_waited: bool = False
@@ -99,8 +99,8 @@ class Verdict(NamedTuple):
 _READY = Verdict(True, True)
 
 
-def read_answer(value: str | None, known: Run | None = None) -> Answer | None:
-    """The answer to a question; `None` if the server has not given one.
+def read_state(value: str | None, known: Run | None = None) -> ReplicaState | None:
+    """The state by the *value* of the query; `None` if the server has given none.
 
     Without its history there is no position, unless it is in the run that is *known*.
     """
@@ -118,30 +118,30 @@ def read_answer(value: str | None, known: Run | None = None) -> Answer | None:
     except (IndexError, ValueError):
         return None
     sees_more = isolation in _EACH_STATEMENT_SEES_MORE
-    return Answer(in_recovery == "t", at, lag, sees_more, run=run)
+    return ReplicaState(in_recovery == "t", at, lag, sees_more, run=run)
 
 
 def judge(
-    answer: Answer | None, needed: LogPosition | None, max_lag: float | None
+    state: ReplicaState | None, needed: LogPosition | None, max_lag: float | None
 ) -> Verdict:
-    """Decide by *answer* whether a replica may serve a unit.
+    """Decide by *state* whether a replica may serve a unit.
 
     It must have replayed up to *needed*; `None`: no matter how far it has come.
     """
-    if answer is None:
+    if state is None:
         return Verdict(True, needed is None)
-    if not answer.in_recovery:
+    if not state.in_recovery:
         return Verdict(False, False, reason="it was promoted, and is no replica")
-    if max_lag is not None and answer.lag is not None and answer.lag > max_lag:
-        if answer.lag == STOPPED:
+    if max_lag is not None and state.lag is not None and state.lag > max_lag:
+        if state.lag == STOPPED:
             return Verdict(False, False, reason="its replication has stopped")
-        reason = f"it lags {answer.lag:.1f} seconds behind, more than {max_lag:g}"
+        reason = f"it lags {state.lag:.1f} seconds behind, more than {max_lag:g}"
         return Verdict(False, False, reason=reason)
     if needed is None:
         return _READY
-    if not answer.sees_more or not can_reach(answer.position, needed):
+    if not state.sees_more or not can_reach(state.position, needed):
         return Verdict(True, False)
-    is_ready = covers(answer.position, needed)
+    is_ready = covers(state.position, needed)
     return Verdict(
-        True, is_ready, may_become_ready=not is_ready and not answer.has_waited
+        True, is_ready, may_become_ready=not is_ready and not state.has_waited
     )
