@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
 from support.asgi import Message, call
-from support.flavours import Flavour, Observer, everywhere
+from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
 from support.holding import holding, running
-from support.models import add_item
+from support.models import add_item, names
 from support.pool import check_pool_is_whole
-from unitwork import DBSessionMiddleware
+from unitwork import DBSessionMiddleware, current_unit, transactional
 
 pytestmark = [
     pytest.mark.anyio,
@@ -61,6 +65,36 @@ async def test_a_client_that_leaves_a_stream_takes_its_work_along(
     assert (reply.body, reply.complete, reply.error) == (b"a", False, None)
     await check_pool_is_whole(flavour)
     assert observer.names() == []
+
+
+@only(*POSTGRESQL)
+async def test_a_client_that_leaves_before_a_retry_is_followed_by_no_background_task(
+    flavour: Flavour, observer: Observer
+) -> None:
+    gone, called = asyncio.Event(), list[str]()
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    def lose(session: Session) -> None:
+        add_item(session)
+        observer.terminate_all()
+        with suppress(DBAPIError):
+            names(session)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    @app.post("/")
+    @transactional(attempts=2)
+    async def stream() -> StreamingResponse:
+        await flavour.do(flavour.db.current, lose)
+        current_unit().rollback_only()
+        gone.set()
+        return StreamingResponse(body(), background=BackgroundTask(called.append, ""))
+
+    await call(app, "POST", "/", gone=gone)
+
+    assert called == observer.names() == []
 
 
 @everywhere

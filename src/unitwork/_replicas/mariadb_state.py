@@ -1,4 +1,4 @@
-"""Queries a replica of MariaDB, whether it may serve a unit, before the unit's transaction.
+"""Queries a replica of MariaDB before the transaction of a unit: may it serve that?
 
 So the first read takes its snapshot after the answer, at each isolation level.
 

@@ -73,7 +73,7 @@ class ReplicaState(NamedTuple):
     position: LogPosition | None
     """Up to where it has replayed."""
     lag: float | None
-    """How many seconds it lags behind; `None`: that was not queried, or is not known."""
+    """How many seconds it lags behind; `None`: not queried, or not known."""
     sees_more: bool
     """Whether the next statement sees what it has replayed by then.
 
