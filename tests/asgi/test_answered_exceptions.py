@@ -30,6 +30,26 @@ class OurError(Exception):
     pass
 
 
+async def test_contexts_in_a_circle_are_looked_through_once(
+    flavour: Flavour, observer: Observer
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.post("/")
+    async def endpoint(request: Request) -> None:
+        await flavour.work(lambda session: add_item(session) and None)
+        first, second = KeyError(), LookupError()
+        first.__context__, second.__context__ = second, first
+        try:
+            raise first
+        except KeyError:
+            await JSONResponse({})(request.scope, request.receive, request._send)
+
+    assert (await call(app, "POST", "/")).status == 200
+    assert observer.names() == ["one"]
+
+
 async def chunks() -> AsyncIterator[str]:
     yield "sorry"
 

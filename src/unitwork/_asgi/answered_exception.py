@@ -24,9 +24,13 @@ def answered_exception(
     endpoint, or an application without a framework, handles by itself has not.
     """
     error = sys.exception()
-    while error is not None and error is not before:
+    if error is None or error is before:
+        return None
+    seen = {id(before)}  # contexts may form a circle
+    while error is not None and id(error) not in seen:
         if _has_left_an_application(error, connection):
             return error
+        seen.add(id(error))
         error = error.__context__
     return None
 

@@ -6,7 +6,7 @@ and COMMIT on a broken connection raises the same as any other statement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from traceback import walk_tb
@@ -21,6 +21,7 @@ from ..errors import (
     PoolTimeoutError,
     UnexpectedRollbackError,
 )
+from .chains import chain
 from .driver_errors import Reading, read
 from .error_codes import DEMOTED, READ_ONLY, STALE, SYMPTOMS, Kind, Row, meaning
 
@@ -30,7 +31,6 @@ __all__ = [
     "Kind",
     "Phase",
     "Rule",
-    "chain_to",
     "classify",
     "only_follows",
 ]
@@ -142,7 +142,7 @@ def _classify(error: BaseException, phase: Phase) -> Classification:
     if phase is Phase.COMMIT and not isinstance(error, Exception):  # cancelled
         return _without_driver(_IN_DOUBT, phase, error)
     symptom: Classification | None = None
-    for link in _chain(error):
+    for link in chain(error):
         found = _classify_link(link, phase)
         if found is None:
             continue
@@ -153,23 +153,6 @@ def _classify(error: BaseException, phase: Phase) -> Classification:
     return symptom or _without_driver(_NOT_OURS, phase, error)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield *error* and the errors behind it, one after the other."""
-    link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        yield link
-        seen.add(id(link))
-        if isinstance(link, BaseExceptionGroup):
-            link = link.exceptions[0] if len(link.exceptions) == 1 else None
-        elif isinstance(link, exc.DBAPIError) and link.orig is not None:
-            link = link.orig
-        elif link.__cause__ is not None or link.__suppress_context__:
-            link = link.__cause__
-        else:
-            link = link.__context__
-
-
 def _is_symptom(found: Classification) -> bool:
     """Whether an earlier error, if there is one, is the cause."""
     return found.kind is Kind.DOOMED and (found.family, found.code) in SYMPTOMS
@@ -177,16 +160,9 @@ def _is_symptom(found: Classification) -> bool:
 
 def only_follows(error: BaseException) -> bool:
     """Whether *error* only reports that an earlier one aborted the transaction."""
-    links = (_classify_link(link, Phase.STATEMENT) for link in _chain(error))
+    links = (_classify_link(link, Phase.STATEMENT) for link in chain(error))
     found = next((each for each in links if each is not None), None)
     return found is not None and _is_symptom(found)
-
-
-def chain_to(error: BaseException, earlier: BaseException) -> None:
-    """Make *earlier* the context of *error*, which is lost between greenlets."""
-    links = list(_chain(error))
-    if earlier not in links:
-        links[-1].__context__ = earlier
 
 
 def _classify_link(error: BaseException, phase: Phase) -> Classification | None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.exc import IllegalStateChangeError
 
+from .._classify.chains import chain_to
 from .._classify.classification import (
     STALE,
     Classification,
     Phase,
-    chain_to,
     classify,
     only_follows,
 )
