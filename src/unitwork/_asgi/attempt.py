@@ -10,7 +10,6 @@ from .._execution.plan import Plan
 from .._unit import endings
 from .._unit.attempts import Attempt, attempt_of, take_next
 from .._unit.error_notes import explain
-from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
 from ..options import NO_OPTIONS, TransactionOptions, route_retries
@@ -84,20 +83,6 @@ class RequestAttempt(ReplaceableResponse):
         except asyncio.CancelledError as error:
             self.unwind_if_client_left(unit, error)
             raise
-
-    async def abandon(self, unit: Unit, cancelled: asyncio.CancelledError) -> None:
-        """Raise `Unwind` if the client has left before the response could start.
-
-        What was *cancelled* may have been a query of what *unit* has written, before
-        its ending, or the end of one whose response was replaced.
-        """
-        if asyncio.current_task() is self.task or not self.client_has_left:
-            return
-        if unit.state is UnitState.OPEN and unit.outcome is None:
-            await endings.close(unit, "the client left")
-            self.unwind_if_client_left(unit, cancelled)
-        if self.response >= ResponseState.REPLACED:
-            raise Unwind from cancelled
 
     async def roll_back(self, unit: Unit, reason: str) -> None:
         await self.run_ending(unit, endings.roll_back(unit, reason))

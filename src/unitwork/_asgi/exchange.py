@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, current_task
+import asyncio
+from asyncio import current_task
 from collections.abc import Awaitable, Mapping, MutableMapping
 from sys import exception
 from typing import Any
@@ -229,12 +230,11 @@ class HTTPExchange(RequestReader):
             ending = endings.end_before_body(unit, verdict, keep_streams_open=streams)
             await self.run_ending(unit, ending)
             self._note_start()
-        except CancelledError as cancelled:
+        except asyncio.CancelledError:
             if unit.outcome is Outcome.COMMITTED and self.response is _WAITING:
-                # What is stored is not reported as a failure: it is cut short.
+                # What is stored must not be reported as a failure: it is cut short.
                 self._note_start()
                 await uninterrupted(call(self._send, message), lambda: _TIME_TO_START)
-            await self.abandon(unit, cancelled)
             raise
         finally:
             if self.held is not None:

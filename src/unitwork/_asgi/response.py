@@ -187,6 +187,8 @@ class ReplaceableResponse(Connection):
         """
         if asyncio.current_task() is self.task or not self.client_has_left:
             return
+        if self.response is ResponseState.RETRY:
+            raise Unwind from cancelled
         if unit.outcome is Outcome.ROLLED_BACK and self.response in _MAY_BE_UNWOUND:
             started = self.response.has_started
             self.move(ResponseState.CUT_SHORT if started else ResponseState.REPLACED)
