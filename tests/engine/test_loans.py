@@ -63,6 +63,7 @@ OTHERWISE: dict[str, object] = {
     "only_reads": False,
     "proxy": object(),
     "read_only": True,
+    "savepoints": object(),
     "server_side_cursor": object(),
     "state": TransactionState.COMMITTED,
     "statement_prefix": "SET LOCAL x = 1",

@@ -102,15 +102,15 @@ def connected(session: UnitSession, connection: Connection) -> None:
         hold.report.taken(hold.call_site)
     session.awaiting_connection = False
     try:
-        released = None
-        if type(connection) is not Connection:
-            released = after_statement.use_of(session, connection)
+        begins = type(connection) is Connection
+        released = None if begins else after_statement.use_of(session, connection)
         session.connections.append(connection)
         session.ends.connected(connection)
         if settings.slow_unit_warning is not None:
             session.ends.start_timing()
         loan = lend(connection)
         loan.end_timeout = settings.end_timeout
+        loan.savepoints = session.ends.savepoints
         if released is None:
             loan = begin(session, connection, loan)
         else:

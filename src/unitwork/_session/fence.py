@@ -22,10 +22,10 @@ from .._transaction.lost_work import ended_elsewhere
 from ..errors import UsageError
 from .after_statement import BeginsBefore
 from .connecting import bind_for, connected
-from .dropped_work import dropped_work
+from .dropped_work import drop, has_changes
 from .misuse import CALLED
 from .operations import check_not_lost, prepare_verification, rollback
-from .savepoint import CheckedTransaction
+from .savepoint import has_begun
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -59,7 +59,7 @@ class _Fenced(BeginsBefore):
                 error.add_note(_BEGUN_ALREADY)
             raise
         if self.unitwork_session is not None:
-            transaction.__class__ = CheckedTransaction
+            has_begun(self.unitwork_session, transaction)
         return transaction
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
@@ -93,7 +93,7 @@ class _Fenced(BeginsBefore):
 
     def invalidate(self) -> None:
         if self.in_transaction():
-            _drop(self, "session.invalidate() was called")
+            drop(self, "session.invalidate() was called")
         elif _is_kept_open(self):
             return
         super().invalidate()
@@ -101,8 +101,8 @@ class _Fenced(BeginsBefore):
     def expunge_all(self) -> None:
         unit_session = self.unitwork_session
         is_used = unit_session is not None and unit_session.access is Access.OPEN
-        if is_used and _has_changes(self):
-            _drop(self, "session.expunge_all() has dropped changes before their flush")
+        if is_used and has_changes(self):
+            drop(self, "session.expunge_all() has dropped changes before their flush")
         super().expunge_all()
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
@@ -192,16 +192,9 @@ def _is_kept_open(session: Session) -> bool:
     return True
 
 
-def _has_changes(session: Session) -> bool:
-    if session.new or session.deleted:
-        return True
-    return any(session.is_modified(each) for each in session.dirty)
-
-
-def _drop(session: Session, how: str) -> None:
-    unit_session = unit_session_of(session)
-    if unit_session is not None and unit_session.access is Access.OPEN:
-        unit_session.owner.lose(dropped_work(how))
+def _before_attach(session: _Fenced, instance: object) -> None:
+    if session.unitwork_session is not None:
+        session.unitwork_session.note_work()
 
 
 def _after_begin(
@@ -236,7 +229,7 @@ def _after_commit(session: Session) -> None:
         return
     if unit_session.commit_state is CommitState.SENT_BY_UNIT:
         if session.expire_on_commit and has_modified(session):
-            _drop(session, "an object was changed beside COMMIT, which expires it")
+            drop(session, "an object was changed beside COMMIT, which expires it")
         return
     unit_session.commit_state = CommitState.NOT_SENT
     if unit_session.connections or not unit_session.owned:
@@ -263,6 +256,8 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     ends = unit_session.ends
     is_committed, is_rolled_back = ends.ended(transaction)
+    if ends.savepoints is not None and transaction.nested:
+        ends.savepoints.ended(transaction, released=is_committed)
     if is_committed:
         if ends.cancellation is not None:
             ends.raise_cancellation()
@@ -271,7 +266,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         unit_session.ends.commit_undone = True
         return  # the unit itself calls or drops its hooks
     if not transaction.nested and not is_rolled_back:
-        _drop(session, "its transaction was closed, by neither COMMIT nor ROLLBACK")
+        drop(session, "its transaction was closed, by neither COMMIT nor ROLLBACK")
     unit_session.owner.rolled_back(transaction)
 
 
@@ -292,6 +287,7 @@ _REPORTS: dict[str, Callable[..., None]] = {
 }
 _EVENTS: dict[str, Callable[..., None]] = {
     "after_begin": _after_begin,
+    "before_attach": _before_attach,
     "before_commit": _before_commit,
     **_REPORTS,
 }

@@ -41,6 +41,8 @@ def check_not_lost(session: Session) -> None:
     unit_session = unit_session_of(session)
     if unit_session is None:
         return
+    if unit_session.ends.savepoints is not None:
+        unit_session.ends.savepoints.check()
     if unit_session.was_committed_by_connection or unit_session.was_replaced:
         raise ended_elsewhere()
     for connection in unit_session.connections:

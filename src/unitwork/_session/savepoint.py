@@ -6,9 +6,11 @@ from types import TracebackType
 
 from sqlalchemy.orm import SessionTransaction
 
+from .._transaction.savepoints import OpenSavepoints
 from ..errors import UnexpectedRollbackError
+from .unit_session import UnitSession, unit_session_of
 
-__all__ = ["CheckedTransaction"]
+__all__ = ["CheckedTransaction", "has_begun"]
 
 _ROLLED_BACK = (
     "the work of this {block} block is lost: a flush inside it has failed, which has "
@@ -33,9 +35,29 @@ class CheckedTransaction(SessionTransaction):
     ) -> None:
         lost = kind is None and not self.is_active and _is_open(self)
         block = "begin_nested()" if self.nested else "begin()"
+        if kind is not None and self.nested and not _is_open(self):
+            _found_ended(self)
         super().__exit__(kind, error, traceback)
         if lost:
             raise UnexpectedRollbackError(_ROLLED_BACK.format(block=block))
+
+
+def has_begun(session: UnitSession, transaction: SessionTransaction) -> None:
+    """Check a block of `begin()`; record by whom a savepoint was begun."""
+    transaction.__class__ = CheckedTransaction
+    if not transaction.nested:
+        return
+    if session.ends.savepoints is None:
+        session.ends.savepoints = OpenSavepoints()
+        for loan in session.loans:
+            loan.savepoints = session.ends.savepoints
+    session.ends.savepoints.begun(transaction)
+
+
+def _found_ended(savepoint: SessionTransaction) -> None:
+    unit_session = unit_session_of(savepoint.session)
+    if unit_session is not None and unit_session.ends.savepoints is not None:
+        unit_session.ends.savepoints.found_ended()
 
 
 def _is_open(transaction: SessionTransaction) -> bool:

@@ -8,6 +8,8 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import RootTransaction
 from sqlalchemy.orm import SessionTransaction
 
+from .._transaction.savepoints import OpenSavepoints
+
 __all__ = ["TransactionEnds"]
 
 
@@ -28,6 +30,7 @@ class TransactionEnds:
         "left_by_error",
         "rolled_back",
         "roots",
+        "savepoints",
     )
 
     def __init__(self) -> None:
@@ -41,6 +44,8 @@ class TransactionEnds:
         """The one whose COMMIT or RELEASE was answered, until it has ended."""
         self.rolled_back: SessionTransaction | None = None
         """The one that was rolled back, until it has ended."""
+        self.savepoints: OpenSavepoints | None = None
+        """Those of the transaction, once there was one."""
         self.cancellation: BaseException | None = None
         """What arrived while COMMIT was under way, to be raised after that."""
         self.commit_undone = False
@@ -52,6 +57,7 @@ class TransactionEnds:
 
     def reset(self) -> None:
         self.roots.clear()
+        self.savepoints = None
         if self._begun_at is not None:
             self._stop_timing()
         self.commit_undone = False

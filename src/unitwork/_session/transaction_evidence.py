@@ -59,6 +59,11 @@ class TransactionEvidence:
                 return True
         return False
 
+    def note_work(self) -> None:
+        """Record that this task or thread does what a savepoint may roll back."""
+        if self.ends.savepoints is not None:
+            self.ends.savepoints.note_work()
+
     @property
     def may_have_written(self) -> bool:
         session = self.sync_session
@@ -119,6 +124,8 @@ class TransactionEvidence:
     @property
     def may_be_lost(self) -> bool:
         """Whether an error may have lost the work: then the server is queried."""
+        if self.ends.savepoints is not None and self.ends.savepoints.are_lost:
+            return True
         for loan in self.loans:
             if loan.failure is not None:
                 return True

@@ -19,6 +19,7 @@ from .._sql.transaction_control import End, commits, continues_with_another, end
 from .._sql.write_detection import known_to_read, known_to_write
 from .hold import Hold
 from .loan_holder import LoanHolder
+from .savepoints import OpenSavepoints
 from .transaction_state import MOVES, TransactionState, Undecided
 from .write_evidence import REPORTS_WRITES, changes_of
 
@@ -55,6 +56,7 @@ class Loan:
         "only_reads",
         "proxy",
         "read_only",
+        "savepoints",
         "server_side_cursor",
         "state",
         "statement_prefix",
@@ -83,8 +85,7 @@ class Loan:
         self.state = _S.NONE
         self.begun_with_id = False
         """Whether BEGIN has had a query behind it, and no statement followed yet."""
-        self.mark: Any = None
-        """What identifies the transaction, if BEGIN has returned it."""
+        self.mark: Any = None  # identifies the transaction, if BEGIN has returned it
         self.wrote = False  # as far as is known without I/O
         self.texts: dict[str, None] = {}
         """Its statements until one is known to write, the first `MOST_TEXTS`."""
@@ -97,18 +98,16 @@ class Loan:
         """How many the driver had sent after the last statement of SQLAlchemy's."""
         self._bypassed_by = 0
         """How many messages have passed SQLAlchemy, up to the last statement."""
-        self.may_be_another = False
-        """Whether it was unidentified when it was to be committed."""
+        self.may_be_another = False  # unidentified when it was to be committed
         self.changes_before = changes_before
         self.first_setting = self.statement_prefix = ""
         """What is sent in the message of BEGIN; what each statement begins with."""
-        self.xid = ""
-        """The name of the XA transaction that is open, and not prepared yet."""
+        self.xid = ""  # of the XA transaction that is open, and not prepared yet
         self.read_only = self.wants_position = False  # the position of its COMMIT
         self.client_side_read_only = False
         """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
-        self.failure: BaseException | None = None
-        """The last statement error that no savepoint has undone."""
+        self.savepoints: OpenSavepoints | None = None  # of the session, if it has any
+        self.failure: BaseException | None = None  # that no savepoint has undone
         self.statements_in_flight = 0
         self.server_side_cursor: ReferenceType[Any] | None = None
         """The execution context of the last statement with one."""
@@ -131,6 +130,7 @@ class Loan:
             and not (self.read_only or self.client_side_read_only or self.begun_with_id)
             and not (self.may_be_another or self.wants_position or not self.only_reads)
             and self.end_timeout == _END_TIMEOUT
+            and self.savepoints is None
         )
 
     # The state of its transaction

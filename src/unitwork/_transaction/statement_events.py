@@ -85,7 +85,7 @@ def _executing(execute: Callable[..., None]) -> Callable[..., bool]:
             statement += hold.comment
             hold.longest_idle = max(hold.longest_idle, idle)
         try:
-            _check(loan)
+            _check(loan, context, statement)
             if hold is not None and hold.longest_idle > hold.idle_limit:
                 _refuse_idle(loan, hold, statement)
             if loan.holder is not None:
@@ -122,11 +122,13 @@ def _refuse_idle(loan: Loan, hold: Hold, statement: str) -> None:
         raise UsageError(_IDLE.format(hold.longest_idle, hold.idle_limit))
 
 
-def _check(loan: Loan) -> None:
-    """Raise unless a statement would be a part of the transaction of *loan*."""
+def _check(loan: Loan, context: Any, statement: str) -> None:
+    """Raise unless *statement* would be a part of the transaction of *loan*."""
     holder, state = loan.holder, loan.state
     if holder is not None:
         holder.check_statement()
+        if loan.savepoints is not None:
+            loan.savepoints.note_statement(statement, context)
     if state is TransactionState.ENDING:  # another task or thread waits for the answer
         raise IllegalStateChangeError(_BEING_ENDED)
     if state is TransactionState.LOST:  # or it would begin a transaction of its own

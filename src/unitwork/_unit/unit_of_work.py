@@ -229,6 +229,8 @@ class UnitOfWork:
         self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> Hook:
         sessions = self._unit.sessions
+        for session in sessions:
+            session.note_work()
         within = tuple(t for x in sessions for t in enclosing(x.sync_session))
         return Hook(partial(hook, *args, **kwargs), within)
 

@@ -1,0 +1,100 @@
+"""The open savepoints of a session, and what other tasks have done inside them.
+
+A savepoint belongs to the context that began it: its task, and the tasks and threads
+that this one starts from then on, which inherit the context. The connection, and so the
+savepoint, is also that of every other task of the unit. What those do while it is open
+is rolled back with it, and none of them would know.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+from weakref import ReferenceType, ref
+
+from sqlalchemy.orm import SessionTransaction
+
+from .._driver.sqlalchemy_internals import locks_rows
+from .._sql.write_detection import known_to_read
+from ..errors import UnexpectedRollbackError
+
+__all__ = ["OpenSavepoints"]
+
+_LOST = (
+    "the work of this unit is lost: while another task or thread worked beside it, a "
+    "savepoint was {}. All tasks of a unit share its connection, and so its open "
+    "savepoint: wait for the task that has begun it, or give that task a unit of its "
+    "own: `db.transaction()`"
+)
+_ROLLED_BACK = "rolled back, and that work with it"
+_RELEASED = "released, so that the one inside it could not be rolled back any more"
+
+_inside: ContextVar[tuple[ReferenceType[SessionTransaction], ...]] = ContextVar(
+    "unitwork_savepoints", default=()
+)
+"""Those that this context is inside of, of all sessions.
+
+By weak references: a context may last longer than a session.
+"""
+
+
+class OpenSavepoints:
+    """The savepoints of one session that `begin_nested()` has begun.
+
+    SQLAlchemy sends SAVEPOINT later, before the first statement, which may be that of
+    another task: what counts is who has called `begin_nested()`.
+    """
+
+    __slots__ = ("_lost", "_open", "_released_by_others")
+
+    def __init__(self) -> None:
+        self._open: dict[SessionTransaction, bool] = {}
+        """Each, and whether another task or thread has done anything inside it."""
+        self._released_by_others = False
+        """Whether one was released by a task or thread that was not inside of it."""
+        self._lost = ""
+        """Why the transaction must not be committed, if there is a reason."""
+
+    def begun(self, savepoint: SessionTransaction) -> None:
+        self.note_work()
+        self._open[savepoint] = False
+        alive = (each for each in _inside.get() if each() is not None)
+        _inside.set((*alive, ref(savepoint)))
+
+    def ended(self, savepoint: SessionTransaction, *, released: bool) -> None:
+        holds_work_of_others = self._open.pop(savepoint, False)
+        inside = _inside.get()
+        if ref(savepoint) in inside:
+            _inside.set(tuple(each for each in inside if each() is not savepoint))
+        elif released:
+            self._released_by_others = True
+        if holds_work_of_others and not released:
+            self._lost = _ROLLED_BACK
+
+    def found_ended(self) -> None:
+        """Called if a savepoint that is to be rolled back has ended before."""
+        if self._released_by_others:
+            self._lost = _RELEASED
+
+    @property
+    def are_lost(self) -> bool:
+        """Whether the transaction can't be committed any more."""
+        return bool(self._lost)
+
+    def check(self) -> None:
+        """Raise `UnexpectedRollbackError` if the transaction must not be committed."""
+        if self._lost:
+            raise UnexpectedRollbackError(_LOST.format(self._lost))
+
+    def note_work(self) -> None:
+        """Record that this task or thread does what may be rolled back."""
+        inside = _inside.get()
+        for savepoint in self._open:
+            if ref(savepoint) not in inside:
+                self._open[savepoint] = True
+
+    def note_statement(self, statement: str, context: Any) -> None:
+        """Record a statement, unless it only reads, and takes no locks."""
+        compiled = getattr(context.compiled, "statement", None)
+        if not known_to_read(context, statement) or locks_rows(compiled):
+            self.note_work()
