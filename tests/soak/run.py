@@ -15,6 +15,7 @@ from anyio import to_thread
 
 from soak.generate import Generator
 from soak.ledger import Ledger
+from soak.left_behind import describe
 from soak.play import play
 from soak.program import Program
 from soak.running import Running
@@ -136,6 +137,7 @@ class Run:
             for _ in range(self.at_once):
                 group.create_task(client(waiting))
         leaks = [*await direct.settle(), *await behind.settle()]
+        left = [describe(each.engine) for each in (direct, behind) if leaks]
         outsider = direct.outsider
         table = await to_thread.run_sync(outsider.table)
         await to_thread.run_sync(outsider.empty)
@@ -143,7 +145,8 @@ class Run:
             self._note(running, table)
         if leaks:
             what = [f"leak: {each}" for each in dict.fromkeys(leaks)]
-            story = f"one of the programs {programs[0].number} to {programs[-1].number}"
+            numbers = f"{programs[0].number} to {programs[-1].number}"
+            story = "\n".join([f"one of the programs {numbers}", *left])
             self.report.violations.append(Violation(programs[0], what, story))
             await direct.dispose()
             await behind.dispose()
