@@ -201,19 +201,19 @@ async def test_a_server_that_can_not_be_reached_is_unavailable(
 ) -> None:
     where = f"u@127.0.0.1:{deaf_port}/x"
     url = f"{driver}://{'/nowhere/x.db' if 'sqlite' in driver else where}"
-    flavour = Flavour(driver, url, kind(url))
+    flavour, before = Flavour(driver, url, kind(url)), set(threading.enumerate())
 
     reply = await call(serve(flavour, Session.connection), "POST", "/")
     await flavour.dispose()
-    await drivers_threads()
+    await drivers_threads(before)
 
     check_problem(reply, 503, "Service Unavailable")
     assert retry_after(reply) == b"5"
 
 
-async def drivers_threads() -> None:
+async def drivers_threads(before: set[threading.Thread]) -> None:
     """Wait for the thread of an aiosqlite connection that never came to be."""
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - before:
         if "connection_worker" in thread.name:
             await to_thread.run_sync(thread.join, 5)
 
