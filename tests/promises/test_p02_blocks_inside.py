@@ -69,7 +69,7 @@ async def test_a_joined_block_that_raised_hides_no_other_error(
     assert (reply.status, reply.error, observer.names()) == (422, None, [])
 
 
-async def test_commit_anyway_saves_nothing_from_a_joined_block_that_raised(
+async def test_commit_anyway_fails_after_a_joined_block_that_raised(
     app: FastAPI, flavour: Flavour, observer: Observer
 ) -> None:
     endpoint = nesting(flavour, "join")
@@ -82,7 +82,8 @@ async def test_commit_anyway_saves_nothing_from_a_joined_block_that_raised(
 
     reply = await call(app, "POST", "/")
 
-    assert (reply.status, reply.error, observer.names()) == (401, None, [])
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert (reply.status, observer.names()) == (500, [])
 
 
 @everywhere

@@ -124,13 +124,12 @@ class Running:
             unit.settle(Fate.TOGETHER, f"{because}, its body said rollback_only()")
             return
         success = self._status < 400 and b"x-handled" not in self._headers
-        committed_anyway = unit.commit_anyway and not unit.must_fail
-        committed_anyway = committed_anyway and not unit.has_failed_beside
+        committed_anyway = unit.commit_anyway and not unit.has_failed_beside
         if b"x-own" not in self._headers:
             unit.settle(Fate.ABSENT, because)
         elif success or committed_anyway or unit.rollback_only:
             unit.succeed(because)
-        elif unit.commit_anyway and not unit.must_fail:
+        elif unit.commit_anyway:
             unit.settle(Fate.TOGETHER, f"{because}, a task beside it has failed")
         elif self._status < 400 and self.program.base_inside:
             unit.settle(Fate.TOGETHER, f"{because}, its exception may be hidden")

@@ -18,7 +18,7 @@ def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdi
         unit.report.error = ending.exception
     if unit.rollback_requested is not None:
         return Verdict(False, unit.rollback_requested)
-    if unit.intent is Intent.COMMIT_ANYWAY:
+    if unit.commit_requested:  # also if it is lost: the response relies on it
         return Verdict(True, "commit_anyway()")
     return judge(ending, commit_when)
 

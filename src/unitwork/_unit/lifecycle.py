@@ -49,6 +49,8 @@ class Lifecycle:
     rollback_requested: str | None = None
     """The reason that the application gave for a rollback."""
     rollback_was_requested = False
+    commit_requested = False
+    """Whether it is to be committed whatever the response is."""
     verdict: Verdict | None = None
     """The decision of the ending that is under way."""
     end_error: BaseException | None = None
@@ -218,6 +220,11 @@ class Lifecycle:
         self.rollback_requested = reason
         self.raise_intent(Intent.ROLLBACK_ONLY, reason)
 
+    def request_commit(self) -> None:
+        """Record that the application wants a commit, whatever the response is."""
+        self.commit_requested = True
+        self.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+
     def lose(self, error: BaseException) -> None:
         """Record that *error*, which is not raised any further, lost the work."""
         dropped = isinstance(error, UnexpectedRollbackError)
@@ -234,6 +241,7 @@ class Lifecycle:
         """Reset the intent, before the next message."""
         self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
         self.unclear_commit = self.rollback_requested = None
+        self.commit_requested = False
 
     def check_commit(self) -> None:
         if self.intent is Intent.LOST:

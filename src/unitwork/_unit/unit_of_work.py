@@ -13,7 +13,7 @@ from .._commit.hooks import Hook, Hooks, enclosing
 from ..errors import UsageError
 from ..outcome import Outcome
 from .outside import Outside, release
-from .state import Intent, UnitState
+from .state import UnitState
 from .unit import Unit
 
 __all__ = ["UnitOfWork", "facade_of"]
@@ -187,12 +187,13 @@ class UnitOfWork:
     def commit_anyway(self) -> None:
         """Commit although the response is an error: to count failed log-ins, say.
 
-        `rollback_only()` still wins, and so does a transaction that can't be committed.
+        `rollback_only()` still wins. If the transaction can't be committed, that error
+        replaces the response.
 
         .. versionadded:: 0.1
         """
         self._unit.check_open()
-        self._unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+        self._unit.request_commit()
 
     def side_effect_done(self, what: str = "side_effect_done()") -> None:
         """Record *what* must not be done twice, such as charging a card.
