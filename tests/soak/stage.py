@@ -62,6 +62,7 @@ class Stage:
             max_overflow=0,
             pool_timeout=patience,
             release=release,
+            **_waits_for_locks(self.is_sqlite, patience),
         )
         self.is_async = isinstance(self.db, AsyncDatabase)
         self.engine = getattr(self.db.engine, "sync_engine", self.db.engine)
@@ -102,6 +103,13 @@ class Stage:
         if not leaks:
             leaks = [f"on the server: {each}" for each in self.outsider.busy()]
         return leaks
+
+
+def _waits_for_locks(is_sqlite: bool, patience: float) -> dict[str, Any]:
+    """SQLite's own limit, which others hold its lock for, is no setting of unitwork."""
+    if not is_sqlite or patience <= 1:
+        return {}
+    return {"connect_args": {"timeout": 5 * patience}}
 
 
 def _connected(dbapi_connection: Any, record: Any) -> None:
