@@ -111,11 +111,16 @@ wheel-readme wheel-promises: wheel-%: venv
 
 # On the newest Python, too: `make test` has the oldest one with the newest SQLAlchemy.
 # What takes long and has little to do with either is tested once: the manual, the example,
-# clusters, browsers, servers of ASGI. Async psycopg and PyMySQL run by the same code of
+# clusters, browsers, servers of ASGI, runs of pytest in tests, hooks that hang. Async psycopg and PyMySQL run by the same code of
 # SQLAlchemy's and unitwork's as psycopg, asyncpg and asyncmy do.
 ONCE := tests/browser tests/classify tests/clusters tests/docs tests/examples tests/inspector \
-	tests/stale tests/asgi/test_servers.py tests/faults/test_server_faults.py \
-	tests/integrations/test_gunicorn.py tests/public/test_benchmarks.py tests/unit/test_any_order.py
+	tests/stale tests/asgi/test_servers.py tests/commit/test_hooks_hanging.py \
+	tests/faults/test_server_faults.py tests/integrations/test_gunicorn.py \
+	tests/public/test_benchmarks.py tests/public/test_migration.py tests/replicas/test_health.py \
+	tests/replicas/test_histories.py tests/replicas/test_sandboxed.py \
+	tests/testing/test_pytest_plugin.py tests/testing/test_sandbox_many.py \
+	tests/testing/test_worker_databases.py tests/twophase/test_twophase_failover.py \
+	tests/unit/test_any_order.py
 test-sqlalchemy20: $(SA20)/.installed  ## test on SQLAlchemy 2.0 and a newer Python
 	$(call suite,$(SA20)/bin) $(ONCE:%=--ignore %) -k "not psycopg-async and not pymysql"
 $(SA20)/.installed: pyproject.toml constraints.txt
