@@ -213,3 +213,18 @@ LIVING = ["pg_stat_activity WHERE pid", "information_schema.processlist WHERE id
 
 async def nothing() -> None:
     pass
+
+
+# SQLAlchemy itself leaves one of psycopg's `AsyncConnection` to the garbage collector.
+@only("sqlite3", "aiosqlite", "psycopg", "asyncpg", *MARIADB)
+async def test_a_connection_that_the_application_detaches_is_closed_in_peace(
+    flavour: Flavour, observer: Observer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def detach(session: Session) -> None:
+        add_item(session)
+        session.connection().detach()
+
+    await flavour.work(detach)
+
+    assert observer.names() == ["one"]
+    assert caplog.records == []

@@ -70,7 +70,7 @@ FOREIGN = {
     "_call_site": "_getframe",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
     "_driver.sqlalchemy_internals": "_ConnectionRecord _connection_record "
-    "_connections _creator _dialect _for_update_arg "
+    "_connections _creator _current_fn _dialect _for_update_arg "
     "_is_autocommit_isolation _is_clean _loop _max_overflow _pool _pre_ping "
     "_prepare_impl _proxied _queue _recycle _reset_on_return _state _transaction",
     # httpx has no public way to what a client sends by.

@@ -17,7 +17,7 @@ from support.flavours import Flavour
 from support.holding import running
 from support.models import Item, add_item
 from support.pool import eventually
-from unitwork import DBSessionMiddleware
+from unitwork import DBSessionMiddleware, Outcome, current_unit
 from unitwork._unit.context import innermost
 
 NAME = "stray"
@@ -31,7 +31,8 @@ class Stray:
     """An endpoint that stores one item, and starts *work* in another task or thread.
 
     The endpoint goes on once *work* has stopped: between the cursor and the execution
-    of a statement that stores an item named "stray"; if it *connects*, before BEGIN.
+    of a statement that stores an item named "stray"; if it *connects*, before BEGIN;
+    else at the engine's event that is named by *stops_at*.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Stray:
         work: Callable[[Session], Any],
         *,
         connects: bool = False,
+        stops_at: str = "",
     ) -> None:
         self._flavour = flavour
         self._work = work
@@ -50,8 +52,10 @@ class Stray:
         self._unit: Any = None
         self._task: asyncio.Task[Any] | None = None
         engine = flavour.sync_engine
-        if connects:
-            event.listen(engine, "begin", lambda connection: self._stop())
+        self.hooks: list[str] = []
+        """Those of the unit that were called."""
+        if connects or stops_at:
+            event.listen(engine, stops_at or "begin", self._at_event)
         else:
             event.listen(engine, "before_cursor_execute", self._before_execution)
         self.app = FastAPI()
@@ -80,6 +84,11 @@ class Stray:
             self.go_on()
             return await request
 
+    @property
+    def outcome(self) -> Outcome | None:
+        outcome: Outcome | None = self._unit.outcome
+        return outcome
+
     async def error(self) -> BaseException | None:
         assert self._task is not None
         await asyncio.wait((self._task,), timeout=10)
@@ -89,6 +98,9 @@ class Stray:
         session = self._flavour.db.current
         first = _add if self._connects else add_item
         await self._flavour.do(session, first)
+        unit = current_unit()
+        unit.on_commit(self.hooks.append, "on_commit")
+        unit.on_rollback(self.hooks.append, "on_rollback")
         self._unit = innermost()
         self._task = asyncio.create_task(self._flavour.do(session, self._work))
         await self._stopped.wait()
@@ -100,6 +112,9 @@ class Stray:
     ) -> None:
         if NAME in str(parameters):
             self._stop()
+
+    def _at_event(self, connection: Any, *_: Any) -> None:
+        self._stop()
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)

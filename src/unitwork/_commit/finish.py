@@ -76,8 +76,7 @@ def finish(unit: EndingUnit, *, commit: bool) -> Plan[bool]:
 
     Returns whether it was committed: a `before_commit` hook, or the flush of COMMIT,
     may have requested a rollback. Raises what COMMIT raises, after a rollback.
-    Connections are back in the pool, and the unit is settled, before the first
-    `on_commit` hook runs: one that opens a session of its own must find a connection.
+    Connections are back in the pool before the first `on_commit` hook runs.
     """
     return _Finish(unit).run(commit=commit)
 
@@ -101,9 +100,8 @@ class _Finish:
             outcome = self._outcome_before or self._outcome_of(error)
             outcome = yield from self._roll_back(outcome, error)
             yield from self._call_hooks(outcome)
-            if outcome is Outcome.UNKNOWN and isinstance(
-                error, UnexpectedRollbackError
-            ):
+            lost = isinstance(error, UnexpectedRollbackError)
+            if lost and outcome is Outcome.UNKNOWN:
                 raise ended_elsewhere() from error
             raise
         if committed:
@@ -134,15 +132,13 @@ class _Finish:
     def _outcome_of(self, error: BaseException) -> Outcome:
         """The outcome of an ending that *error* has interrupted.
 
-        `_commit_one()` has classified what COMMIT raised; only a cancellation, after
-        which it can't query the database, is left to classify here.
+        Only a cancellation is left to classify here: `_commit_one()` has done the rest.
         """
         if self._committed or isinstance(error, PartialCommitError):
             return Outcome.PARTIAL
         sent = any(s.commit_state is CommitState.SENT_BY_UNIT for s in self._pending)
-        unclear = isinstance(error, CommitUnknownError) or not isinstance(
-            error, Exception
-        )
+        cancelled = not isinstance(error, Exception)
+        unclear = cancelled or isinstance(error, CommitUnknownError)
         return Outcome.UNKNOWN if sent and unclear else Outcome.ROLLED_BACK
 
     # COMMIT
@@ -250,20 +246,30 @@ class _Finish:
         """Roll back what is open; return the outcome, which may be known before."""
         self._unit.roll_back()
         sessions = self._unit.sessions_to_end()
-        outcome = outcome or (Outcome.ROLLED_BACK if sessions else Outcome.EMPTY)
+        found = outcome or (Outcome.ROLLED_BACK if sessions else Outcome.EMPTY)
+        undone = False
         try:
             for each in sessions:
-                yield from _roll_back(each)
+                undone = (yield from _roll_back(each)) or undone
+            if outcome is None and not undone:
+                found = Outcome.EMPTY
         finally:
             try:
-                stored = any(session.may_be_stored for session in sessions)
-                if stored and outcome is Outcome.ROLLED_BACK:
-                    outcome = Outcome.UNKNOWN
+                found = self._outcome_now(found, sessions)
             finally:  # whatever happens: what waits for the end would wait forever
                 for session in self._pending:
                     session.commit_ended()
-                self._unit.settle(outcome, error)
-        return outcome
+                self._unit.settle(found, error)
+        return found
+
+    def _outcome_now(self, found: Outcome, sessions: Sequence[UnitSession]) -> Outcome:
+        """The outcome once ROLLBACK was answered; it may have come too late."""
+        if (
+            self._unit.unclear_commit is not None
+        ):  # perhaps of a task that was waited for
+            return self._outcome_before or found
+        stored = any(session.may_be_stored for session in sessions)
+        return Outcome.UNKNOWN if stored and found is Outcome.ROLLED_BACK else found
 
     # Hooks
 
@@ -273,10 +279,11 @@ class _Finish:
             yield from call_after(self._unit, hooks, outcome)
 
 
-def _roll_back(session: UnitSession) -> Plan[None]:
+def _roll_back(session: UnitSession) -> Plan[bool]:
+    """Roll back; return whether anything was open still."""
     rollback = Step(operations.rollback, session, session.settings.end_timeout)
     try:
-        yield rollback
+        return bool((yield rollback))
     except Exception as error:
         _warn(session, "a connection could not be rolled back", error)
         session.abort_connections()
@@ -284,6 +291,7 @@ def _roll_back(session: UnitSession) -> Plan[None]:
             yield rollback  # its connection is aborted; now for the session itself
         except Exception as again:
             _warn(session, "a session could not be closed", again)
+    return True
 
 
 def _warn(session: UnitSession, what: str, error: Exception) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "has_own_connections",
     "has_pending",
     "is_autocommit",
+    "is_changing",
     "is_connecting",
     "larger_pool",
     "locks_rows",
@@ -66,6 +67,19 @@ def is_connecting(session: Session) -> bool:
     transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
     while transaction is not None:
         if transaction._state is SessionTransactionState.PROVISIONING_CONNECTION:
+            return True
+        transaction = transaction.parent
+    return False
+
+
+def is_changing(session: Session) -> bool:
+    """Whether a method is at work that ends a transaction or savepoint of *session*.
+
+    Or one that connects, or begins.
+    """
+    transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
+    while transaction is not None:
+        if transaction._current_fn is not None:
             return True
         transaction = transaction.parent
     return False

@@ -167,8 +167,12 @@ def listen_for_pragmas(engine: Engine) -> None:
 
     @event.listens_for(engine, "reset")
     def reset(
-        dbapi_connection: Any, record: ConnectionPoolEntry, pool_state: PoolResetState
+        dbapi_connection: Any,
+        record: ConnectionPoolEntry | None,
+        pool_state: PoolResetState,
     ) -> None:
+        if record is None:  # `connection.detach()`: no one else will use it
+            return
         state: ConnectionState | None = record.info.get(INFO_KEY)
         if state is None or not state.pragmas or pool_state.terminate_only:
             return

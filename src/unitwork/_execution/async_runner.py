@@ -55,7 +55,7 @@ async def _make(step: Step) -> Any:
     in_place = greenlet_spawn if session.is_async else run_in_worker_thread
     patience: Patience | None = None
     while True:
-        if not session.in_statement:
+        if not (step.waits and session.in_statement):
             try:
                 if step.limit is None:
                     return await in_place(make_step, step.call, session.sync_session)

@@ -30,12 +30,14 @@ T = TypeVar("T")
 class Step(NamedTuple):
     """One call with the SQLAlchemy session of *session*.
 
-    *limit*, in seconds, bounds the call: its connection is aborted then.
+    *limit*, in seconds, bounds the call: its connection is aborted then. It *waits*
+    until no other task or thread is at work in the session.
     """
 
     call: Callable[..., Any]
     session: UnitSession
     limit: float | None = None
+    waits: bool = True
 
 
 class HookCall(NamedTuple):

@@ -36,7 +36,9 @@ def query_until_known(
         once = min(left, limit / 4)  # one that hangs must leave time for others
         with suppress(TimeoutError):
             answer: bool | None
-            answer = yield Step(partial(_execute, query, once), session, once / 2)
+            call = partial(_execute, query, once)
+            # The application's own commit, which has not returned, may have led here.
+            answer = yield Step(call, session, once / 2, waits=False)
             if answer is not None:
                 return answer
         yield Pause(pause)

@@ -65,7 +65,7 @@ def _make_step(step: Step) -> Any:
     session = step.session
     patience = Patience(session)
     while True:
-        if not session.in_statement:
+        if not (step.waits and session.in_statement):
             with suppress(IllegalStateChangeError):  # another thread uses it just now
                 return _make_now(step)
         patience.check()

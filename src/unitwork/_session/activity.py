@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import IllegalStateChangeError
 
 from .._concurrency.worker import current_worker
+from .._transaction.transaction_state import TransactionState
 
 if TYPE_CHECKING:
     from .._transaction.loan import Loan
@@ -65,6 +66,14 @@ class Activity:
         return False
 
     @property
+    def is_being_ended(self) -> bool:
+        """Whether a COMMIT or ROLLBACK waits for its answer."""
+        for loan in self._loans:
+            if loan.state is TransactionState.ENDING:
+                return True
+        return False
+
+    @property
     def is_flushing(self) -> bool:
         return self._flushes > 0
 
@@ -74,7 +83,7 @@ class Activity:
         `IllegalStateChangeError`: the ending tries again a moment later.
         """
         self.is_reserved = True
-        if self.is_under_way:
+        if self.is_under_way or self.is_being_ended:
             self.is_reserved = False
             raise IllegalStateChangeError("another task or thread uses the session")
 

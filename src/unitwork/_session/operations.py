@@ -82,9 +82,11 @@ def commit(session: Session) -> bool:
     """Flush and commit; return whether COMMIT was sent.
 
     It is not if the flush has registered a hook, or requested a rollback. So may a
-    listener to SQLAlchemy's `before_commit`.
+    listener to SQLAlchemy's `before_commit`. Nor if nothing is open any more.
     """
     unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
+    if unit_session is not None and not unit_session.has_work:
+        return False  # another task or thread has ended it meanwhile
     _flush(session, unit_session)
     if unit_session is None:
         session.commit()
@@ -170,8 +172,13 @@ def accept_commit(session: Session) -> None:
     unit_session.commit_ended()
 
 
-def rollback(session: Session) -> None:
-    """Roll back; discard a connection that can't be. Raises only if cancelled."""
+def rollback(session: Session) -> bool:
+    """Roll back; discard a connection that can't be. Raises only if cancelled.
+
+    Return whether something was open: another task or thread may have ended it.
+    """
+    unit_session = unit_session_of(session)
+    had_work = unit_session is None or unit_session.has_work
     try:
         _close(session.rollback())  # type: ignore[func-returns-value]  # of an override
         if session.in_transaction():  # an override has left it open
@@ -183,3 +190,4 @@ def rollback(session: Session) -> None:
         if not isinstance(error, Exception):
             raise
         log.warning("rollback failed; its connection is discarded", exc_info=error)
+    return had_work

@@ -5,7 +5,11 @@ from __future__ import annotations
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from .._driver.sqlalchemy_internals import is_autocommit, is_connecting
+from .._driver.sqlalchemy_internals import (
+    is_autocommit,
+    is_changing,
+    is_connecting,
+)
 from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
 from .._transaction.hold import ConnectionUse, Hold, use_of
 from .._transaction.loan import Loan
@@ -90,8 +94,19 @@ class TransactionEvidence:
 
     @property
     def in_statement(self) -> bool:
-        """Whether another task or thread connects, flushes or executes a statement."""
-        return self.activity.is_under_way or is_connecting(self.sync_session)
+        """Whether another task or thread is at work in it.
+
+        It connects, flushes, executes a statement, or ends a transaction or savepoint.
+        """
+        if self.activity.is_under_way or self.activity.is_being_ended:
+            return True
+        return is_changing(self.sync_session) or self.is_being_returned
+
+    @property
+    def is_being_returned(self) -> bool:
+        """Whether a ROLLBACK was answered, and its connections are being returned."""
+        undone = self.ends.rolled_back is not None
+        return undone and not self.sync_session.in_transaction()
 
     @property
     def is_committed(self) -> bool:
@@ -104,7 +119,7 @@ class TransactionEvidence:
     def user_commit_pending(self) -> bool:
         """Whether the application's own COMMIT is under way."""
         sent = self.commit_state is CommitState.SENT_BY_APPLICATION
-        if not sent or self.in_statement:
+        if not sent or self.activity.is_under_way or is_connecting(self.sync_session):
             return False  # a flush comes first
         return any(connection.in_transaction() for connection in self.connections)
 

@@ -138,7 +138,9 @@ class UnitSession(TransactionEvidence):
         What is added beside a COMMIT that is under way belongs to no transaction yet.
         """
         session = self.sync_session
-        return session.in_transaction() or has_pending(session)
+        if session.in_transaction() or has_pending(session):
+            return True
+        return self.ends.rolled_back is not None  # see `is_being_returned`
 
     @property
     def holds_connection(self) -> bool:

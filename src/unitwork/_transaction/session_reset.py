@@ -123,8 +123,12 @@ def listen(engine: Engine) -> None:
 
     @event.listens_for(engine, "reset")
     def reset(
-        dbapi_connection: Any, record: ConnectionPoolEntry, pool_state: PoolResetState
+        dbapi_connection: Any,
+        record: ConnectionPoolEntry | None,
+        pool_state: PoolResetState,
     ) -> None:
+        if record is None:  # `connection.detach()`: no one else will use it
+            return
         traces: list[Trace] = record.info.pop(_TRACES, [])
         if not traces or pool_state.terminate_only:
             return

@@ -1,0 +1,111 @@
+"""P4: another task or thread ends the transaction itself while its unit ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from support.asgi import call
+from support.flavours import ASYNC, EVERY, Flavour, Observer, only
+from support.models import Item, add_item
+from support.pool import check_pool_is_whole
+from support.strays import NAME, Stray
+from unitwork import DBSessionMiddleware, Outcome, UnexpectedRollbackError
+
+pytestmark = pytest.mark.anyio
+
+
+def commit(session: Session) -> Any:
+    session.commit()
+
+
+def roll_back(session: Session) -> Any:
+    session.rollback()
+
+
+def roll_back_a_savepoint(session: Session) -> Any:
+    savepoint = session.begin_nested()
+    add_item(session, NAME)
+    savepoint.rollback()
+
+
+@only(*EVERY)
+async def test_a_commit_that_is_under_way_is_waited_for(
+    flavour: Flavour, observer: Observer
+) -> None:
+    stray = Stray(flavour, commit, stops_at="commit")
+
+    reply = await stray.request_that_waits(200)
+
+    assert (reply.status, reply.complete) == (200, True)
+    assert (observer.names(), stray.hooks) == (["one"], ["on_commit"])
+    assert await stray.error() is None
+    await check_pool_is_whole(flavour)
+
+
+@only(*EVERY)
+async def test_and_is_no_rollback_if_the_request_fails(
+    flavour: Flavour, observer: Observer
+) -> None:
+    stray = Stray(flavour, commit, stops_at="commit")
+
+    reply = await stray.request_that_waits(409)
+
+    assert (reply.status, stray.outcome) == (409, Outcome.COMMITTED)
+    assert (observer.names(), stray.hooks) == (["one"], ["on_commit"])
+    await check_pool_is_whole(flavour)
+
+
+@only(*EVERY)
+async def test_a_rollback_that_is_under_way_is_no_commit(
+    flavour: Flavour, observer: Observer
+) -> None:
+    stray = Stray(flavour, roll_back, stops_at="rollback")
+
+    reply = await stray.request_that_waits(200)
+
+    assert (reply.status, stray.outcome) == (200, Outcome.ROLLED_BACK)
+    assert (observer.names(), stray.hooks) == ([], ["on_rollback"])
+    await check_pool_is_whole(flavour)
+
+
+@only(*EVERY)
+async def test_a_savepoint_that_is_rolled_back_is_not_committed(
+    flavour: Flavour, observer: Observer
+) -> None:
+    stray = Stray(flavour, roll_back_a_savepoint, stops_at="rollback_savepoint")
+
+    reply = await stray.request_that_waits(200)
+
+    assert (reply.status, reply.complete) == (200, True)
+    assert (observer.names(), stray.hooks) == (["one"], ["on_commit"])
+    await check_pool_is_whole(flavour)
+
+
+@only(*ASYNC)
+async def test_a_rollback_by_the_connection_that_is_under_way_is_no_success(
+    flavour: Flavour, observer: Observer
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    rollbacks: list[asyncio.Task[None]] = []
+
+    @app.post("/")
+    async def create() -> None:
+        session: AsyncSession = flavour.db.current
+        session.add(Item(name="one"))
+        connection = await session.connection()
+        await session.flush()
+        rollbacks.append(asyncio.create_task(connection.rollback()))
+        await asyncio.sleep(0)  # ROLLBACK is sent, and not answered
+
+    reply = await call(app, "POST", "/")
+
+    assert isinstance(reply.error, UnexpectedRollbackError)
+    assert observer.names() == []
+    await check_pool_is_whole(flavour)
