@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from unitwork._sql.transaction_control import commits, may_commit
+from unitwork._sql.transaction_control import (
+    begins_another,
+    commits,
+    may_commit,
+    turns_on_autocommit,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,32 @@ def test_any_of_several_statements_may_commit(statement: str) -> None:
 
 def test_a_setting_for_one_statement_does_not_commit() -> None:
     assert not may_commit("mariadb", "SET STATEMENT max_statement_time=1 FOR DROP")
+
+
+@pytest.mark.parametrize(
+    "statement", ["begin", "-- why\nBEGIN WORK", "START TRANSACTION"]
+)
+def test_mariadb_begins_another_transaction(statement: str) -> None:
+    assert begins_another("mariadb", statement)
+
+
+@pytest.mark.parametrize("statement", ["BEGIN NOT ATOMIC SELECT 1; END", "START SLAVE"])
+def test_mariadb_begins_none(statement: str) -> None:
+    assert not begins_another("mariadb", statement)
+
+
+def test_other_databases_begin_none_inside_of_one() -> None:
+    assert not begins_another("postgresql", "BEGIN")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SET autocommit=1", "set @@autocommit := ON", "SET a=0, autocommit = 1"],
+)
+def test_autocommit_is_turned_on(statement: str) -> None:
+    assert turns_on_autocommit("mysql", statement)
+
+
+@pytest.mark.parametrize("statement", ["SET autocommit=0", "SET GLOBAL autocommit=1"])
+def test_autocommit_is_not_turned_on(statement: str) -> None:
+    assert not turns_on_autocommit("mysql", statement)

@@ -15,7 +15,13 @@ from support.driver import INSERT, call_driver, send
 from support.flavours import MARIADB, SERVERS, Flavour, Observer, everywhere, only
 from support.models import add_item
 from support.swallowing import post_noting_unit
-from unitwork import CommitUnknownError, Outcome, UnexpectedRollbackError
+from unitwork import (
+    CommitUnknownError,
+    Outcome,
+    SessionStateWarning,
+    UnexpectedRollbackError,
+    current_unit,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -172,3 +178,56 @@ async def test_nor_is_it_a_success_if_nothing_is_open_any_more(
     assert isinstance(reply.error, CommitUnknownError)
     assert unit.outcome is Outcome.UNKNOWN
     assert observer.names() == ["one"]
+
+
+@only(*MARIADB)
+@pytest.mark.parametrize("begin", ["START TRANSACTION", "/* why */ begin work"])
+async def test_a_text_that_begins_commits_what_came_before(
+    flavour: Flavour, observer: Observer, begin: str
+) -> None:
+    stored: list[str] = []
+
+    def body(session: Session) -> None:
+        for name in ("one", "two"):
+            add_item(session, name)
+            current_unit().on_commit(stored.append, name)
+            if name == "one":
+                session.execute(text(begin))
+        raise LookupError
+
+    _, unit = await post_noting_unit(flavour, body)
+
+    assert unit.outcome is not Outcome.COMMITTED
+    assert observer.names() == stored == ["one"]
+
+
+@only(*MARIADB)
+async def test_a_text_that_begins_before_all_else_ends_nothing(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        session.execute(text("START TRANSACTION WITH CONSISTENT SNAPSHOT"))
+        add_item(session)
+        raise LookupError
+
+    _, unit = await post_noting_unit(flavour, body)
+
+    assert (unit.outcome, observer.names()) == (Outcome.ROLLED_BACK, [])
+
+
+@only(*MARIADB)
+@pytest.mark.parametrize("first", [[], ["one"]])
+async def test_nothing_is_written_once_a_text_has_turned_autocommit_on(
+    flavour: Flavour, observer: Observer, first: list[str]
+) -> None:
+    def body(session: Session) -> None:
+        for name in first:
+            add_item(session, name)
+        session.execute(text("SET SESSION autocommit = 1"))
+        add_item(session, "two")
+
+    with pytest.warns(SessionStateWarning):
+        reply, unit = await post_noting_unit(flavour, body)
+
+    assert isinstance(reply.error, CommitUnknownError)
+    assert (unit.outcome, observer.names()) == (Outcome.UNKNOWN, first)

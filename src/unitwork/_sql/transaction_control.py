@@ -7,10 +7,24 @@ from enum import Enum
 
 from .sql_text import MYSQL, without_comments, without_strings
 
-__all__ = ["End", "commits", "continues_with_another", "end_by", "may_commit"]
+__all__ = [
+    "End",
+    "begins_another",
+    "commits",
+    "continues_with_another",
+    "end_by",
+    "may_commit",
+    "turns_on_autocommit",
+]
 
 _CHAINS = re.compile(
     r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
+)
+_BEGINS = re.compile(r"(begin(?!\s+not\b)|start\s+transaction)\b", re.IGNORECASE)
+"""Not `BEGIN NOT ATOMIC`, a compound statement of MariaDB."""
+_AUTOCOMMIT = re.compile(
+    r"set\b(?!\s+global\b)[^;]*\bautocommit`?\s*:?=\s*'?(1|on|true|default)\b",
+    re.IGNORECASE,
 )
 _SETS_FOR_STATEMENT = re.compile(r"\s*set\s+statement\b", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"\s*(\w+)")
@@ -36,6 +50,20 @@ class End(Enum):
 def continues_with_another(dialect: str, statement: str) -> bool:
     """Whether *statement* ends its transaction and begins another one at once."""
     return _CHAINS.match(without_comments(dialect, statement).lstrip()) is not None
+
+
+def begins_another(dialect: str, statement: str) -> bool:
+    """Whether *statement* makes MySQL commit what is open, and begin anew."""
+    if dialect not in MYSQL:
+        return False
+    return _BEGINS.match(without_comments(dialect, statement).lstrip()) is not None
+
+
+def turns_on_autocommit(dialect: str, statement: str) -> bool:
+    """Whether MySQL commits each statement at once from *statement* on."""
+    if dialect not in MYSQL:
+        return False
+    return _AUTOCOMMIT.match(without_comments(dialect, statement).lstrip()) is not None
 
 
 def commits(dialect: str, statement: str) -> bool:

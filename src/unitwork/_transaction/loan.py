@@ -11,12 +11,12 @@ from .._driver.driver_connection import (
     in_transaction,
     is_cursor_open,
     message_counter,
-    refresh_status,
     reports_idle,
 )
-from .._sql.sql_text import MYSQL, has_several_statements
-from .._sql.transaction_control import End, commits, continues_with_another, end_by
+from .._sql.sql_text import has_several_statements
+from .._sql.transaction_control import commits, turns_on_autocommit
 from .._sql.write_detection import known_to_read, known_to_write
+from .executed_text import text_executed
 from .hold import Hold
 from .loan_holder import LoanHolder
 from .savepoints import OpenSavepoints
@@ -257,8 +257,10 @@ class Loan:
         if self.state not in _OPEN:
             if in_transaction(self.driver_connection):
                 self.has_begun()
+            elif turns_on_autocommit(context.dialect.name, statement):
+                self.move(_S.REPLACED)
         elif not statement.startswith(_ENDS_NOTHING) or ";" in statement:
-            self._text_executed(statement, context)
+            text_executed(self, statement, context)
         if not self.wrote:
             if len(self.texts) < MOST_TEXTS:
                 self.texts[statement] = None
@@ -269,23 +271,6 @@ class Loan:
         options = context.execution_options
         if options and (options.get("stream_results") or options.get("yield_per")):
             self.server_side_cursor = ref(context)
-
-    def _text_executed(self, statement: str, context: Any) -> None:
-        dialect = context.dialect.name
-        if dialect in MYSQL:
-            refresh_status(context.dialect, context.root_connection.connection)
-        if continues_with_another(dialect, statement):
-            self.move(_S.REPLACED)
-        if not self.has_ended:
-            return
-        end = end_by(dialect, statement)
-        if end is End.ROLLBACK:
-            self.move(_S.LOST)
-        elif end is End.UNCLEAR:
-            self.move(_S.REPLACED)
-        elif dialect in MYSQL and self.is_open and self.holder is not None:
-            self.is_over()
-            self.holder.committed_by_statement()
 
     @property
     def may_have_written(self) -> bool:

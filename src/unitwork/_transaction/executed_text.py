@@ -1,0 +1,84 @@
+"""What a statement that SQLAlchemy has executed may have done to its transaction."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .._driver.driver_connection import refresh_status
+from .._sql.sql_text import MYSQL
+from .._sql.transaction_control import (
+    End,
+    begins_another,
+    continues_with_another,
+    end_by,
+    turns_on_autocommit,
+)
+from .transaction_state import TransactionState
+
+__all__ = ["text_executed"]
+
+
+class _Holder(Protocol):
+    """What holds the loan."""
+
+    def committed_by_statement(self) -> None: ...
+
+
+class _OpenLoan(Protocol):
+    """A `Loan`, as far as it matters here."""
+
+    only_reads: bool
+
+    @property
+    def holder(self) -> _Holder | None: ...
+
+    @property
+    def has_ended(self) -> bool: ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def may_have_written(self) -> bool: ...
+
+    def has_begun(self) -> None: ...
+
+    def is_over(self) -> None: ...
+
+    def move(self, state: TransactionState) -> None: ...
+
+
+def text_executed(loan: _OpenLoan, statement: str, context: Any) -> None:
+    """Record what *statement*, no ordinary one, has done to the transaction of *loan*.
+
+    No I/O, but for MySQL: its driver's status may be out of date.
+    """
+    dialect = context.dialect.name
+    if dialect in MYSQL:
+        refresh_status(context.dialect, context.root_connection.connection)
+        if begins_another(dialect, statement):
+            _another_begun(loan)
+            return
+    if continues_with_another(dialect, statement):
+        loan.move(TransactionState.REPLACED)
+    if not loan.has_ended:
+        return
+    end = end_by(dialect, statement)
+    if end is End.ROLLBACK:
+        loan.move(TransactionState.LOST)
+    elif end is End.UNCLEAR:
+        loan.move(TransactionState.REPLACED)
+    elif dialect in MYSQL and loan.is_open and loan.holder is not None:
+        loan.is_over()
+        loan.holder.committed_by_statement()
+        if turns_on_autocommit(dialect, statement):
+            loan.move(TransactionState.REPLACED)
+
+
+def _another_begun(loan: _OpenLoan) -> None:
+    """Record that MySQL has committed the transaction before it began another one."""
+    changed = loan.may_have_written or not loan.only_reads
+    if changed and loan.is_open and loan.holder is not None:
+        loan.is_over()
+        loan.holder.committed_by_statement()
+        loan.has_begun()
