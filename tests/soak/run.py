@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from anyio import to_thread
+from fastapi.dependencies import models
 
 from soak.generate import Generator
 from soak.ledger import Ledger
@@ -84,6 +85,7 @@ class Run:
         while numbers_of_leg := list(islice(waiting, LEG)):
             with no_waits(), asyncio.Runner(loop_factory=self._loops(leg)) as runner:
                 runner.run(self._leg(leg, numbers_of_leg))
+            _forget_applications()
             leg += 1
         self.report.seconds = time.monotonic() - started
         return self.report
@@ -166,6 +168,13 @@ class Run:
         report.rows += sum(
             table[row] for claim in running.books.claims for row in claim.rows
         )
+
+
+def _forget_applications() -> None:
+    """Clear FastAPI's caches, which keep endpoints: here, those of each leg."""
+    for cached in vars(models).values():
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
 
 
 def resident_megabytes() -> float:
