@@ -72,6 +72,9 @@ def find_call_site() -> CallSite | None:
     outside: CallSite | None = None
     while frame is not None:
         name = (code := frame.f_code).co_filename
+        if name.startswith(_SQLALCHEMY):  # as most are: what follows has the same
+            frame = frame.f_back
+            continue
         if not name.startswith(_INSTALLED):
             return code, frame.f_lasti
         if name.startswith(_OUTERMOST):

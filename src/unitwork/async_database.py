@@ -16,7 +16,7 @@ from ._session.database_core import DatabaseCore
 from ._session.ping import aping
 from ._unit.attempts import attempt_of
 from ._unit.block import AsyncTransaction, Nested
-from ._unit.context import unit_of, unit_of_request
+from ._unit.context import unit_of_request
 from ._unit.database_base import (
     DatabaseBase,
     awaitable,
@@ -142,15 +142,6 @@ class AsyncDatabase(DatabaseBase[AsyncS]):
     def engine(self) -> AsyncEngine:
         """The engine, for what is not a unit of work: `create_all()`, inspection."""
         return core_of(self).async_engine
-
-    @property
-    def current(self) -> AsyncS:
-        """The session of the unit of work around the caller, from anywhere below it.
-
-        Raises `MissingSessionError` outside a unit, `SessionEndedError` after its end.
-        """
-        core = core_of(self)
-        return unit_of(core).session_of(core).session  # type: ignore[return-value]  # the factory's class
 
     @injectable
     async def session(self, request: object = None) -> AsyncS:

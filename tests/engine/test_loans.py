@@ -13,12 +13,12 @@ from unitwork._transaction.transaction_state import TransactionState
 
 pytestmark = pytest.mark.anyio
 
-OF_THE_CONNECTION = {"driver_connection", "_counter", "messages"}
+OF_THE_CONNECTION = {"driver_connection", "counter", "in_transaction", "messages"}
 """What a loan has of its connection, from the beginning."""
 
 
 def known(loan: Loan) -> dict[str, object]:
-    names = set(Loan.__slots__) - OF_THE_CONNECTION
+    names = set(Loan.__annotations__) - OF_THE_CONNECTION
     return {name: getattr(loan, name) for name in names}
 
 
@@ -49,7 +49,7 @@ async def test_the_next_unit_goes_on_with_that_loan(flavour: Flavour) -> None:
 
 
 OTHERWISE: dict[str, object] = {
-    "_bypassed_by": 1,
+    "bypassed_by": 1,
     "begun_with_id": True,
     "client_side_read_only": True,
     "end_timeout": 1.5,
@@ -78,9 +78,7 @@ OTHERWISE: dict[str, object] = {
 
 def test_a_loan_with_anything_known_of_it_is_no_unused_one() -> None:
     # SQLite's counter is another one for each loan, which is made anew there.
-    assert {*OTHERWISE, "driver_connection", "_counter", "changes_before"} == {
-        *Loan.__slots__
-    }
+    assert {*OTHERWISE, *OF_THE_CONNECTION, "changes_before"} == {*Loan.__annotations__}
     for name, value in OTHERWISE.items():
         loan = Loan(None)
         assert loan.is_unused
@@ -90,7 +88,7 @@ def test_a_loan_with_anything_known_of_it_is_no_unused_one() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("failure", LookupError()), ("texts", {"SELECT 1": None}), ("_bypassed_by", 1)],
+    [("failure", LookupError()), ("texts", {"SELECT 1": None}), ("bypassed_by", 1)],
 )
 @only(*POSTGRESQL)
 async def test_a_unit_gets_a_loan_of_its_own_if_that_was_used(

@@ -8,7 +8,7 @@ from typing import NoReturn
 from .._concurrency.deadline import Deadline
 from .._execution.plan import Plan
 from .._unit import endings
-from .._unit.attempts import Attempt, attempt_of, take_next
+from .._unit.attempts import attempt_of, take_next
 from .._unit.error_notes import explain
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
@@ -40,6 +40,14 @@ class RequestAttempt(ReplaceableResponse):
     Taken before the application runs, as soon as some route has attempts: which
     one the request is for is not known yet.
     """
+
+    def follow(self, retries: Retries) -> None:
+        """Be the next attempt of an earlier exchange."""
+        self.retries = retries
+        self.snapshot = retries.snapshot
+        self.attempt = attempt_of(retries.tries)
+        if retries.deadline is not None:
+            self.watch(retries.deadline)
 
     # How it ends
 
@@ -150,10 +158,6 @@ class RequestAttempt(ReplaceableResponse):
             self.retries.tries.note(error)
 
     # `UnitOwner`, for its unit
-
-    @property
-    def attempt(self) -> Attempt | None:
-        return None if self.retries is None else attempt_of(self.retries.tries)
 
     @property
     def is_over(self) -> bool:

@@ -13,7 +13,7 @@ from .._unit.attempts import Attempt
 from .._unit.begin_options import check_in_time
 from .._unit.owner import UnitOwner
 from .._unit.unit import Unit
-from ..options import NO_OPTIONS, EndpointMark, TransactionOptions
+from ..options import NO_OPTIONS, EndpointMark, TransactionOptions, options_of
 from .names import joined
 from .problems import name_of
 from .route_options import FoundOptions, MiddlewareConfig, is_endpoint, merge_options
@@ -35,6 +35,8 @@ class Connection(UnitOwner):
     object would take longer than all else that one without a unit costs.
     """
 
+    attempt: Attempt | None = None
+    """That of a request that is run again."""
     called: EndpointMark | None = None
     """That of the endpoint, if it was called and the scope has not shown it."""
     found_options: FoundOptions | None = None
@@ -92,11 +94,6 @@ class Connection(UnitOwner):
         return route_of(self.scope)
 
     @property
-    def attempt(self) -> Attempt | None:
-        """That of a request that is run again."""
-        return None
-
-    @property
     def is_over(self) -> bool:
         raise NotImplementedError
 
@@ -113,10 +110,15 @@ class Connection(UnitOwner):
         """
         endpoint = self.called or self.scope.get("endpoint")
         found = self.found_options
-        if found is None or found[0] is not endpoint or found[1] is not own:
+        if found is not None and found[0] is endpoint and found[1] is own:
+            return found[2]
+        is_plain = own is NO_OPTIONS and self.config.defaults is None
+        if is_plain and self.called is None:  # as `merge_options()`
+            merged = options_of(endpoint, self.scope.get("method", ""))
+        else:
             merged = merge_options(self.scope, self.config, own, self.called)
-            self.found_options = found = (endpoint, own, merged)
-        return found[2]
+        self.found_options = endpoint, own, merged
+        return merged
 
     def given_positions(self) -> Positions:
         if self.config.carrier is None:

@@ -76,7 +76,7 @@ class HTTPExchange(RequestReader):
         # All in one place: to call the bases' own would take twice the time.
         self.scope = scope
         if retries is not None:
-            self._follow(retries)
+            self.follow(retries)
         elif config.may_retry or route_retries.by_endpoints or route_retries.by_routers:
             self.snapshot = Snapshot(scope)
         self.config = config
@@ -92,13 +92,6 @@ class HTTPExchange(RequestReader):
         state.provider = self
         if outer_state:
             state.update(outer_state)
-
-    def _follow(self, retries: Retries) -> None:
-        """Be the next attempt of an earlier exchange."""
-        self.retries = retries
-        self.snapshot = retries.snapshot
-        if retries.deadline is not None:
-            self.watch(retries.deadline)
 
     # Called by the middleware
 

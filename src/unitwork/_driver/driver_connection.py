@@ -12,6 +12,8 @@ import select
 import socket
 import sqlite3
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
@@ -40,6 +42,7 @@ __all__ = [
     "reports_idle",
     "sent_so_far",
     "terminate_function",
+    "transaction_probe",
     "transport_of",
 ]
 
@@ -67,6 +70,23 @@ def in_transaction(driver_connection: Any) -> bool:
         return bool(getattr(driver_connection, "in_transaction", False))
     except CLOSED_SQLITE:
         return False
+
+
+def transaction_probe(driver_connection: Any) -> Callable[[], object]:
+    """What returns something true wherever `in_transaction()` would be.
+
+    It is called several times for each transaction, so for asyncpg and psycopg it is
+    nothing but what the driver has. For a connection of asyncpg's that was lost inside
+    a transaction, where `in_transaction()` is false, it returns something true.
+    """
+    protocol: Any = getattr(driver_connection, "_protocol", None)
+    if type(protocol).__module__.startswith("asyncpg."):
+        found: Callable[[], object] = protocol.is_in_transaction
+        return found
+    libpq = getattr(driver_connection, "pgconn", None)
+    if type(libpq).__module__.startswith("psycopg"):
+        return partial(attrgetter("transaction_status"), libpq)  # 0 is `_IDLE`
+    return partial(in_transaction, driver_connection)
 
 
 def _last_status(driver_connection: Any) -> int:

@@ -96,6 +96,8 @@ class BindCache(dict[_Key, "tuple[Engine, BeginDirectives]"]):
         self._guarded = {each.dialect for each in engines}
         self.has_defaults = any(each.dialect.name == "sqlite" for each in engines)
         """Whether there is something to apply without any characteristics."""
+        self.unchanged = frozenset(() if self.has_defaults else engines)
+        """Engines that `find()` returns as they are, without any characteristics."""
         self.defers_write_lock = defers_write_lock
         """Whether a transaction that does not write is to be `deferred`."""
         self.shares_transactions = shares_transactions

@@ -173,8 +173,7 @@ class _PoolEvents:
             known.is_new = False
         state = known
         # A statement that outlived its session may have begun a transaction since.
-        driver = state.driver_connection
-        if in_transaction(driver) and self._is_left_open(driver):
+        if state.in_transaction() and self._is_left_open(state.driver_connection):
             raise DisconnectionError("the pooled connection is inside a transaction")
         if state.aborted_by_client:
             raise DisconnectionError("the pooled connection was aborted")

@@ -117,14 +117,14 @@ class SandboxedDatabase:
     def opening_for(
         self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
     ) -> Opening:
-        """What the session of a unit is made of."""
+        """What the session of a unit is used with."""
         if getattr(owner, "two_phase", None) is not None:
             raise use_real_mode("this unit is to be committed in two phases")
         binds = _UnitBinds(self, owner)
         gate = binds.turn_for(self.shared_for(self._own_factory.engine))
         if self._settings is None:
             self._settings = self._settings_like(settings)
-        return Opening(self.factory.make_session(), gate, binds, self._settings)
+        return Opening(gate, binds, self._settings)
 
     def _settings_like(self, settings: DatabaseSettings) -> DatabaseSettings:
         """The same, but that the sandbox gives the outcome of a COMMIT in doubt."""

@@ -26,7 +26,7 @@ from .._driver.sqlalchemy_internals import (
 )
 from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._sql.sql_text import MYSQL
-from .._transaction.connection_state import loan_of
+from .._transaction.connection_state import loan_of, state_of
 from .._transaction.pooler import check_mode
 from .._transaction.statement_release import StatementConnection
 from ..errors import UsageError
@@ -197,14 +197,14 @@ class ReadingUse:
     def begin(self) -> None:
         """Begin the transaction, before the statement that needs it."""
         connection, session = self._connection, self._session
-        loan = loan_of(connection)
-        if loan is None:
+        state = state_of(connection)
+        if state is None:
             return
-        before = time.monotonic()
+        loan, before = state.loan, time.monotonic()
         if self.has_begun:
             loan.has_begun()
         else:
-            begin(session, connection, loan)
+            begin(session, connection, state)
             apply_characteristics(session, connection, loan)
         # Not before: a statement of another task would not be a part of it.
         connection.user = loan.undecided = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from .._engine.begin import apply
+from .._transaction.connection_state import ConnectionState
 from .._transaction.loan import Loan
 from .._transaction.unit_begin import begin_on
 from .first_setting import first_setting
@@ -13,17 +14,18 @@ from .unit_session import UnitSession
 __all__ = ["apply_characteristics", "begin"]
 
 
-def begin(session: UnitSession, connection: Connection, loan: Loan) -> Loan:
+def begin(session: UnitSession, connection: Connection, state: ConnectionState) -> Loan:
     """Begin; returns the loan, which is another one if the connection was replaced."""
-    if session.settings.application_name is not None and not loan.is_open:
-        loan.first_setting = first_setting(session.owner, session.settings)
-    session.activity.is_beginning = True
+    settings, activity = session.settings, session.activity
+    if settings.application_name is not None and not state.loan.is_open:
+        state.loan.first_setting = first_setting(session.owner, settings)
+    activity.is_beginning = True
     try:
-        verify = session.settings.verify_commit is True and session.owned
+        verify = settings.verify_commit is True and session.owned
         with_id = verify and session.owner.identifies_transactions(session)
-        return begin_on(connection, loan, with_id=with_id)
+        return begin_on(connection, state, with_id=with_id)
     finally:
-        session.activity.is_beginning = False
+        activity.is_beginning = False
 
 
 def apply_characteristics(

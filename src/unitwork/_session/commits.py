@@ -40,10 +40,9 @@ class CommitOrder:
     SQLAlchemy commits the connections of a session in the order of a set.
     """
 
-    __slots__ = ("_session",)
+    __slots__ = ("session",)
 
-    def __init__(self, session: UnitSession) -> None:
-        self._session = session
+    session: UnitSession
 
     def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
         """Commit the transaction of *loan* by *send*; raise unless it is committed.
@@ -51,7 +50,7 @@ class CommitOrder:
         The first call commits all connections; raises `PartialCommitError` if one of
         them fails after another one has been committed.
         """
-        session = self._session
+        session = self.session
         committed = loan.state is not TransactionState.OPEN and loan.is_committed
         if committed and not in_transaction(loan.driver_connection):
             return  # together with the first one
@@ -65,27 +64,27 @@ class CommitOrder:
 
     def check_statement(self) -> None:
         """Raise unless a statement may be executed now."""
-        session = self._session
+        session = self.session
         if session.access is not Access.OPEN or session.activity.is_reserved:
             session.check_statement()
 
     def describe(self) -> str:
-        return self._session.owner.owner.description
+        return self.session.owner.owner.description
 
     def committed_by_statement(self) -> None:
         """A later failure undoes only what comes after it; no hook runs before."""
-        self._session.owner.user_committed(self._session)
+        self.session.owner.user_committed(self.session)
 
     def committed_at(self, position: CommittedAt | None) -> None:
         """Record it, or that nothing was stored whose position matters."""
-        reading = self._session.reading
+        reading = self.session.reading
         if position is not None:
-            self._session.owner.write_committed(self._session, position.value)
+            self.session.owner.write_committed(self.session, position.value)
         elif reading is not None:
             reading.position_is_due = False
 
     def _send_all(self, loan: Loan, send: Callable[[], None]) -> None:
-        session = self._session
+        session = self.session
         committed: list[str] = []
         try:
             for position, connection in enumerate(session.connections):

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import SessionTransaction
 
 from .._call_site import find_call_site
 from .._engine.begin import STATEMENT
@@ -14,6 +15,7 @@ from .._engine.pool_events import guard
 from .._engine.pool_watch import announce
 from .._observing.hold_report import HoldReport
 from .._observing.sql_comment import comment_of
+from .._observing.unit_report import UnitReport
 from .._transaction.hold import Hold
 from .._transaction.unit_begin import lend
 from ..errors import UsageError
@@ -64,8 +66,11 @@ def bind_for(
             session.acquire_permit_to_connect()
     elif session.reading is not None and session.reading.engine is not None:
         bind = session.reading.bind_of(bind) or bind
-    if binds is not None and isinstance(bind, Engine):
-        bind = binds.find(bind, session.begun_with)[0]
+    wanted = session.begun_with
+    if binds is None or (wanted is None and bind in binds.unchanged):
+        pass
+    elif isinstance(bind, Engine):
+        bind = binds.find(bind, wanted)[0]
     if connects and session.owner.report is not None:
         announce(session.owner.report, session.name, bind)
     return bind
@@ -85,45 +90,61 @@ def _check_connection(session: UnitSession, bind: Engine | Connection) -> None:
         raise UsageError(_IN_TRANSACTION)
 
 
-def connected(session: UnitSession, connection: Connection) -> None:
-    """Record the *connection* of the transaction, and apply its characteristics."""
+def connected(
+    sync_session: Any, transaction: SessionTransaction, connection: Connection
+) -> None:
+    """Record the *connection* of the transaction, and begin on it.
+
+    A listener to `after_begin`, which is called for savepoints, too.
+    """
+    session: UnitSession | None = sync_session.unitwork_session
+    if session is None or transaction.nested:
+        return
     if session.access is not Access.OPEN:  # it connected while its unit ended
-        connection.invalidate()
-        connection.close()
+        _discard(connection)
         session.check()
-    taken_at = time.monotonic()
-    settings, limit = session.settings, session.settings.hold_warning
-    hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
-    if session.owner.report is not None:
-        hold.report = HoldReport(session.owner.report, session.name)
-        hold.comment = session.owner.report.made_by(
-            "sql_tags", settings.sql_tags, comment_of
-        )
-        hold.report.taken(hold.call_site)
-    session.awaiting_connection = False
+    settings, hold, taken_at = session.settings, Hold(), time.monotonic()
+    hold.taken_at, hold.call_site = taken_at, find_call_site()
+    hold.limit, hold.idle_limit = settings.hold_warning, settings.idle_limit
+    if (report := session.owner.report) is not None:
+        _report(session, report, hold)
+    session.awaiting_connection, ends = False, session.ends
     try:
-        begins = type(connection) is Connection
-        released = None if begins else after_statement.use_of(session, connection)
+        is_plain = type(connection) is Connection
+        released = None if is_plain else after_statement.use_of(session, connection)
         session.connections.append(connection)
-        session.ends.connected(connection)
+        ends.roots += ((connection, connection.get_transaction()),)
         if settings.slow_unit_warning is not None:
-            session.ends.start_timing()
-        loan = lend(connection)
-        loan.end_timeout = settings.end_timeout
-        loan.savepoints = session.ends.savepoints
+            ends.start_timing()
+        state = lend(connection)
+        loan = state.loan
+        loan.end_timeout, loan.savepoints = settings.end_timeout, ends.savepoints
         if released is None:
-            loan = begin(session, connection, loan)
+            loan = begin(session, connection, state)
         else:
             loan.undecided = released
     except BaseException:
         hold.returned()
         raise
-    loan.holder, loan.hold = CommitOrder(session), hold
-    hold.idle_since = now = time.monotonic()  # BEGIN is no idle time
-    if hold.report is not None and released is None:
-        hold.report.begun(now - taken_at)
-    if limit is not None and not hold_watch.is_on:
-        hold_watch.start(limit)
+    loan.holder = order = CommitOrder()
+    order.session, loan.hold = session, hold
+    hold.idle_since = time.monotonic()  # BEGIN is no idle time
     session.loans.append(loan)
-    if released is None:
+    if hold.report is not None and released is None:
+        hold.report.begun(hold.idle_since - taken_at)
+    if hold.limit is not None and not hold_watch.is_on:
+        hold_watch.start(hold.limit)
+    prepares = session.prepares_transactions or session.owner.two_phase is not None
+    if released is None and (prepares or session.begun_with is not None):
         apply_characteristics(session, connection, loan)
+
+
+def _discard(connection: Connection) -> None:
+    connection.invalidate()
+    connection.close()
+
+
+def _report(session: UnitSession, report: UnitReport, hold: Hold) -> None:
+    hold.report = HoldReport(report, session.name)
+    hold.comment = report.made_by("sql_tags", session.settings.sql_tags, comment_of)
+    hold.report.taken(hold.call_site)

@@ -211,30 +211,32 @@ class DatabaseCore:
 
     def open_session(self, owner: SessionOwner[UnitSession]) -> UnitSession:
         """Make a session for *owner*; it does not connect yet."""
-        session = self.override
+        given = session = self.override
         if session is not None:
             check_free(session, owner)
-            opening = Opening(session, None, None, self.settings)
+            opening = Opening(None, None, self.settings)
         else:
             factory = self._factory
             if factory is None or not self._is_fixed or self.redirect is not None:
                 factory = self.factory
-            opening = factory.open(owner, self.settings)
+            opening = factory.opening or factory.open(owner, self.settings)
+            session = factory.make_session()
         self.open_units.add(owner)
         gate = opening.gate
         if gate is not None and owner.report is not None:
             gate = ReportedGate(gate, owner.report, self.name)
         made = UnitSession(
-            opening.session,
+            session,
             owner=owner,
             gate=gate,
             settings=opening.settings,
             binds=opening.binds,
             name=self.name,
-            owned=session is None,
+            owned=given is None,
         )
         if opening.replicas is not None and opening.replicas.primary is not None:
             made.reading = Reading(opening.replicas, opening.replicas.primary)
+            made.prepares_transactions = True
             if made.permit is not None:
                 made.permit.find_gate = partial(made.reading.find_gate, made)
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import get_running_loop
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,9 +43,8 @@ __all__ = ["Opening", "SessionFactory"]
 
 
 class Opening(NamedTuple):
-    """What the session of one unit is made of."""
+    """What the session of a unit is used with."""
 
-    session: Session | AsyncSession
     gate: Gate | None
     binds: BindCache | None
     settings: DatabaseSettings
@@ -87,6 +87,8 @@ class SessionFactory:
         )
         self.replicas: ReplicaSet | None = None
         """Set for the database itself; that of a test reads from where it writes."""
+        self.opening: Opening | None = None
+        """That of all units, if it is the same for all: see `open()`."""
         self._makes_sync_session = False
         """Whether the session class gives a `sync_session_class` of its own."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,9 +142,9 @@ class SessionFactory:
     def open(
         self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
     ) -> Opening:
-        """Make a session for *owner*; it does not connect yet."""
-        session = self.make_session()
-        return Opening(session, self.gate, self.binds, settings, self.replicas)
+        """What the session of *owner* is used with."""
+        self.opening = Opening(self.gate, self.binds, settings, self.replicas)
+        return self.opening
 
     def make_plain_session(
         self, replace: Callable[[Engine], Engine], *, is_async: bool
@@ -178,10 +180,15 @@ class SessionFactory:
 
     def make_session(self) -> Session | AsyncSession:
         session_class, options = self._recipe or self._recipe_of(self._maker)
-        if self._is_async:
-            self._adopt_running_loop()
         if not self._is_async:
             return session_class(**options)  # type: ignore[no-any-return]  # any class
+        try:
+            loop = get_running_loop()
+        except RuntimeError:  # in a thread; it connects in the event loop's
+            pass
+        else:
+            if loop is not self._loop:
+                self._adopt(loop)
         if self._makes_sync_session:
             options = {**options}
             del options["sync_session_class"]
@@ -197,17 +204,12 @@ class SessionFactory:
             fence(made)
         return session
 
-    def _adopt_running_loop(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # in a thread; it connects in the event loop's
-            return
-        if loop is not self._loop:
-            self._loop = loop
-            replicas = self.replicas
-            others = [] if replicas is None else replicas.known_engines
-            for engine in [*self.engines, *others]:
-                adopt_event_loop(engine, loop)
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        replicas = self.replicas
+        others = [] if replicas is None else replicas.known_engines
+        for engine in [*self.engines, *others]:
+            adopt_event_loop(engine, loop)
 
     def _plain_recipe_of(self, maker: Any) -> tuple[Any, dict[str, Any]]:
         if maker is not None:

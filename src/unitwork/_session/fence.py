@@ -129,7 +129,10 @@ class _Fenced(BeginsBefore):
                 unit_session.check()
             if unit_session.activity.is_reserved:
                 unit_session.activity.check()
-            unit_session.begin()
+            if unit_session.has_begun or unit_session.permit is not None:
+                unit_session.begin()
+            else:  # there is nothing to reset yet
+                unit_session.has_begun = True
         return super()._autobegin_t(begin)
 
 
@@ -195,13 +198,6 @@ def _is_kept_open(session: Session) -> bool:
 def _before_attach(session: _Fenced, instance: object) -> None:
     if session.unitwork_session is not None:
         session.unitwork_session.note_work()
-
-
-def _after_begin(
-    session: _Fenced, transaction: SessionTransaction, connection: Connection
-) -> None:
-    if session.unitwork_session is not None and not transaction.nested:
-        connected(session.unitwork_session, connection)
 
 
 def _before_commit(session: _Fenced) -> None:
@@ -286,7 +282,7 @@ _REPORTS: dict[str, Callable[..., None]] = {
     "after_soft_rollback": _after_soft_rollback,
 }
 _EVENTS: dict[str, Callable[..., None]] = {
-    "after_begin": _after_begin,
+    "after_begin": connected,
     "before_attach": _before_attach,
     "before_commit": _before_commit,
     **_REPORTS,

@@ -23,8 +23,6 @@ __all__ = ["TransactionEvidence"]
 class TransactionEvidence:
     """The part of a `UnitSession` that reads the state of its connections. No I/O."""
 
-    __slots__ = ()
-
     activity: Activity
     begun_with: TransactionCharacteristics | None
     binds: BindCache | None
@@ -36,11 +34,6 @@ class TransactionEvidence:
     loans: list[Loan]
     sync_session: Session
     use_before: ConnectionUse
-
-    @property
-    def releases_reads(self) -> bool:
-        """Whether the release mode of its database is "statement"."""
-        return self.binds is not None and self.binds.release == STATEMENT
 
     @property
     def was_released(self) -> bool:

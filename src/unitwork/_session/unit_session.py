@@ -9,7 +9,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from .._driver.sqlalchemy_internals import has_pending
-from .._engine.begin import BindCache, TransactionCharacteristics
+from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
 from .._transaction.commit_status import PendingVerification
 from .._transaction.connection_state import state_of
 from .._transaction.hold import NO_USE, Hold, use_of
@@ -52,33 +52,29 @@ class UnitSession(TransactionEvidence):
     `release_permit()` and `abort_connections()` may be called at any time.
     """
 
-    __slots__ = (
-        "access",
-        "activity",
-        "awaiting_connection",
-        "begun_with",
-        "binds",
-        "commit_state",
-        "committing",
-        "connections",
-        "defers_write_lock",
-        "ends",
-        "holds",
-        "is_async",
-        "kept_for_stream",
-        "loans",
-        "name",
-        "outside_of",
-        "owned",
-        "owner",
-        "permit",
-        "reading",
-        "session",
-        "settings",
-        "sync_session",
-        "use_before",
-        "verifications",
-    )
+    access = Access.OPEN
+    outside_of = ""
+    """The name of the `outside()` block."""
+    commit_state = CommitState.NOT_SENT
+    use_before = NO_USE
+    """That of the connections it has returned, but for those in `holds`."""
+    begun_with: TransactionCharacteristics | None = None
+    """Those that the transaction began with."""
+    committing: Loan | None = None
+    """Of several, the one whose COMMIT is next."""
+    has_begun = False
+    """Whether it has begun a transaction, so that there is something to reset."""
+    kept_for_stream = False
+    """Whether its transaction lasts as long as the response."""
+    awaiting_connection = False
+    permit: Permit | None = None
+    reading: Reading | None = None
+    """For databases with replicas."""
+    prepares_transactions = False
+    """Whether there is something to apply to each transaction, whatever its options."""
+    releases_reads = False
+    """Whether the release mode of its database is "statement"."""
+    defers_write_lock = False
 
     def __init__(
         self,
@@ -100,29 +96,25 @@ class UnitSession(TransactionEvidence):
         self.settings = settings
         self.owned = owned
         """Whether the unit closes it; a session given by a test stays open."""
-        self.access = Access.OPEN
-        self.outside_of = ""  # the name of the `outside()` block
-        self.commit_state = CommitState.NOT_SENT
         self.ends = TransactionEnds()
         self.connections: list[Connection] = []
         self.loans: list[Loan] = []  # of its connections, in the same order
-        self.activity = Activity(self.loans)
+        self.activity = Activity()
+        self.activity.loans = self.loans
         self.holds: list[Hold] = []
         """Its last uses of a connection that it has returned."""
-        self.use_before = NO_USE  # all those before
         self.verifications: list[PendingVerification] = []
         """The verifications to make if COMMIT is not acknowledged."""
-        self.begun_with: TransactionCharacteristics | None = None
-        """Those that the transaction began with."""
-        self.committing: Loan | None = None
-        """Of several, the one whose COMMIT is next."""
-        self.kept_for_stream = False
-        """Whether its transaction lasts as long as the response."""
-        self.awaiting_connection = False
-        self.permit = None if gate is None else Permit(gate)
+        if gate is not None:
+            self.permit = Permit(gate)
         self.binds = binds
-        self.defers_write_lock = binds is not None and binds.defers_write_lock
-        self.reading: Reading | None = None  # for databases with replicas
+        if binds is not None:
+            if binds.has_defaults:
+                self.prepares_transactions = True
+            if binds.defers_write_lock:
+                self.defers_write_lock = True
+            if binds.release == STATEMENT:
+                self.releases_reads = True
         sync.unitwork_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     # The state of its transaction

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-from .._driver.driver_connection import abort, message_counter
+from .._driver.driver_connection import abort, message_counter, transaction_probe
 from .._driver.driver_watch import watch
 from .loan import Loan
 from .write_evidence import changes_of
@@ -35,6 +35,7 @@ class ConnectionState:
         "counts_changes",
         "driver_connection",
         "has_ids",
+        "in_transaction",
         "installation",
         "is_new",
         "loan",
@@ -70,6 +71,7 @@ class ConnectionState:
             WeakMethod(self.end_timeout),
         )
         self._counter = message_counter(self.driver_connection)
+        self.in_transaction = transaction_probe(self.driver_connection)
 
     def abort(self) -> None:
         """Abort it, and a statement under way on it: that fails. No I/O."""
@@ -96,7 +98,7 @@ class ConnectionState:
         """Start a new loan: what is known of the one before does not apply any more."""
         driver = self.driver_connection
         changes = changes_of(driver) if self.counts_changes else 0
-        self.loan = loan = Loan(driver, self._counter, changes)
+        self.loan = loan = Loan(driver, self._counter, changes, self.in_transaction)
         return loan
 
     def adopt(self, loan: Loan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar
-from weakref import ReferenceType, ref
+from weakref import ReferenceType
 
 from .._driver.driver_connection import (
     MessageCounter,
@@ -12,125 +12,111 @@ from .._driver.driver_connection import (
     is_cursor_open,
     message_counter,
     reports_idle,
+    transaction_probe,
 )
-from .._sql.sql_text import has_several_statements
-from .._sql.transaction_control import commits, turns_on_autocommit
-from .._sql.write_detection import known_to_read, known_to_write
-from .executed_text import text_executed
+from .._sql.transaction_control import commits
 from .hold import Hold
 from .loan_holder import LoanHolder
 from .savepoints import OpenSavepoints
 from .transaction_state import MOVES, TransactionState, Undecided
-from .write_evidence import REPORTS_WRITES, changes_of
+from .write_evidence import changes_of
 
-__all__ = ["MOST_TEXTS", "Loan", "TransactionState"]
+__all__ = ["Loan", "TransactionState"]
 
 T = TypeVar("T")
 
-MOST_TEXTS = 1000
-_END_TIMEOUT = 5.0  # for others than units
-_ENDS_NOTHING = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")  # as most begin
+_OF_ITSELF = 5
+"""How many attributes a new loan has set."""
 _S = TransactionState
 _OPEN = (_S.OPEN, _S.CONTINUED)
 _COMMITTED = (_S.COMMITTED, _S.CONTINUED)
 
 
 class Loan:
-    """One loan of a connection: from its checkout, or BEGIN of a unit, to its end."""
+    """One loan of a connection: from its checkout, or BEGIN of a unit, to its end.
 
-    __slots__ = (
-        "_bypassed_by",
-        "_counter",
-        "begun_with_id",
-        "changes_before",
-        "client_side_read_only",
-        "driver_connection",
-        "end_timeout",
-        "failure",
-        "first_setting",
-        "hold",
-        "holder",
-        "mark",
-        "may_be_another",
-        "messages",
-        "only_reads",
-        "proxy",
-        "read_only",
-        "savepoints",
-        "server_side_cursor",
-        "state",
-        "statement_prefix",
-        "statements_in_flight",
-        "texts",
-        "undecided",
-        "wants_position",
-        "wrote",
-        "xid",
-    )
+    What is known of a new one is in the class: most of it stays so, and what has set
+    no attribute of a loan has not used it.
+    """
+
+    counter: MessageCounter
+    driver_connection: Any
+    in_transaction: Callable[[], object]
+    """Returns what is true if the driver reports a transaction: see there."""
+    messages: int
+    """How many the driver had sent after the last statement of SQLAlchemy's."""
+    texts: dict[str, None]
+    """Its statements until one is known to write, the first of them."""
+
+    begun_with_id: bool = False
+    """Whether BEGIN has had a query behind it, and no statement followed yet."""
+    bypassed_by: int = 0
+    """How many messages have passed SQLAlchemy, up to the last statement."""
+    changes_before: int = 0
+    client_side_read_only: bool = False
+    """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
+    end_timeout: float = 5.0
+    """Seconds, of a cancelled statement; a unit has its own."""
+    failure: BaseException | None = None
+    """The last statement error that no savepoint has undone."""
+    first_setting: str = ""
+    """What is sent in the message of BEGIN."""
+    hold: Hold | None = None
+    holder: LoanHolder[Loan] | None = None
+    """The session of a unit; `None` if something else uses the connection."""
+    mark: Any = None
+    """What identifies the transaction, if BEGIN has returned it."""
+    may_be_another: bool = False
+    """Whether it was unidentified when it was to be committed."""
+    only_reads: bool = True
+    """Whether all statements are known to read, if the database can't show that."""
+    proxy: ReferenceType[Any] | None = None
+    """The unit's proxy, of the several that a `StaticPool` gives out."""
+    read_only: bool = False
+    savepoints: OpenSavepoints | None = None
+    """Those of the session, if it has any."""
+    server_side_cursor: ReferenceType[Any] | None = None
+    """The execution context of the last statement with one."""
+    state: TransactionState = _S.NONE
+    statement_prefix: str = ""
+    """What each statement begins with."""
+    statements_in_flight: int = 0
+    undecided: Undecided | None = None
+    wants_position: bool = False
+    """Whether the position of its COMMIT is wanted."""
+    wrote: bool = False
+    """Whether it has written, as far as is known without I/O."""
+    xid: str = ""
+    """The name of the XA transaction that is open, and not prepared yet."""
 
     def __init__(
         self,
         driver_connection: Any,
         counter: MessageCounter | None = None,
         changes_before: int = 0,
+        probe: Callable[[], object] | None = None,
     ) -> None:
         self.driver_connection = driver_connection
-        self.undecided: Undecided | None = None
-        self.end_timeout = _END_TIMEOUT  # seconds, of a cancelled statement
-        self.hold: Hold | None = None
-        self.holder: LoanHolder[Loan] | None = None
-        """The session of a unit; `None` if something else uses the connection."""
-        self.proxy: ReferenceType[Any] | None = None
-        """The unit's proxy, of the several that a `StaticPool` gives out."""
-        self.state = _S.NONE
-        self.begun_with_id = False
-        """Whether BEGIN has had a query behind it, and no statement followed yet."""
-        self.mark: Any = None  # identifies the transaction, if BEGIN has returned it
-        self.wrote = False  # as far as is known without I/O
-        self.texts: dict[str, None] = {}
-        """Its statements until one is known to write, the first `MOST_TEXTS`."""
-        self.only_reads = True
-        """Whether all statements are known to read, if the database can't show that."""
-        if counter is None:
-            counter = message_counter(driver_connection)
-        self._counter = counter
-        self.messages = self._counter.queries_count
-        """How many the driver had sent after the last statement of SQLAlchemy's."""
-        self._bypassed_by = 0
-        """How many messages have passed SQLAlchemy, up to the last statement."""
-        self.may_be_another = False  # unidentified when it was to be committed
-        self.changes_before = changes_before
-        self.first_setting = self.statement_prefix = ""
-        """What is sent in the message of BEGIN; what each statement begins with."""
-        self.xid = ""  # of the XA transaction that is open, and not prepared yet
-        self.read_only = self.wants_position = False  # the position of its COMMIT
-        self.client_side_read_only = False
-        """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
-        self.savepoints: OpenSavepoints | None = None  # of the session, if it has any
-        self.failure: BaseException | None = None  # that no savepoint has undone
-        self.statements_in_flight = 0
-        self.server_side_cursor: ReferenceType[Any] | None = None
-        """The execution context of the last statement with one."""
+        self.in_transaction = probe or transaction_probe(driver_connection)
+        self.counter = counter or message_counter(driver_connection)
+        self.messages = self.counter.queries_count
+        self.texts = {}
+        if changes_before:
+            self.changes_before = changes_before
 
     def go_on_with(self, new: Loan) -> None:
         """Go on with the connection of the *new* loan; nothing had begun."""
-        self.driver_connection, self._counter = new.driver_connection, new._counter
+        self.driver_connection, self.counter = new.driver_connection, new.counter
+        self.in_transaction = new.in_transaction
         self.messages, self.changes_before = new.messages, new.changes_before
 
     @property
     def is_unused(self) -> bool:
-        """Whether it is as a new one would be."""
+        """Whether it is as a new one: nothing has set an attribute of it."""
         return (
-            self.state is _S.NONE
-            and not (self.holder or self.hold or self.proxy or self.undecided)
-            and not (self.failure or self.mark or self.server_side_cursor)
-            and self.messages == self._counter.queries_count
-            and not (self.texts or self.wrote or self.statements_in_flight or self.xid)
-            and not (self._bypassed_by or self.first_setting or self.statement_prefix)
-            and not (self.read_only or self.client_side_read_only or self.begun_with_id)
-            and not (self.may_be_another or self.wants_position or not self.only_reads)
-            and self.end_timeout == _END_TIMEOUT
-            and self.savepoints is None
+            len(self.__dict__) == _OF_ITSELF
+            and self.messages == self.counter.queries_count
+            and not self.texts
         )
 
     # The state of its transaction
@@ -142,10 +128,13 @@ class Loan:
 
     def has_begun(self, mark: Any = None) -> None:
         """Record that the driver has reported a transaction, identified by *mark*."""
-        self.move(_S.CONTINUED if self.state is _S.COMMITTED else _S.OPEN)
-        self.messages = self._counter.queries_count
+        if self.state is _S.NONE:
+            self.state = _S.OPEN  # as `move()` does
+        else:
+            self.move(_S.CONTINUED if self.state is _S.COMMITTED else _S.OPEN)
+        self.messages = self.counter.queries_count
         self.mark = mark
-        self._bypassed_by, self.may_be_another = 0, False
+        self.bypassed_by, self.may_be_another = 0, False
 
     def is_over(self) -> None:
         """Record that nothing is open any more: it was not committed."""
@@ -162,11 +151,11 @@ class Loan:
             self.state = _S.ENDING
         else:
             self.move(_S.ENDING)
-        self._bypassed_by += self._counter.queries_count - self.messages
+        self.bypassed_by += self.counter.queries_count - self.messages
         try:
             return send()
         finally:
-            self.messages = self._counter.queries_count
+            self.messages = self.counter.queries_count
             after = _S.COMMITTED if was_committed else _S.NONE
             if self.state is _S.ENDING:
                 self.state = after
@@ -232,45 +221,24 @@ class Loan:
         The driver has sent one that did not pass SQLAlchemy, or one with several
         statements, which may have ended the transaction and begun another one.
         """
-        return self._bypassed_by + self._counter.queries_count > self.messages
+        return self.bypassed_by + self.counter.queries_count > self.messages
 
     @property
     def is_unidentified(self) -> bool:
         """Whether what is to be committed may not be what has the id of BEGIN."""
         if self.mark is None or not self.was_bypassed:
             return False
-        messages = self._bypassed_by + self._counter.queries_count - self.messages
+        messages = self.bypassed_by + self.counter.queries_count - self.messages
         return messages > 1 or not self.has_ended  # one has ended it, and no other one
 
     def begin_statement(self) -> None:
-        self._bypassed_by += self._counter.queries_count - self.messages
+        """Count one that does not pass SQLAlchemy: what listens there does the same."""
+        self.bypassed_by += self.counter.queries_count - self.messages
         self.statements_in_flight += 1
 
-    def end_statement(self, statement: str) -> None:
+    def end_statement(self) -> None:
         self.statements_in_flight -= 1
-        self.messages = self._counter.queries_count
-        if ";" in statement and has_several_statements(statement):
-            self._bypassed_by += 2
-
-    def statement_executed(self, statement: str, context: Any) -> None:
-        """Record whether *statement* has written, or opened a server-side cursor."""
-        if self.state not in _OPEN:
-            if in_transaction(self.driver_connection):
-                self.has_begun()
-            elif turns_on_autocommit(context.dialect.name, statement):
-                self.move(_S.REPLACED)
-        elif not statement.startswith(_ENDS_NOTHING) or ";" in statement:
-            text_executed(self, statement, context)
-        if not self.wrote:
-            if len(self.texts) < MOST_TEXTS:
-                self.texts[statement] = None
-            self.wrote = known_to_write(context, statement)
-            reports = context.dialect.name in REPORTS_WRITES and not self.wants_position
-            if self.only_reads and not reports:
-                self.only_reads = known_to_read(context, statement)
-        options = context.execution_options
-        if options and (options.get("stream_results") or options.get("yield_per")):
-            self.server_side_cursor = ref(context)
+        self.messages = self.counter.queries_count
 
     @property
     def may_have_written(self) -> bool:

@@ -47,7 +47,7 @@ def fetch_committed(dbapi_connection: Any, loan: Loan) -> Gtids | None:
     except Exception:
         return None
     finally:
-        loan.end_statement("")
+        loan.end_statement()
 
 
 def fetch_row(connection: Connection, query: str) -> dict[str, Any] | None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from .._sql.sql_text import MYSQL, shortened, without_comments, without_strings
 from .._sql.write_detection import functions_called
-from .loan import MOST_TEXTS
 from .session_reset import has_traces
+from .statement_effects import MOST_TEXTS
 from .write_evidence import LOCKS_TO_WRITE, WRITTEN, has_written
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _in_mysql(
             pooled = connection.connection.dbapi_connection
             level = connection.dialect.get_isolation_level(pooled)  # type: ignore[arg-type]  # it is open
         finally:
-            loan.end_statement("")
+            loan.end_statement()
     return None if level in _LEVELS else _isolation(level)
 
 

@@ -22,7 +22,7 @@ from .._driver import postgresql_begin
 from .._driver.driver_connection import has_input, in_transaction
 from .._driver.sqlalchemy_internals import is_autocommit, reconnect
 from .commit_status import Mark, fetch_installation
-from .connection_state import ConnectionState, known_state
+from .connection_state import INFO_KEY, ConnectionState, known_state
 from .demotion import has_transaction_ids
 from .loan import Loan
 from .pooler import check_mode
@@ -54,48 +54,55 @@ def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
     return begin_on(connection, lend(connection), with_id=with_id)
 
 
-def lend(connection: Connection) -> Loan:
-    """Start a new loan of *connection*; no I/O.
+def lend(connection: Connection) -> ConnectionState:
+    """Start a new loan of *connection*; no I/O. Returns the state with that loan.
 
     Not if `begin_to_read()` just has, or if nothing has used the one of its checkin.
     """
-    state = known_state(connection)
+    proxy = connection.connection
+    known: ConnectionState | None = proxy.info.get(INFO_KEY)
+    state = known or known_state(connection)
     loan = state.loan
     if loan.begun_with_id and loan.holder is None and loan.is_open:
-        return loan
+        return state
     if state.counts_changes or not loan.is_unused:
         loan = state.lend()
     if isinstance(connection.engine.pool, StaticPool):
-        loan.proxy = ref(connection.connection)
-    return loan
+        loan.proxy = ref(proxy)
+    return state
 
 
-def begin_on(connection: Connection, loan: Loan, *, with_id: bool) -> Loan:
+def begin_on(connection: Connection, state: ConnectionState, *, with_id: bool) -> Loan:
     """Begin a transaction on *connection*, where that is not left to the driver.
 
-    With *with_id* the transaction can be verified later: its id comes with the answer
-    to BEGIN, in the same round trip. Raises `DBAPIError` if the server is out of reach.
+    *state* is that of the connection, and its loan that of the transaction. With
+    *with_id* the transaction can be verified later: its id comes with the answer to
+    BEGIN, in the same round trip. Returns the loan, of another connection if this one
+    was dropped. Raises `DBAPIError` if the server is out of reach.
     """
-    state = known_state(connection)
-    if in_transaction(state.driver_connection):
+    loan = state.loan
+    if state.in_transaction() and in_transaction(state.driver_connection):
         loan.has_begun()
         return loan
-    if not postgresql_begin.begins(connection):
-        return loan
+    dialect = connection.dialect
+    if dialect.name != "postgresql" or dialect.driver not in postgresql_begin.DRIVERS:
+        return loan  # as `begins()`
     try:
         if is_autocommit(connection):
             check_mode(connection)
             if not state.is_new and has_input(state.driver_connection):
                 reconnect(connection)
             state.is_new = False
-        else:
+            return known_state(connection).loan
+        try:
+            return _begin(connection, state, with_id=with_id)
+        except Exception as error:
             begin = partial(_begin, with_id=with_id)
-            return _begin_on_pooled(connection, state, begin)
+            return _begin_again(connection, state, begin, error)
     except BaseException:  # BEGIN may arrive yet
         with suppress(InvalidRequestError):  # closed meanwhile
             connection.invalidate()
         raise
-    return known_state(connection).loan
 
 
 def begin_to_read(connection: Connection, query: str, setting: str = "") -> str | None:
@@ -125,7 +132,10 @@ def begin_to_read(connection: Connection, query: str, setting: str = "") -> str 
         state.is_new = False
         return state.loan
 
-    _begin_on_pooled(connection, state, begin)
+    try:
+        begin(connection, state)
+    except Exception as error:
+        _begin_again(connection, state, begin, error)
     return values[0]
 
 
@@ -144,27 +154,28 @@ def prepare_first_statement(connection: Connection, loan: Loan, statement: str) 
         loan.mark = None
 
 
-def _begin_on_pooled(
+def _begin_again(
     connection: Connection,
     state: ConnectionState,
     begin: Callable[[Connection, ConnectionState], Loan],
+    error: Exception,
 ) -> Loan:
-    """Begin; again on a new connection, if the server has dropped this one."""
-    try:
-        try:
-            return begin(connection, state)
-        except Exception as error:
-            if not was_dropped(connection, state, error):
-                raise
-            state = replace_connection(connection)
-            if not in_transaction(state.driver_connection):
-                return begin(connection, state)
-            # A listener to the checkout of a new connection has begun one.
-            state.loan.has_begun()
-            state.is_new = False
-            return state.loan
-    except Exception as error:
+    """Begin on a new connection, if *error* means that the server has dropped this one.
+
+    Raises the error otherwise, as SQLAlchemy raises that of a statement.
+    """
+    if not was_dropped(connection, state, error):
         raise _wrapped(connection, error) from error
+    try:
+        state = replace_connection(connection)
+        if not in_transaction(state.driver_connection):
+            return begin(connection, state)
+    except Exception as another:
+        raise _wrapped(connection, another) from another
+    # A listener to the checkout of a new connection has begun one.
+    state.loan.has_begun()
+    state.is_new = False
+    return state.loan
 
 
 def replace_connection(connection: Connection) -> ConnectionState:

@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..options import NO_OPTIONS, BeginOptions, TransactionOptions
 from ..retry import RetryPolicy, Tries
 from ..settings import DatabaseSettings
-from .context import innermost
+from .context import innermost, unit_of
 from .missing_attribute import no_attribute
 
 __all__ = [
@@ -47,6 +47,15 @@ class DatabaseBase(Generic[S]):
     def settings(self) -> DatabaseSettings:
         """The settings in force; frozen."""
         return self._core.settings
+
+    @property
+    def current(self) -> S:
+        """The session of the unit of work around the caller, from anywhere below it.
+
+        Raises `MissingSessionError` outside a unit, `SessionEndedError` after its end.
+        """
+        core = self._core
+        return unit_of(core).session_of(core).session  # type: ignore[return-value]  # the factory's class
 
     def pool_status(self) -> PoolStatus:
         """Return how many connections are in use, idle and waited for. No I/O."""

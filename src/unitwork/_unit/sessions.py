@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from threading import RLock
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from ..errors import UsageError
 
 __all__ = ["Sessions", "check_not_blocked", "sessions_around"]
 
+_Lock = type(RLock())  # `RLock()` is a function that looks for it each time
 _changing = renew_after_fork(RLock())
 """For all units: held for a moment, never while other code runs."""
 
@@ -25,17 +26,17 @@ _changing = renew_after_fork(RLock())
 class Sessions:
     """The sessions of one unit, by their databases. The only owner of them."""
 
-    __slots__ = ("_access", "_opening", "_outside", "are_timed", "by_database")
+    by_database: dict[DatabaseCore, UnitSession]
+    """Replaced, never changed: another thread may be reading it."""
+    are_timed = False
+    """Whether units that take long with one of them are to be logged."""
+    _access = Access.OPEN
+    _outside: Sequence[str] = ()
+    """The names of the `outside()` blocks that are open."""
 
     def __init__(self) -> None:
-        self.by_database: dict[DatabaseCore, UnitSession] = {}
-        """Replaced, never changed: another thread may be reading it."""
-        self.are_timed = False
-        """Whether units that take long with one of them are to be logged."""
-        self._access = Access.OPEN
-        self._outside: list[str] = []
-        """The names of the `outside()` blocks that are open."""
-        self._opening = RLock()
+        self.by_database = {}
+        self._opening = _Lock()
         """Reentrant: a database may call the application to get its engine."""
 
     def __iter__(self) -> Iterator[UnitSession]:
@@ -155,14 +156,16 @@ class Sessions:
     def enter_outside(self, what: str) -> None:
         """Refuse statements, until the last `outside()` block is left."""
         with _changing:
-            self._outside.append(what)
+            self._outside = [*self._outside, what]
             if self._access is Access.OPEN:
                 for session in self._move(Access.OUTSIDE).values():
                     session.enter_outside(what)
 
     def leave_outside(self, what: str) -> None:
         with _changing:
-            self._outside.remove(what)
+            outside = list(self._outside)
+            outside.remove(what)
+            self._outside = outside
             if not self._outside and self._access is Access.OUTSIDE:
                 for session in self._move(Access.OPEN).values():
                     session.leave_outside()

@@ -1,0 +1,141 @@
+"""What a statement that has failed has done to its transaction.
+
+Without I/O, except after an error that may have ended a transaction of MySQL.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import IllegalStateChangeError
+
+from .._classify.chains import chain_to
+from .._classify.classification import (
+    STALE,
+    Classification,
+    Phase,
+    classify,
+    only_follows,
+)
+from .._driver.driver_connection import in_transaction
+from .._driver.sqlalchemy_internals import is_autocommit
+from .._sql.read_only import refused_in_autocommit
+from .._sql.sql_text import MYSQL
+from .._sql.transaction_control import End, end_by, may_commit
+from ..errors import CommitUnknownError, ReadOnlyError, SessionEndedError
+from .connection_state import loan_of
+from .demotion import refuses_to_write
+from .loan import Loan, TransactionState
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import ExceptionContext
+
+__all__ = ["handle_error"]
+
+_REFUSED = IllegalStateChangeError | SessionEndedError | CommitUnknownError
+_READ_ONLY = {("postgresql", "25006"), ("mysql", 1792), ("sqlite", 8)}
+
+
+def handle_error(failure: ExceptionContext) -> BaseException | None:
+    """Record a failure; return the error to raise in its place, if there is another.
+
+    SQLAlchemy is made to replace all pooled connections if their server refuses to
+    write; and if a cached plan is older than the schema, which psycopg has on all.
+    """
+    connection = failure.connection
+    if connection is None or failure.execution_context is None:
+        return None
+    loan = loan_of(connection)
+    if loan is None:
+        return None
+    error = failure.sqlalchemy_exception or failure.original_exception
+    if isinstance(error, _REFUSED):
+        return None  # the statement was refused here, and has changed nothing
+    if connection.dialect.driver == "aiosqlite" and not isinstance(error, Exception):
+        loan.abandon(failure.statement or "")
+    found = classify(error)
+    refused = _refusal(found, loan)
+    is_stale = found.reason == STALE.reason and connection.dialect.driver != "asyncpg"
+    if is_stale or refuses_to_write(found, loan):
+        failure.is_disconnect = True
+    if loan.undecided is not None:
+        return refused  # a read outside of a transaction has lost nothing
+    if not loan.client_side_read_only and not is_autocommit(connection):
+        statement = failure.statement or ""
+        _record_failure(loan, connection, refused or error, statement)
+    return refused
+
+
+def _refusal(found: Classification, loan: Loan) -> ReadOnlyError | None:
+    """The error to raise if the database has refused to write."""
+    if (found.family, found.code) not in _READ_ONLY:
+        return None
+    if loan.client_side_read_only:
+        return refused_in_autocommit(found.error)
+    if not loan.read_only:
+        return None
+    return ReadOnlyError(
+        "this transaction only reads (read_only=True), and the database has refused to "
+        f"write: {found.error}. Set read_only=False where something is written"
+    )
+
+
+def _record_failure(
+    loan: Loan, connection: Connection, error: BaseException, statement: str
+) -> None:
+    if loan.failure is not None and (loan.is_lost or only_follows(error)):
+        chain_to(error, loan.failure)
+        if connection.dialect.name in MYSQL:
+            # A missing savepoint: the transaction has ended; not so in PostgreSQL.
+            loan.move(TransactionState.LOST)
+        return
+    loan.failure = error
+    if not connection.in_transaction() or loan.is_lost:
+        return
+    if loan.state is TransactionState.ABANDONED:
+        return
+    if _may_be_stored(error, connection.dialect.name, statement):
+        if not isinstance(error, Exception) or _is_over(error, connection, loan):
+            loan.move(TransactionState.REPLACED)
+    elif _is_over(error, connection, loan):
+        loan.move(TransactionState.LOST)
+
+
+def _may_be_stored(error: BaseException, dialect: str, statement: str) -> bool:
+    """Whether *statement*, which has failed, may have committed the transaction."""
+    if end_by(dialect, statement) is End.COMMIT and dialect not in MYSQL:
+        return (
+            not isinstance(error, Exception)
+            or classify(error, phase=Phase.COMMIT).unknown
+        )
+    return may_commit(dialect, statement)
+
+
+def _is_over(error: BaseException, connection: Connection, loan: Loan) -> bool:
+    """Whether the transaction is over: the database has ended it by itself."""
+    found = classify(error)
+    driver_connection = connection.connection.driver_connection
+    if connection.dialect.name in MYSQL:
+        return found.poisons or _has_ended(connection, driver_connection)
+    if in_transaction(driver_connection):
+        return False
+    # In legacy mode sqlite3 begins at the first write: before, nothing can be lost.
+    legacy = getattr(driver_connection, "isolation_level", None) is not None
+    return found.family != "sqlite" or loan.wrote or found.poisons or not legacy
+
+
+def _has_ended(connection: Connection, driver_connection: Any) -> bool:
+    """Whether a transaction of MySQL or MariaDB has ended.
+
+    A lock timeout ends it (`innodb_rollback_on_timeout`), and a procedure may roll back
+    before it fails. An error packet has no transaction status; that of a ping has.
+    """
+    if not in_transaction(driver_connection):  # before the error, that is
+        return False
+    pooled = connection.connection.dbapi_connection
+    try:
+        connection.dialect.do_ping(pooled)  # type: ignore[arg-type]  # it is open
+    except connection.dialect.loaded_dbapi.Error:
+        return True
+    return not in_transaction(driver_connection)
