@@ -91,13 +91,13 @@ def app(flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
 
 
 async def test_a_request_without_a_database_makes_few_calls(app: FastAPI) -> None:
-    assert await calls_of(app, "/nothing") <= 6
+    assert await calls_of(app, "/nothing") <= 5
 
 
 async def test_and_two_more_if_other_routes_have_attempts(app: FastAPI) -> None:
     route_retries.by_endpoints = True
 
-    assert await calls_of(app, "/nothing") <= 8
+    assert await calls_of(app, "/nothing") <= 7
 
 
 async def test_a_read_makes_no_more_calls_than_it_did(app: FastAPI) -> None:

@@ -34,11 +34,7 @@ _IN_TRANSACTION = (
 
 
 def bind_for(
-    session: UnitSession,
-    bind: Engine | Connection,
-    *,
-    begun: bool,
-    statement: Any = False,
+    session: UnitSession, bind: Engine | Connection, statement: Any
 ) -> Engine | Connection:
     """Return *bind*, or its engine that begins with the unit's characteristics.
 
@@ -49,7 +45,7 @@ def bind_for(
     if binds is None or not isinstance(bind, Engine):
         guard(bind.engine)
         _check_connection(session, bind)
-    connects = not begun or not session.connections
+    connects = not session.connections or not session.sync_session.in_transaction()
     if connects:
         session.awaiting_connection = True
         wanted = session.owner.characteristics(session)

@@ -47,9 +47,9 @@ class _Fenced(BeginsBefore):
             return super().get_bind(*args, **kwargs)
         if unit_session.access is not Access.OPEN:
             unit_session.check()
-        bind, begun = super().get_bind(*args, **kwargs), self.in_transaction()
+        bind = super().get_bind(*args, **kwargs)
         statement = kwargs.get("clause", not args and not kwargs)
-        return bind_for(unit_session, bind, begun=begun, statement=statement)
+        return bind_for(unit_session, bind, statement)
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         try:

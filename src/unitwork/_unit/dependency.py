@@ -34,6 +34,8 @@ class _Dependency:
     def __init__(self, method: Callable[..., Awaitable[Any]], database: object) -> None:
         self._method = method
         self._database = database
+        self.__wrapped__ = method
+        """FastAPI looks for it in each request: to find it is faster than to fail."""
         self.__name__ = "session"
         self.__doc__ = method.__doc__
 
@@ -50,8 +52,6 @@ class _Dependency:
         return f"<the dependency {self._database!r}.session>"
 
     def __getattr__(self, name: str) -> Any:
-        if name == "__wrapped__":  # FastAPI reads it in each request
-            raise AttributeError(name)
         if name.startswith("_") or not hasattr(Session, name):
             raise AttributeError(f"{self!r} has no attribute {name!r}")
         raise _NotASession(
