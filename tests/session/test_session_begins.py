@@ -1,0 +1,79 @@
+"""What spares most units a call does the same as what it stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from unitwork import DatabaseSettings, TransactionOptions, transactional
+from unitwork._asgi.connection import Connection
+from unitwork._asgi.route_options import MiddlewareConfig, merge_options
+from unitwork._engine.begin import BindCache, TransactionCharacteristics
+from unitwork._session.fence import fenced
+from unitwork._session.unit_session import UnitSession
+from unitwork.options import NO_OPTIONS
+from unitwork.outcome import succeeded
+from unitwork.retry import RetryPolicy
+
+ENGINE = create_engine("postgresql+psycopg://")
+READS = TransactionOptions(read_only=True)
+
+
+def test_a_new_session_has_nothing_to_reset_when_it_begins() -> None:
+    sync_session = fenced(Session)(ENGINE)
+    session: Any = UnitSession(
+        sync_session,
+        owner=None,  # type: ignore[arg-type]  # nothing is reported to it
+        name="a",
+        settings=DatabaseSettings(),
+    )
+    before = {**vars(session), "has_begun": False}
+    ends, activity = dict(vars(session.ends)), dict(vars(session.activity))
+
+    session.begin()
+
+    values = {**vars(session), "has_begun": False}
+    defaults = {name: getattr(UnitSession, name, None) for name in values}
+    assert values == {**defaults, **before}
+    assert {**ends, "commit_undone": False, "has_read": False} == vars(session.ends)
+    assert activity == vars(session.activity)
+
+
+def test_an_engine_that_needs_no_look_up_is_found_as_it_is() -> None:
+    binds = BindCache([ENGINE])
+
+    assert binds.unchanged == {ENGINE}
+    assert binds.find(ENGINE, None) == (ENGINE, None)
+    assert ENGINE is not binds.find(ENGINE, TransactionCharacteristics("SERIALIZABLE"))
+
+
+def test_a_database_with_defaults_has_no_such_engine() -> None:
+    assert BindCache([create_engine("sqlite://")]).unchanged == set()
+
+
+@transactional(isolation_level="SERIALIZABLE")
+async def marked() -> None:
+    pass
+
+
+class ClassBased:
+    @transactional(read_only=True)
+    async def get(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("own", [NO_OPTIONS, READS])
+@pytest.mark.parametrize("defaults", [None, lambda scope: READS])
+@pytest.mark.parametrize("endpoint", [None, marked, ClassBased, object()])
+def test_the_options_of_a_request_are_merged_in_one_way(
+    own: TransactionOptions, defaults: Any, endpoint: object
+) -> None:
+    config = MiddlewareConfig(succeeded, defaults, RetryPolicy())
+    scope = {"type": "http", "method": "GET", "endpoint": endpoint}
+
+    found = Connection(scope, config, {}, None).find_options(own)
+
+    assert found == merge_options(scope, config, own)
