@@ -12,7 +12,7 @@ from .._unit.attempts import attempt_of, take_next
 from .._unit.error_notes import explain
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
-from ..options import NO_OPTIONS, TransactionOptions, route_retries
+from ..options import NO_OPTIONS, route_retries
 from ..outcome import Outcome
 from .body import NOT_KEPT, is_kept, record
 from .replay import Snapshot
@@ -24,7 +24,6 @@ from .types import Message
 
 __all__ = ["RequestAttempt"]
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
 _UNDONE = (None, Outcome.ROLLED_BACK, Outcome.EMPTY)
 
 
@@ -164,11 +163,6 @@ class RequestAttempt(ReplaceableResponse):
         if self.response is ResponseState.STARTED and self.client_has_left:
             return True
         return self.scope is NO_STATE or self.response is ResponseState.COMPLETE
-
-    def may_write(self, options: TransactionOptions) -> bool:
-        if options.read_only is None:
-            return self.scope.get("method") not in _SAFE_METHODS
-        return not options.read_only
 
     def allows_another_attempt(self) -> bool:
         unit = self.open_unit()

@@ -23,6 +23,8 @@ from .types import Scope
 
 __all__ = ["Connection", "uncovered"]
 
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.1
+
 _opening = renew_after_fork(RLock())
 """Reentrant: a unit opens the one around it."""
 
@@ -70,6 +72,7 @@ class Connection(UnitOwner):
                         None if self.outer is None else self.outer.open_unit(),
                         attempt=self.attempt,
                         two_phase=None if order is None else TwoPhaseCommit(order),
+                        expects_writes=self.scope.get("method") not in _SAFE_METHODS,
                     )
                     if self.is_over:
                         unit.close()

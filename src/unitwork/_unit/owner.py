@@ -42,10 +42,6 @@ class UnitOwner:
     def endpoint_called(self, mark: EndpointMark) -> None:
         """Called when an endpoint with options is: only a connection needs them."""
 
-    def may_write(self, options: TransactionOptions) -> bool:
-        """Whether its sessions are expected to write."""
-        return not options.read_only
-
     def allows_another_attempt(self) -> bool:
         """Whether the work could be done once more from its beginning."""
         return True

@@ -32,7 +32,6 @@ __all__ = ["Unit"]
 
 _DEFAULTS = TransactionCharacteristics()
 _NO_OWNER = UnitOwner()
-_BY_USER = "session.rollback() was called"
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)  # or a part
 
 
@@ -48,7 +47,7 @@ class Unit(Lifecycle, SeesWrites):
     kept_open: Collection[UnitSession] = ()  # a response streams from them
     facade: ReferenceType[object] | None = None
     report: UnitReport | None = None  # if one of its databases is observed
-    _begun_with = NO_OPTIONS  # its last transaction
+    _writes = True  # its last transaction, as far as is expected
 
     def __init__(
         self,
@@ -60,6 +59,7 @@ class Unit(Lifecycle, SeesWrites):
         options: TransactionOptions = NO_OPTIONS,
         attempt: Attempt | None = None,
         two_phase: TwoPhaseCommit | None = None,
+        expects_writes: bool = True,
     ) -> None:
         self.databases = databases
         self.owner = owner
@@ -68,6 +68,7 @@ class Unit(Lifecycle, SeesWrites):
         self.own_options = options
         self.known_attempt = attempt
         self.two_phase = two_phase
+        self.expects_writes = expects_writes  # if no option says whether it may write
         self.sessions = Sessions()
         if observing.is_on:
             self.report = open_report(self, None if parent is None else parent.report)
@@ -134,7 +135,8 @@ class Unit(Lifecycle, SeesWrites):
 
     @property
     def may_write(self) -> bool:
-        return self.owner.may_write(self.options)
+        read_only = self.options.read_only
+        return self.expects_writes if read_only is None else not read_only
 
     @property
     def may_be_retried(self) -> bool:
@@ -235,8 +237,6 @@ class Unit(Lifecycle, SeesWrites):
         self.keep_given()
         self.owner = _NO_OWNER  # which may lead back to here
 
-    # Hooks
-
     def hooks_to_call(self) -> Hooks | None:
         """Its hooks; not yet while a response streams from its transaction."""
         return None if self.hooks and self.kept_open else self.hooks
@@ -246,20 +246,20 @@ class Unit(Lifecycle, SeesWrites):
     def characteristics(
         self, session: UnitSession
     ) -> TransactionCharacteristics | None:
-        self._begun_with = options = self.owner.find_options(self.own_options)
+        options = self.owner.find_options(self.own_options)
+        read_only = options.read_only
+        self._writes = self.expects_writes if read_only is None else not read_only
         is_default = options is NO_OPTIONS and not session.releases_reads
         if is_default and not session.defers_write_lock:
             return None
         default = STATEMENT if session.releases_reads else TRANSACTION
         found = options.characteristics_of(None if self.two_phase else default)
-        if session.defers_write_lock and not self.owner.may_write(options):
+        if session.defers_write_lock and not self._writes:
             found = found._replace(deferred=True)
         return None if found == _DEFAULTS else found
 
     def identifies_transactions(self, session: UnitSession) -> bool:
-        if self.two_phase is not None:
-            return False
-        return self.owner.may_write(self._begun_with)
+        return self._writes and self.two_phase is None
 
     settle_commit = staticmethod(query_outcome_now)
 
@@ -294,6 +294,6 @@ class Unit(Lifecycle, SeesWrites):
             if self.hooks is not None:
                 self.hooks.savepoint_undone(transaction)
         elif not self.is_ending_itself:
-            self.undone_because = _BY_USER
+            self.undone_because = "session.rollback() was called"
             if self.hooks is not None:
                 self.hooks.transaction_undone(transaction)
