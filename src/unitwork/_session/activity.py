@@ -58,7 +58,7 @@ class Activity:
     @property
     def is_being_ended(self) -> bool:
         """Whether a COMMIT or ROLLBACK waits for its answer."""
-        for loan in self._loans:
+        for loan in self.loans:
             if loan.state is TransactionState.ENDING:
                 return True
         return False
