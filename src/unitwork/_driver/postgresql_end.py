@@ -21,14 +21,17 @@ from typing import Any
 from ..errors import CommitUnknownError
 from .gtids import LogPosition
 from .postgresql_messages import (
+    AsyncpgStandIn,
     all_by_psycopg,
     copy_by_asyncpg,
     generate_by_psycopg,
+    keep,
     raise_error_in,
 )
+from .script import send_script
 from .wal_position import position_query, read_wal_position
 
-__all__ = ["Answer", "CommittedAt", "end"]
+__all__ = ["Answer", "CommittedAt", "before_rollback", "end"]
 
 _STATUS = "txid_status({})"
 _RAISED_BY_COMMIT = ("23", "40")
@@ -216,6 +219,55 @@ def _checking(
     driver._exec_command = execute
     try:
         yield answers
+    finally:
+        del driver._exec_command
+
+
+@contextmanager
+def before_rollback(dbapi_connection: Any, statement: str) -> Iterator[None]:
+    """Let *statement* precede the ROLLBACK of the block, in the same message.
+
+    If it fails, nothing is rolled back yet. For drivers other than asyncpg and psycopg
+    it is sent before the block.
+    """
+    transaction: Any = getattr(dbapi_connection, "_transaction", None)
+    driver = getattr(dbapi_connection, "driver_connection", dbapi_connection)
+    if hasattr(transaction, "_connection"):  # asyncpg
+        transaction._connection = _Preceded(transaction._connection, statement)
+        yield
+    elif hasattr(driver, "_exec_command"):
+        with _preceded(driver, statement.encode()):
+            yield
+    else:
+        send_script(dbapi_connection, [statement])
+        yield
+
+
+class _Preceded(AsyncpgStandIn):
+    """Sends a statement with the next one, which ends the transaction."""
+
+    before: str
+
+    __slots__ = ("before",)
+
+    def __init__(self, driver: Any, before: str) -> None:
+        keep(self, "driver", driver)
+        keep(self, "before", before)
+
+    async def execute(self, statement: str) -> Any:
+        return await self.driver.execute(f"{self.before}; {statement}")
+
+
+@contextmanager
+def _preceded(driver: Any, before: bytes) -> Iterator[None]:
+    def execute(command: bytes, *args: Any) -> Generator[Any, Any, Any]:
+        if command != b"ROLLBACK":  # it deallocates statements afterwards
+            return (yield from type(driver)._exec_command(driver, command, *args))
+        return (yield from generate_by_psycopg(driver, before + b"; " + command))
+
+    driver._exec_command = execute
+    try:
+        yield
     finally:
         del driver._exec_command
 

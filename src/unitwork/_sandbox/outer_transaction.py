@@ -5,6 +5,7 @@ It is opened by the first statement. All of its I/O is made in one event loop.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,21 +13,28 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import Pool
 
 from .._driver.driver_connection import in_transaction, is_closed, sent_so_far
+from .._driver.postgresql_end import before_rollback
 from .._driver.script import send_script
 from .._real_databases.routes import connecting_by_itself
 from .._sql.sql_text import MYSQL
 from .._transaction.connection_state import known_state
 from .._transaction.session_reset import move_traces
-from .._transaction.unit_begin import begin_transaction
+from .._transaction.unit_begin import begin_to_read
 from . import savepoints
 from .portal import Portal
 
-__all__ = ["OuterTransaction", "Settings"]
+__all__ = ["OuterTransaction", "Settings", "new_name"]
 
 T = TypeVar("T")
 Settings: TypeAlias = Sequence[tuple[str, str]]
 
 _OUTERMOST = "unitwork_sandbox"
+_numbers = itertools.count(1)
+
+
+def new_name() -> str:
+    """The name of another savepoint."""
+    return f"unitwork_{next(_numbers)}"
 
 
 class OuterTransaction:
@@ -54,6 +62,8 @@ class OuterTransaction:
         self._has_settings = False
         self.pending: list[str] = []
         """To be sent before all else: what has ended without I/O."""
+        self._prepared: str | None = None
+        """A savepoint that is open, for the next unit."""
         self.info: dict[Any, Any] = {}
         """What units have left on the connection, or may have."""
 
@@ -74,10 +84,27 @@ class OuterTransaction:
         if sent_so_far(self.driver) != self._sent:
             self._was_bypassed = True
 
+    def prepare_savepoint(self) -> Sequence[str]:
+        """What makes a savepoint for the next unit: it takes no round trip then.
+
+        Nothing where a round trip is for one statement alone, or is none.
+        """
+        if self.dialect.name != "postgresql":
+            return ()
+        self._prepared = new_name()
+        return [f"SAVEPOINT {self._prepared}"]
+
+    def take_savepoint(self) -> str | None:
+        """The savepoint that is prepared, if there is one, and nothing is pending."""
+        name, self._prepared = self._prepared, None
+        return None if self.pending else name
+
     def take_bypass(self) -> bool:
         """Whether the driver was sent something past SQLAlchemy since the last time."""
         self._note_bypass()
         found, self._was_bypassed = self._was_bypassed, False
+        if found:
+            self._prepared = None  # what was sent would be undone with the next unit
         self._sent = sent_so_far(self.driver)
         return found
 
@@ -99,14 +126,18 @@ class OuterTransaction:
         self.in_loop(self._send, script)
 
     def send_commit(
-        self, savepoint: str, restored: Settings, dropped: Sequence[str]
+        self,
+        savepoint: str,
+        restored: Settings,
+        dropped: Sequence[str],
+        following: Sequence[str],
     ) -> None:
         """Do what COMMIT would do for the transaction that *savepoint* stands for.
 
         *restored*: the settings after it, if it may have set something. *dropped*: its
-        tables with ON COMMIT DROP.
+        tables with ON COMMIT DROP. *following* is executed if that has succeeded.
         """
-        self.in_loop(self._send_commit, savepoint, restored, dropped)
+        self.in_loop(self._send_commit, savepoint, restored, dropped, following)
 
     def note_definition(self) -> None:
         """Record that there may be other constraints by now."""
@@ -124,34 +155,48 @@ class OuterTransaction:
     # In its event loop
 
     def _send(self, script: Sequence[str]) -> None:
-        if self._connection is None:
-            self._open()
+        if self._connection is None and self._open(script):
+            return
         pending, self.pending = self.pending, []
         if pending or script:
-            send_script(self.raw, [*pending, *script])
+            try:
+                send_script(self.raw, [*pending, *script])
+            except BaseException:
+                self._prepared = None
+                raise
 
-    def _open(self) -> None:
+    def _open(self, script: Sequence[str]) -> bool:
+        """Open the connection; return whether *script* was sent with BEGIN."""
         self._pool = self._source.pool
         with connecting_by_itself():
             connection = self._source.connect()
         try:
             connection.begin()
-            begin_transaction(connection, with_id=False)
+            first = [f"SAVEPOINT {_OUTERMOST}", *script]
+            found = begin_to_read(connection, savepoints.CONSTRAINTS, "; ".join(first))
             if connection.dialect.name in MYSQL:  # which begins at a table otherwise
                 connection.exec_driver_sql("START TRANSACTION")
             self._connection = connection
             self.raw = connection.connection.dbapi_connection
             self.driver = connection.connection.driver_connection
-            self._read_constraints()
-            self.pending.insert(0, f"SAVEPOINT {_OUTERMOST}")
+            if found is None:
+                self._read_constraints()
+                self.pending.insert(0, first[0])
+            else:
+                self._constraints = savepoints.deferred_in(found)
         except BaseException:
             self._connection = self.raw = self.driver = None
             connection.invalidate()
             connection.close()
             raise
+        return found is not None
 
     def _send_commit(
-        self, savepoint: str, settings: Settings, dropped: Sequence[str]
+        self,
+        savepoint: str,
+        settings: Settings,
+        dropped: Sequence[str],
+        following: Sequence[str],
     ) -> None:
         self._send([])
         if self.dialect.name == "sqlite":
@@ -160,7 +205,7 @@ class OuterTransaction:
             self._read_constraints()
         script = savepoints.commit_of(savepoint, self._constraints, dropped)
         restored = savepoints.restored(settings) if settings else ()
-        self._send([*script, *restored])
+        self._send([*script, *restored, *following])
         self._has_new_constraints = False  # not before: they are undone if it fails
 
     def _query(self, sql: str) -> Sequence[Any]:
@@ -175,8 +220,8 @@ class OuterTransaction:
     def _read_constraints(self) -> None:
         if self.dialect.name != "postgresql":
             return
-        ((names, number),) = self._query(savepoints.CONSTRAINTS)
-        self._constraints = (names or "") if number else None
+        ((found,),) = self._query(savepoints.CONSTRAINTS)
+        self._constraints = savepoints.deferred_in(found)
 
     def _read_settings(self) -> Settings:
         self._send([])  # what is pending may restore some
@@ -205,11 +250,12 @@ class OuterTransaction:
             if not is_sound:
                 connection.invalidate()
                 return True
-            is_same = _is_same(connection)
-            connection.rollback()
+            if not _roll_back(connection):
+                connection.invalidate()
+                return False
             move_traces(self.info, connection.info)
             known_state(connection).watch_again()
-            return is_same
+            return True
         except BaseException:
             connection.invalidate()
             raise
@@ -219,11 +265,14 @@ class OuterTransaction:
             connection.close()
 
 
-def _is_same(connection: Connection) -> bool:
-    """Whether the first savepoint of the transaction is there."""
-    script = [f"ROLLBACK TO SAVEPOINT {_OUTERMOST}"]
+def _roll_back(connection: Connection) -> bool:
+    """Roll back; return whether the first savepoint of the transaction was there."""
+    pooled: Any = connection.connection.dbapi_connection
+    if not in_transaction(connection.connection.driver_connection):
+        return False
     try:
-        send_script(connection.connection.dbapi_connection, script)
+        with before_rollback(pooled, f"ROLLBACK TO SAVEPOINT {_OUTERMOST}"):
+            connection.rollback()
     except Exception as error:
         if savepoints.is_missing(error):
             return False

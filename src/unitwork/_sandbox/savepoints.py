@@ -18,6 +18,7 @@ __all__ = [
     "begins_by_text",
     "changes_settings",
     "commit_of",
+    "deferred_in",
     "dropped_on_commit",
     "is_definition",
     "is_missing",
@@ -29,12 +30,13 @@ __all__ = [
 ]
 
 CONSTRAINTS = """
-SELECT string_agg(quote_ident(n.nspname) || '.' || quote_ident(c.conname), ', ')
-  FILTER (WHERE c.condeferred), count(*)
+SELECT count(*) || ':' || encode(convert_to(coalesce(string_agg(
+  quote_ident(n.nspname) || '.' || quote_ident(c.conname), ', '
+) FILTER (WHERE c.condeferred), ''), 'UTF8'), 'hex')
 FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
 WHERE c.condeferrable
 """
-"""Those that are checked at COMMIT, and how many can be."""
+"""How many can be checked at COMMIT, and those that are: see `deferred_in()`."""
 
 SETTINGS = """
 SELECT name, setting FROM pg_settings WHERE source = 'session'
@@ -79,6 +81,15 @@ def commit_of(
     if not constraints:
         return [check, *ends]
     return [check, *ends, f"SET CONSTRAINTS {constraints} DEFERRED"]
+
+
+def deferred_in(found: str) -> str | None:
+    """The deferred constraints in the value of `CONSTRAINTS`; `None`: none can be.
+
+    It is encoded, as drivers give text in a reply to BEGIN as it is, or escaped.
+    """
+    count, _, names = found.partition(":")
+    return bytes.fromhex(names).decode() if int(count) else None
 
 
 def rollback_of(savepoint: str) -> Sequence[str]:

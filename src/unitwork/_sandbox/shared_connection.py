@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -11,7 +10,7 @@ from .._sql.write_detection import text_known_to_write
 from .._transaction.lost_work import unexpected_rollback
 from . import savepoints
 from .failure import CLOSED, SandboxError
-from .outer_transaction import OuterTransaction, Settings
+from .outer_transaction import OuterTransaction, Settings, new_name
 from .turn import Access, TransactionState, Turn, Writes
 from .turns import Turns
 from .violations import (
@@ -27,7 +26,6 @@ from .violations import (
 __all__ = ["SharedConnection"]
 
 _IN_FAILED_TRANSACTION = "25P02"
-_numbers = itertools.count(1)
 
 
 def _commit(proxy: Any) -> None:
@@ -80,10 +78,12 @@ class SharedConnection:
             raise uncommitted_changes(changed, turn)
         self._check_may_write(turn)
         self._note_bypass(self.turns.around(turn))
-        name = f"unitwork_{next(_numbers)}"
         settings = self._settings_around(turn)
         own = () if settings is None else savepoints.restored(self.outer.settings)
-        self._send(turn, [f"SAVEPOINT {name}", *own])
+        name = self.outer.take_savepoint()
+        if name is None or own:
+            name = new_name()
+            self._send(turn, [f"SAVEPOINT {name}", *own])
         turn.move(TransactionState.OPEN, name)
         turn.forget()
         turn.settings_around = settings
@@ -95,6 +95,14 @@ class SharedConnection:
         except Exception as error:
             self._check_missing(turn, error)
             raise
+
+    def _following(self, turn: Turn) -> Sequence[str]:
+        """What makes the savepoint of the next unit, in the message that ends *turn*.
+
+        Not inside another unit, whose end would release it.
+        """
+        is_inside = any(each.savepoint for each in self.turns.around(turn))
+        return () if is_inside else self.outer.prepare_savepoint()
 
     def _settings_around(self, turn: Turn) -> Settings | None:
         """What units around *turn* have set, which is not for it; `None`: nothing."""
@@ -123,6 +131,7 @@ class SharedConnection:
                     savepoint,
                     restored if turn.set_something else (),
                     turn.temporary_tables,
+                    self._following(turn),
                 )
         except Exception as error:
             self._check_missing(turn, error)
@@ -143,7 +152,8 @@ class SharedConnection:
             return
         turn.move(TransactionState.NONE)
         self.check_around(turn)
-        self._send(turn, self._rollback_of(turn, savepoint))
+        script = self._rollback_of(turn, savepoint)
+        self._send(turn, [*script, *self._following(turn)])
         inside = turn.committed_inside
         turn.forget()
         self._check_nothing_kept(turn, inside)
