@@ -24,6 +24,7 @@ __all__ = ["TURN", "engine_over"]
 
 TURN = "unitwork_turn"
 """The execution option with the turn of an engine's user."""
+_TEMPLATE = "unitwork_sandbox_template"
 _WITHOUT_READ_ONLY = {"mysql", "mariadb", "sqlite"}
 """Where no statement makes an open transaction read-only."""
 
@@ -69,12 +70,25 @@ def engine_over(
     engine: Engine, shared: SharedConnection, anonymous: Callable[[], Turn]
 ) -> Engine:
     """Make the engine in place of *engine*."""
-    made = EngineOver(engine, _SandboxPool(shared, engine.dialect, anonymous))
-    event.listen(made, "begin", _begin)
-    if engine.dialect.name in _WITHOUT_READ_ONLY:
-        event.listen(made, "before_cursor_execute", _refuse_writes)
-    event.listen(made, "after_cursor_execute", _look_at)
-    return made
+    pool = _SandboxPool(shared, engine.dialect, anonymous)
+    return EngineOver(_template_of(engine), pool)
+
+
+def _template_of(engine: Engine) -> Engine:
+    """The engine with the listeners of all that are in place of *engine*.
+
+    The one engine keeps the other: to listen again for each sandbox would take longer.
+    """
+    known = vars(engine)
+    template: Engine | None = known.get(_TEMPLATE)
+    if template is None:
+        template = EngineOver(engine, engine.pool)
+        event.listen(template, "begin", _begin)
+        if engine.dialect.name in _WITHOUT_READ_ONLY:
+            event.listen(template, "before_cursor_execute", _refuse_writes)
+        event.listen(template, "after_cursor_execute", _look_at)
+        known[_TEMPLATE] = template
+    return template
 
 
 def _begin(connection: Connection) -> None:

@@ -31,10 +31,9 @@ __all__ = [
 
 CONSTRAINTS = """
 SELECT count(*) || ':' || encode(convert_to(coalesce(string_agg(
-  quote_ident(n.nspname) || '.' || quote_ident(c.conname), ', '
-) FILTER (WHERE c.condeferred), ''), 'UTF8'), 'hex')
-FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
-WHERE c.condeferrable
+  connamespace::regnamespace || '.' || quote_ident(conname), ', '
+) FILTER (WHERE condeferred), ''), 'UTF8'), 'hex')
+FROM pg_constraint WHERE condeferrable
 """
 """How many can be checked at COMMIT, and those that are: see `deferred_in()`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .._sql.write_detection import text_known_to_write
@@ -81,7 +82,7 @@ class SharedConnection:
         settings = self._settings_around(turn)
         own = () if settings is None else savepoints.restored(self.outer.settings)
         name = self.outer.take_savepoint()
-        if name is None or own:
+        if own or name is None:
             name = new_name()
             self._send(turn, [f"SAVEPOINT {name}", *own])
         turn.move(TransactionState.OPEN, name)
@@ -97,12 +98,8 @@ class SharedConnection:
             raise
 
     def _following(self, turn: Turn) -> Sequence[str]:
-        """What makes the savepoint of the next unit, in the message that ends *turn*.
-
-        Not inside another unit, whose end would release it.
-        """
-        is_inside = any(each.savepoint for each in self.turns.around(turn))
-        return () if is_inside else self.outer.prepare_savepoint()
+        """What makes the savepoint of the next unit, if no other encloses this one."""
+        return () if self.turns.around(turn) else self.outer.prepare_savepoint()
 
     def _settings_around(self, turn: Turn) -> Settings | None:
         """What units around *turn* have set, which is not for it; `None`: nothing."""
@@ -226,11 +223,7 @@ class SharedConnection:
 
     def _writes_of(self, turn: Turn) -> Writes:
         self._note_bypass([turn])
-        for statement in turn.unclassified:
-            is_write = text_known_to_write(self.dialect.name, statement)
-            turn.writes = max(turn.writes, Writes.SOME if is_write else Writes.UNKNOWN)
-        turn.unclassified.clear()
-        return turn.writes
+        return turn.classify_all(partial(text_known_to_write, self.dialect.name))
 
     def _note_commit_inside(self, turn: Turn) -> None:
         inside = turn.committed_inside
@@ -256,9 +249,8 @@ class SharedConnection:
                 raise self._fail(constraint_of_two(turn, outer)) from error
 
     def _check_sets_no_constraints(self, turn: Turn) -> None:
-        for outer in self.turns.around(turn):
-            if outer.set_constraints:
-                raise self._fail(constraints_set_around(turn, outer))
+        for outer in filter(lambda x: x.set_constraints, self.turns.around(turn)):
+            raise self._fail(constraints_set_around(turn, outer))
 
     def check_around(self, turn: Turn) -> None:
         """Raise if the driver reports that the transaction around all has ended."""
@@ -285,9 +277,8 @@ class SharedConnection:
         if self._writes_of(own) is Writes.SOME and not aborted:
             return uncommitted_changes(own.name(), other)
         if own.savepoint is not None:
-            release = f"RELEASE SAVEPOINT {own.savepoint}"
-            script = savepoints.rollback_of(own.savepoint) if aborted else [release]
-            self.outer.pending += script
+            script = savepoints.rollback_of(own.savepoint)
+            self.outer.pending += script if aborted else script[1:]
             own.move(TransactionState.UNDONE if aborted else TransactionState.NONE)
         return None
 

@@ -131,6 +131,14 @@ class Turn:
             self.unclassified.pop()
         self.writes = max(self.writes, writes)
 
+    def classify_all(self, is_write: Callable[[str], bool]) -> Writes:
+        """Find out what its statements have written, also those past SQLAlchemy."""
+        for statement in self.unclassified:
+            known = Writes.SOME if is_write(statement) else Writes.UNKNOWN
+            self.writes = max(self.writes, known)
+        self.unclassified.clear()
+        return self.writes
+
     def forget(self) -> None:
         """Reset what belongs to one transaction."""
         self.committed_inside: str | None = None
