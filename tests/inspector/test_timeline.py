@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from unitwork import Outcome
-from unitwork._inspector.record import MOST_MARKS, MOST_STATEMENTS, Mark, UnitRecord
+from unitwork._inspector.marks import Mark
+from unitwork._inspector.record import MOST_MARKS, MOST_STATEMENTS, UnitRecord
 from unitwork._inspector.timeline import Segment, segments_of
 from unitwork.events import UnitInfo
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import Pool
 
-from .._observing.event import PoolEvent
+from .._observing.event import PoolEvent, make_event
 from .._observing.pool_events import (
     ConnectionCheckedIn,
     ConnectionClosed,
@@ -68,12 +68,14 @@ class WatchedPool:
     def report_to(self, name: str, observers: Observers) -> None:
         self._observers[name] = observers
 
-    def _emit(self, make: Callable[[str], PoolEvent], kind: type[PoolEvent]) -> None:
+    def _emit(self, kind: type[PoolEvent], *fields: object) -> None:
+        """Report an event of *kind*, for all its databases."""
+        now = time.monotonic()
         for name, observers in self._observers.items():
             audience = observers.audience
             found = None if audience is None else audience.by_kind.get(kind)
             for each in found or ():
-                each.deliver(make(name))
+                each.deliver(make_event(kind, (now, None, name, *fields)))
 
     # `Pool.connect()`
 
@@ -120,9 +122,7 @@ class WatchedPool:
     def connect_event(self, dbapi_connection: Any, record: Any) -> None:
         now, started = time.monotonic(), record.record_info.pop(_STARTED, None)
         duration = None if started is None else now - started
-        self._emit(
-            lambda name: ConnectionOpened(now, None, name, duration), ConnectionOpened
-        )
+        self._emit(ConnectionOpened, duration)
 
     def checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
         record.record_info[_TAKEN] = time.monotonic()
@@ -131,15 +131,10 @@ class WatchedPool:
         taken_at = record.record_info.pop(_TAKEN, None)
         if taken_at is None:
             return
-        now = time.monotonic()
-        used = now - taken_at
-        self._emit(
-            lambda name: ConnectionCheckedIn(now, None, name, used), ConnectionCheckedIn
-        )
+        self._emit(ConnectionCheckedIn, time.monotonic() - taken_at)
 
     def close(self, dbapi_connection: Any, record: Any) -> None:
-        now = time.monotonic()
-        self._emit(lambda name: ConnectionClosed(now, None, name), ConnectionClosed)
+        self._emit(ConnectionClosed)
 
     def detach(self, dbapi_connection: Any, record: Any) -> None:
         """Called when it is no connection of the pool's any more."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from .clock import Clock
-from .record import Mark, UnitRecord
+from .marks import Mark
+from .record import UnitRecord
 from .timeline import segments_of
 
 __all__ = ["History"]
@@ -41,7 +42,7 @@ class History:
 
     def in_short(self, record: UnitRecord) -> dict[str, Any]:
         """One bar of the timeline."""
-        info, marks = record.info, list(record.marks)
+        info, marks = record.info, record.marks
         last = _last(record, marks)
         return {
             "id": info.id,
@@ -77,7 +78,7 @@ class History:
             "connections": record.use.connections,
             "held": round(record.use.held, 6),
             "idle": round(record.use.idle, 6),
-            "events": [self._event(mark, info.started) for mark in list(record.marks)],
+            "events": [self._event(mark, info.started) for mark in record.marks],
             "children": [self.in_short(each) for each in children],
         }
 

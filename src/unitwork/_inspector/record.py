@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from .._observing.subjects import CallSite, ConnectionUse, UnitInfo
+from .._observing.event import Event
+from .._observing.subjects import ConnectionUse, UnitInfo
+from .._observing.unit_events import StatementExecuted
 from ..outcome import Outcome
+from .marks import Mark, mark_of
 
-__all__ = ["MOST_MARKS", "MOST_STATEMENTS", "Mark", "UnitRecord", "name_of"]
+__all__ = ["MOST_MARKS", "MOST_STATEMENTS", "UnitRecord", "name_of"]
 
 MOST_STATEMENTS = 300
 """For each unit; those after that are one mark, up to its next outcome."""
@@ -15,26 +16,14 @@ MOST_MARKS = 1_000
 """For each unit: of one that goes on, as a WebSocket's, the older half is dropped."""
 
 
-class Mark(NamedTuple):
-    """Something that has happened *at* a time, after *seconds* of its own."""
-
-    at: float
-    kind: str
-    seconds: float = 0.0
-    database: str = ""
-    text: str = ""
-    call_site: CallSite | None = None
-    failed: bool = False
-
-
 class UnitRecord:
     """One unit, from its first event on. Written by whichever thread it happens in."""
 
     __slots__ = (
+        "_entries",
         "ended_at",
         "info",
         "is_retried",
-        "marks",
         "outcome",
         "reason",
         "sqlstate",
@@ -46,7 +35,8 @@ class UnitRecord:
 
     def __init__(self, info: UnitInfo) -> None:
         self.info = info
-        self.marks: list[Mark] = []
+        self._entries: list[Mark | Event] = []
+        """Events as they are: marks are made of them when they are looked at."""
         self.outcome: Outcome | None = None
         self.reason = ""
         self.sqlstate: str | None = None
@@ -59,22 +49,28 @@ class UnitRecord:
         self.version = 0
         """Which of all events was its last one."""
 
-    def add(self, mark: Mark) -> None:
-        """Add *mark*; drop the oldest ones if there are too many."""
-        if len(self.marks) >= MOST_MARKS:
-            del self.marks[: MOST_MARKS // 2]
-        self.marks.append(mark)
+    @property
+    def marks(self) -> list[Mark]:
+        """What has happened, in its order."""
+        return [mark_of(each) for each in self._entries.copy()]
 
-    def add_statement(self, mark: Mark) -> None:
+    def add(self, entry: Mark | Event) -> None:
+        """Add *entry*; drop the oldest ones if there are too many."""
+        if len(self._entries) >= MOST_MARKS:
+            del self._entries[: MOST_MARKS // 2]
+        self._entries.append(entry)
+
+    def add_statement(self, entry: Mark | StatementExecuted) -> None:
         """Add a statement; of those that are too many, one mark stands for several."""
         self.statements += 1
         if self.statements <= MOST_STATEMENTS:
-            self.add(mark)
+            self.add(entry)
             return
-        for position in range(len(self.marks) - 1, -1, -1):
-            first = self.marks[position]
+        mark = mark_of(entry)
+        for position in range(len(self._entries) - 1, -1, -1):
+            first = mark_of(self._entries[position])
             if first.kind == "statements":
-                self.marks[position] = _joined(first, mark)
+                self._entries[position] = _joined(first, mark)
                 return
             if first.kind in ("statement", "settled"):
                 break

@@ -12,8 +12,9 @@ from .._observing import unit_events as events
 from .._observing.event import Event
 from .._observing.pool_events import WaitEnded, WaitStarted
 from .._observing.subjects import UnitInfo
+from .marks import mark_of
 from .outcomes import Outcomes
-from .record import Mark, UnitRecord
+from .record import UnitRecord
 from .statement_text import shown
 
 __all__ = ["KINDS", "Recorder"]
@@ -72,11 +73,11 @@ class Recorder:
             self.outcomes.committed(record.name, event.duration)
 
     def _statement(self, record: UnitRecord, event: Any) -> None:
-        text = event.statement
-        text = text and shown(text, is_mysql=self.is_mysql(event.database))
-        record.add_statement(
-            Mark(event.at, "statement", event.duration, event.database, text)
-        )
+        if event.statement:
+            is_mysql = self.is_mysql(event.database)
+            text = shown(event.statement, is_mysql=is_mysql)
+            event = mark_of(event)._replace(text=text)
+        record.add_statement(event)
 
     def _unit_ended(self, record: UnitRecord, event: Any) -> None:
         self.outcomes.unit_ended(record.name, event)
@@ -107,14 +108,10 @@ class Recorder:
         return sorted(found, key=lambda each: each.info.id)
 
 
-def _begun(record: UnitRecord, event: events.UnitBegun) -> None:
-    """There is a record of it by now."""
-
-
 def _settled(record: UnitRecord, event: events.UnitSettled) -> None:
     record.outcome, record.reason = event.outcome, event.reason
     record.sqlstate = event.sqlstate
-    record.add(Mark(event.at, "settled", 0.0, "", event.outcome.value))
+    record.add(mark_of(event))
 
 
 def _ended(record: UnitRecord, event: events.UnitEnded) -> None:
@@ -123,95 +120,40 @@ def _ended(record: UnitRecord, event: events.UnitEnded) -> None:
     record.ended_at = event.at
 
 
-def _taken(record: UnitRecord, event: events.ConnectionTaken) -> None:
-    site = event.call_site
-    record.add(Mark(event.at, "taken", 0.0, event.database, "", site))
-
-
-def _waiting(record: UnitRecord, event: WaitStarted) -> None:
-    record.add(Mark(event.at, "waiting", 0.0, event.database))
-
-
-def _waited(record: UnitRecord, event: WaitEnded) -> None:
-    record.add(_answer(event.at, "waited", event.waited, event.database, event.error))
-
-
-def _transaction(record: UnitRecord, event: events.TransactionBegun) -> None:
-    record.add(Mark(event.at, "begun", event.duration, event.database))
-
-
-def _commit(record: UnitRecord, event: events.CommitSent) -> None:
-    record.add(Mark(event.at, "commit", 0.0, event.database))
-
-
-def _answered(record: UnitRecord, event: events.CommitAnswered) -> None:
-    lasted, error = event.duration, event.error
-    record.add(_answer(event.at, "committed", lasted, event.database, error))
-
-
-def _answer(
-    at: float, kind: str, lasted: float, database: str, error: BaseException | None
-) -> Mark:
-    if error is None:
-        return Mark(at, kind, lasted, database)
-    return Mark(at, kind, lasted, database, type(error).__name__, None, True)
-
-
-def _verified(record: UnitRecord, event: events.OutcomeVerified) -> None:
-    text = {True: "committed", False: "not committed", None: "still unknown"}
-    said = text[event.committed]
-    record.add(Mark(event.at, "verified", event.duration, event.database, said))
-
-
-def _returned(record: UnitRecord, event: events.ConnectionReturned) -> None:
-    record.add(Mark(event.at, "returned", event.held, event.database))
-
-
-def _entered(record: UnitRecord, event: events.OutsideEntered) -> None:
-    record.add(Mark(event.at, "outside", 0.0, "", event.name))
-
-
-def _left(record: UnitRecord, event: events.OutsideLeft) -> None:
-    record.add(Mark(event.at, "outside-left", 0.0, "", event.name))
-
-
-def _hook_failed(record: UnitRecord, event: events.HookFailed) -> None:
-    record.add(Mark(event.at, "hook-failed", 0.0, "", event.name))
-
-
 def _started(record: UnitRecord, event: events.ResponseStarted) -> None:
     record.status = event.status
-    record.add(Mark(event.at, "response", 0.0, "", str(event.status)))
-
-
-def _completed(record: UnitRecord, event: events.ResponseCompleted) -> None:
-    record.add(Mark(event.at, "completed"))
+    record.add(event)
 
 
 def _retried(record: UnitRecord, event: events.UnitRetried) -> None:
     record.is_retried = True
-    record.add(Mark(event.at, "retried", 0.0, "", type(event.error).__name__))
+    record.add(mark_of(event))
+
+
+def _without_error(record: UnitRecord, event: Any) -> None:
+    """An error leads to frames, and to what is in them: only its name is kept."""
+    record.add(event if event.error is None else mark_of(event))
 
 
 _STEPS: dict[type[Event], Callable[[UnitRecord, Any], None]] = {
-    WaitStarted: _waiting,
-    WaitEnded: _waited,
-    events.UnitBegun: _begun,
-    events.ConnectionTaken: _taken,
-    events.TransactionBegun: _transaction,
-    events.CommitSent: _commit,
-    events.CommitAnswered: _answered,
-    events.OutcomeVerified: _verified,
-    events.ConnectionReturned: _returned,
-    events.OutsideEntered: _entered,
-    events.OutsideLeft: _left,
-    events.HookFailed: _hook_failed,
+    WaitStarted: UnitRecord.add,
+    WaitEnded: _without_error,
+    events.UnitBegun: lambda record, event: None,  # there is a record of it by now
+    events.ConnectionTaken: UnitRecord.add,
+    events.TransactionBegun: UnitRecord.add,
+    events.CommitSent: UnitRecord.add,
+    events.CommitAnswered: _without_error,
+    events.OutcomeVerified: UnitRecord.add,
+    events.ConnectionReturned: UnitRecord.add,
+    events.OutsideEntered: UnitRecord.add,
+    events.OutsideLeft: UnitRecord.add,
+    events.HookFailed: _without_error,
     events.ResponseStarted: _started,
-    events.ResponseCompleted: _completed,
+    events.ResponseCompleted: UnitRecord.add,
     events.UnitSettled: _settled,
     events.UnitEnded: _ended,
     events.UnitRetried: _retried,
 }
 
-KINDS = (*_STEPS, events.StatementExecuted)
+KINDS: tuple[type[Event], ...] = (*_STEPS, events.StatementExecuted)
 """The kinds of events that it needs."""

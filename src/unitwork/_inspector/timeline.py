@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..outcome import Outcome
-from .record import Mark
+from .marks import Mark
 
 __all__ = ["Segment", "segments_of"]
 

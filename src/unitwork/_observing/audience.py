@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from asyncio import CancelledError
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -37,7 +36,7 @@ class Registration:
         if not self.is_active:
             return
         if not self.shows_sql and isinstance(event, StatementExecuted):
-            event = replace(event, statement="") if event.statement else event
+            event = event.without_text() if event.statement else event
         try:
             self.observer.on_event(event)
         except (Exception, CancelledError):

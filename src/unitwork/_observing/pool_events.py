@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .event import PoolEvent
 
 __all__ = [
@@ -15,33 +13,38 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
 class WaitStarted(PoolEvent):
     """A connection is requested, of the pool or of the admission gate before it."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class WaitEnded(PoolEvent):
     """The request is granted, after it has *waited*, or has failed with *error*."""
+
+    __slots__ = ()
 
     waited: float
     error: BaseException | None
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionCheckedIn(PoolEvent):
     """A connection is back in the pool after *used* seconds, of a unit or not."""
+
+    __slots__ = ()
 
     used: float
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionOpened(PoolEvent):
     """The pool has opened a connection; *duration* is `None` if it is not known."""
+
+    __slots__ = ()
 
     duration: float | None
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionClosed(PoolEvent):
     """The pool has closed a connection, or has lost it."""
+
+    __slots__ = ()

@@ -71,8 +71,7 @@ class CallSite(NamedTuple):
         return f"{file}:{self.line} in {self.code.co_name}()"
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionUse:
+class ConnectionUse(NamedTuple):
     """How long a unit has held connections, in seconds, all of them together.
 
     .. versionadded:: 0.2

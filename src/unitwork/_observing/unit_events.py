@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .._classify.classification import classify
 from ..outcome import Outcome
 from .event import UnitEvent
@@ -30,29 +28,31 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
 class UnitBegun(UnitEvent):
     """A unit was made: a session, a hook or a block was requested. No I/O yet."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class ConnectionTaken(UnitEvent):
     """A unit has taken a connection, after it has *waited*; *call_site* needed it."""
+
+    __slots__ = ()
 
     database: str
     waited: float
     call_site: CallSite | None
 
 
-@dataclass(frozen=True, slots=True)
 class TransactionBegun(UnitEvent):
     """A transaction has begun on the connection; BEGIN took *duration*."""
+
+    __slots__ = ()
 
     database: str
     duration: float
 
 
-@dataclass(frozen=True, slots=True)
 class StatementExecuted(UnitEvent):
     """A statement of the application is over, whether it succeeded or failed.
 
@@ -60,48 +60,58 @@ class StatementExecuted(UnitEvent):
     that (`show_sql=True`); else it is empty.
     """
 
+    __slots__ = ()
+
     database: str
     duration: float
     statement: str = ""
 
+    def without_text(self) -> StatementExecuted:
+        return StatementExecuted(self.at, self.unit, self.database, self.duration)
 
-@dataclass(frozen=True, slots=True)
+
 class CommitSent(UnitEvent):
     """COMMIT is about to be sent: that of the unit, or `session.commit()`."""
+
+    __slots__ = ()
 
     database: str
 
 
-@dataclass(frozen=True, slots=True)
 class CommitAnswered(UnitEvent):
     """COMMIT has returned, or has raised *error*, after *duration*."""
+
+    __slots__ = ()
 
     database: str
     duration: float
     error: BaseException | None
 
 
-@dataclass(frozen=True, slots=True)
 class OutcomeVerified(UnitEvent):
     """A COMMIT in doubt was verified; *committed* is `None` if it is still unknown."""
+
+    __slots__ = ()
 
     database: str
     duration: float
     committed: bool | None
 
 
-@dataclass(frozen=True, slots=True)
 class ConnectionReturned(UnitEvent):
     """A unit has returned its connection; it was *idle* for a part of its time."""
+
+    __slots__ = ()
 
     database: str
     held: float
     idle: float
 
 
-@dataclass(frozen=True, slots=True)
 class HoldWarning(UnitEvent):
     """A unit holds a connection for longer than `DatabaseSettings.hold_warning`."""
+
+    __slots__ = ()
 
     database: str
     held: float
@@ -109,45 +119,51 @@ class HoldWarning(UnitEvent):
     call_site: CallSite | None
 
 
-@dataclass(frozen=True, slots=True)
 class OutsideEntered(UnitEvent):
     """A block of `unit.outside(name)` was entered."""
 
+    __slots__ = ()
+
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class OutsideLeft(UnitEvent):
     """A block of `unit.outside(name)` was left."""
 
+    __slots__ = ()
+
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class HookFailed(UnitEvent):
     """A hook has failed after the end; *error* is `None` if it was not called."""
+
+    __slots__ = ()
 
     name: str
     error: BaseException | None
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseStarted(UnitEvent):
     """The start of the response leaves: all before it is committed, or undone."""
+
+    __slots__ = ()
 
     status: int
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseCompleted(UnitEvent):
     """The last part of the response leaves, or it was cut short."""
+
+    __slots__ = ()
 
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
 class _Ending(UnitEvent):
     """An event with an *outcome*, its *reason*, and the *error*, if that is known."""
+
+    __slots__ = ()
 
     outcome: Outcome
     reason: str
@@ -160,7 +176,6 @@ class _Ending(UnitEvent):
         return None if code is None else str(code)
 
 
-@dataclass(frozen=True, slots=True)
 class UnitSettled(_Ending):
     """An ending of the unit has its *outcome*, and *reason*.
 
@@ -168,20 +183,24 @@ class UnitSettled(_Ending):
     database; a WebSocket has one for each message, a block just one.
     """
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class UnitEnded(_Ending):
     """The unit is over for good: its sessions are closed. Its last event but a retry.
 
     *error* is what it ended with, if that is known. *use* is that of its connections.
     """
 
+    __slots__ = ()
+
     duration: float
     use: ConnectionUse
 
 
-@dataclass(frozen=True, slots=True)
 class UnitRetried(UnitEvent):
     """The work of a unit, which has ended, is about to be done once more."""
+
+    __slots__ = ()
 
     error: BaseException

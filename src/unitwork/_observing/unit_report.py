@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from .audience import Audience
-from .event import UnitEvent
+from .event import UnitEvent, make_event
 from .pool_events import WaitEnded, WaitStarted
 from .subjects import UnitInfo
 from .unit_events import StatementExecuted
@@ -71,12 +70,16 @@ class UnitReport:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """Make an event of the *kind* that has these fields, if an observer gets it."""
+        """Make an event of the *kind* that has these fields, if an observer gets it.
+
+        All of them, in their order, and by position.
+        """
         found = self._by_kind.get(kind)
         if found is None:
             return
-        self._look_for_route()
-        event = kind(time.monotonic(), self.unit, *args, **kwargs)
+        if self._find_route is not None:
+            self._look_for_route()
+        event = make_event(kind, (time.monotonic(), self.unit, *args))
         for each in found:
             each.deliver(event)
 
@@ -109,29 +112,28 @@ class UnitReport:
     def statement_executed(self, database: str, duration: float, text: str) -> None:
         self.statements += 1
         self.statement_time += duration
-        text = text if self.audience.shows_sql else ""
-        self.emit(StatementExecuted, database, duration, text)
+        if StatementExecuted in self._by_kind:
+            text = text if self.audience.shows_sql else ""
+            self.emit(StatementExecuted, database, duration, text)
 
-    @contextmanager
-    def waiting(self, database: str) -> Iterator[None]:
+    def waiting(self, database: str) -> Waiting:
         """Report that the unit waits for a connection of *database* in the block."""
-        began = time.monotonic()
-        self._deliver(WaitStarted(began, self.unit, database))
-        error: BaseException | None = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            now = time.monotonic()
-            self.waited[database] = self.waited.get(database, 0.0) + now - began
-            self.wait_time += now - began
-            self._deliver(WaitEnded(now, self.unit, database, now - began, error))
+        return Waiting(self, database)
 
-    def _deliver(self, event: WaitStarted | WaitEnded) -> None:
-        for each in self._by_kind.get(type(event), ()):
-            each.deliver(event)
+    def wait_started(self, database: str, now: float) -> None:
+        for each in self._by_kind.get(WaitStarted, ()):
+            each.deliver(make_event(WaitStarted, (now, self.unit, database)))
+
+    def wait_ended(
+        self, database: str, began: float, error: BaseException | None
+    ) -> None:
+        now = time.monotonic()
+        waited = now - began
+        self.waited[database] = self.waited.get(database, 0.0) + waited
+        self.wait_time += waited
+        for each in self._by_kind.get(WaitEnded, ()):
+            fields = now, self.unit, database, waited, error
+            each.deliver(make_event(WaitEnded, fields))
 
     def take_waited(self, database: str) -> float:
         """How long it has waited for the connection that it has now."""
@@ -140,3 +142,22 @@ class UnitReport:
     def ended(self) -> None:
         """Forget what leads back to the unit."""
         self._find_route, self.error = None, None
+
+
+class Waiting:
+    """A block in which a unit waits for a connection: see `UnitReport.waiting()`."""
+
+    __slots__ = ("_began", "_database", "_report")
+
+    def __init__(self, report: UnitReport, database: str) -> None:
+        self._report = report
+        self._database = database
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+        self._report.wait_started(self._database, self._began)
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> None:
+        self._report.wait_ended(self._database, self._began, error)

@@ -1,0 +1,93 @@
+"""The marks that the inspector shows, made of events when it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._observing import unit_events as events
+from .._observing.event import Event
+from .._observing.pool_events import WaitEnded, WaitStarted
+from .._observing.subjects import CallSite
+
+__all__ = ["Mark", "mark_of"]
+
+
+class Mark(NamedTuple):
+    """Something that has happened *at* a time, after *seconds* of its own."""
+
+    at: float
+    kind: str
+    seconds: float = 0.0
+    database: str = ""
+    text: str = ""
+    call_site: CallSite | None = None
+    failed: bool = False
+
+
+def mark_of(entry: Mark | Event) -> Mark:
+    """The mark of an event; it keeps no error, and so nothing that led to one."""
+    return entry if isinstance(entry, Mark) else _MARKS[type(entry)](entry)
+
+
+def _waited(event: WaitEnded) -> Mark:
+    return _answer(event, "waited", event.waited)
+
+
+def _answered(event: events.CommitAnswered) -> Mark:
+    return _answer(event, "committed", event.duration)
+
+
+def _answer(event: WaitEnded | events.CommitAnswered, kind: str, took: float) -> Mark:
+    at, database, error = event.at, event.database, event.error
+    if error is None:
+        return Mark(at, kind, took, database)
+    return Mark(at, kind, took, database, type(error).__name__, None, True)
+
+
+def _verified(event: events.OutcomeVerified) -> Mark:
+    text = {True: "committed", False: "not committed", None: "still unknown"}
+    said = text[event.committed]
+    return Mark(event.at, "verified", event.duration, event.database, said)
+
+
+def _named(kind: str) -> Callable[[Any], Mark]:
+    return lambda event: Mark(event.at, kind, 0.0, "", event.name)
+
+
+def _of_database(kind: str, seconds: str = "") -> Callable[[Any], Mark]:
+    """Marks of *kind*, which have lasted for the attribute *seconds*."""
+
+    def mark(event: Any) -> Mark:
+        lasted = getattr(event, seconds) if seconds else 0.0
+        return Mark(event.at, kind, lasted, event.database)
+
+    return mark
+
+
+_MARKS: dict[type[Event], Callable[[Any], Mark]] = {
+    WaitStarted: _of_database("waiting"),
+    WaitEnded: _waited,
+    events.ConnectionTaken: lambda event: Mark(
+        event.at, "taken", 0.0, event.database, "", event.call_site
+    ),
+    events.TransactionBegun: _of_database("begun", "duration"),
+    events.StatementExecuted: _of_database("statement", "duration"),
+    events.CommitSent: _of_database("commit"),
+    events.CommitAnswered: _answered,
+    events.OutcomeVerified: _verified,
+    events.ConnectionReturned: _of_database("returned", "held"),
+    events.OutsideEntered: _named("outside"),
+    events.OutsideLeft: _named("outside-left"),
+    events.HookFailed: _named("hook-failed"),
+    events.ResponseStarted: lambda event: Mark(
+        event.at, "response", 0.0, "", str(event.status)
+    ),
+    events.ResponseCompleted: lambda event: Mark(event.at, "completed"),
+    events.UnitSettled: lambda event: Mark(
+        event.at, "settled", 0.0, "", event.outcome.value
+    ),
+    events.UnitRetried: lambda event: Mark(
+        event.at, "retried", 0.0, "", type(event.error).__name__
+    ),
+}
