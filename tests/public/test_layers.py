@@ -23,6 +23,7 @@ Rule = Callable[[Sources], list[str]]
 
 MAY_IMPORT = {
     "_redaction": "",
+    "_patterns": "",
     "_concurrency": "",
     "errors": "",
     "_callables": "errors",
@@ -30,9 +31,10 @@ MAY_IMPORT = {
     "_classify": "errors _callables",
     "_observing": "_concurrency outcome _classify",
     "_call_site": "_observing",
-    "_driver": "_concurrency errors _classify _observing",
-    "_sql": "errors _driver",
-    "_transaction": "_redaction _concurrency errors _callables _classify _observing "
+    "_driver": "_patterns _concurrency errors _classify _observing",
+    "_sql": "_patterns errors _driver",
+    "_transaction": "_redaction _patterns _concurrency errors _callables _classify "
+    "_observing "
     "_call_site _driver _sql",
     "_engine": "_redaction _concurrency errors _callables _classify _observing "
     "_call_site _driver _sql _transaction",

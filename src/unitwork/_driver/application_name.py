@@ -6,9 +6,9 @@ the transaction. Source: PostgreSQL, "Error Reporting and Logging", `application
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from .._patterns import pattern
 from ..errors import UsageError
 from .postgresql_begin import DRIVERS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_name_can_be_set", "setting_of"]
 
-_UNSAFE = re.compile(r"[^ -~]|['\\\\]")
+_UNSAFE = pattern(r"[^ -~]|['\\\\]")
 _LONGEST = 63  # bytes; the server cuts off the rest
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from .._patterns import pattern
 from .wal_position import WalPosition
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "read_gtids",
 ]
 
-_GTID = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,20})", re.ASCII)
+_GTID = pattern(r"(\d{1,10})-(\d{1,10})-(\d{1,20})", re.ASCII)
 
 
 class Gtid(NamedTuple):

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from .._driver.sqlalchemy_internals import locks_rows
+from .._patterns import pattern
 from .sql_text import without_comments, without_strings
 from .write_detection import functions_called, known_to_write
 
@@ -19,12 +20,12 @@ __all__ = ["ONLY_READS", "is_plain_read"]
 ONLY_READS = "unitwork_only_reads"
 """The execution option by which the application says it of SQL text, or functions."""
 
-_BEGINS = re.compile(r"[\s(]*(?:select|with|values|table|show|explain)\b", re.I)
-_CALL_IN_SCHEMA = re.compile(r"\.\s*(?:[\w$]+|\"[^\"]+\"|`[^`]+`)\s*\(")
-_QUOTED = re.compile(r"\"(?:[^\"]|\"\")*\"|`[^`]*`")
-_HIDES = re.compile(r"--|/\*|\\")
+_BEGINS = pattern(r"[\s(]*(?:select|with|values|table|show|explain)\b", re.I)
+_CALL_IN_SCHEMA = pattern(r"\.\s*(?:[\w$]+|\"[^\"]+\"|`[^`]+`)\s*\(")
+_QUOTED = pattern(r"\"(?:[^\"]|\"\")*\"|`[^`]*`")
+_HIDES = pattern(r"--|/\*|\\")
 """A comment, or an escape in a string: where a string ends is not certain then."""
-_KEEPS = re.compile(
+_KEEPS = pattern(
     r"(?<![.\w])(?:for\s+(?:no\s+key\s+)?(?:key\s+)?(?:update|share)|in\s+share\s+mode|"
     r"into|insert|update|delete|merge|replace\s+into|call|do|lock|analyze|"
     r"next\s+value|procedure|sql_calc_found_rows)\b|"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+from .._patterns import pattern
 from .sql_text import without_comments
 
 __all__ = ["LONG", "Trace", "find_traces", "known_traces", "outlasting"]
@@ -65,7 +66,7 @@ def find_traces(
 
 LONG = 4000  # such a text is not kept
 _SET_CONFIG = "set_config()"
-_CALLS_SET_CONFIG = re.compile(r"\bset_config\"?\s*\(", re.IGNORECASE)
+_CALLS_SET_CONFIG = pattern(r"\bset_config\"?\s*\(", re.IGNORECASE)
 _TRUE = {"true", "t", "on", "yes", "y", "1"}
 
 _XACT_LOCK = "use pg_advisory_xact_lock(), or release the lock before the unit ends"
@@ -74,7 +75,7 @@ _DROPPED = "drop it before the unit ends"
 _OWN = "use a connection of its own for it, outside the pool"
 _LOCAL = "use SET LOCAL, which ends with the transaction"
 
-_BEGINS = re.compile(
+_BEGINS = pattern(
     r"(?:[;$]|\b(?:begin|then|else|loop|do)|\bexecute\s+(?:format\s*\(\s*)?')\s*$",
     re.IGNORECASE,
 )
@@ -179,14 +180,14 @@ def _scan(family: str, text: str) -> Sequence[Trace]:
         return ()
     text = without_comments(family, text)
     found = []
-    for pattern in patterns:
-        for match in re.finditer(pattern.regex, text, _FLAGS):
-            if pattern.begins and not _may_begin(text, match.start()):
+    for each in patterns:
+        for match in re.finditer(each.regex, text, _FLAGS):
+            if each.begins and not _may_begin(text, match.start()):
                 continue
             label = " ".join(match[1].split())
             if _CALLS_SET_CONFIG.match(match[0]):
                 label = _SET_CONFIG
-            found.append(Trace(label, pattern.is_certain, pattern.remedy))
+            found.append(Trace(label, each.is_certain, each.remedy))
     return tuple(dict.fromkeys(found))
 
 
@@ -259,7 +260,7 @@ def _code(text: str, start: int) -> Iterator[tuple[int, int, str]]:
             yield at, depth, character
 
 
-_VALUE = re.compile(
+_VALUE = pattern(
     r"(?:cast\s*\(\s*)?(?:'(?P<literal>\w+)'|(?P<word>true)|\$(?P<number>\d+)|"
     r"%\((?P<name>[^)]+)\)s|(?P<next>%s))(?:\s*::\s*\w+|\s+as\s+\w+\s*\))?",
     re.IGNORECASE,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .._patterns import pattern
+
 __all__ = [
     "MYSQL",
     "has_several_statements",
@@ -16,12 +18,12 @@ MYSQL = ("mysql", "mariadb")
 """The dialects whose SQL is MySQL's."""
 _MOST_SHOWN = 200
 
-_LINE_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
-_HASH_COMMENT = re.compile(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
-_BLOCK_COMMENT = re.compile(r"/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)  # an innermost one
-_FLAT_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_EXECUTED = re.compile(r"/\*M?!\d*")
-_STRING = re.compile(r"'(?:[^']|'')*'|(\$\w*\$).*?\1", re.DOTALL)
+_LINE_COMMENT = pattern(r"('(?:[^']|'')*'|\"[^\"]*\")|--[^\n]*")
+_HASH_COMMENT = pattern(r"('(?:[^']|'')*'|\"[^\"]*\")|#[^\n]*")
+_BLOCK_COMMENT = pattern(r"/\*(?:(?!/\*|\*/).)*\*/", re.DOTALL)  # an innermost one
+_FLAT_COMMENT = pattern(r"/\*.*?\*/", re.DOTALL)
+_EXECUTED = pattern(r"/\*M?!\d*")
+_STRING = pattern(r"'(?:[^']|'')*'|(\$\w*\$).*?\1", re.DOTALL)
 
 
 def without_comments(dialect: str, text: str) -> str:

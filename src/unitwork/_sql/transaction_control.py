@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from .._patterns import pattern
 from .sql_text import MYSQL, without_comments, without_strings
 
 __all__ = [
@@ -17,17 +18,15 @@ __all__ = [
     "turns_on_autocommit",
 ]
 
-_CHAINS = re.compile(
-    r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE
-)
-_BEGINS = re.compile(r"(begin(?!\s+not\b)|start\s+transaction)\b", re.IGNORECASE)
+_CHAINS = pattern(r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE)
+_BEGINS = pattern(r"(begin(?!\s+not\b)|start\s+transaction)\b", re.IGNORECASE)
 """Not `BEGIN NOT ATOMIC`, a compound statement of MariaDB."""
-_AUTOCOMMIT = re.compile(
+_AUTOCOMMIT = pattern(
     r"set\b(?!\s+global\b)[^;]*\bautocommit`?\s*:?=\s*'?(1|on|true|default)\b",
     re.IGNORECASE,
 )
-_SETS_FOR_STATEMENT = re.compile(r"\s*set\s+statement\b", re.IGNORECASE)
-_FIRST_WORD = re.compile(r"\s*(\w+)")
+_SETS_FOR_STATEMENT = pattern(r"\s*set\s+statement\b", re.IGNORECASE)
+_FIRST_WORD = pattern(r"\s*(\w+)")
 _ROLLS_BACK = {"rollback", "abort"}
 _COMMIT = {"commit", "end"}
 _COMMITS = _COMMIT | {

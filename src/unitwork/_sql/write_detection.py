@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from .._patterns import pattern
 from .sql_text import without_comments, without_strings
 
 __all__ = [
@@ -29,21 +30,21 @@ _READING = {
 }
 """Statements that begin so write only what is to be found by `_WRITING`."""
 
-_WRITING = re.compile(
+_WRITING = pattern(
     r"\b(insert\s+into|replace\s+into|delete\s+from|merge\s+into|"
     r"update\b.{1,200}?\bset|into\s+(?:outfile|dumpfile)|"
     r"pragma\s+(?:\w+\s*\.\s*)?(?:user_version|application_id)\s*[=(]|"
     r"(?:nextval|setval|pg_notify|lowrite|lo_\w+)\s*\()",
     re.IGNORECASE | re.DOTALL,
 )
-_CONTROL = re.compile(
+_CONTROL = pattern(
     r"(?:^|;)\s*(?:begin|start|commit|end|rollback|abort|prepare|xa)\b", re.IGNORECASE
 )
-_BEGINS = re.compile(
+_BEGINS = pattern(
     r"set\s+transaction\s[\w\s,]+|xa\s+(?:start|end)\s+'[^']*'", re.IGNORECASE
 )
-_FIRST_WORD = re.compile(r"[\s(]*(\w+)")
-_CALL = re.compile(r"(\"(?:[^\"]|\"\")+\"|`[^`]+`|[\w$]+)\s*\(")
+_FIRST_WORD = pattern(r"[\s(]*(\w+)")
+_CALL = pattern(r"(\"(?:[^\"]|\"\")+\"|`[^`]+`|[\w$]+)\s*\(")
 _NO_FUNCTIONS = {
     # Keywords before a parenthesis.
     *("and", "any", "all", "array", "as", "between", "by", "cast", "distinct", "else"),

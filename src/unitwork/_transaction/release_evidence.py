@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .._patterns import pattern
 from .._sql.sql_text import MYSQL, shortened, without_comments, without_strings
 from .._sql.write_detection import functions_called
 from .session_reset import has_traces
@@ -34,14 +35,14 @@ _HARMLESS = {
     *("savepoint", "release", "rollback"),
 }
 """How statements begin that leave nothing behind but what the database can tell."""
-_FIRST_WORD = re.compile(r"[\s(;]*(\w+)")
-_READS_PRAGMA = re.compile(r"pragma\s+[\w.]+\s*;?", re.IGNORECASE)
-_LOCKS = re.compile(
+_FIRST_WORD = pattern(r"[\s(;]*(\w+)")
+_READS_PRAGMA = pattern(r"pragma\s+[\w.]+\s*;?", re.IGNORECASE)
+_LOCKS = pattern(
     r"\bfor\s+(?:no\s+key\s+)?(?:key\s+)?(?:update|share)\b|"
     r"\block\s+in\s+share\s+mode\b|\badvisory_\w*lock",
     re.IGNORECASE,
 )
-_NOT_QUOTABLE = re.compile(r"['%\\]")
+_NOT_QUOTABLE = pattern(r"['%\\]")
 """What a driver, or PostgreSQL, may read as something else in a name."""
 _LEVELS = ("READ COMMITTED", "READ UNCOMMITTED")
 # OFFSET 0: pg_get_viewdef() locks each view that it is called for.

@@ -21,6 +21,7 @@ from .._classify.classification import classify
 from .._driver import postgresql_begin
 from .._driver.driver_connection import has_input, in_transaction
 from .._driver.sqlalchemy_internals import is_autocommit, reconnect
+from .._patterns import pattern
 from .commit_status import Mark, fetch_installation
 from .connection_state import INFO_KEY, ConnectionState, known_state
 from .demotion import has_transaction_ids
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 _ID = "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE txid_current()::text END"
-_COMES_BEFORE_QUERIES = re.compile(
+_COMES_BEFORE_QUERIES = pattern(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:set\s+(?:(?:local|session)\s+)?(?:transaction|characteristics)|lock\b)",
     re.IGNORECASE | re.DOTALL,
