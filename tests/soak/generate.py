@@ -54,7 +54,7 @@ FAILURES = {
 SURROUNDINGS = (
     *("retry", "deadline", "cancel", "leave", "fault", "base", "stream", "background"),
     *("plain", "websocket", "run", "outside", "in_except", "handled"),
-    "ahead",
+    *("ahead", "end_beside"),
 )
 """What can be left out beside the operations.
 
@@ -102,7 +102,7 @@ def left_out(
         out |= {"driver_copy", "kill", "conflict", "orphan", "fault", "retry", "run"}
         out |= {"driver_rollback_begin", "driver_commit_begin"}
     if driver in ("psycopg", "sqlite3"):
-        out |= {"spawn", "plain", "websocket"}
+        out |= {"spawn", "plain", "websocket", "end_beside"}
     return frozenset(out)
 
 
@@ -131,6 +131,7 @@ class _Draw:
         if self._may("stream", 0.2) and not (ahead and "ahead" in self._left_out):
             chunks = self._chunks(ahead=ahead)
         background = self._ops(1, 1) if self._may("background", 0.15) else None
+        ops += () if chunks else self._end_beside()
         option = ""
         if how == "endpoint" and self._may("retry", 0.2):
             option = "retry"
@@ -163,6 +164,12 @@ class _Draw:
         self._in_stream = False
         return chunks
 
+    def _end_beside(self) -> tuple[Op, ...]:
+        """Last: what is done beside it may be a part of either transaction."""
+        if not self._may("end_beside", 0.06) or self._has_spawned:
+            return ()
+        return (Op("end_beside", self._chance.choice(["commit", "rollback", "undo"])),)
+
     def _how(self) -> How:
         chance = self._chance.random()
         if chance < 0.08 and "plain" not in self._left_out:
@@ -177,8 +184,12 @@ class _Draw:
 
     def _outside(self, number: int, how: How) -> Program:
         is_async = self._generator.driver not in ("psycopg", "sqlite3")
+        ops = self._ops(3, 2)
         return Program(
-            number, how, self._ops(3, 2), **self._surroundings(cancels=is_async)
+            number,
+            how,
+            ops + self._end_beside(),
+            **self._surroundings(cancels=is_async),
         )
 
     def _round(self) -> Op:

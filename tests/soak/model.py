@@ -199,6 +199,14 @@ class Unit:
         """By hand; the hooks of an empty transaction may wait for more."""
         self.settle(Fate.STORED if self.open_rows else Fate.ANY, because)
 
+    def undone_beside(self) -> None:
+        """By the session's rollback, in a task that may fail."""
+        whole = Scope()
+        for scope in self._new_transaction():
+            whole.take(scope)
+        whole.hooks = [hook for hook in whole.hooks if hook.kind != "background"]
+        self._claim(whole, Fate.TOGETHER, "a rollback beside it")
+
     def committed_in_doubt(self) -> None:
         """A commit that may have worked: success may only be reported if it has."""
         self._in_doubt += self._new_transaction()

@@ -146,6 +146,7 @@ TEXTS = {
     "commit_anyway": "unit.commit_anyway()",
     "hook": "@unit.{arg}",
     "spawn": 'asyncio.create_task(...), db.transaction(nested="{arg}"):',
+    "end_beside": "asyncio.create_task(...)  # {arg} of the session's transaction",
     "driver_insert": "await driver.execute('INSERT')",
     "driver_copy": "await driver.copy(...)",
     "driver_error": "await driver.execute('SELECT no_such_thing')",

@@ -90,3 +90,21 @@ async def _beside(actor: Actor, around: UnitOfWork, nested: Any, op: Op) -> None
         unit.succeed(because)
     elif unit.epoch != epoch:
         books.claim(beside.collected, Fate.TOGETHER, because)
+
+
+@operation
+async def end_beside(actor: Actor, op: Op) -> None:
+    """A task that ends the transaction; the program does not wait for it."""
+    session, unit = actor.session, actor.unit
+    undo = (await session.connection()).rollback
+    actor.books.failed("a task beside it")
+    if op.arg == "rollback":
+        unit.undone_beside()
+    else:
+        unit.committed_in_doubt()
+    unit.is_loose, unit.may_be_undone = True, op.arg == "rollback"
+    ends = {"commit": session.commit, "rollback": session.rollback, "undo": undo}
+    task = asyncio.create_task(_unless_it_fails(ends[op.arg]()))
+    actor.stage.tasks.add(task)
+    task.add_done_callback(actor.stage.tasks.discard)
+    await asyncio.sleep(0)  # it is sent
