@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import event as events
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IllegalStateChangeError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from support.databases import check_nothing_is_left
@@ -216,8 +216,11 @@ async def test_a_statement_beside_the_beginning_is_refused(
             )
             await eventually(lambda: checked_out(released) == 1)
             refused = pytest.raises(SQLAlchemyError, match="concurrent operations")
-            with refused:
+            with refused as raised:
                 await released.do(session, lambda s: s.execute(insert(Item), ONE))
+            # While it connects, SQLAlchemy wraps what a statement raises.
+            refusal = getattr(raised.value, "orig", raised.value)
+            assert isinstance(refusal, IllegalStateChangeError)
             other.rollback()
             await asyncio.gather(task, return_exceptions=True)  # it may be too late
 
