@@ -51,11 +51,14 @@ async def test_two_middlewares_for_two_databases(
 
 @pairs
 @pytest.mark.parametrize(
-    ("bodies", "stored"),
-    [((add_orphan, add), ([], [])), ((add, add_orphan), (["one"], []))],
+    ("bodies", "status", "stored"),
+    [((add_orphan, add), 409, ([], [])), ((add, add_orphan), 500, (["one"], []))],
 )
 async def test_of_two_middlewares_the_inner_one_commits_first(
-    two: Two, bodies: tuple[Any, Any], stored: tuple[list[str], list[str]]
+    two: Two,
+    bodies: tuple[Any, Any],
+    status: int,
+    stored: tuple[list[str], list[str]],
 ) -> None:
     app = FastAPI(exception_handlers=exception_handlers)
     app.add_middleware(DBSessionMiddleware, db=two.first.db)
@@ -67,7 +70,8 @@ async def test_of_two_middlewares_the_inner_one_commits_first(
 
     reply = await call(app, "POST", "/")
 
-    assert (reply.status, reply.error, reply.complete) == (409, None, True)
+    assert (reply.status, reply.error, reply.complete) == (status, None, True)
+    assert (b"partial-commit" in reply.body) is (status == 500)
     assert two.seen() == stored
 
 

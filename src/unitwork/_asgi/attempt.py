@@ -9,6 +9,7 @@ from .._concurrency.deadline import Deadline
 from .._execution.plan import Plan
 from .._unit import endings
 from .._unit.attempts import attempt_of, take_next
+from .._unit.committed_inside import stored_by, with_stored
 from .._unit.error_notes import explain
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
@@ -76,7 +77,8 @@ class RequestAttempt(ReplaceableResponse):
             raise Unwind from error  # the deadline was first
         if not self.is_retried(error):
             self.note_attempts(error)
-            self.failure = error
+            stored = self.committed_inside
+            self.failure = with_stored(error, self.open_unit(), stored)
             started = self.response.has_started
             self.move(ResponseState.CUT_SHORT if started else ResponseState.REPLACED)
         raise Unwind from error
@@ -180,7 +182,14 @@ class RequestAttempt(ReplaceableResponse):
             self.move(ResponseState.REPLACED)
 
     def unit_settled(self) -> None:
-        """Take a retry back where the rollback came too late: it may be stored."""
+        """Take a retry back where the rollback came too late: it may be stored.
+
+        Report to middlewares further out what they can't undo.
+        """
+        outer = self.outer
+        while outer is not None:
+            outer.committed_inside += stored_by(self.open_unit())
+            outer = outer.outer
         if self.response is ResponseState.RETRY:
             unit = self.open_unit()
             if unit.outcome not in _UNDONE:

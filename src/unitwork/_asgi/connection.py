@@ -45,6 +45,8 @@ class Connection(UnitOwner):
     written_before: Positions = NO_POSITIONS
     """Of what an earlier attempt has stored, by blocks and hooks of its own."""
     _given_positions: Positions | None = None
+    committed_inside: tuple[str, ...] = ()
+    """The databases of middlewares further in that have committed."""
     unit: Unit | None
 
     def __init__(
