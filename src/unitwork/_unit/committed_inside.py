@@ -13,7 +13,7 @@ __all__ = ["stored_by", "with_stored"]
 
 
 def stored_by(unit: Unit) -> tuple[str, ...]:
-    """The names of the databases in which a *unit* that has settled may have written."""
+    """The databases in which a *unit* that has settled may have written."""
     stored = unit.outcome is Outcome.COMMITTED and unit.sessions.may_have_written
     return tuple(session.name for session in unit.sessions) if stored else ()
 
