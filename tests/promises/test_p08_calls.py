@@ -101,4 +101,4 @@ async def test_and_two_more_if_other_routes_have_attempts(app: FastAPI) -> None:
 
 
 async def test_a_read_makes_no_more_calls_than_it_did(app: FastAPI) -> None:
-    assert await calls_of(app, "/read") <= 153
+    assert await calls_of(app, "/read") <= 97

@@ -27,6 +27,8 @@ from unitwork._session.database_core import DatabaseCore
 
 pytestmark = pytest.mark.anyio
 
+TASKS_OF_AN_ENDING = {"asyncpg": 0}
+"""Its COMMIT needs none: a cancellation is held back in the task of the request."""
 NOTHING: Counter[str] = Counter()
 
 
@@ -228,7 +230,8 @@ async def test_one_statement_costs_one_connection_and_one_ending(
     reply = await measure(spent, app)
 
     assert reply.status == 200
-    assert (spent["session"], spent["connection"], spent["task"]) == (1, 1, 1)
+    assert (spent["session"], spent["connection"]) == (1, 1)
+    assert spent["task"] == TASKS_OF_AN_ENDING.get(flavour.name, 1)
 
 
 async def test_the_startup_costs_nothing(flavour: Flavour, spent: Counter[str]) -> None:

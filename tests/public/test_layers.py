@@ -71,10 +71,12 @@ FOREIGN = {
     # The standard library's own way to a frame; `inspect` adds a call to it.
     "_call_site": "_getframe",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
-    "_driver.sqlalchemy_internals": "_ConnectionRecord _connection_record "
-    "_connections _creator _current_fn _dialect _for_update_arg "
-    "_is_autocommit_isolation _is_clean _loop _max_overflow _pool _pre_ping "
-    "_prepare_impl _proxied _queue _recycle _reset_on_return _state _transaction",
+    "_driver.sqlalchemy_internals": "_ConnectionRecord _SessionCloseState "
+    "_close_state _connection_record "
+    "_connections _creator _current_fn _deleted _dialect _for_update_arg "
+    "_is_autocommit_isolation _is_clean _loop _max_overflow _nested_transaction _new "
+    "_parent _pool _pre_ping _prepare_impl _proxied _queue _recycle _reset_on_return "
+    "_state _transaction",
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
@@ -82,6 +84,8 @@ FOREIGN = {
     "_get_tx_start_command _handle_exception _started _top_xact _transaction",
     "_driver.postgresql_end": "_connection _exec_command _pipeline _pool_release_ctr "
     "_top_xact _transaction",
+    "_driver.asyncpg_commit": "_handle_exception _protocol _started _top_xact "
+    "_transaction",
     "_driver.postgresql_messages": "_check_connection_ok _protocol",
     "_driver.script": "_execute_mutex _handle_exception",
     "_transaction.lost_work": "_transaction",

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
+from sqlalchemy.exc import IllegalStateChangeError
+
 from .._execution.accepted_commit import accept_commit
 from .._execution.plan import Plan, Step
 from .._session import operations
 from .._session.override import check_not_taken
-from .._session.state import Access, CommitState, CommitWithdrawn
+from .._session.state import CommitState, CommitWithdrawn
 from .._session.unit_session import UnitSession
 from .._transaction.lost_work import (
     commit_unknown,
@@ -25,6 +27,8 @@ from ..outcome import Outcome
 from .hook_calls import HookedUnit, call_after, call_before_commit
 from .hooks import Hooks
 from .in_doubt import is_in_doubt, query_outcome
+from .made import Made
+from .rollback import roll_back_session
 
 __all__ = ["EndingUnit", "finish"]
 
@@ -71,14 +75,16 @@ class EndingUnit(HookedUnit, Protocol):
         """Record the *outcome*; *error* is what made COMMIT fail."""
 
 
-def finish(unit: EndingUnit, *, commit: bool) -> Plan[bool]:
+def finish(unit: EndingUnit, *, commit: bool, made: Made | None = None) -> Plan[bool]:
     """Commit or roll back what *unit* has open, then call its hooks.
+
+    A COMMIT that was *made* is the first of its steps.
 
     Returns whether it was committed: a `before_commit` hook, or the flush of COMMIT,
     may have requested a rollback. Raises what COMMIT raises, after a rollback.
     Connections are back in the pool before the first `on_commit` hook runs.
     """
-    return _Finish(unit).run(commit=commit)
+    return _Finish(unit).run(commit=commit, made=made)
 
 
 class _Finish:
@@ -92,10 +98,10 @@ class _Finish:
         self._committed: list[UnitSession] = []
         """The sessions that have been committed, while others have not."""
 
-    def run(self, *, commit: bool) -> Plan[bool]:
+    def run(self, *, commit: bool, made: Made | None) -> Plan[bool]:
         unit = self._unit
         try:
-            committed = commit and (yield from self._commit())
+            committed = commit and (yield from self._commit(made))
         except BaseException as error:
             outcome = self._outcome_before or self._outcome_of(error)
             outcome = yield from self._roll_back(outcome, error)
@@ -143,9 +149,13 @@ class _Finish:
 
     # COMMIT
 
-    def _commit(self) -> Plan[bool]:
+    def _commit(self, made: Made | None) -> Plan[bool]:
         """Commit unless the unit must be rolled back; return whether it did."""
         unit = self._unit
+        if made is not None:
+            self._pending = [made.session]
+            if (yield from self._commit_one(made.session, made)):
+                return True
         while not unit.must_roll_back:
             hooks = unit.hooks_to_call() if unit.hooks else None
             if hooks is not None and hooks.before_commit:
@@ -213,11 +223,15 @@ class _Finish:
             self._committed.append(session)
         return True
 
-    def _commit_one(self, session: UnitSession) -> Plan[bool]:
+    def _commit_one(self, session: UnitSession, made: Made | None = None) -> Plan[bool]:
         """Commit one session; if COMMIT is not acknowledged, query the database."""
         limit = session.settings.commit_timeout
+        sent: bool
         try:
-            sent: bool = yield Step(operations.commit, session, limit)
+            if made is None or isinstance(made.error, IllegalStateChangeError):
+                sent = yield Step(operations.commit, session, limit)
+            else:  # another task did not use the session just then
+                sent = made.take()
         except Exception as error:
             committed: bool | None = session.is_committed
             if not committed:
@@ -250,7 +264,7 @@ class _Finish:
         undone = False
         try:
             for each in sessions:
-                undone = (yield from _roll_back(each)) or undone
+                undone = (yield from roll_back_session(each)) or undone
             if outcome is None and not undone:
                 found = Outcome.EMPTY
         finally:
@@ -277,23 +291,3 @@ class _Finish:
         hooks = self._unit.hooks_to_call()
         if hooks:
             yield from call_after(self._unit, hooks, outcome)
-
-
-def _roll_back(session: UnitSession) -> Plan[bool]:
-    """Roll back; return whether anything was open still."""
-    rollback = Step(operations.rollback, session, session.settings.end_timeout)
-    try:
-        return bool((yield rollback))
-    except Exception as error:
-        _warn(session, "a connection could not be rolled back", error)
-        session.abort_connections()
-        try:
-            yield rollback  # its connection is aborted; now for the session itself
-        except Exception as again:
-            _warn(session, "a session could not be closed", again)
-    return True
-
-
-def _warn(session: UnitSession, what: str, error: Exception) -> None:
-    if session.access is not Access.CLOSED:  # else its own task has ended it meanwhile
-        log.warning(what, exc_info=error)

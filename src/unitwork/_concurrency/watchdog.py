@@ -35,11 +35,8 @@ class Watchdog:
         raise NotImplementedError
 
     def __enter__(self) -> None:
-        self.at = at = time.monotonic() + self.seconds
-        with scheduler.lock:
-            if at < scheduler.wakes_at:
-                scheduler.wake()
-            scheduler.due.add(self)
+        self.at = time.monotonic() + self.seconds
+        scheduler.add(self)
 
     def __exit__(self, *exc_info: object) -> None:
         with scheduler.lock:
@@ -58,7 +55,23 @@ class Scheduler:
         self._woken = Condition(self.lock)
         self.thread: Thread | None = None
 
-    def wake(self) -> None:
+    def add(self, watchdog: Watchdog) -> None:
+        """Watch it. The lock is taken only if the thread has to be woken for it.
+
+        The thread reads `due` after `wakes_at` is set to infinity: what it overlooks
+        there finds that, and waits for the lock.
+        """
+        self.due.add(watchdog)
+        if watchdog.at < self.wakes_at:
+            try:
+                with self.lock:
+                    if watchdog.at < self.wakes_at:
+                        self._wake()
+            except BaseException:  # no thread could be started
+                self.due.discard(watchdog)
+                raise
+
+    def _wake(self) -> None:
         """Let the thread find the next one to expire. The caller holds the lock."""
         self._woken.notify()
         if self.thread is None:
@@ -91,6 +104,7 @@ class Scheduler:
         """Wait for the next ones to expire; yield them, without keeping references."""
         with self.lock:
             now = time.monotonic()
+            self.wakes_at = float("inf")
             self.wakes_at = min((x.at for x in list(self.due)), default=float("inf"))
             if self.wakes_at > now:
                 self._woken.wait(min(self.wakes_at - now, TIMEOUT_MAX))

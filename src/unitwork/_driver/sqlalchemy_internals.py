@@ -6,12 +6,17 @@ All of it is the same in SQLAlchemy 2.0 and 2.1.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import RootTransaction
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.session import SessionTransactionState
+from sqlalchemy.orm.session import (
+    SessionTransactionState,
+    _SessionCloseState,  # pyright: ignore[reportPrivateUsage]  # see above
+)
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord  # pyright: ignore[reportPrivateUsage]  # see above
 
@@ -19,12 +24,14 @@ __all__ = [
     "EngineOver",
     "PoolEntry",
     "adopt_event_loop",
+    "close_if_empty",
     "has_modified",
     "has_own_connections",
     "has_pending",
     "is_autocommit",
     "is_changing",
     "is_connecting",
+    "is_ready_to_commit",
     "larger_pool",
     "locks_rows",
     "max_overflow",
@@ -35,6 +42,9 @@ __all__ = [
     "take_connections",
     "unpooled",
 ]
+
+
+_ACTIVE = SessionTransactionState.ACTIVE
 
 
 class EngineOver(OptionEngine):
@@ -85,9 +95,53 @@ def is_changing(session: Session) -> bool:
     return False
 
 
+def is_ready_to_commit(
+    session: Session,
+    connection: Connection,
+    roots: Sequence[tuple[Connection, RootTransaction | None]],
+) -> bool:
+    """Whether `session.commit()` would do nothing but end its only transaction.
+
+    That is the one of *connection*, as it was begun: see *roots*. Nothing is to be
+    flushed, and no savepoint is open.
+    """
+    transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
+    return (
+        transaction is not None
+        and transaction._state is _ACTIVE
+        and transaction._current_fn is None
+        and transaction._parent is None
+        and not transaction.nested
+        and session._nested_transaction is None  # pyright: ignore[reportPrivateUsage]  # see above
+        and not session.twophase
+        and len(roots) == 1
+        and connection.get_transaction() is roots[0][1]
+        and not connection.invalidated
+        and session._is_clean()  # pyright: ignore[reportPrivateUsage]  # see above
+    )
+
+
 def has_pending(session: Session) -> bool:
     """Whether *session* has anything to flush."""
     return not session._is_clean()  # pyright: ignore[reportPrivateUsage]  # see above
+
+
+def close_if_empty(session: Any) -> bool:
+    """Do what `close()` does to a *session* without a transaction and objects.
+
+    Returns `False` if there are any, or if its class replaces that method.
+    """
+    if (
+        session._transaction is not None
+        or session.identity_map.keys()
+        or session._new
+        or session._deleted
+        or not getattr(session, "closes_plainly", False)
+    ):
+        return False
+    if session._close_state is _SessionCloseState.ACTIVE:
+        session._close_state = _SessionCloseState.CLOSED
+    return True
 
 
 def has_modified(session: Session) -> bool:

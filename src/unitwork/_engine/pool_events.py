@@ -15,7 +15,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import StaticPool
 
 from .._concurrency.fork import forget_after_fork
-from .._driver.driver_connection import has_input, in_transaction, left_in_transaction
+from .._driver.driver_connection import has_input, left_in_transaction
 from .._sql.sql_text import MYSQL
 from .._transaction import commit_events, session_reset, statement_events
 from .._transaction.connection_state import INFO_KEY, ConnectionState
@@ -156,7 +156,7 @@ class _PoolEvents:
         state.lend()  # what is known of its last transaction is out of date
         aborted = state.aborted_by_client and not self._pool.is_kept
         driver = state.driver_connection
-        left_open = in_transaction(driver) and self._is_left_open(driver)
+        left_open = state.in_transaction() and self._is_left_open(driver)
         if aborted or is_dirty or left_open:
             record.invalidate()
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitOrder", "in_doubt"]
 
+_SENT_BY_UNIT = CommitState.SENT_BY_UNIT
+
 
 def in_doubt(error: BaseException) -> bool:
     """Whether the work may be stored although COMMIT has raised *error*."""
@@ -61,6 +63,17 @@ class CommitOrder:
             self._send_all(loan, send)
         finally:
             session.committing = None
+
+    def is_committed_by_unit(self) -> bool:
+        """Whether its unit sends its only COMMIT; raise if that is withdrawn."""
+        session = self.session
+        if session.commit_state is not _SENT_BY_UNIT or len(session.loans) != 1:
+            return False
+        if session.reading is not None:
+            return False
+        if session.owner.withdraws_commit:  # by a listener to `before_commit`
+            raise CommitWithdrawn
+        return True
 
     def check_statement(self) -> None:
         """Raise unless a statement may be executed now."""

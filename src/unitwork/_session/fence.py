@@ -41,6 +41,9 @@ _BEGUN_ALREADY = (
 class _Fenced(BeginsBefore):
     """Added to a session class: refuses work once the unit of the session has ended."""
 
+    closes_plainly: bool
+    """Whether no method that `close()` calls is the application's own."""
+
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         unit_session = self.unitwork_session
         if unit_session is None:
@@ -139,7 +142,11 @@ class _Fenced(BeginsBefore):
 @cache
 def fenced(session_class: type[Session]) -> type[Session]:
     """Derive from *session_class* the class of the sessions of units."""
-    made: type[Session] = type(session_class.__name__, (_Fenced, session_class), {})
+    is_own = (session_class.close, session_class.expunge_all)
+    members = {"closes_plainly": is_own == (Session.close, Session.expunge_all)}
+    made: type[Session] = type(
+        session_class.__name__, (_Fenced, session_class), members
+    )
     for name, listener in _EVENTS.items():
         event.listen(made, name, listener)
     return made

@@ -28,6 +28,7 @@ __all__ = [
     "flush",
     "prepare_verification",
     "rollback",
+    "send_commit",
 ]
 
 log = logging.getLogger("unitwork")
@@ -97,7 +98,16 @@ def commit(session: Session) -> bool:
     if not unit_session.owner.begin_commit():
         unit_session.activity.is_reserved = False
         return False
-    prepare_verification(unit_session)
+    return send_commit(unit_session)
+
+
+def send_commit(unit_session: UnitSession) -> bool:
+    """Send COMMIT, for which all is ready; return `False` if it was not sent."""
+    session = unit_session.sync_session
+    for loan in unit_session.loans:
+        if loan.wrote or loan.mark:
+            prepare_verification(unit_session)
+            break
     unit_session.commit_state = CommitState.SENT_BY_UNIT
     try:
         result: object = session.commit()  # type: ignore[func-returns-value]  # of an override
@@ -110,7 +120,9 @@ def commit(session: Session) -> bool:
         return False
     if unit_session.ends.commit_undone:
         raise unexpected_rollback(None)
-    unit_session.commit_ended()
+    unit_session.commit_state = CommitState.NOT_SENT  # as `commit_ended()`
+    if unit_session.verifications:
+        unit_session.verifications = []
     return True
 
 

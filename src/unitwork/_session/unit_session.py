@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
-from .._driver.sqlalchemy_internals import has_pending
+from .._driver.sqlalchemy_internals import close_if_empty, has_pending
 from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
 from .._transaction.commit_status import PendingVerification
 from .._transaction.connection_state import state_of
@@ -196,16 +196,16 @@ class UnitSession(TransactionEvidence):
     def close(self) -> None:
         """Refuse all further work. No I/O: nothing is open, or it is discarded."""
         self.access = Access.CLOSED
-        if self.owned and not self.sync_session.in_transaction():
-            self.sync_session.close()
+        session = self.sync_session
+        if self.owned and not close_if_empty(session) and not session.in_transaction():
+            session.close()
         if self.permit is not None:
             self.permit.release()
         self._let_go_of_connections()
         self.ends.reset()
         if not self.owned:
-            self.sync_session.unitwork_session = None  # type: ignore[attr-defined]  # see above
-        # The session keeps a reference to this object. Without one in the opposite
-        # direction both are freed at once, not by the garbage collector.
+            session.unitwork_session = None  # type: ignore[attr-defined]  # see above
+        # The session refers to this: a circle would be left to the garbage collector.
         del self.session, self.sync_session
 
     def begin(self) -> None:

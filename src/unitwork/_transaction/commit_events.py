@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._driver.asyncpg_commit import can_commit, commit, is_idle
 from .._driver.driver_connection import in_transaction, refresh_status
 from .._driver.gtids import LogPosition
 from .._driver.postgresql_begin import DRIVERS
@@ -21,6 +22,7 @@ from .._driver.wal_position import position_query, read_wal_position
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
 from .loan import Loan, TransactionState
+from .loan_holder import LoanHolder
 from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
 from .mariadb_position import fetch_committed, is_mariadb
 
@@ -29,18 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitSender", "is_replaced", "listen", "sender_of"]
 
+_OPEN = TransactionState.OPEN
+_COMMITTED = TransactionState.COMMITTED
 _NOT_OPEN = (TransactionState.COMMITTED, TransactionState.NONE)
 
 
 class CommitSender:
     """The `do_commit()` of one dialect, and so of one pool."""
 
-    __slots__ = ("_dialect", "send")
+    __slots__ = ("_dialect", "_is_asyncpg", "_own", "send")
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        self._is_asyncpg = dialect.driver == "asyncpg"
         self.send: Callable[[Any], None] = dialect.do_commit
         """SQLAlchemy's own `do_commit()`; replaced by a test that lets COMMIT fail."""
+        self._own = self.send
 
     def __call__(self, dbapi_connection: Any) -> None:
         loan = _loan_of(dbapi_connection)
@@ -51,10 +57,35 @@ class CommitSender:
             loan.ended_by_another(TransactionState.REPLACED)
             self.send(dbapi_connection)
             return
+        if self._is_asyncpg and self._send_plainly(dbapi_connection, loan, loan.holder):
+            return
         send = partial(self._send_for_unit, dbapi_connection, loan)
         if loan.hold is not None and loan.hold.report is not None:
             send = partial(loan.hold.report.commit, send)
         loan.holder.send_commit(loan, send)
+
+    def _send_plainly(
+        self, dbapi_connection: Any, loan: Loan, holder: LoanHolder[Loan]
+    ) -> bool:
+        """Send the COMMIT of a unit to which nothing has to be added, as most are.
+
+        Returns `False` if that has to be looked at more closely. Then nothing was sent.
+        """
+        adapter, driver = dbapi_connection.dbapi_connection, loan.driver_connection
+        if (
+            loan.state is not _OPEN
+            or self.send is not self._own
+            or loan.wants_position
+            or loan.bypassed_by + loan.counter.queries_count > loan.messages
+            or (loan.hold is not None and loan.hold.report is not None)
+            or not can_commit(adapter, driver)
+            or not holder.is_committed_by_unit()
+        ):
+            return False
+        if not loan.ended_by(partial(commit, adapter, driver)):
+            raise unexpected_rollback(loan.failure) from loan.failure
+        loan.move(_COMMITTED)
+        return True
 
     def _send_for_unit(self, dbapi_connection: Any, loan: Loan) -> None:
         """Send COMMIT; raise unless the database has stored the work."""
@@ -107,6 +138,7 @@ def listen(dialect: Dialect) -> None:
     """Watch the COMMITs and ROLLBACKs of *dialect*; call this once."""
     roll_back = dialect.do_rollback
     is_postgresql = dialect.name == "postgresql"
+    is_asyncpg = dialect.driver == "asyncpg"
 
     def do_rollback(dbapi_connection: Any) -> None:
         loan = _loan_of(dbapi_connection)
@@ -118,6 +150,10 @@ def listen(dialect: Dialect) -> None:
             roll_back(dbapi_connection)
             return
         nothing_open = is_postgresql and loan.state in _NOT_OPEN
+        if nothing_open and is_asyncpg:
+            adapter = dbapi_connection.dbapi_connection
+            if is_idle(adapter, loan.driver_connection):
+                return  # SQLAlchemy would send nothing
         if nothing_open and not in_transaction(loan.driver_connection):
             roll_back(dbapi_connection)  # which sends nothing
             return

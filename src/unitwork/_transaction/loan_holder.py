@@ -26,6 +26,13 @@ class LoanHolder(Protocol[LoanT]):
     def send_commit(self, loan: LoanT, send: Callable[[], None]) -> None:
         """Commit the transaction of *loan* by *send*; raise unless it is committed."""
 
+    def is_committed_by_unit(self) -> bool:
+        """Whether its unit commits it, with no other connection, and on no replica.
+
+        Raises if a rollback was requested since.
+        """
+        ...
+
     def committed_by_statement(self) -> None:
         """Called when a statement has committed all that came before it."""
 

@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 from .._classify.classification import Phase, classify
 from .._commit.finish import finish
 from .._commit.hook_calls import end_timeout
+from .._commit.made import Made
 from .._commit.observation import observation
 from .._concurrency.shield import uninterrupted
 from .._execution.async_runner import arun
 from .._execution.plan import Plan, Wait
 from .._session.state import CommitState
+from .._session.unit_session import UnitSession
 from ..errors import UnexpectedRollbackError
 from ..outcome import Verdict
 from .context import current, innermost
@@ -35,7 +37,9 @@ __all__ = [
     "end_before_body",
     "end_block",
     "end_message",
+    "go_on_after_commit",
     "note_commits",
+    "patience_of",
     "raised",
     "roll_back",
     "run_ending",
@@ -66,10 +70,10 @@ def run_ending(
     if context is None and not inside:
         context = copy_context()
         context.run(current.set, unit)
-    return uninterrupted(arun(plan), lambda: _patience_of(unit), context)
+    return uninterrupted(arun(plan), lambda: patience_of(unit), context)
 
 
-def _patience_of(unit: Unit) -> float | None:
+def patience_of(unit: Unit) -> float | None:
     """After how many seconds a cancellation that arrives now interrupts the ending.
 
     At once before COMMIT is sent. A hook that follows it may go on for a while, however
@@ -87,8 +91,11 @@ def end(
     decide: Callable[[], Verdict],
     *,
     keep_streams_open: bool = False,
+    made: Made | None = None,
 ) -> Plan[None]:
     """Wait for the turn, *decide*, then commit or roll back.
+
+    A COMMIT that was *made* has had its turn.
 
     The unit is open again afterwards, but its sessions refuse work: the caller reopens
     them or closes it. Does nothing to a unit that was closed meanwhile. Raises what
@@ -96,7 +103,7 @@ def end(
     verdict was to commit.
     """
     cancelled = None
-    while not unit.begin_ending(keep_streams_open=keep_streams_open):
+    while made is None and not unit.begin_ending(keep_streams_open=keep_streams_open):
         if unit.is_open:
             try:
                 yield from _wait_for_turn(unit)
@@ -110,7 +117,7 @@ def end(
         reason = raised(cancelled)
         decide = partial(Verdict, False, reason)
     try:
-        verdict, committed = yield from _decide_and_finish(unit, decide)
+        verdict, committed = yield from _decide_and_finish(unit, decide, made)
     finally:
         if unit.sessions.are_timed:
             report_if_slow(unit)
@@ -127,17 +134,17 @@ def end(
 
 
 def _decide_and_finish(
-    unit: Unit, decide: Callable[[], Verdict]
+    unit: Unit, decide: Callable[[], Verdict], made: Made | None
 ) -> Plan[tuple[Verdict, bool]]:
     try:
         unit.verdict = verdict = decide()
-        if verdict.commit and unit.has_had_blocks:
+        if verdict.commit and unit.has_had_blocks and made is None:
             yield from _wait_for_blocks(unit)
     except BaseException as error:
         unit.verdict = Verdict(False, raised(error))
         yield from finish(unit, commit=False)
         raise
-    return verdict, (yield from finish(unit, commit=verdict.commit))
+    return verdict, (yield from finish(unit, commit=verdict.commit, made=made))
 
 
 def _wait_for_blocks(unit: Unit) -> Plan[None]:
@@ -205,6 +212,20 @@ def end_before_body(
         return verdict
 
     yield from end(unit, decide, keep_streams_open=keep_streams_open)
+    unit.reopen_sessions()
+
+
+def go_on_after_commit(
+    unit: Unit,
+    verdict: Verdict,
+    session: UnitSession,
+    *,
+    sent: bool,
+    error: BaseException | None,
+) -> Plan[None]:
+    """Go on, as `end_before_body()` does, after a COMMIT that was made directly."""
+    made = Made(session, sent, error)
+    yield from end(unit, lambda: verdict, made=made)
     unit.reopen_sessions()
 
 

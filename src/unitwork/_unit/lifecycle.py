@@ -25,6 +25,7 @@ from .state import NEXT_STATES, IllegalMove, Intent, UnitState
 
 __all__ = ["Lifecycle"]
 
+_OPEN, _ENDING, _CLOSED = UnitState.OPEN, UnitState.ENDING, UnitState.CLOSED
 _NOT_BEGUN = "no transaction was begun"
 _BY_USER = "session.commit() was called"
 
@@ -65,8 +66,7 @@ class Lifecycle:
     _blocks: OpenBlocks | None = None
     generator_block: GeneratorBlock | None = None
     """Where its block was entered, if that is in a generator."""
-    in_hook = False
-    was_cancelled = False
+    in_hook = was_cancelled = False
     unclear_commit: CommitUnknownError | PartialCommitError | None = None
     """What a commit of the application's own has raised."""
     known_attempt: Attempt | None = None
@@ -123,11 +123,12 @@ class Lifecycle:
 
     def begin_ending(self) -> bool:
         """Take the turn to end it; `False` if another ending has it, or it is over."""
-        with _moving:
-            if self.state is not UnitState.OPEN:
-                return False
-            self.state = UnitState.ENDING  # as `move()` does
-        return True
+        _moving.acquire()  # `with` would cost more than all that is done here
+        has_turn = self.state is _OPEN
+        if has_turn:
+            self.state = _ENDING  # as `move()` does
+        _moving.release()
+        return has_turn
 
     def begin_commit(self) -> bool:
         """Move to COMMITTING before COMMIT is sent; `False` if it must roll back."""
@@ -136,10 +137,7 @@ class Lifecycle:
         with _moving:
             if self.intent >= Intent.ROLLBACK_ONLY:
                 return False
-            if self.state is UnitState.ENDING:
-                self.state = UnitState.COMMITTING  # as `move()` does
-            else:
-                self.move(UnitState.COMMITTING)
+            self.move(UnitState.COMMITTING)
         return True
 
     def cut_off(self, error: UnexpectedRollbackError | DeadlineExceededError) -> bool:
@@ -164,8 +162,9 @@ class Lifecycle:
 
     def end_turn(self, state: UnitState) -> bool:
         """Finish the ending; return `False` if the unit was closed before."""
-        with _moving:
-            if self.state is UnitState.CLOSED:
+        _moving.acquire()  # as there
+        try:
+            if self.state is _CLOSED:
                 return False
             if state not in NEXT_STATES[self.state]:
                 self.move(state)  # which raises
@@ -173,6 +172,8 @@ class Lifecycle:
             waiting, self._waiting = self._waiting, None
             if self._blocks is not None:
                 self._blocks.requested_by = None
+        finally:
+            _moving.release()
         for turn in waiting or ():
             if turn.set_running_or_notify_cancel():
                 turn.set_result(None)
@@ -182,8 +183,7 @@ class Lifecycle:
     def attempt(self) -> Attempt:
         """The attempt at its work: its owner's, or the only one."""
         with _moving:
-            if self.known_attempt is None:
-                self.known_attempt = Attempt()
+            self.known_attempt = self.known_attempt or Attempt()
         return self.known_attempt
 
     # Blocks inside

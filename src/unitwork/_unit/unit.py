@@ -10,6 +10,7 @@ from sqlalchemy.orm import SessionTransaction
 from .._commit.hooks import Hooks
 from .._commit.in_doubt import query_outcome_now
 from .._commit.observation import observation
+from .._driver.sqlalchemy_internals import has_pending
 from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._observing.registry import observing
 from .._observing.unit_report import UnitReport
@@ -110,8 +111,8 @@ class Unit(Lifecycle, SeesWrites):
     @property
     def needs_ending(self) -> bool:
         """Whether an ending does more than close the sessions."""
-        for session in self.sessions.by_database.values():
-            if session.has_work:
+        for each in self.sessions.by_database.values():  # as `has_work`
+            if each.sync_session.in_transaction() or has_pending(each.sync_session):
                 return True
         if self.hooks:
             return True

@@ -1,0 +1,106 @@
+"""The commonest ending of a unit: one session is committed, and nothing follows.
+
+For that the plans of `endings` cost more than the COMMIT itself: a task of its own, a
+generator at each of their levels, and questions whose answers are known before.
+`tests/commit/test_direct_endings.py` compares both: whatever fails, they make the same
+steps, and their outcome is the same.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf
+from typing import NamedTuple
+
+from sqlalchemy.util import greenlet_spawn
+
+from .._commit.observation import observation
+from .._concurrency.uncancelled import Uncancelled
+from .._session import operations
+from .._session.direct_commit import Readiness, readiness_of
+from .._session.unit_session import UnitSession
+from ..outcome import Outcome
+from .endings import patience_of
+from .lifecycle import Lifecycle
+from .state import Intent, UnitState
+from .unit import Unit
+
+__all__ = ["DirectEnding", "begin_directly", "settle_directly"]
+
+_OPEN = UnitState.OPEN
+_COMMITTING = UnitState.COMMITTING
+_SETTLED = UnitState.SETTLED
+_UNDECIDED = Intent.UNDECIDED
+_COMMITTED = Outcome.COMMITTED
+_EMPTY = Outcome.EMPTY
+_COMMIT = Readiness.COMMIT
+_MORE = Readiness.MORE
+
+
+class DirectEnding(NamedTuple):
+    """One that has begun: the *commit* of *session* is to be awaited at once.
+
+    It returns whether COMMIT was sent.
+    """
+
+    session: UnitSession
+    commit: Uncancelled
+
+
+def begin_directly(unit: Unit) -> DirectEnding | None:
+    """Begin to end *unit*; `None` if there is more to do than to commit one session.
+
+    The state ENDING is passed over if nothing would be done in it.
+    """
+    if (
+        unit.intent is not _UNDECIDED
+        or unit.hooks
+        or unit.has_had_blocks
+        or unit.parent is not None
+        or unit.two_phase is not None
+        or unit.report is not None
+        or unit.kept_open
+        or unit.sessions.are_timed
+        or observation.observer is not None
+    ):
+        return None
+    sessions = unit.sessions.by_database
+    if len(sessions) != 1:
+        return None
+    (session,) = sessions.values()
+    readiness = readiness_of(session)
+    if readiness is _MORE or not Lifecycle.begin_ending(unit):
+        return None
+    make_step = session.activity.make_step
+    if readiness is _COMMIT:
+        unit.state, session.activity.is_reserved = _COMMITTING, True
+        step = greenlet_spawn(make_step, operations.send_commit, session)
+    else:
+        step = greenlet_spawn(make_step, operations.commit, session.sync_session)
+    limit = session.settings.commit_timeout
+    committing = Uncancelled(
+        step,
+        inf if limit is None else limit,
+        session.abort_connections,
+        partial(patience_of, unit),
+    )
+    return DirectEnding(session, committing)
+
+
+def settle_directly(unit: Unit, session: UnitSession, reason: str) -> bool:
+    """Record that it is committed; `False` if more is to be done after all.
+
+    Its session may go on at once: nothing runs in between.
+    """
+    if unit.hooks:  # registered meanwhile
+        return False
+    if unit.outcome is None or unit.outcome is _EMPTY:
+        unit.outcome, unit.reason = _COMMITTED, reason
+    unit.undone_because = ""
+    unit.rollback_was_requested = unit.rollback_requested is not None
+    session.activity.is_reserved = False
+    if session.permit is not None:
+        session.release_unused_permit()
+    unit.state = _SETTLED
+    unit.end_turn(_OPEN)
+    return True

@@ -1,0 +1,85 @@
+"""The direct ending makes the same steps as the plan, whatever fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.both_endings import (
+    BODIES,
+    FAULTS,
+    KINDS,
+    REFUSED,
+    Body,
+    Endings,
+    Kind,
+    account_of,
+    commits_held,
+    natively,
+    write_slowly,
+)
+from support.flavours import Flavour, only
+from unitwork import DatabaseSettings
+
+pytestmark = [pytest.mark.anyio, only("asyncpg")]
+
+HASTY = DatabaseSettings(commit_timeout=0.1, verify_commit=False)
+
+
+@pytest.fixture
+def endings(monkeypatch: pytest.MonkeyPatch) -> Endings:
+    return Endings(monkeypatch)
+
+
+async def check_both(
+    flavour: Flavour,
+    endings: Endings,
+    caplog: pytest.LogCaptureFixture,
+    body: Body,
+    fault: str = "none",
+    kind: Kind = natively,
+) -> None:
+    by_plan = await account_of(flavour, body, FAULTS[fault], kind)
+    logged = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+
+    endings.are_direct = True
+    directly = await account_of(flavour, body, FAULTS[fault], kind)
+
+    assert directly == by_plan
+    assert [record.getMessage() for record in caplog.records] == logged
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_both_do_the_same(
+    flavour: Flavour,
+    endings: Endings,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+    body: Body,
+    kind: Kind,
+) -> None:
+    await check_both(flavour, endings, caplog, body, fault, kind)
+
+
+@pytest.mark.parametrize("body", [*BODIES, *REFUSED])
+async def test_one_connection_is_committed_directly(
+    flavour: Flavour,
+    endings: Endings,
+    caplog: pytest.LogCaptureFixture,
+    body: Body,
+) -> None:
+    await check_both(flavour, endings, caplog, body)
+    assert endings.begun_directly == 1
+
+
+async def test_both_abort_a_commit_that_hangs(
+    flavour: Flavour, endings: Endings, caplog: pytest.LogCaptureFixture
+) -> None:
+    impatient = flavour.another(settings=HASTY)
+    with commits_held(flavour.url):
+        await check_both(impatient, endings, caplog, write_slowly)
+    await impatient.dispose()
+
+    assert endings.begun_directly == 1
