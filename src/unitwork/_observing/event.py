@@ -71,6 +71,9 @@ class _Record(_Tuple):
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and tuple.__eq__(self, other)
 
+    def __ne__(self, other: object) -> bool:  # a tuple has its own
+        return not self == other
+
     __hash__ = tuple.__hash__
 
     def __repr__(self) -> str:

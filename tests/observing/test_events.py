@@ -1,0 +1,69 @@
+"""Events as values: named fields, equality, no changes."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from unitwork.events import CommitSent, ConnectionClosed, Event, StatementExecuted
+
+CLOSED = ConnectionClosed(1.5, None, "default")
+
+
+def test_its_fields_may_be_given_by_name() -> None:
+    assert ConnectionClosed(at=1.5, unit=None, database="default") == CLOSED
+
+
+def test_a_field_that_is_missing_is_an_error() -> None:
+    make: Any = ConnectionClosed
+
+    with pytest.raises(TypeError, match="at, unit, database"):
+        make(1.5, None)
+
+
+@pytest.mark.parametrize("more", [("default", 1), ("default", "x", "y")])
+def test_a_field_too_many_is_an_error(more: tuple[object, ...]) -> None:
+    make: Any = ConnectionClosed
+
+    with pytest.raises(TypeError):
+        make(1.5, None, *more)
+
+
+def test_a_field_that_is_given_twice_is_an_error() -> None:
+    make: Any = ConnectionClosed
+
+    with pytest.raises(TypeError):
+        make(1.5, None, "default", database="other")
+
+
+def test_a_field_with_a_default_may_be_left_out() -> None:
+    event: Any = StatementExecuted
+    assert event(1.5, None, "default", 0.1).statement == ""
+
+
+def test_events_of_two_kinds_are_never_equal() -> None:
+    sent: Any = CommitSent
+    assert sent(1.5, None, "default") != CLOSED
+
+
+def test_it_can_not_be_changed() -> None:
+    event: Any = CLOSED
+
+    with pytest.raises(AttributeError):
+        event.at = 2.0
+
+
+def parts_of(event: Event) -> tuple[float, str] | None:
+    match event:
+        case ConnectionClosed(at, None, database):
+            return at, database
+        case _:
+            return None
+
+
+def test_it_can_be_matched_copied_and_printed() -> None:
+    assert parts_of(CLOSED) == (1.5, "default")
+    assert pickle.loads(pickle.dumps(CLOSED)) == CLOSED
+    assert repr(CLOSED) == "ConnectionClosed(at=1.5, unit=None, database='default')"
