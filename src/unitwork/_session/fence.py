@@ -51,6 +51,9 @@ class _Fenced(BeginsBefore):
         if unit_session.access is not Access.OPEN:
             unit_session.check()
         bind = super().get_bind(*args, **kwargs)
+        is_connected = unit_session.connections and unit_session.goes_on_with is bind
+        if is_connected and self.in_transaction():
+            return bind  # as `bind_for()` for a statement that does not connect
         statement = kwargs.get("clause", not args and not kwargs)
         return bind_for(unit_session, bind, statement)
 

@@ -24,7 +24,7 @@ from .transaction_ends import TransactionEnds
 from .transaction_evidence import TransactionEvidence
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from .._engine.admission import Gate
@@ -62,6 +62,8 @@ class UnitSession(TransactionEvidence):
     """Those that the transaction began with."""
     committing: Loan | None = None
     """Of several, the one whose COMMIT is next."""
+    goes_on_with: Engine | None = None
+    """The engine that further statements of its transaction use as it is."""
     has_begun = False
     """Whether it has begun a transaction, so that there is something to reset."""
     kept_for_stream = False
