@@ -18,7 +18,7 @@ OF_THE_CONNECTION = {"driver_connection", "counter", "in_transaction", "messages
 
 
 def known(loan: Loan) -> dict[str, object]:
-    names = set(Loan.__annotations__) - OF_THE_CONNECTION
+    names = set(Loan.__slots__) - OF_THE_CONNECTION
     return {name: getattr(loan, name) for name in names}
 
 
@@ -78,7 +78,7 @@ OTHERWISE: dict[str, object] = {
 
 def test_a_loan_with_anything_known_of_it_is_no_unused_one() -> None:
     # SQLite's counter is another one for each loan, which is made anew there.
-    assert {*OTHERWISE, *OF_THE_CONNECTION, "changes_before"} == {*Loan.__annotations__}
+    assert {*OTHERWISE, *OF_THE_CONNECTION, "changes_before"} == {*Loan.__slots__}
     for name, value in OTHERWISE.items():
         loan = Loan(None)
         assert loan.is_unused

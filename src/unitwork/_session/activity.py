@@ -32,25 +32,35 @@ class Activity:
     whether it is reserved. So one of both notices the other, whatever the order.
     """
 
-    loans: Sequence[Loan] = ()
-    """Those of the session."""
-    _flushes = 0
-    _reads = 0
-    """Of those that give their connection back, which is a part of each."""
-    _step_of: object = None
-    found_open = False
-    """Whether the statement that connects has found a transaction open."""
-    is_beginning = False
-    """Whether BEGIN is under way."""
-    is_reserved = False
-    """Whether only the ending may execute statements."""
+    __slots__ = (
+        "_flushes",
+        "_loans",
+        "_reads",
+        "_step_of",
+        "found_open",
+        "is_beginning",
+        "is_reserved",
+    )
+
+    def __init__(self, loans: Sequence[Loan]) -> None:
+        self._loans = loans
+        self._flushes = 0
+        self._reads = 0
+        """Of those that give their connection back, which is a part of each."""
+        self._step_of: object = None
+        self.found_open = False
+        """Whether the statement that connects has found a transaction open."""
+        self.is_beginning = False
+        """Whether BEGIN is under way."""
+        self.is_reserved = False
+        """Whether only the ending may execute statements."""
 
     @property
     def is_under_way(self) -> bool:
         """Whether a statement, a flush, or BEGIN is under way."""
         if self.is_beginning or self._flushes or self._reads:
             return True
-        for loan in self.loans:
+        for loan in self._loans:
             if loan.statements_in_flight:
                 return True
         return False
@@ -58,7 +68,7 @@ class Activity:
     @property
     def is_being_ended(self) -> bool:
         """Whether a COMMIT or ROLLBACK waits for its answer."""
-        for loan in self.loans:
+        for loan in self._loans:
             if loan.state is TransactionState.ENDING:
                 return True
         return False

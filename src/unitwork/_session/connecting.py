@@ -101,9 +101,9 @@ def connected(
     if session.access is not Access.OPEN:  # it connected while its unit ended
         _discard(connection)
         session.check()
-    settings, hold, taken_at = session.settings, Hold(), time.monotonic()
-    hold.taken_at, hold.call_site = taken_at, find_call_site()
-    hold.limit, hold.idle_limit = settings.hold_warning, settings.idle_limit
+    settings, taken_at = session.settings, time.monotonic()
+    limit = settings.hold_warning
+    hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
     if (report := session.owner.report) is not None:
         _report(session, report, hold)
     session.awaiting_connection, ends = False, session.ends
@@ -130,8 +130,8 @@ def connected(
     session.loans.append(loan)
     if hold.report is not None and released is None:
         hold.report.begun(hold.idle_since - taken_at)
-    if hold.limit is not None and not hold_watch.is_on:
-        hold_watch.start(hold.limit)
+    if limit is not None and not hold_watch.is_on:
+        hold_watch.start(limit)
     prepares = session.prepares_transactions or session.owner.two_phase is not None
     if released is None and (prepares or session.begun_with is not None):
         apply_characteristics(session, connection, loan)

@@ -20,26 +20,40 @@ class TransactionEnds:
     to its COMMIT or RELEASE. However else it ends, its work is undone.
     """
 
-    roots: tuple[tuple[Connection, RootTransaction | None], ...] = ()
-    """Each connection, and its transaction as it was begun."""
-    _begun_at: float | None = None
-    """By `time.monotonic()`, if slow units are to be logged."""
-    _seconds = 0.0
-    """How long the transactions that have ended took together."""
-    committed: SessionTransaction | None = None
-    """The one whose COMMIT or RELEASE was answered, until it has ended."""
-    rolled_back: SessionTransaction | None = None
-    """The one that was rolled back, until it has ended."""
-    savepoints: OpenSavepoints | None = None
-    """Those of the transaction, once there was one."""
-    cancellation: BaseException | None = None
-    """What arrived while COMMIT was under way, to be raised after that."""
-    commit_undone = False
-    """Whether the unit's COMMIT has ended in a rollback that raised nothing."""
-    has_read = False
-    """Whether nothing was done but to read, without a transaction, since one."""
-    left_by_error = False
-    """Whether an exception is leaving a `with` block of the session itself."""
+    __slots__ = (
+        "_begun_at",
+        "_seconds",
+        "cancellation",
+        "commit_undone",
+        "committed",
+        "has_read",
+        "left_by_error",
+        "rolled_back",
+        "roots",
+        "savepoints",
+    )
+
+    def __init__(self) -> None:
+        self.roots: tuple[tuple[Connection, RootTransaction | None], ...] = ()
+        """Each connection, and its transaction as it was begun."""
+        self._begun_at: float | None = None
+        """By `time.monotonic()`, if slow units are to be logged."""
+        self._seconds = 0.0
+        """How long the transactions that have ended took together."""
+        self.committed: SessionTransaction | None = None
+        """The one whose COMMIT or RELEASE was answered, until it has ended."""
+        self.rolled_back: SessionTransaction | None = None
+        """The one that was rolled back, until it has ended."""
+        self.savepoints: OpenSavepoints | None = None
+        """Those of the transaction, once there was one."""
+        self.cancellation: BaseException | None = None
+        """What arrived while COMMIT was under way, to be raised after that."""
+        self.commit_undone = False
+        """Whether the unit's COMMIT has ended in a rollback that raised nothing."""
+        self.has_read = False
+        """Whether nothing was done but to read, without a transaction, since one."""
+        self.left_by_error = False
+        """Whether an exception is leaving a `with` block of the session itself."""
 
     def reset(self) -> None:
         self.roots = ()

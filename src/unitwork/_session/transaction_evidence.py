@@ -23,6 +23,8 @@ __all__ = ["TransactionEvidence"]
 class TransactionEvidence:
     """The part of a `UnitSession` that reads the state of its connections. No I/O."""
 
+    __slots__ = ()
+
     activity: Activity
     begun_with: TransactionCharacteristics | None
     binds: BindCache | None

@@ -52,31 +52,37 @@ class UnitSession(TransactionEvidence):
     `release_permit()` and `abort_connections()` may be called at any time.
     """
 
-    access = Access.OPEN
-    outside_of = ""
-    """The name of the `outside()` block."""
-    commit_state = CommitState.NOT_SENT
-    use_before = NO_USE
-    """That of the connections it has returned, but for those in `holds`."""
-    begun_with: TransactionCharacteristics | None = None
-    """Those that the transaction began with."""
-    committing: Loan | None = None
-    """Of several, the one whose COMMIT is next."""
-    goes_on_with: Engine | None = None
-    """The engine that further statements of its transaction use as it is."""
-    has_begun = False
-    """Whether it has begun a transaction, so that there is something to reset."""
-    kept_for_stream = False
-    """Whether its transaction lasts as long as the response."""
-    awaiting_connection = False
-    permit: Permit | None = None
-    reading: Reading | None = None
-    """For databases with replicas."""
-    prepares_transactions = False
-    """Whether there is something to apply to each transaction, whatever its options."""
-    releases_reads = False
-    """Whether the release mode of its database is "statement"."""
-    defers_write_lock = False
+    __slots__ = (
+        "access",
+        "activity",
+        "awaiting_connection",
+        "begun_with",
+        "binds",
+        "commit_state",
+        "committing",
+        "connections",
+        "defers_write_lock",
+        "ends",
+        "goes_on_with",
+        "has_begun",
+        "holds",
+        "is_async",
+        "kept_for_stream",
+        "loans",
+        "name",
+        "outside_of",
+        "owned",
+        "owner",
+        "permit",
+        "prepares_transactions",
+        "reading",
+        "releases_reads",
+        "session",
+        "settings",
+        "sync_session",
+        "use_before",
+        "verifications",
+    )
 
     def __init__(
         self,
@@ -93,30 +99,30 @@ class UnitSession(TransactionEvidence):
         sync = session if isinstance(session, Session) else session.sync_session
         self.sync_session: Session = sync
         self.is_async = session is not sync
-        self.owner = owner
-        self.name = name
+        self.owner, self.name = owner, name
         self.settings = settings
-        self.owned = owned
-        """Whether the unit closes it; a session given by a test stays open."""
+        self.owned = owned  # else it was given by a test, and stays open
+        self.access, self.outside_of = Access.OPEN, ""  # what an `outside()` is for
+        self.commit_state = CommitState.NOT_SENT
         self.ends = TransactionEnds()
         self.connections: list[Connection] = []
         self.loans: list[Loan] = []  # of its connections, in the same order
-        self.activity = Activity()
-        self.activity.loans = self.loans
-        self.holds: list[Hold] = []
-        """Its last uses of a connection that it has returned."""
-        self.verifications: list[PendingVerification] = []
-        """The verifications to make if COMMIT is not acknowledged."""
-        if gate is not None:
-            self.permit = Permit(gate)
+        self.activity = Activity(self.loans)
+        self.holds: list[Hold] = []  # of connections that it has returned
+        self.use_before = NO_USE  # all those before
+        self.verifications: list[PendingVerification] = []  # if COMMIT is not answered
+        self.begun_with: TransactionCharacteristics | None = None  # its transaction
+        self.committing: Loan | None = None  # of several, the one that is next
+        self.kept_for_stream = False  # its transaction lasts as long as the response
+        self.awaiting_connection = False
+        self.permit = None if gate is None else Permit(gate)
         self.binds = binds
-        if binds is not None:
-            if binds.has_defaults:
-                self.prepares_transactions = True
-            if binds.defers_write_lock:
-                self.defers_write_lock = True
-            if binds.release == STATEMENT:
-                self.releases_reads = True
+        self.goes_on_with: Engine | None = None  # further statements use it as it is
+        self.has_begun = False  # else there is nothing to reset
+        self.prepares_transactions = binds is not None and binds.has_defaults
+        self.releases_reads = binds is not None and binds.release == STATEMENT
+        self.defers_write_lock = binds is not None and binds.defers_write_lock
+        self.reading: Reading | None = None  # for databases with replicas
         sync.unitwork_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     # The state of its transaction

@@ -20,31 +20,51 @@ log = logging.getLogger("unitwork")
 class Hold:
     """One unit's use of one connection, from its checkout to its return.
 
-    What begins it and what executes a statement set the attributes: a method would be
-    one call more. Most of them keep their defaults, which are in the class.
+    What executes a statement changes the attributes: a method would be one call more.
     """
 
-    taken_at: float
-    call_site: CallSite | None = None
-    """The line that took it."""
-    limit: float | None = None
-    """After how many seconds it is reported; `None`: never."""
-    idle_limit: float | None = None
-    """After how many idle seconds its statements are refused; `None`: never."""
-    returned_at: float | None = None
-    comment = ""
-    """What each statement ends with."""
-    statement = ""
-    """The last one."""
-    longest_idle = 0.0
-    idle = 0.0
-    """Seconds that it was idle: at once at most, and in all."""
-    idle_since: float | None = None
-    """When the last statement ended; `None`: one is under way, or BEGIN is."""
-    report: HoldReport | None = None
-    """What reports its events, if its database is observed."""
-    reported_as = ""
-    """The description of its unit, once it has been reported as a long one."""
+    __slots__ = (
+        "call_site",
+        "comment",
+        "idle",
+        "idle_limit",
+        "idle_since",
+        "limit",
+        "longest_idle",
+        "report",
+        "reported_as",
+        "returned_at",
+        "statement",
+        "taken_at",
+    )
+
+    def __init__(
+        self,
+        call_site: CallSite | None,
+        taken_at: float,
+        limit: float | None,
+        idle_limit: float | None,
+    ) -> None:
+        self.taken_at = taken_at
+        self.call_site = call_site
+        """The line that took it."""
+        self.limit = limit
+        """After how many seconds it is reported; `None`: never."""
+        self.idle_limit = idle_limit
+        """After how many idle seconds its statements are refused; `None`: never."""
+        self.returned_at: float | None = None
+        self.comment = ""
+        """What each statement ends with."""
+        self.statement = ""
+        """The last one."""
+        self.longest_idle = self.idle = 0.0
+        """Seconds that it was idle: at once at most, and in all."""
+        self.idle_since: float | None = None
+        """When the last statement ended; `None`: one is under way, or BEGIN is."""
+        self.report: HoldReport | None = None
+        """What reports its events, if its database is observed."""
+        self.reported_as = ""
+        """The description of its unit, once it has been reported as a long one."""
 
     def returned(self) -> None:
         """Record that the connection is returned; called again, it does nothing."""

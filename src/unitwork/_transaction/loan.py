@@ -25,69 +25,45 @@ __all__ = ["Loan", "TransactionState"]
 
 T = TypeVar("T")
 
-_OF_ITSELF = 5
-"""How many attributes a new loan has set."""
+_END_TIMEOUT = 5.0  # for others than units
 _S = TransactionState
 _OPEN = (_S.OPEN, _S.CONTINUED)
 _COMMITTED = (_S.COMMITTED, _S.CONTINUED)
 
 
 class Loan:
-    """One loan of a connection: from its checkout, or BEGIN of a unit, to its end.
+    """One loan of a connection: from its checkout, or BEGIN of a unit, to its end."""
 
-    What is known of a new one is in the class: most of it stays so, and what has set
-    no attribute of a loan has not used it.
-    """
-
-    counter: MessageCounter
-    driver_connection: Any
-    in_transaction: Callable[[], object]
-    """Returns what is true if the driver reports a transaction: see there."""
-    messages: int
-    """How many the driver had sent after the last statement of SQLAlchemy's."""
-    texts: dict[str, None]
-    """Its statements until one is known to write, the first of them."""
-
-    begun_with_id: bool = False
-    """Whether BEGIN has had a query behind it, and no statement followed yet."""
-    bypassed_by: int = 0
-    """How many messages have passed SQLAlchemy, up to the last statement."""
-    changes_before: int = 0
-    client_side_read_only: bool = False
-    """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
-    end_timeout: float = 5.0
-    """Seconds, of a cancelled statement; a unit has its own."""
-    failure: BaseException | None = None
-    """The last statement error that no savepoint has undone."""
-    first_setting: str = ""
-    """What is sent in the message of BEGIN."""
-    hold: Hold | None = None
-    holder: LoanHolder[Loan] | None = None
-    """The session of a unit; `None` if something else uses the connection."""
-    mark: Any = None
-    """What identifies the transaction, if BEGIN has returned it."""
-    may_be_another: bool = False
-    """Whether it was unidentified when it was to be committed."""
-    only_reads: bool = True
-    """Whether all statements are known to read, if the database can't show that."""
-    proxy: ReferenceType[Any] | None = None
-    """The unit's proxy, of the several that a `StaticPool` gives out."""
-    read_only: bool = False
-    savepoints: OpenSavepoints | None = None
-    """Those of the session, if it has any."""
-    server_side_cursor: ReferenceType[Any] | None = None
-    """The execution context of the last statement with one."""
-    state: TransactionState = _S.NONE
-    statement_prefix: str = ""
-    """What each statement begins with."""
-    statements_in_flight: int = 0
-    undecided: Undecided | None = None
-    wants_position: bool = False
-    """Whether the position of its COMMIT is wanted."""
-    wrote: bool = False
-    """Whether it has written, as far as is known without I/O."""
-    xid: str = ""
-    """The name of the XA transaction that is open, and not prepared yet."""
+    __slots__ = (
+        "begun_with_id",
+        "bypassed_by",
+        "changes_before",
+        "client_side_read_only",
+        "counter",
+        "driver_connection",
+        "end_timeout",
+        "failure",
+        "first_setting",
+        "hold",
+        "holder",
+        "in_transaction",
+        "mark",
+        "may_be_another",
+        "messages",
+        "only_reads",
+        "proxy",
+        "read_only",
+        "savepoints",
+        "server_side_cursor",
+        "state",
+        "statement_prefix",
+        "statements_in_flight",
+        "texts",
+        "undecided",
+        "wants_position",
+        "wrote",
+        "xid",
+    )
 
     def __init__(
         self,
@@ -98,11 +74,40 @@ class Loan:
     ) -> None:
         self.driver_connection = driver_connection
         self.in_transaction = probe or transaction_probe(driver_connection)
+        self.undecided: Undecided | None = None
+        self.end_timeout = _END_TIMEOUT  # seconds, of a cancelled statement
+        self.hold: Hold | None = None
+        self.holder: LoanHolder[Loan] | None = None
+        """The session of a unit; `None` if something else uses the connection."""
+        self.proxy: ReferenceType[Any] | None = None
+        """The unit's proxy, of the several that a `StaticPool` gives out."""
+        self.state = _S.NONE
+        self.begun_with_id = False
+        """Whether BEGIN has had a query behind it, and no statement followed yet."""
+        self.mark: Any = None  # identifies the transaction, if BEGIN has returned it
+        self.wrote = False  # as far as is known without I/O
+        self.texts: dict[str, None] = {}
+        """Its statements until one is known to write, the first of them."""
+        self.only_reads = True
+        """Whether all statements are known to read, if the database can't show that."""
         self.counter = counter or message_counter(driver_connection)
         self.messages = self.counter.queries_count
-        self.texts = {}
-        if changes_before:
-            self.changes_before = changes_before
+        """How many the driver had sent after the last statement of SQLAlchemy's."""
+        self.bypassed_by = 0
+        """How many messages have passed SQLAlchemy, up to the last statement."""
+        self.may_be_another = False  # unidentified when it was to be committed
+        self.changes_before = changes_before
+        self.first_setting = self.statement_prefix = ""
+        """What is sent in the message of BEGIN; what each statement begins with."""
+        self.xid = ""  # of the XA transaction that is open, and not prepared yet
+        self.read_only = self.wants_position = False  # the position of its COMMIT
+        self.client_side_read_only = False
+        """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
+        self.savepoints: OpenSavepoints | None = None  # of the session, if it has any
+        self.failure: BaseException | None = None  # that no savepoint has undone
+        self.statements_in_flight = 0
+        self.server_side_cursor: ReferenceType[Any] | None = None
+        """The execution context of the last statement with one."""
 
     def go_on_with(self, new: Loan) -> None:
         """Go on with the connection of the *new* loan; nothing had begun."""
@@ -112,11 +117,18 @@ class Loan:
 
     @property
     def is_unused(self) -> bool:
-        """Whether it is as a new one: nothing has set an attribute of it."""
+        """Whether it is as a new one would be."""
         return (
-            len(self.__dict__) == _OF_ITSELF
+            self.state is _S.NONE
+            and not (self.holder or self.hold or self.proxy or self.undecided)
+            and not (self.failure or self.mark or self.server_side_cursor)
             and self.messages == self.counter.queries_count
-            and not self.texts
+            and not (self.texts or self.wrote or self.statements_in_flight or self.xid)
+            and not (self.bypassed_by or self.first_setting or self.statement_prefix)
+            and not (self.read_only or self.client_side_read_only or self.begun_with_id)
+            and not (self.may_be_another or self.wants_position or not self.only_reads)
+            and self.end_timeout == _END_TIMEOUT
+            and self.savepoints is None
         )
 
     # The state of its transaction
