@@ -87,9 +87,13 @@ async def test_a_savepoint_that_is_rolled_back_is_not_committed(
     await check_pool_is_whole(flavour)
 
 
-@only(*ASYNC)
+@pytest.mark.parametrize(
+    ("flavour", "ends"),
+    [*((each, 0) for each in ASYNC), ("psycopg-async", 1), ("asyncpg", 1)],
+    indirect=["flavour"],
+)
 async def test_a_rollback_by_the_connection_that_is_under_way_is_no_success(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, ends: int
 ) -> None:
     app = FastAPI()
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
@@ -101,11 +105,15 @@ async def test_a_rollback_by_the_connection_that_is_under_way_is_no_success(
         session.add(Item(name="one"))
         connection = await session.connection()
         await session.flush()
+        for _ in range(ends):  # the connection is lost
+            observer.terminate_all()
         rollbacks.append(asyncio.create_task(connection.rollback()))
         await asyncio.sleep(0)  # ROLLBACK is sent, and not answered
 
     reply = await call(app, "POST", "/")
 
     assert isinstance(reply.error, UnexpectedRollbackError)
+    await asyncio.wait(rollbacks)
+    [rollback.exception() for rollback in rollbacks]
     assert observer.names() == []
     await check_pool_is_whole(flavour)

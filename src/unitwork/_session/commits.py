@@ -176,6 +176,7 @@ def _send_and_settle(
             raise unknown from error
         if not committed:
             session.commit_state = CommitState.NOT_SENT
+            loan.move(TransactionState.LOST)
             raise
         loan.move(TransactionState.COMMITTED)
         if session.reading is not None:

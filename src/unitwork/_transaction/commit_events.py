@@ -159,7 +159,13 @@ def listen(dialect: Dialect) -> None:
             return
         had_ended = loan.holder is not None and loan.is_open
         had_ended = had_ended and _has_ended(dialect, dbapi_connection, loan)
-        answer = _end(dbapi_connection, loan, roll_back)
+        was_open = loan.holder is not None and loan.is_open
+        try:
+            answer = _end(dbapi_connection, loan, roll_back)
+        except BaseException:
+            if was_open:  # another task may be about to commit it
+                loan.move(TransactionState.LOST)
+            raise
         if had_ended or answer is Answer.ABORTED:
             _check_replaced(loan)
 
