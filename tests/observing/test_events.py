@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import (
+    MISSING,
+    FrozenInstanceError,
+    asdict,
+    fields,
+    is_dataclass,
+    replace,
+)
 from typing import Any
 
 import pytest
@@ -51,8 +59,26 @@ def test_events_of_two_kinds_are_never_equal() -> None:
 def test_it_can_not_be_changed() -> None:
     event: Any = CLOSED
 
-    with pytest.raises(AttributeError):
+    with pytest.raises(FrozenInstanceError):
         event.at = 2.0
+    with pytest.raises(FrozenInstanceError):
+        del event.at
+
+
+def test_dataclasses_takes_it_for_a_frozen_dataclass() -> None:
+    event: Any = CLOSED
+
+    assert is_dataclass(ConnectionClosed)
+    assert asdict(event) == {"at": 1.5, "unit": None, "database": "default"}
+    assert replace(event, at=2.0) == ConnectionClosed(2.0, None, "default")
+    assert [each.name for each in fields(event)] == ["at", "unit", "database"]
+
+
+def test_dataclasses_knows_the_defaults_of_its_fields() -> None:
+    event: Any = StatementExecuted
+    defaults = {each.name: each.default for each in fields(event)}
+
+    assert (defaults["statement"], defaults["at"]) == ("", MISSING)
 
 
 def parts_of(event: Event) -> tuple[float, str] | None:

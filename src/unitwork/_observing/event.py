@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import Field, FrozenInstanceError, field, make_dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
-
-from typing_extensions import dataclass_transform
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    NoReturn,
+    Protocol,
+    Self,
+    dataclass_transform,
+)
 
 from .subjects import UnitInfo
 
@@ -34,14 +41,25 @@ class Observer(Protocol):
         ...
 
 
+class _DataclassFields:
+    """The fields of a class for the functions of `dataclasses`, once they need them."""
+
+    def __get__(self, event: object, cls: type[_Record]) -> dict[str, Field[Any]]:
+        made = make_dataclass(cls.__name__, cls.typed_fields(), frozen=True)
+        found: dict[str, Field[Any]] = vars(made)["__dataclass_fields__"]
+        return found
+
+
 @dataclass_transform(frozen_default=True)
 class _Record(_Tuple):
-    """The base of events: like that of frozen dataclasses, and made in less time.
+    """The base of events: frozen dataclasses that are made in less time.
 
-    A subclass declares its fields. An event is a tuple of their values.
+    A subclass declares its fields. An event is a tuple of their values; what the module
+    `dataclasses` does with an instance, it does with an event.
     """
 
     __slots__ = ()
+    __dataclass_fields__ = _DataclassFields()
 
     _fields: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[dict[str, Any]] = {}
@@ -55,7 +73,22 @@ class _Record(_Tuple):
         cls._fields = (*cls._fields, *own)
         setattr(cls, "__match_args__", cls._fields)  # noqa: B010  # typed by its kind
 
+    @classmethod
+    def typed_fields(cls) -> list[tuple[str, Any, Any]]:
+        """Its fields, as `make_dataclass()` takes them."""
+        kinds: dict[str, Any] = {}
+        for each in reversed(cls.__mro__):
+            kinds.update(vars(each).get("__annotations__", {}))
+        defaults = {n: {"default": value} for n, value in cls._defaults.items()}
+        return [(n, kinds[n], field(**defaults.get(n, {}))) for n in cls._fields]
+
     if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: object) -> NoReturn:
+            raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+        def __delattr__(self, name: str) -> NoReturn:
+            raise FrozenInstanceError(f"cannot delete field {name!r}")
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:
             names = cls._fields
