@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from itertools import product
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from support.asgi import call
 from support.flavours import ASYNC, Flavour, Observer, only
 from support.models import Item, add_item
-from unitwork import UnexpectedRollbackError, current_unit
+from unitwork import DBSessionMiddleware, UnexpectedRollbackError, current_unit
 
 pytestmark = [pytest.mark.anyio, only(*ASYNC, "asyncmy")]
 
@@ -24,35 +28,70 @@ INSERT = text("INSERT INTO item (name) VALUES ('beside')")
 class Beside:
     """A task with a savepoint, open until it is to fail or to end well."""
 
-    def __init__(self, flavour: Flavour) -> None:
+    def __init__(self, flavour: Flavour, how: str, by: str) -> None:
         self.flavour = flavour
+        self.how = how
+        self.by = by
         self.is_open, self.go_on = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = LookupError()
         self.work: Callable[[Session], Any] = lambda session: None
 
     async def savepoint(self) -> None:
         with suppress(LookupError):
-            async with self.flavour.db.transaction(nested="savepoint") as session:
+            async with self._begun():
                 self.is_open.set()
                 await self.go_on.wait()
-                await session.run_sync(self.work)
+                await self.flavour.db.current.run_sync(self.work)
                 if self.error is not None:
                     raise self.error
 
+    def _begun(self) -> AbstractAsyncContextManager[Any]:
+        if self.by == "begin_nested":
+            begun: AbstractAsyncContextManager[Any]
+            begun = self.flavour.db.current.begin_nested()
+            return begun
+        return self.flavour.db.transaction(nested="savepoint")
+
     async def around(self, body: Callable[[Session], Any]) -> None:
         """A unit that runs *body* while the savepoint of the task is open."""
-        async with self.flavour.db.transaction() as session:
+
+        async def work(session: AsyncSession) -> None:
             await session.run_sync(add_item, "before")
             task = asyncio.create_task(self.savepoint())
             await self.is_open.wait()
             await session.run_sync(body)
             self.go_on.set()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)
+
+        await self.in_unit(work)
+
+    async def in_unit(self, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+        """Do *work* in a block or request; raise its error."""
+        if self.how == "block":
+            async with self.flavour.db.transaction() as session:
+                await work(session)
+            return
+        reply = await call(serve(self.flavour, work), "POST", "/")
+        if reply.error is not None:
+            raise reply.error
 
 
-@pytest.fixture
-def beside(flavour: Flavour, observer: Observer) -> Beside:
-    return Beside(flavour)
+def serve(flavour: Flavour, work: Callable[[AsyncSession], Awaitable[None]]) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.post("/")
+    async def endpoint() -> None:
+        await work(flavour.db.current)
+
+    return app
+
+
+@pytest.fixture(
+    params=product(["block", "request"], ["transaction", "begin_nested"]), ids="-".join
+)
+def beside(flavour: Flavour, observer: Observer, request: Any) -> Beside:
+    return Beside(flavour, *request.param)
 
 
 async def is_refused(beside: Beside, body: Callable[[Session], Any]) -> None:
@@ -130,19 +169,18 @@ async def test_a_task_of_its_own_may_work_inside_it(
 async def test_a_savepoint_inside_it_that_it_releases_too_early(
     beside: Beside, flavour: Flavour, observer: Observer
 ) -> None:
-    async def unit() -> None:
-        async with flavour.db.transaction() as session:
-            task = asyncio.create_task(beside.savepoint())
-            await beside.is_open.wait()
-            with suppress(LookupError):
-                async with session.begin_nested():
-                    await session.run_sync(add_item, "undone")
-                    beside.go_on.set()
-                    await task
-                    raise LookupError
+    async def work(session: AsyncSession) -> None:
+        task = asyncio.create_task(beside.savepoint())
+        await beside.is_open.wait()
+        with suppress(LookupError):
+            async with session.begin_nested():
+                await session.run_sync(add_item, "undone")
+                beside.go_on.set()
+                await task
+                raise LookupError
 
     beside.error = None
     with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
-        await unit()
+        await beside.in_unit(work)
 
     assert observer.names() == []

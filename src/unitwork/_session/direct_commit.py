@@ -25,7 +25,10 @@ class Readiness(Enum):
     """What has to be done to commit a session."""
 
     COMMIT = "COMMIT alone"
-    """Nothing is lost, or to be flushed, and nothing else uses the session."""
+    """Nothing is lost, or to be flushed, and nothing else uses the session.
+
+    A transaction that has had savepoints may be lost.
+    """
     STEP = "one step"
     """`operations.commit()`."""
     MORE = "more than that"
@@ -54,6 +57,7 @@ def readiness_of(session: UnitSession) -> Readiness:
     if (
         loan.state is _OPEN
         and loan.failure is None
+        and loan.savepoints is None
         and session.access is _ACCESS_OPEN
         and session.commit_state is _NOT_SENT
         and is_ready_to_commit(session.sync_session, connection, session.ends.roots)
