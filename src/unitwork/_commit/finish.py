@@ -278,9 +278,8 @@ class _Finish:
 
     def _outcome_now(self, found: Outcome, sessions: Sequence[UnitSession]) -> Outcome:
         """The outcome once ROLLBACK was answered; it may have come too late."""
-        if (
-            self._unit.unclear_commit is not None
-        ):  # perhaps of a task that was waited for
+        # A task that was waited for may have sent a COMMIT that failed.
+        if self._unit.unclear_commit is not None:
             return self._outcome_before or found
         stored = any(session.may_be_stored for session in sessions)
         return Outcome.UNKNOWN if stored and found is Outcome.ROLLED_BACK else found
