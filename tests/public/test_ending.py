@@ -9,7 +9,6 @@ import pytest
 from unitwork import Ending, Outcome, succeeded
 from unitwork._unit.judging import judge_response
 from unitwork._unit.owner import UnitOwner
-from unitwork._unit.state import Intent
 from unitwork._unit.unit import Unit
 from unitwork.outcome import judge
 
@@ -73,7 +72,7 @@ def test_a_rollback_that_was_asked_for_comes_before_all_else(
 ) -> None:
     unit = Unit({}, UnitOwner())
     if commit_anyway:
-        unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+        unit.request_commit()
     unit.request_rollback("dry run")
 
     assert judge_response(unit, ending, unasked) == (False, "dry run")
@@ -82,9 +81,17 @@ def test_a_rollback_that_was_asked_for_comes_before_all_else(
 @pytest.mark.parametrize("ending", [OK, CONFLICT, RAISED])
 def test_commit_anyway_comes_before_the_policy(ending: Ending) -> None:
     unit = Unit({}, UnitOwner())
-    unit.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+    unit.request_commit()
 
     assert judge_response(unit, ending, unasked) == (True, "commit_anyway()")
+
+
+def test_commit_anyway_is_decided_although_the_work_is_lost() -> None:
+    unit = Unit({}, UnitOwner())
+    unit.request_commit()
+    unit.lose(LookupError())
+
+    assert judge_response(unit, CONFLICT, unasked).commit  # so that it fails
 
 
 def test_an_empty_reason_asks_for_a_rollback_all_the_same() -> None:
