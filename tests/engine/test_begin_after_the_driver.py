@@ -11,6 +11,8 @@ from support.flavours import POSTGRESQL, Flavour, only
 
 pytestmark = pytest.mark.anyio
 
+OWN_LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+
 
 @only(*POSTGRESQL)
 async def test_a_setting_is_kept_by_a_lock_that_follows(flavour: Flavour) -> None:
@@ -27,8 +29,6 @@ async def test_so_is_a_lock(flavour: Flavour) -> None:
     def body(session: Session) -> int | None:
         send(session, "SELECT pg_advisory_xact_lock(1)")
         session.execute(text("LOCK TABLE item IN SHARE MODE"))
-        return session.scalar(
-            text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-        )
+        return session.scalar(text(OWN_LOCKS))
 
     assert await flavour.work(body) == 1
