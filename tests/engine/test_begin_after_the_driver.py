@@ -11,7 +11,9 @@ from support.flavours import POSTGRESQL, Flavour, only
 
 pytestmark = pytest.mark.anyio
 
-OWN_LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+OWN_LOCKS = """
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+"""
 
 
 @only(*POSTGRESQL)
