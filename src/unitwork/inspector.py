@@ -19,7 +19,6 @@ from ._inspector.target import path_below, target_of
 from ._inspector.views import Views
 from ._session.database_core import DatabaseCore
 from ._sources import database_of
-from ._sql.sql_text import MYSQL
 from ._unit.database_base import core_of
 from .errors import UsageError
 
@@ -69,7 +68,7 @@ class Inspector:
         databases = _databases(db)
         by_name = {each.name: each for each in databases}
         self._recorder = recorder = Recorder(
-            keep, lambda name: _is_mysql(by_name[name])
+            keep, lambda name: _dialect_of(by_name[name])
         )
         self._views = Views(databases, recorder, show_sql=show_sql)
         self._stop = [
@@ -144,6 +143,6 @@ def _databases(db: Any) -> list[DatabaseCore]:
     return found
 
 
-def _is_mysql(database: DatabaseCore) -> bool:
+def _dialect_of(database: DatabaseCore) -> str:
     engine = database.known_engine
-    return engine is not None and engine.dialect.name in MYSQL
+    return "" if engine is None else engine.dialect.name

@@ -25,7 +25,19 @@ def test_hides_each_string(statement: str) -> None:
 
 @pytest.mark.parametrize("value", ['"secret"', "'a\\'b secret'", "'1' # 'secret'"])
 def test_hides_the_strings_of_mysql(value: str) -> None:
-    assert "secret" not in shown(f"SELECT {value}", is_mysql=True)
+    assert "secret" not in shown(f"SELECT {value}", "mysql")
+
+
+@pytest.mark.parametrize("value", ['"secret"', "'C:\\', 'secret'", '"a""secret"'])
+def test_hides_the_strings_of_sqlite(value: str) -> None:
+    assert "secret" not in shown(f"SELECT {value}", "sqlite")
+
+
+@pytest.mark.parametrize(
+    "number", ["1_000", ".5", "7.", "1e1_0", "0b1", "0o17", "0xf_f", "-3.25e-2"]
+)
+def test_hides_numbers_in_each_form(number: str) -> None:
+    assert shown(f"SELECT {number}").strip("-SELCT ") == "?"
 
 
 def test_hides_numbers_and_leaves_names_and_placeholders() -> None:

@@ -146,11 +146,11 @@ class LiveUnits:
     """
 
     def __init__(
-        self, clock: Clock, is_mysql: Callable[[str], bool], *, show_sql: bool
+        self, clock: Clock, dialect_of: Callable[[str], str], *, show_sql: bool
     ) -> None:
         self._clock = clock
-        self._is_mysql = is_mysql
-        """Of a database by its name: there is text in double quotes."""
+        self._dialect_of = dialect_of
+        """The name of the dialect of a database, by that of the database."""
         self._show_sql = show_sql
         self._before: dict[Unit, OpenUnit] = {}
         self._texts: dict[Unit, tuple[object, str]] = {}
@@ -227,8 +227,7 @@ class LiveUnits:
             ],
         }
         if self._show_sql:
-            is_mysql = self._is_mysql(held.database)
-            found["sql"] = shown(hold.statement, is_mysql=is_mysql)
+            found["sql"] = shown(hold.statement, self._dialect_of(held.database))
         return found
 
 

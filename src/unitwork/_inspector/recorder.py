@@ -27,12 +27,12 @@ class Recorder:
     dictionary, so nothing is locked.
     """
 
-    def __init__(self, keep: int, is_mysql: Callable[[str], bool]) -> None:
+    def __init__(self, keep: int, dialect_of: Callable[[str], str]) -> None:
         self.own_path = ""
         """Where the inspector is mounted: its own requests are not recorded."""
         self._keep = keep
-        self.is_mysql = is_mysql
-        """Of a database by its name: its SQL has strings in double quotes."""
+        self.dialect_of = dialect_of
+        """The name of the dialect of a database, by that of the database."""
         self._versions = itertools.count(1)
         self.forget_parent()
         forget_after_fork(self)
@@ -74,8 +74,7 @@ class Recorder:
 
     def _statement(self, record: UnitRecord, event: Any) -> None:
         if event.statement:
-            is_mysql = self.is_mysql(event.database)
-            text = shown(event.statement, is_mysql=is_mysql)
+            text = shown(event.statement, self.dialect_of(event.database))
             event = mark_of(event)._replace(text=text)
         record.add_statement(event)
 

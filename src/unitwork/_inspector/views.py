@@ -35,7 +35,7 @@ class Views:
         self._recorder = recorder
         self._clock = clock = Clock()
         self._began = clock.now()
-        self._live = LiveUnits(clock, recorder.is_mysql, show_sql=show_sql)
+        self._live = LiveUnits(clock, recorder.dialect_of, show_sql=show_sql)
         self._history = History(clock)
         self._locks: dict[str, Locks] = {}
 
