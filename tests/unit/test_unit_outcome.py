@@ -308,6 +308,24 @@ async def test_requests_leave_no_units_to_the_garbage_collector(
     assert after - before < 5  # a thread may keep its latest context
 
 
+@only("asyncpg")  # no driver has any part in this
+async def test_requests_without_a_database_leave_nothing_to_it_either(
+    flavour: Flavour,
+) -> None:
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        exchanges.append(weakref.ref(scope["state"].provider))
+        await PlainTextResponse("pong")(scope, receive, send)
+
+    exchanges: list[weakref.ref[object]] = []
+    gc.disable()
+    try:
+        await call(DBSessionMiddleware(app, flavour.db), "GET", "/")
+    finally:
+        gc.enable()
+
+    assert exchanges[0]() is None
+
+
 @only("asyncpg", "psycopg-async")
 async def test_an_ended_unit_lets_go_of_its_request(flavour: Flavour) -> None:
     """The transport of a pooled connection keeps the context it was made in."""

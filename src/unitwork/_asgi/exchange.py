@@ -99,7 +99,7 @@ class HTTPExchange(EndedByResponse):
             is_unused = unit is None and self.found_options is None
             handled, response = self.handled_exception, self.response
             if is_unused and response is _COMPLETE and handled is self.exception_before:
-                self.scope = self._state = NO_STATE  # as `_release()`: no more is there
+                self.scope = self.state = NO_STATE  # as `_release()`: no more is there
             elif unit is None or (unit.state is _CLOSED and self.leaving is None):
                 self._release()
             else:

@@ -48,7 +48,7 @@ class Unit(Lifecycle, SeesWrites):
     kept_open: Collection[UnitSession] = ()  # a response streams from them
     facade: ReferenceType[object] | None = None
     report: UnitReport | None = None  # if one of its databases is observed
-    _writes = True  # its last transaction, as far as is expected
+    _writes = True  # whether its last transaction was expected to
 
     def __init__(
         self,
@@ -111,14 +111,14 @@ class Unit(Lifecycle, SeesWrites):
     @property
     def needs_ending(self) -> bool:
         """Whether an ending does more than close the sessions."""
-        for each in self.sessions.by_database.values():  # as `has_work`
-            if each.sync_session.in_transaction() or has_pending(each.sync_session):
+        for each in self.sessions.by_database.values():
+            sync = each.sync_session  # as `has_work`, which would be one call more
+            if sync.in_transaction() or has_pending(sync) or each.ends.rolled_back:
                 return True
-        if self.hooks:
+        if self.hooks or self.has_had_blocks or self.cut_off_by is not None:
             return True
-        if self.intent is Intent.LOST and self.outcome in (None, Outcome.COMMITTED):
-            return True  # lost with nothing open, or beside COMMIT: it is no success
-        return self.cut_off_by is not None or self.has_had_blocks
+        # Lost with nothing open, or beside COMMIT: it is no success.
+        return self.intent is Intent.LOST and self.outcome in (None, Outcome.COMMITTED)
 
     def sessions_to_end(self) -> list[UnitSession]:
         return self.sessions.to_end(self.databases, kept_open=self.kept_open)
