@@ -77,8 +77,7 @@ class RequestAttempt(ReplaceableResponse):
             raise Unwind from error  # the deadline was first
         if not self.is_retried(error):
             self.note_attempts(error)
-            stored = self.committed_inside
-            self.failure = with_stored(error, self.open_unit(), stored)
+            self.failure = with_stored(error, self.open_unit(), self.committed_inside)
             started = self.response.has_started
             self.move(ResponseState.CUT_SHORT if started else ResponseState.REPLACED)
         raise Unwind from error

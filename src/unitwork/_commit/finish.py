@@ -228,9 +228,10 @@ class _Finish:
         limit = session.settings.commit_timeout
         sent: bool
         try:
+            # It was not made if another task or thread used the session just then.
             if made is None or isinstance(made.error, IllegalStateChangeError):
                 sent = yield Step(operations.commit, session, limit)
-            else:  # another task did not use the session just then
+            else:
                 sent = made.take()
         except Exception as error:
             committed: bool | None = session.is_committed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, FrozenInstanceError, field, make_dataclass
+from dataclasses import MISSING, Field, FrozenInstanceError, field, make_dataclass
 from operator import itemgetter
 from typing import (
     TYPE_CHECKING,
@@ -79,8 +79,10 @@ class _Record(_Tuple):
         kinds: dict[str, Any] = {}
         for each in reversed(cls.__mro__):
             kinds.update(vars(each).get("__annotations__", {}))
-        defaults = {n: {"default": value} for n, value in cls._defaults.items()}
-        return [(n, kinds[n], field(**defaults.get(n, {}))) for n in cls._fields]
+        return [
+            (name, kinds[name], field(default=cls._defaults.get(name, MISSING)))
+            for name in cls._fields
+        ]
 
     if not TYPE_CHECKING:
 

@@ -72,7 +72,7 @@ class UnitReport:
     ) -> None:
         """Make an event of the *kind* that has these fields, if an observer gets it.
 
-        All of them, in their order, and by position.
+        All its fields but `at` and `unit`, by position: defaults don't apply.
         """
         found = self._by_kind.get(kind)
         if found is None:

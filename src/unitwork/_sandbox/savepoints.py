@@ -21,7 +21,9 @@ __all__ = [
     "deferred_in",
     "dropped_on_commit",
     "is_definition",
+    "is_in_failed_transaction",
     "is_missing",
+    "release_of",
     "restored",
     "rollback_of",
     "savepoint_in",
@@ -44,6 +46,7 @@ UNION ALL SELECT 'role', current_setting('role')
 """
 """What is not as it was when the connection was opened."""
 
+_IN_FAILED_TRANSACTION = "25P02"
 _BEGIN = re.compile(r"\s*begin\b", re.IGNORECASE)
 _SETTING = re.compile(r"\bset_config\s*\(|(?:^|;)\s*(?:re)?set\b", re.IGNORECASE)
 _SET_CONSTRAINTS = re.compile(r"\bset\s+constraints\b", re.IGNORECASE)
@@ -73,7 +76,7 @@ def commit_of(
     The temporary tables *dropped* are dropped between the two.
     """
     drops = [f"DROP TABLE IF EXISTS pg_temp.{table}" for table in dropped]
-    ends = [*drops, f"RELEASE SAVEPOINT {savepoint}"]
+    ends = [*drops, release_of(savepoint)]
     if constraints is None:
         return ends
     check = "SET CONSTRAINTS ALL IMMEDIATE"
@@ -91,8 +94,12 @@ def deferred_in(found: str) -> str | None:
     return bytes.fromhex(names).decode() if int(count) else None
 
 
+def release_of(savepoint: str) -> str:
+    return f"RELEASE SAVEPOINT {savepoint}"
+
+
 def rollback_of(savepoint: str) -> Sequence[str]:
-    return [f"ROLLBACK TO SAVEPOINT {savepoint}", f"RELEASE SAVEPOINT {savepoint}"]
+    return [f"ROLLBACK TO SAVEPOINT {savepoint}", release_of(savepoint)]
 
 
 def restored(settings: Sequence[tuple[str, str]]) -> Sequence[str]:
@@ -110,6 +117,11 @@ def _quote(text: str) -> str:
 def is_missing(error: BaseException) -> bool:
     """Whether *error* says that a savepoint, or its transaction, is not there."""
     return _MISSING.search(str(error)) is not None
+
+
+def is_in_failed_transaction(error: BaseException) -> bool:
+    """Whether *error* follows another one, which has failed the transaction."""
+    return getattr(error, "sqlstate", None) == _IN_FAILED_TRANSACTION
 
 
 def begins_by_text(statement: str) -> bool:

@@ -26,8 +26,6 @@ from .violations import (
 
 __all__ = ["SharedConnection"]
 
-_IN_FAILED_TRANSACTION = "25P02"
-
 
 def _commit(proxy: Any) -> None:
     proxy.commit_savepoint()
@@ -133,7 +131,7 @@ class SharedConnection:
         except Exception as error:
             self._check_missing(turn, error)
             self._check_own_constraints(turn, error)
-            if getattr(error, "sqlstate", None) == _IN_FAILED_TRANSACTION:
+            if savepoints.is_in_failed_transaction(error):
                 raise unexpected_rollback(None) from error
             raise
         turn.move(TransactionState.NONE)
@@ -249,8 +247,9 @@ class SharedConnection:
                 raise self._fail(constraint_of_two(turn, outer)) from error
 
     def _check_sets_no_constraints(self, turn: Turn) -> None:
-        for outer in filter(lambda x: x.set_constraints, self.turns.around(turn)):
-            raise self._fail(constraints_set_around(turn, outer))
+        for outer in self.turns.around(turn):
+            if outer.set_constraints:
+                raise self._fail(constraints_set_around(turn, outer))
 
     def check_around(self, turn: Turn) -> None:
         """Raise if the driver reports that the transaction around all has ended."""
@@ -277,8 +276,9 @@ class SharedConnection:
         if self._writes_of(own) is Writes.SOME and not aborted:
             return uncommitted_changes(own.name(), other)
         if own.savepoint is not None:
-            script = savepoints.rollback_of(own.savepoint)
-            self.outer.pending += script if aborted else script[1:]
+            release = [savepoints.release_of(own.savepoint)]
+            undo = savepoints.rollback_of(own.savepoint)
+            self.outer.pending += undo if aborted else release
             own.move(TransactionState.UNDONE if aborted else TransactionState.NONE)
         return None
 

@@ -44,7 +44,7 @@ class CommitOrder:
 
     __slots__ = ("session",)
 
-    session: UnitSession
+    session: UnitSession  # set by its maker: an `__init__()` would be one call more
 
     def send_commit(self, loan: Loan, send: Callable[[], None]) -> None:
         """Commit the transaction of *loan* by *send*; raise unless it is committed.

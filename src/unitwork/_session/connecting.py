@@ -99,24 +99,24 @@ def connected(
     if session is None or transaction.nested:
         return
     if session.access is not Access.OPEN:  # it connected while its unit ended
-        _discard(connection)
-        session.check()
-    settings, taken_at = session.settings, time.monotonic()
-    limit = settings.hold_warning
-    hold = Hold(find_call_site(), taken_at, limit, settings.idle_limit)
+        _refuse(session, connection)
+    settings = session.settings
+    taken_at = time.monotonic()
+    hold = Hold(find_call_site(), taken_at, settings.hold_warning, settings.idle_limit)
     if (report := session.owner.report) is not None:
         _report(session, report, hold)
-    session.awaiting_connection, ends = False, session.ends
+    session.awaiting_connection = False
     try:
         is_plain = type(connection) is Connection
         released = None if is_plain else after_statement.use_of(session, connection)
         session.connections.append(connection)
-        ends.roots += ((connection, connection.get_transaction()),)
+        session.ends.roots += ((connection, connection.get_transaction()),)
         if settings.slow_unit_warning is not None:
-            ends.start_timing()
+            session.ends.start_timing()
         state = lend(connection)
         loan = state.loan
-        loan.end_timeout, loan.savepoints = settings.end_timeout, ends.savepoints
+        loan.end_timeout = settings.end_timeout
+        loan.savepoints = session.ends.savepoints
         if released is None:
             loan = begin(session, connection, state)
         else:
@@ -130,16 +130,17 @@ def connected(
     session.loans.append(loan)
     if hold.report is not None and released is None:
         hold.report.begun(hold.idle_since - taken_at)
-    if limit is not None and not hold_watch.is_on:
-        hold_watch.start(limit)
+    if hold.limit is not None and not hold_watch.is_on:
+        hold_watch.start(hold.limit)
     prepares = session.prepares_transactions or session.owner.two_phase is not None
     if released is None and (prepares or session.begun_with is not None):
         apply_characteristics(session, connection, loan)
 
 
-def _discard(connection: Connection) -> None:
+def _refuse(session: UnitSession, connection: Connection) -> None:
     connection.invalidate()
     connection.close()
+    session.check()  # which raises
 
 
 def _report(session: UnitSession, report: UnitReport, hold: Hold) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from asyncio import get_running_loop
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,7 +90,7 @@ class SessionFactory:
         """That of all units, if it is the same for all: see `open()`."""
         self._makes_sync_session = False
         """Whether the session class gives a `sync_session_class` of its own."""
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: AbstractEventLoop | None = None
         """The event loop in which the last session was made."""
         # A sessionmaker is read each time: configure() may have changed it.
         self._recipe = self._recipe_of(None) if maker is None else None
@@ -142,7 +141,7 @@ class SessionFactory:
     def open(
         self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
     ) -> Opening:
-        """What the session of *owner* is used with."""
+        """What the session of *owner* is used with: the same for all, but in tests."""
         self.opening = Opening(self.gate, self.binds, settings, self.replicas)
         return self.opening
 
@@ -204,7 +203,7 @@ class SessionFactory:
             fence(made)
         return session
 
-    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _adopt(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
         replicas = self.replicas
         others = [] if replicas is None else replicas.known_engines

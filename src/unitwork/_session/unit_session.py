@@ -102,7 +102,8 @@ class UnitSession(TransactionEvidence):
         self.owner, self.name = owner, name
         self.settings = settings
         self.owned = owned  # else it was given by a test, and stays open
-        self.access, self.outside_of = Access.OPEN, ""  # what an `outside()` is for
+        self.access = Access.OPEN
+        self.outside_of = ""  # the name of the `outside()` block
         self.commit_state = CommitState.NOT_SENT
         self.ends = TransactionEnds()
         self.connections: list[Connection] = []
@@ -111,8 +112,8 @@ class UnitSession(TransactionEvidence):
         self.holds: list[Hold] = []  # of connections that it has returned
         self.use_before = NO_USE  # all those before
         self.verifications: list[PendingVerification] = []  # if COMMIT is not answered
-        self.begun_with: TransactionCharacteristics | None = None  # its transaction
-        self.committing: Loan | None = None  # of several, the one that is next
+        self.begun_with: TransactionCharacteristics | None = None
+        self.committing: Loan | None = None  # of several, whose COMMIT is next
         self.kept_for_stream = False  # its transaction lasts as long as the response
         self.awaiting_connection = False
         self.permit = None if gate is None else Permit(gate)
@@ -138,9 +139,8 @@ class UnitSession(TransactionEvidence):
         What is added beside a COMMIT that is under way belongs to no transaction yet.
         """
         session = self.sync_session
-        if session.in_transaction() or has_pending(session):
-            return True
-        return self.ends.rolled_back is not None  # see `is_being_returned`
+        undone = self.ends.rolled_back is not None  # see `is_being_returned`
+        return undone or session.in_transaction() or has_pending(session)
 
     @property
     def holds_connection(self) -> bool:

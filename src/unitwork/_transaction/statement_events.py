@@ -94,12 +94,14 @@ def _execute(
     """
     loan.bypassed_by += loan.counter.queries_count - loan.messages
     loan.statements_in_flight += 1  # before the checks: see `Activity`
-    hold, now = loan.hold, monotonic()
-    if hold is not None and hold.idle_since is not None:
-        hold.statement, idle = statement, now - hold.idle_since
-        hold.idle, hold.idle_since = hold.idle + idle, None
-        statement += hold.comment
+    now = monotonic()
+    if (hold := loan.hold) is not None and hold.idle_since is not None:
+        idle = now - hold.idle_since
+        hold.idle_since = None
+        hold.idle += idle
         hold.longest_idle = max(hold.longest_idle, idle)
+        hold.statement = statement
+        statement += hold.comment
     try:
         if (holder := loan.holder) is not None:
             holder.check_statement()

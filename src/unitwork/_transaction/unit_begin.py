@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = [
     "begin_on",
     "begin_to_read",
-    "begin_transaction",
     "is_unusable",
     "lend",
     "prepare_first_statement",
@@ -48,11 +47,6 @@ _COMES_BEFORE_QUERIES = pattern(
     r"(?:set\s+(?:(?:local|session)\s+)?(?:transaction|characteristics)|lock\b)",
     re.IGNORECASE | re.DOTALL,
 )
-
-
-def begin_transaction(connection: Connection, *, with_id: bool) -> Loan:
-    """Start a loan of *connection*, and begin a transaction: see `begin_on()`."""
-    return begin_on(connection, lend(connection), with_id=with_id)
 
 
 def lend(connection: Connection) -> ConnectionState:

@@ -73,7 +73,8 @@ def begin_directly(unit: Unit) -> DirectEnding | None:
         return None
     make_step = session.activity.make_step
     if readiness is _COMMIT:
-        unit.state, session.activity.is_reserved = _COMMITTING, True
+        unit.state = _COMMITTING  # as `begin_commit()` does
+        session.activity.is_reserved = True
         step = greenlet_spawn(make_step, operations.send_commit, session)
     else:
         step = greenlet_spawn(make_step, operations.commit, session.sync_session)
