@@ -111,8 +111,9 @@ wheel-readme wheel-promises: wheel-%: venv
 
 # On the newest Python, too: `make test` has the oldest one with the newest SQLAlchemy.
 # What takes long and has little to do with either is tested once: the manual, the example,
-# clusters, browsers, servers of ASGI, runs of pytest in tests, hooks that hang. Async psycopg and PyMySQL run by the same code of
-# SQLAlchemy's and unitwork's as psycopg, asyncpg and asyncmy do.
+# clusters, browsers, servers of ASGI, runs of pytest in tests, hooks that hang. Async psycopg
+# and PyMySQL run by the same code of SQLAlchemy's and unitwork's as psycopg, asyncpg and
+# asyncmy do.
 ONCE := tests/browser tests/classify tests/clusters tests/docs tests/examples tests/inspector \
 	tests/stale tests/asgi/test_servers.py tests/commit/test_hooks_hanging.py \
 	tests/faults/test_server_faults.py tests/integrations/test_gunicorn.py \

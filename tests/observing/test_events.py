@@ -89,6 +89,14 @@ def parts_of(event: Event) -> tuple[float, str] | None:
             return None
 
 
+def test_percent_needs_a_tuple_around_it() -> None:
+    line, event = "%s", CLOSED
+
+    assert line % (event,) == repr(event)
+    with pytest.raises(TypeError):
+        assert line % event
+
+
 def test_it_can_be_matched_copied_and_printed() -> None:
     assert parts_of(CLOSED) == (1.5, "default")
     assert pickle.loads(pickle.dumps(CLOSED)) == CLOSED
