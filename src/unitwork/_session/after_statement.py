@@ -200,7 +200,8 @@ class ReadingUse:
         state = state_of(connection)
         if state is None:
             return
-        loan, before = state.loan, time.monotonic()
+        loan = state.loan
+        before = time.monotonic()
         if self.has_begun:
             loan.has_begun()
         else:

@@ -47,7 +47,8 @@ def bind_for(
         _check_connection(session, bind)
     connects = not session.connections or not session.sync_session.in_transaction()
     if connects:
-        session.awaiting_connection, session.goes_on_with = True, None
+        session.awaiting_connection = True
+        session.goes_on_with = None
         wanted = session.owner.characteristics(session)
         if wanted is not None and wanted.release == STATEMENT:
             wanted = after_statement.characteristics(session, wanted, statement)
@@ -63,12 +64,11 @@ def bind_for(
     elif session.reading is not None and session.reading.engine is not None:
         bind = session.reading.bind_of(bind) or bind
     wanted = session.begun_with
-    if binds is None or not isinstance(bind, Engine):
-        pass
-    elif wanted is not None or bind not in binds.unchanged:
-        bind = binds.find(bind, wanted)[0]
-    elif connects and session.reading is None:
-        session.goes_on_with = bind
+    if binds is not None and isinstance(bind, Engine):
+        if wanted is not None or bind not in binds.unchanged:
+            bind = binds.find(bind, wanted)[0]
+        elif connects and session.reading is None:
+            session.goes_on_with = bind
     if connects and session.owner.report is not None:
         announce(session.owner.report, session.name, bind)
     return bind

@@ -25,7 +25,7 @@ from .connecting import bind_for, connected
 from .dropped_work import drop, has_changes
 from .misuse import CALLED
 from .operations import check_not_lost, prepare_verification, rollback
-from .savepoint import has_begun
+from .savepoint import transaction_begun
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -65,7 +65,7 @@ class _Fenced(BeginsBefore):
                 error.add_note(_BEGUN_ALREADY)
             raise
         if self.unitwork_session is not None:
-            has_begun(self.unitwork_session, transaction)
+            transaction_begun(self.unitwork_session, transaction)
         return transaction
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
@@ -145,11 +145,10 @@ class _Fenced(BeginsBefore):
 @cache
 def fenced(session_class: type[Session]) -> type[Session]:
     """Derive from *session_class* the class of the sessions of units."""
-    is_own = (session_class.close, session_class.expunge_all)
-    members = {"closes_plainly": is_own == (Session.close, Session.expunge_all)}
-    made: type[Session] = type(
-        session_class.__name__, (_Fenced, session_class), members
-    )
+    closing = (session_class.close, session_class.expunge_all)
+    members = {"closes_plainly": closing == (Session.close, Session.expunge_all)}
+    bases = (_Fenced, session_class)
+    made: type[Session] = type(session_class.__name__, bases, members)
     for name, listener in _EVENTS.items():
         event.listen(made, name, listener)
     return made

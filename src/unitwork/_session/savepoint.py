@@ -10,7 +10,7 @@ from .._transaction.savepoints import OpenSavepoints
 from ..errors import UnexpectedRollbackError
 from .unit_session import UnitSession, unit_session_of
 
-__all__ = ["CheckedTransaction", "has_begun"]
+__all__ = ["CheckedTransaction", "transaction_begun"]
 
 _ROLLED_BACK = (
     "the work of this {block} block is lost: a flush inside it has failed, which has "
@@ -42,8 +42,8 @@ class CheckedTransaction(SessionTransaction):
             raise UnexpectedRollbackError(_ROLLED_BACK.format(block=block))
 
 
-def has_begun(session: UnitSession, transaction: SessionTransaction) -> None:
-    """Check a block of `begin()`; record by whom a savepoint was begun."""
+def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> None:
+    """Let the end of its block be checked; record by whom a savepoint was begun."""
     transaction.__class__ = CheckedTransaction
     if not transaction.nested:
         return

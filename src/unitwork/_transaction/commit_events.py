@@ -157,9 +157,8 @@ def listen(dialect: Dialect) -> None:
         if nothing_open and not in_transaction(loan.driver_connection):
             roll_back(dbapi_connection)  # which sends nothing
             return
-        had_ended = loan.holder is not None and loan.is_open
-        had_ended = had_ended and _has_ended(dialect, dbapi_connection, loan)
         was_open = loan.holder is not None and loan.is_open
+        had_ended = was_open and _has_ended(dialect, dbapi_connection, loan)
         try:
             answer = _end(dbapi_connection, loan, roll_back)
         except BaseException:

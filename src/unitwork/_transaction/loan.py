@@ -87,7 +87,7 @@ class Loan:
         self.mark: Any = None  # identifies the transaction, if BEGIN has returned it
         self.wrote = False  # as far as is known without I/O
         self.texts: dict[str, None] = {}
-        """Its statements until one is known to write, the first of them."""
+        """Its statements until one is known to write; not more than `MOST_TEXTS`."""
         self.only_reads = True
         """Whether all statements are known to read, if the database can't show that."""
         self.counter = counter or message_counter(driver_connection)
@@ -244,7 +244,7 @@ class Loan:
         return messages > 1 or not self.has_ended  # one has ended it, and no other one
 
     def begin_statement(self) -> None:
-        """Count one that does not pass SQLAlchemy: what listens there does the same."""
+        """Count one of unitwork's own: of others `statement_events` does the same."""
         self.bypassed_by += self.counter.queries_count - self.messages
         self.statements_in_flight += 1
 

@@ -16,6 +16,7 @@ from .write_evidence import REPORTS_WRITES
 __all__ = ["MOST_TEXTS", "note_effects"]
 
 MOST_TEXTS = 1000
+"""How many of its statements a loan keeps."""
 _OPEN = TransactionState.OPEN
 
 

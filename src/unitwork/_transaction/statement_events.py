@@ -68,7 +68,8 @@ def _executing(execute: Execute) -> Callable[..., bool]:
         loan = state.loan
         if loan.proxy is not None and loan.proxy() is not proxy:
             return False
-        template, compiled = statement, context.compiled
+        template = statement
+        compiled = context.compiled
         if compiled is not None and statement is context.statement:
             template = compiled.string or statement  # the same for many
         find = known_facts if len(template) <= LONG else facts_of

@@ -76,6 +76,7 @@ def begin_on(connection: Connection, state: ConnectionState, *, with_id: bool) -
     was dropped. Raises `DBAPIError` if the server is out of reach.
     """
     loan = state.loan
+    # The second is for a connection that was lost: see `transaction_probe()`.
     if state.in_transaction() and in_transaction(state.driver_connection):
         loan.has_begun()
         return loan
