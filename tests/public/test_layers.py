@@ -34,8 +34,7 @@ MAY_IMPORT = {
     "_driver": "_patterns _concurrency errors _classify _observing",
     "_sql": "_patterns errors _driver",
     "_transaction": "_redaction _patterns _concurrency errors _callables _classify "
-    "_observing "
-    "_call_site _driver _sql",
+    "_observing _call_site _driver _sql",
     "_engine": "_redaction _concurrency errors _callables _classify _observing "
     "_call_site _driver _sql _transaction",
     "settings": "errors _callables _observing _transaction",
@@ -71,12 +70,11 @@ FOREIGN = {
     # The standard library's own way to a frame; `inspect` adds a call to it.
     "_call_site": "_getframe",
     # All that is used of SQLAlchemy alone; pyright has a reason at each.
-    "_driver.sqlalchemy_internals": "_ConnectionRecord _SessionCloseState "
-    "_close_state _connection_record "
-    "_connections _creator _current_fn _deleted _dialect _for_update_arg "
-    "_is_autocommit_isolation _is_clean _loop _max_overflow _nested_transaction _new "
-    "_parent _pool _pre_ping _prepare_impl _proxied _queue _recycle _reset_on_return "
-    "_state _transaction",
+    "_driver.sqlalchemy_internals": "_ConnectionRecord _SessionCloseState _close_state "
+    "_connection_record _connections _creator _current_fn _deleted _dialect "
+    "_for_update_arg _is_autocommit_isolation _is_clean _loop _max_overflow "
+    "_nested_transaction _new _parent _pool _pre_ping _prepare_impl _proxied _queue "
+    "_recycle _reset_on_return _state _transaction",
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.

@@ -102,6 +102,6 @@ def settle_directly(unit: Unit, session: UnitSession, reason: str) -> bool:
     session.activity.is_reserved = False
     if session.permit is not None:
         session.release_unused_permit()
-    unit.state = _SETTLED
+    unit.state = _SETTLED  # as `move()` does
     unit.end_turn(_OPEN)
     return True

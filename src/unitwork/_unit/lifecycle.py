@@ -162,7 +162,7 @@ class Lifecycle:
 
     def end_turn(self, state: UnitState) -> bool:
         """Finish the ending; return `False` if the unit was closed before."""
-        _moving.acquire()  # as there
+        _moving.acquire()  # as `begin_ending()` does
         try:
             if self.state is _CLOSED:
                 return False
