@@ -75,6 +75,20 @@ async def test_a_rollback_that_is_under_way_is_no_commit(
 
 
 @only(*EVERY)
+async def test_a_rollback_whose_connection_is_being_returned_is_waited_for(
+    flavour: Flavour, observer: Observer
+) -> None:
+    stray = Stray(flavour, roll_back, stops_at="checkin", has_hooks=False)
+
+    reply = await stray.request_that_waits(200)
+
+    assert (reply.status, stray.outcome) == (200, Outcome.ROLLED_BACK)
+    assert await stray.error() is None
+    assert observer.names() == []
+    await check_pool_is_whole(flavour)
+
+
+@only(*EVERY)
 async def test_a_savepoint_that_is_rolled_back_is_not_committed(
     flavour: Flavour, observer: Observer
 ) -> None:

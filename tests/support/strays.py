@@ -42,10 +42,12 @@ class Stray:
         *,
         connects: bool = False,
         stops_at: str = "",
+        has_hooks: bool = True,
     ) -> None:
         self._flavour = flavour
         self._work = work
         self._connects = connects
+        self._has_hooks = has_hooks
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         self._go_on: Any = asyncio.Event() if flavour.is_async else threading.Event()
@@ -99,8 +101,9 @@ class Stray:
         first = _add if self._connects else add_item
         await self._flavour.do(session, first)
         unit = current_unit()
-        unit.on_commit(self.hooks.append, "on_commit")
-        unit.on_rollback(self.hooks.append, "on_rollback")
+        if self._has_hooks:
+            unit.on_commit(self.hooks.append, "on_commit")
+            unit.on_rollback(self.hooks.append, "on_rollback")
         self._unit = innermost()
         self._task = asyncio.create_task(self._flavour.do(session, self._work))
         await self._stopped.wait()

@@ -13,6 +13,9 @@ from .._observing.subjects import CallSite
 __all__ = ["Mark", "mark_of"]
 
 
+_VERIFIED = {True: "committed", False: "not committed", None: "still unknown"}
+
+
 class Mark(NamedTuple):
     """Something that has happened *at* a time, after *seconds* of its own."""
 
@@ -46,9 +49,8 @@ def _answer(event: WaitEnded | events.CommitAnswered, kind: str, took: float) ->
 
 
 def _verified(event: events.OutcomeVerified) -> Mark:
-    text = {True: "committed", False: "not committed", None: "still unknown"}
-    said = text[event.committed]
-    return Mark(event.at, "verified", event.duration, event.database, said)
+    found = _VERIFIED[event.committed]
+    return Mark(event.at, "verified", event.duration, event.database, found)
 
 
 def _named(kind: str) -> Callable[[Any], Mark]:
