@@ -72,7 +72,7 @@ def find_call_site() -> CallSite | None:
     outside: CallSite | None = None
     while frame is not None:
         name = (code := frame.f_code).co_filename
-        if name.startswith(_SQLALCHEMY):  # as most are: what follows has the same
+        if name.startswith(_SQLALCHEMY):  # most are; the checks below skip them, too
             frame = frame.f_back
             continue
         if not name.startswith(_INSTALLED):
