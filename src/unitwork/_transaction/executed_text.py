@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from .._driver.driver_connection import refresh_status
 from .._sql.sql_text import MYSQL
@@ -13,42 +13,12 @@ from .._sql.transaction_control import (
     end_by,
     turns_on_autocommit,
 )
-from .transaction_state import TransactionState
+from .loan import Loan, TransactionState
 
 __all__ = ["text_executed"]
 
 
-class _Holder(Protocol):
-    """What holds the loan."""
-
-    def committed_by_statement(self) -> None: ...
-
-
-class _OpenLoan(Protocol):
-    """A `Loan`, as far as it matters here."""
-
-    only_reads: bool
-
-    @property
-    def holder(self) -> _Holder | None: ...
-
-    @property
-    def has_ended(self) -> bool: ...
-
-    @property
-    def is_open(self) -> bool: ...
-
-    @property
-    def may_have_written(self) -> bool: ...
-
-    def has_begun(self) -> None: ...
-
-    def is_over(self) -> None: ...
-
-    def move(self, state: TransactionState) -> None: ...
-
-
-def text_executed(loan: _OpenLoan, statement: str, context: Any) -> None:
+def text_executed(loan: Loan, statement: str, context: Any) -> None:
     """Record what *statement*, no ordinary one, has done to the transaction of *loan*.
 
     No I/O, but for MySQL: its driver's status may be out of date.
@@ -75,7 +45,7 @@ def text_executed(loan: _OpenLoan, statement: str, context: Any) -> None:
             loan.move(TransactionState.REPLACED)
 
 
-def _another_begun(loan: _OpenLoan) -> None:
+def _another_begun(loan: Loan) -> None:
     """Record that MySQL has committed the transaction before it began another one."""
     changed = loan.may_have_written or not loan.only_reads
     if changed and loan.is_open and loan.holder is not None:
