@@ -97,8 +97,8 @@ class HTTPExchange(EndedByResponse):
             current.reset(token)
             unit = self.unit
             is_unused = unit is None and self.found_options is None
-            handled, response = self.handled_exception, self.response
-            if is_unused and response is _COMPLETE and handled is self.exception_before:
+            has_handled = self.handled_exception is not self.exception_before
+            if is_unused and self.response is _COMPLETE and not has_handled:
                 self.scope = self.state = NO_STATE  # as `_release()`: no more is there
             elif unit is None or (unit.state is _CLOSED and self.leaving is None):
                 self._release()

@@ -82,8 +82,8 @@ def _flush(session: Session, unit_session: UnitSession | None) -> None:
 def commit(session: Session) -> bool:
     """Flush and commit; return whether COMMIT was sent.
 
-    It is not if the flush has registered a hook, or requested a rollback. So may a
-    listener to SQLAlchemy's `before_commit`. Nor if nothing is open any more.
+    It is not if nothing is open any more, or if the flush has registered a hook, or if
+    the flush or a listener to SQLAlchemy's `before_commit` has requested a rollback.
     """
     unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
     if unit_session is not None and not unit_session.has_work:
