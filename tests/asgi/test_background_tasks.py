@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -103,6 +106,28 @@ async def test_no_mail_if_the_commit_fails_while_the_client_leaves(
     async def endpoint(request: Request) -> Response:
         task = await leaving.work(request)
         current_unit().before_commit(veto)
+        return StreamingResponse(chunks(), background=task)
+
+    await leaving.request(endpoint, between, spec)
+
+    assert (leaving.mails, observer.names()) == ([], [])
+
+
+@SPECS
+@BETWEEN
+async def test_nor_if_a_listener_fails_beside_commit_while_the_client_leaves(
+    flavour: Flavour, observer: Observer, between: Any, spec: str
+) -> None:
+    leaving = Leaving(flavour)
+
+    def veto(session: Session) -> None:
+        await_only(leaving.leave())
+        raise LookupError
+
+    async def endpoint(request: Request) -> Response:
+        task = await leaving.work(request)
+        session = await flavour.db.session(request)
+        event.listen(session.sync_session, "before_commit", veto)
         return StreamingResponse(chunks(), background=task)
 
     await leaving.request(endpoint, between, spec)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from anyio import CancelScope
+from anyio import CancelScope, wait_all_tasks_blocked
 
 from unitwork._concurrency.uncancelled import Uncancelled
 from unitwork._concurrency.watchdog import scheduler
@@ -174,6 +174,15 @@ async def test_a_cancellation_of_what_is_awaited_is_the_works_own(work: Work) ->
 
     assert task.cancelled()
     assert work.steps == ["CancelledError"]
+
+
+async def test_anyio_sees_that_its_task_waits(work: Work) -> None:
+    task = asyncio.create_task(work.run())
+    await turns()
+    await wait_all_tasks_blocked()
+    work.answer.set_result("done")
+
+    assert await task == "done"
 
 
 async def test_it_passes_turns_of_the_event_loop_on(work: Work) -> None:

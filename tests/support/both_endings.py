@@ -68,8 +68,11 @@ class Run:
             body(session)
 
         app.post("/")(self.flavour.endpoint(noted))
-        reply = await call(app, "POST", "/", on_message=self.sent)
-        self.steps.append(f"raised {reply.error!r}")
+        try:
+            reply = await call(app, "POST", "/", on_message=self.sent)
+            self.steps.append(f"raised {reply.error!r}")
+        except Stop as stop:
+            self.steps.append(f"raised {stop!r}")
 
     def sent(self, message: Any) -> None:
         self.steps.append(f"{message['type']} {message.get('status', '')}")
@@ -132,11 +135,17 @@ def commit_fails(fault: CommitFault | Exception) -> Callable[[Run], None]:
     return set_up
 
 
-def fails(target: str, name: str) -> Callable[[Run], None]:
+class Stop(BaseException):
+    """What ends a process, as SystemExit does."""
+
+
+def fails(
+    target: str, name: str, kind: type[BaseException] = LookupError
+) -> Callable[[Run], None]:
     """A listener to the event *name* fails."""
 
     def fail(*args: object) -> None:
-        raise LookupError(name)
+        raise kind(name)
 
     return lambda run: run.listen(_target(run, target), name, fail)
 
@@ -185,6 +194,8 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "after_commit": fails("session", "after_commit"),
     "after_transaction_end": fails("session", "after_transaction_end"),
     "reset": fails("engine", "reset"),
+    "stopped before COMMIT": fails("session", "before_commit", Stop),
+    "stopped after COMMIT": fails("session", "after_commit", Stop),
     "rollback before the flush": in_listener("before_flush", request_rollback),
     "rollback before COMMIT": in_listener("before_commit", request_rollback),
     "rollback after COMMIT": in_listener("after_commit", request_rollback),

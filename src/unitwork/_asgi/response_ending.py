@@ -107,7 +107,9 @@ class EndedByResponse(RequestReader):
         try:
             sent = await commit
             is_over = sent and settle_directly(unit, session, reason)
-        except (Exception, asyncio.CancelledError) as error:
+        except GeneratorExit:  # nothing may be awaited any more
+            raise
+        except BaseException as error:  # the plan settles the unit before it raises it
             failure = error
         cancelled = commit.cancelled
         if not is_over:
@@ -128,6 +130,8 @@ class EndedByResponse(RequestReader):
             return
         try:
             await endings.run_ending(unit, plan)
+        except asyncio.CancelledError:
+            pass  # of the same scope, once more: the caller raises it
         except Exception as error:
             log.warning("a unit failed to end while it was cancelled", exc_info=error)
 

@@ -140,6 +140,11 @@ class Uncancelled(Watchdog):
         self._loop.call_soon(self._callback, cancelled, context=self._context)
         return True
 
+    # Called by anyio, which looks at what tasks wait for
+
+    def done(self) -> bool:
+        return self._future.done()
+
     # Called by the watchdog, in its thread
 
     def expired(self) -> None:
