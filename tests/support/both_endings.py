@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from sqlalchemy import delete, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 
 from support.asgi import call
 from support.commit_server import LOCK, WAIT_AT_COMMIT
@@ -184,6 +185,24 @@ def cancel_and_fail(run: Run) -> None:
     commit_fails(LookupError("COMMIT"))(run)
 
 
+def exceed_a_time_limit(run: Run) -> None:
+    async def wait() -> None:
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            run.steps.append("it was too long")
+
+    await_only(wait())
+
+
+def read_in_a_coroutine(run: Run) -> None:
+    async def read() -> None:
+        run.steps.append(f"{await run.flavour.db.current.scalar(text('SELECT 1'))}")
+
+    await_only(read())
+
+
 FAULTS: dict[str, Callable[[Run], None]] = {
     "none": no_fault,
     "COMMIT fails": commit_fails(LookupError("COMMIT")),
@@ -202,6 +221,10 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "hook before the flush": in_listener("before_flush", register_hook),
     "hook before COMMIT": in_listener("before_commit", register_hook),
     "hook after COMMIT": in_listener("after_commit", register_hook),
+    "time limit in the flush": in_listener("before_flush", exceed_a_time_limit),
+    "time limit before COMMIT": in_listener("before_commit", exceed_a_time_limit),
+    "time limit after COMMIT": in_listener("after_commit", exceed_a_time_limit),
+    "read before COMMIT": in_listener("before_commit", read_in_a_coroutine),
     "cancelled in the flush": in_listener("before_flush", cancel),
     "cancelled soon in the flush": in_listener("before_flush", cancel_soon),
     "cancelled before COMMIT": in_listener("before_commit", cancel),

@@ -6,7 +6,9 @@ All of it is the same in SQLAlchemy 2.0 and 2.1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -19,12 +21,14 @@ from sqlalchemy.orm.session import (
 )
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord  # pyright: ignore[reportPrivateUsage]  # see above
+from sqlalchemy.util import greenlet_spawn
 
 __all__ = [
     "EngineOver",
     "PoolEntry",
     "adopt_event_loop",
     "close_if_empty",
+    "greenlets",
     "has_modified",
     "has_own_connections",
     "has_pending",
@@ -268,3 +272,14 @@ def unpooled(engine: Engine) -> Engine:
     creator: Any = engine.pool._creator  # pyright: ignore[reportPrivateUsage]  # see above
     pool = NullPool(creator, dialect=engine.dialect)
     return Engine(pool, engine.dialect, engine.url)
+
+
+@cache
+def greenlets() -> tuple[Callable[..., Any], Callable[[], Any]]:
+    """The class of those in which SQLAlchemy awaits, and what gives the current one."""
+    getcurrent = import_module("greenlet").getcurrent
+    found: list[Any] = []
+    making: Any = greenlet_spawn(lambda: found.append(type(getcurrent())))
+    for _ in making.__await__():  # it awaits nothing
+        pass
+    return found[0], getcurrent

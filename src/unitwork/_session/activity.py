@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import IllegalStateChangeError
@@ -36,10 +36,10 @@ class Activity:
         "_flushes",
         "_loans",
         "_reads",
-        "_step_of",
         "found_open",
         "is_beginning",
         "is_reserved",
+        "step_of",
     )
 
     def __init__(self, loans: Sequence[Loan]) -> None:
@@ -47,7 +47,8 @@ class Activity:
         self._flushes = 0
         self._reads = 0
         """Of those that give their connection back, which is a part of each."""
-        self._step_of: object = None
+        self.step_of: object = None
+        """The task or thread that makes a step of the ending, while it does."""
         self.found_open = False
         """Whether the statement that connects has found a transaction open."""
         self.is_beginning = False
@@ -95,15 +96,23 @@ class Activity:
     @property
     def is_own_step(self) -> bool:
         """Whether the caller is a step of the ending."""
-        return self._step_of is current_worker()
+        return self.step_of is current_worker()
 
     def make_step(self, call: Callable[..., T], *args: object) -> T:
         """Make *call*, a step of the ending, in this task or thread."""
-        self._step_of = current_worker()
+        self.step_of = current_worker()
         try:
             return call(*args)
         finally:
-            self._step_of = None
+            self.step_of = None
+
+    async def go_on(self, awaitable: Awaitable[T]) -> T:
+        """Await it for the step that is under way, in another task than the step's."""
+        before, self.step_of = self.step_of, current_worker()
+        try:
+            return await awaitable
+        finally:
+            self.step_of = before
 
     def flush(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Make *call*, a flush, unless the session is reserved."""

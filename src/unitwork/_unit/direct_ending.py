@@ -12,11 +12,10 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from sqlalchemy.util import greenlet_spawn
-
 from .._commit.observation import observation
 from .._concurrency.uncancelled import Uncancelled
 from .._session import operations
+from .._session.commit_step import make_commit_step
 from .._session.direct_commit import Readiness, readiness_of
 from .._session.unit_session import UnitSession
 from ..outcome import Outcome
@@ -71,13 +70,12 @@ def begin_directly(unit: Unit) -> DirectEnding | None:
     readiness = readiness_of(session)
     if readiness is _MORE or not Lifecycle.begin_ending(unit):
         return None
-    make_step = session.activity.make_step
     if readiness is _COMMIT:
         unit.state = _COMMITTING  # as `begin_commit()` does
         session.activity.is_reserved = True
-        step = greenlet_spawn(make_step, operations.send_commit, session)
+        step = make_commit_step(session, operations.send_commit, session)
     else:
-        step = greenlet_spawn(make_step, operations.commit, session.sync_session)
+        step = make_commit_step(session, operations.commit, session.sync_session)
     limit = session.settings.commit_timeout
     committing = Uncancelled(
         step,
