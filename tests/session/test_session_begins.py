@@ -13,6 +13,7 @@ from unitwork._asgi.connection import Connection
 from unitwork._asgi.route_options import MiddlewareConfig, merge_options
 from unitwork._engine.begin import BindCache, TransactionCharacteristics
 from unitwork._session.fence import fenced
+from unitwork._session.state import CommitState
 from unitwork._session.unit_session import UnitSession
 from unitwork.options import NO_OPTIONS
 from unitwork.outcome import succeeded
@@ -26,19 +27,32 @@ def known(thing: Any) -> dict[str, Any]:
     return {name: getattr(thing, name) for name in type(thing).__slots__}
 
 
-def test_a_new_session_has_nothing_to_reset_when_it_begins() -> None:
-    sync_session = fenced(Session)(ENGINE)
-    session: Any = UnitSession(
-        sync_session,
+def new_session(*, owned: bool = True) -> Any:
+    return UnitSession(
+        fenced(Session)(ENGINE),
         owner=None,  # type: ignore[arg-type]  # nothing is reported to it
         name="a",
         settings=DatabaseSettings(),
+        owned=owned,
     )
+
+
+def test_a_new_session_has_nothing_to_reset_when_it_begins() -> None:
+    session = new_session()
     before = known(session), known(session.ends), known(session.activity)
 
     session.begin()
 
     assert (known(session), known(session.ends), known(session.activity)) == before
+
+
+def test_one_that_a_test_has_given_may_have_begun_before() -> None:
+    session = new_session(owned=False)
+    session.commit_state = CommitState.SENT_BY_UNIT
+
+    session.sync_session.begin()
+
+    assert session.commit_state is CommitState.NOT_SENT
 
 
 def test_an_engine_that_needs_no_look_up_is_found_as_it_is() -> None:

@@ -119,7 +119,7 @@ class UnitSession(TransactionEvidence):
         self.permit = None if gate is None else Permit(gate)
         self.binds = binds
         self.goes_on_with: Engine | None = None  # further statements use it as it is
-        self.has_begun = False  # else there is nothing to reset
+        self.has_begun = not owned  # else there is nothing to reset
         self.prepares_transactions = binds is not None and binds.has_defaults
         self.releases_reads = binds is not None and binds.release == STATEMENT
         self.defers_write_lock = binds is not None and binds.defers_write_lock
