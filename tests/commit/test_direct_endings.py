@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import pytest
+from sqlalchemy.orm import Session
 
 from support.both_endings import (
     BODIES,
@@ -15,6 +19,7 @@ from support.both_endings import (
     account_of,
     commits_held,
     natively,
+    read,
     write_slowly,
 )
 from support.flavours import Flavour, only
@@ -23,6 +28,13 @@ from unitwork import DatabaseSettings
 pytestmark = [pytest.mark.anyio, only("asyncpg")]
 
 HASTY = DatabaseSettings(commit_timeout=0.1, verify_commit=False)
+
+
+class Flushing(Session):
+    def flush(self, *args: Any, **options: Any) -> None:
+        if not self.new:
+            logging.getLogger("application").warning("flush")
+        super().flush(*args, **options)
 
 
 @pytest.fixture
@@ -72,6 +84,17 @@ async def test_one_connection_is_committed_directly(
 ) -> None:
     await check_both(flavour, endings, caplog, body)
     assert endings.begun_directly == 1
+
+
+async def test_both_flush_by_the_method_of_the_application(
+    flavour: Flavour, endings: Endings, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"sync_session_class": Flushing}
+    another = flavour.another(session_options=options)
+    await check_both(another, endings, caplog, read)
+    await another.dispose()
+
+    assert "flush" in caplog.text
 
 
 async def test_both_abort_a_commit_that_hangs(

@@ -107,7 +107,7 @@ def is_ready_to_commit(
     """Whether `session.commit()` would do nothing but end its only transaction.
 
     That is the one of *connection*, as it was begun: see *roots*. Nothing is to be
-    flushed, and no savepoint is open.
+    flushed, not even by an override of `flush()`, and no savepoint is open.
     """
     transaction: Any = session._transaction  # pyright: ignore[reportPrivateUsage]  # see above
     return (
@@ -122,6 +122,7 @@ def is_ready_to_commit(
         and connection.get_transaction() is roots[0][1]
         and not connection.invalidated
         and session._is_clean()  # pyright: ignore[reportPrivateUsage]  # see above
+        and getattr(session, "flushes_plainly", False)
     )
 
 

@@ -43,6 +43,7 @@ class _Fenced(BeginsBefore):
 
     closes_plainly: bool
     """Whether no method that `close()` calls is the application's own."""
+    flushes_plainly: bool
 
     def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
         unit_session = self.unitwork_session
@@ -147,6 +148,7 @@ def fenced(session_class: type[Session]) -> type[Session]:
     """Derive from *session_class* the class of the sessions of units."""
     closing = (session_class.close, session_class.expunge_all)
     members = {"closes_plainly": closing == (Session.close, Session.expunge_all)}
+    members["flushes_plainly"] = session_class.flush is Session.flush
     bases = (_Fenced, session_class)
     made: type[Session] = type(session_class.__name__, bases, members)
     for name, listener in _EVENTS.items():
