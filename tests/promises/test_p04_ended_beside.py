@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from support.asgi import call
+from support.driver import send
 from support.flavours import ASYNC, EVERY, Flavour, Observer, only
 from support.models import Item, add_item
 from support.pool import check_pool_is_whole
@@ -130,4 +131,29 @@ async def test_a_rollback_by_the_connection_that_is_under_way_is_no_success(
     await asyncio.wait(rollbacks)
     [rollback.exception() for rollback in rollbacks]
     assert observer.names() == []
+    await check_pool_is_whole(flavour)
+
+
+@only("psycopg-async", "asyncpg")
+@pytest.mark.parametrize("turns", [0, 1, 8])
+async def test_a_rollback_that_is_still_looked_at_is_no_commit(
+    flavour: Flavour, observer: Observer, turns: int
+) -> None:
+    app, tasks = FastAPI(), []
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.post("/")
+    async def endpoint() -> None:
+        session: AsyncSession = flavour.db.current
+        await session.run_sync(add_item)
+        await session.run_sync(send, "ROLLBACK")
+        connection = await session.connection()
+        tasks.append(asyncio.create_task(connection.rollback()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    reply = await call(app, "POST", "/")
+    await asyncio.wait(tasks)
+
+    assert (reply.status, observer.names()) == (500, [])
     await check_pool_is_whole(flavour)

@@ -222,8 +222,12 @@ def _check_replaced(loan: Loan) -> None:
     status = None
     if isinstance(loan.mark, Mark):
         query = f"SELECT txid_status({loan.mark.txid})"
-        with suppress(Exception):  # not known then: it is reported as unknown
-            status = fetch_value(loan.driver_connection, query)
+        loan.statements_in_flight += 1  # the end of the unit waits for the answer
+        try:
+            with suppress(Exception):  # not known then: it is reported as unknown
+                status = fetch_value(loan.driver_connection, query)
+        finally:
+            loan.statements_in_flight -= 1
     if status != "aborted":
         loan.move(TransactionState.REPLACED)
 
