@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from support.flavours import ASYNC, Flavour, Observer, everywhere, only
-from support.models import add_item
+from support.models import Item, add_item
 from support.swallowing import post
 from unitwork import UnexpectedRollbackError
 
@@ -18,6 +19,23 @@ def add_and_swallow(session: Session) -> None:
     add_item(session, "two")
     with suppress(IntegrityError):
         add_item(session, "two")
+
+
+def add_later(session: Session, item: Item) -> None:
+    session.add(Item(name="later"))
+
+
+def change_later(session: Session, item: Item) -> None:
+    item.name = "changed"
+
+
+def delete_later(session: Session, item: Item) -> None:
+    session.delete(item)
+
+
+def _raise(kind: type[Exception] | None) -> None:
+    if kind is not None:
+        raise kind
 
 
 @everywhere
@@ -70,6 +88,28 @@ async def test_a_savepoint_rolled_back_by_hand_ends_in_peace(
             with suppress(IntegrityError):
                 add_and_swallow(session)
             savepoint.rollback()
+
+    reply = await post(flavour, body)
+
+    assert (reply.status, observer.names()) == (200, ["one"])
+
+
+@everywhere
+@pytest.mark.parametrize("change", [add_later, change_later, delete_later])
+@pytest.mark.parametrize("raises", [LookupError, None])
+async def test_what_is_changed_after_the_failed_flush_is_undone_with_it(
+    flavour: Flavour,
+    observer: Observer,
+    change: Callable[[Session, Item], None],
+    raises: type[Exception] | None,
+) -> None:
+    def body(session: Session) -> None:
+        item = add_item(session)
+        with suppress(LookupError, UnexpectedRollbackError), session.begin_nested():
+            with suppress(IntegrityError):
+                add_item(session)
+            change(session, item)
+            _raise(raises)
 
     reply = await post(flavour, body)
 

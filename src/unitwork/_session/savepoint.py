@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 
 from .._transaction.savepoints import OpenSavepoints
 from ..errors import UnexpectedRollbackError
@@ -33,10 +33,13 @@ class CheckedTransaction(SessionTransaction):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        lost = kind is None and not self.is_active and _is_open(self)
+        undone = not self.is_active and _is_open(self)
+        lost = kind is None and undone
         block = "begin_nested()" if self.nested else "begin()"
         if kind is not None and self.nested and not _is_open(self):
             _found_ended(self)
+        if undone:
+            _undo_changes(self.session)
         super().__exit__(kind, error, traceback)
         if lost:
             raise UnexpectedRollbackError(_ROLLED_BACK.format(block=block))
@@ -52,6 +55,19 @@ def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> 
         for loan in session.loans:
             loan.savepoints = session.ends.savepoints
     session.ends.savepoints.begun(transaction)
+
+
+def _undo_changes(session: Session) -> None:
+    """Undo what was changed after the flush that has failed, and is not flushed.
+
+    SQLAlchemy does so in `rollback()`, which a block does not call then.
+    """
+    for each in session.new:
+        session.expunge(each)
+    for each in session.deleted:
+        session.add(each)
+    for each in session.dirty:
+        session.expire(each)
 
 
 def _found_ended(savepoint: SessionTransaction) -> None:
