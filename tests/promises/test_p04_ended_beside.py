@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import aiosqlite
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -19,6 +24,13 @@ from support.strays import NAME, Stray
 from unitwork import DBSessionMiddleware, Outcome, UnexpectedRollbackError
 
 pytestmark = pytest.mark.anyio
+
+BESIDE = text("INSERT INTO item (name) VALUES ('beside')")
+ENDS: dict[str, Callable[[Session], Any]] = {
+    "flush": add_item,  # its name is there already
+    "rollback": Session.rollback,
+    "commit": Session.commit,
+}
 
 
 def commit(session: Session) -> Any:
@@ -157,3 +169,50 @@ async def test_a_rollback_that_is_still_looked_at_is_no_commit(
 
     assert (reply.status, observer.names()) == (500, [])
     await check_pool_is_whole(flavour)
+
+
+@only("aiosqlite")
+@pytest.mark.parametrize("end", ["flush", "rollback", "commit"])
+async def test_a_statement_beside_an_end_is_not_committed_by_itself(
+    flavour: Flavour, observer: Observer, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    app, tasks = FastAPI(), []
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.post("/")
+    async def endpoint() -> None:
+        session: AsyncSession = flavour.db.current
+        await session.run_sync(add_item)
+        execution = Held(aiosqlite.Cursor.execute)
+        monkeypatch.setattr(aiosqlite.Cursor, "execute", execution.make)
+        tasks.append(asyncio.create_task(session.execute(BESIDE)))
+        await execution.is_reached.wait()
+        asyncio.get_running_loop().call_later(0.05, execution.go_on.set)
+        with suppress(IntegrityError):
+            await session.run_sync(ENDS[end])
+        await asyncio.wait(tasks)
+        raise HTTPException(409)
+
+    reply = await call(app, "POST", "/")
+
+    expected = ["one", "beside"] if end == "commit" else []
+    assert (reply.status, observer.names()) == (409, expected)
+    await check_pool_is_whole(flavour)
+
+
+class Held:
+    """A method of aiosqlite's whose first call waits, once it has begun."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self.is_reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    @property
+    def make(self) -> Callable[..., Any]:
+        async def held(*args: Any) -> Any:
+            if not self.is_reached.is_set():
+                self.is_reached.set()
+                await self.go_on.wait()
+            return await self._method(*args)
+
+        return held

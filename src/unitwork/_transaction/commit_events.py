@@ -7,10 +7,15 @@ dialect is replaced.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from .._driver.asyncpg_commit import can_commit, commit, is_idle
 from .._driver.driver_connection import in_transaction, refresh_status
@@ -34,16 +39,18 @@ __all__ = ["CommitSender", "is_replaced", "listen", "sender_of"]
 _OPEN = TransactionState.OPEN
 _COMMITTED = TransactionState.COMMITTED
 _NOT_OPEN = (TransactionState.COMMITTED, TransactionState.NONE)
+_PAUSE = 0.001  # seconds
 
 
 class CommitSender:
     """The `do_commit()` of one dialect, and so of one pool."""
 
-    __slots__ = ("_dialect", "_is_asyncpg", "_own", "send")
+    __slots__ = ("_dialect", "_is_asyncpg", "_is_sqlite", "_own", "send")
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._is_asyncpg = dialect.driver == "asyncpg"
+        self._is_sqlite = dialect.name == "sqlite"
         self.send: Callable[[Any], None] = dialect.do_commit
         """SQLAlchemy's own `do_commit()`; replaced by a test that lets COMMIT fail."""
         self._own = self.send
@@ -59,6 +66,8 @@ class CommitSender:
             return
         if self._is_asyncpg and self._send_plainly(dbapi_connection, loan, loan.holder):
             return
+        if self._is_sqlite:
+            _wait_for_statements(loan)
         send = partial(self._send_for_unit, dbapi_connection, loan)
         if loan.hold is not None and loan.hold.report is not None:
             send = partial(loan.hold.report.commit, send)
@@ -138,7 +147,7 @@ def listen(dialect: Dialect) -> None:
     """Watch the COMMITs and ROLLBACKs of *dialect*; call this once."""
     roll_back = dialect.do_rollback
     is_postgresql = dialect.name == "postgresql"
-    is_asyncpg = dialect.driver == "asyncpg"
+    is_asyncpg, is_sqlite = dialect.driver == "asyncpg", dialect.name == "sqlite"
 
     def do_rollback(dbapi_connection: Any) -> None:
         loan = _loan_of(dbapi_connection)
@@ -149,6 +158,8 @@ def listen(dialect: Dialect) -> None:
             loan.ended_by_another(TransactionState.LOST)
             roll_back(dbapi_connection)
             return
+        if is_sqlite and loan.holder is not None:
+            _wait_for_statements(loan)
         nothing_open = is_postgresql and loan.state in _NOT_OPEN
         if nothing_open and is_asyncpg:
             adapter = dbapi_connection.dbapi_connection
@@ -215,6 +226,19 @@ def is_replaced(loan: Loan) -> bool:
         return loan.was_replaced
     query = "SELECT txid_current_if_assigned()"
     return fetch_value(loan.driver_connection, query) != str(expected)
+
+
+def _wait_for_statements(loan: Loan) -> None:
+    """Wait for those of other tasks and threads, no longer than its limit.
+
+    SQLite would commit them at once, if they were executed after the end.
+    """
+    until = time.monotonic() + loan.end_timeout
+    while loan.statements_in_flight and time.monotonic() < until:
+        if in_greenlet():
+            await_only(asyncio.sleep(_PAUSE))
+        else:
+            time.sleep(_PAUSE)
 
 
 def _check_replaced(loan: Loan) -> None:
