@@ -139,9 +139,9 @@ class Running:
     def ended(self, error: BaseException | None) -> None:
         """The middleware has returned or raised; or a block or `run()` has."""
         self.is_over, self.error = True, error
-        unknown = isinstance(error, CommitUnknownError) or (
-            self._status >= 500 and b"unknown" in self._body
-        )
+        # Once the answer is complete it is an error of the background task's own block.
+        unclear = isinstance(error, CommitUnknownError) and not self._complete
+        unknown = unclear or (self._status >= 500 and b"unknown" in self._body)
         interrupted = self.left.is_set() or isinstance(error, asyncio.CancelledError)
         if unknown:
             self.reported = "unknown"
