@@ -36,6 +36,16 @@ def bench(into: Path, only: str) -> dict[str, Any]:
     return results
 
 
+def test_need_no_pytest() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import benchmarks.__main__"
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path]),
+    }
+
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True)
+
+
 @pytest.mark.usefixtures("postgresql")
 @pytest.mark.parametrize("only", SECTIONS)
 def test_runs_from_beginning_to_end(tmp_path: Path, only: str) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from sqlalchemy import make_url
 
 from unitwork import DatabaseSettings
+
+if TYPE_CHECKING:
+    import pytest
 
 ON = os.environ.get("UNITWORK_TEST_THROUGH") == "pgbouncer"
 POOLED = {"UNITWORK_TEST_THROUGH": "pgbouncer", "UNITWORK_TEST_PGBOUNCER_POOL": "20"}
@@ -34,6 +36,8 @@ LEFT_OUT = {
 
 def leave_out(items: Iterable[pytest.Item]) -> None:
     """Skip what is `LEFT_OUT`, with its reason, if there is a pooler between."""
+    import pytest  # the benchmarks do without it
+
     for item in items:
         for begins, reason in LEFT_OUT.items():
             if ON and item.name.startswith(begins):
