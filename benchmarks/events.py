@@ -105,9 +105,9 @@ def one_unit(db: AsyncDatabase, pool: WatchedPool, record: Record) -> None:
     )
     report = UnitReport(unit, audience, lambda: "/items/{id}")
     report.emit(UnitBegun)
-    with report.waiting("default"):
+    with report.waiting("default", "default"):
         pool.checkout(None, record, None)
-    hold = HoldReport(report, "default")
+    hold = HoldReport(report, "default", "default")
     hold.taken(None)
     hold.begun(0.001)
     hold.executed(0.001, Context, "SELECT 1")
@@ -153,7 +153,7 @@ def measure(units: int) -> dict[str, float]:
         db = AsyncDatabase("sqlite+aiosqlite://")
         start(db)
         pool, record = WatchedPool(), Record()
-        pool.report_to("default", core_of(db).observers)
+        pool.report_to("default", "default", core_of(db).observers)
         core_of(db).observers.require_reports()
         found[name] = microseconds(lambda: one_unit(db, pool, record), units)  # noqa: B023  # it is called here
         sys.stderr.write(f"{name}: done\n")

@@ -17,21 +17,21 @@ import pytest
 
 from unitwork.events import CommitSent, ConnectionClosed, Event, StatementExecuted
 
-CLOSED = ConnectionClosed(1.5, None, "default")
+CLOSED = ConnectionClosed(1.5, None, "d", "p")
 
 
 def test_its_fields_may_be_given_by_name() -> None:
-    assert ConnectionClosed(at=1.5, unit=None, database="default") == CLOSED
+    assert ConnectionClosed(at=1.5, unit=None, database="d", pool="p") == CLOSED
 
 
 def test_a_field_that_is_missing_is_an_error() -> None:
     make: Any = ConnectionClosed
 
-    with pytest.raises(TypeError, match="at, unit, database"):
+    with pytest.raises(TypeError, match="at, unit, database, pool"):
         make(1.5, None)
 
 
-@pytest.mark.parametrize("more", [("default", 1), ("default", "x", "y")])
+@pytest.mark.parametrize("more", [("d", "p", 1), ("d", "p", "x", "y")])
 def test_a_field_too_many_is_an_error(more: tuple[object, ...]) -> None:
     make: Any = ConnectionClosed
 
@@ -43,7 +43,7 @@ def test_a_field_that_is_given_twice_is_an_error() -> None:
     make: Any = ConnectionClosed
 
     with pytest.raises(TypeError):
-        make(1.5, None, "default", database="other")
+        make(1.5, None, "d", "p", database="other")
 
 
 def test_a_field_with_a_default_may_be_left_out() -> None:
@@ -53,7 +53,7 @@ def test_a_field_with_a_default_may_be_left_out() -> None:
 
 def test_events_of_two_kinds_are_never_equal() -> None:
     sent: Any = CommitSent
-    assert sent(1.5, None, "default") != CLOSED
+    assert sent(1.5, None, "d") != CLOSED
 
 
 def test_it_can_not_be_changed() -> None:
@@ -69,9 +69,14 @@ def test_dataclasses_takes_it_for_a_frozen_dataclass() -> None:
     event: Any = CLOSED
 
     assert is_dataclass(ConnectionClosed)
-    assert asdict(event) == {"at": 1.5, "unit": None, "database": "default"}
-    assert replace(event, at=2.0) == ConnectionClosed(2.0, None, "default")
-    assert [each.name for each in fields(event)] == ["at", "unit", "database"]
+    assert asdict(event) == {"at": 1.5, "unit": None, "database": "d", "pool": "p"}
+    assert replace(event, at=2.0) == ConnectionClosed(2.0, None, "d", "p")
+    assert [each.name for each in fields(event)] == [
+        "at",
+        "unit",
+        "database",
+        "pool",
+    ]
 
 
 def test_dataclasses_knows_the_defaults_of_its_fields() -> None:
@@ -83,7 +88,7 @@ def test_dataclasses_knows_the_defaults_of_its_fields() -> None:
 
 def parts_of(event: Event) -> tuple[float, str] | None:
     match event:
-        case ConnectionClosed(at, None, database):
+        case ConnectionClosed(at, None, database, "p"):
             return at, database
         case _:
             return None
@@ -98,6 +103,7 @@ def test_percent_needs_a_tuple_around_it() -> None:
 
 
 def test_it_can_be_matched_copied_and_printed() -> None:
-    assert parts_of(CLOSED) == (1.5, "default")
+    assert parts_of(CLOSED) == (1.5, "d")
     assert pickle.loads(pickle.dumps(CLOSED)) == CLOSED
-    assert repr(CLOSED) == "ConnectionClosed(at=1.5, unit=None, database='default')"
+    named = "at=1.5, unit=None, database='d', pool='p'"
+    assert repr(CLOSED) == f"ConnectionClosed({named})"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_connection_that_is_lost_meanwhile_is_discarded_in_silence(
     flavour: Flavour, observer: Observer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    replica = Replica(flavour.sync_engine)
+    replica = Replica(flavour.sync_engine, "default, replica 1")
     await flavour.work(names)
     observer.terminate_all()
 

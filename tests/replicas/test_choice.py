@@ -209,4 +209,7 @@ async def test_a_unit_that_reads_from_a_replica_leaves_its_wait_to_no_other(
                 pass
 
     await flavour.dispose()
-    assert [each.unit for each in recorder.of(WaitEnded)] == [None]
+    of_unit, of_other = recorder.of(WaitEnded)
+    assert of_unit.unit is not None
+    assert of_unit.pool.startswith("default, replica ")
+    assert (of_other.unit, of_other.pool) == (None, "default")

@@ -30,10 +30,12 @@ class Prints:
         if isinstance(event, UnitEnded):
             assert_type(event.outcome, Outcome)
             assert_type(event.use, ConnectionUse)
+            assert_type(event.use.pools, tuple[str, ...])
             assert_type(event.sqlstate, str | None)
             event.reason = ""  # type: ignore[misc]
         elif isinstance(event, ConnectionTaken):
             assert_type(event.call_site, CallSite | None)
+            assert_type(event.pool, str)
         elif isinstance(event, PoolEvent):
             assert_type(event.unit, UnitInfo | None)
 

@@ -62,20 +62,23 @@ class WatchedPool:
     __slots__ = ("_observers",)
 
     def __init__(self) -> None:
-        self._observers: dict[str, Observers] = {}
-        """By the names of the databases."""
+        self._observers: dict[str, tuple[str, Observers]] = {}
+        """By the names of the databases; each has a name of its own for the pool."""
 
-    def report_to(self, name: str, observers: Observers) -> None:
-        self._observers[name] = observers
+    def report_to(self, database: str, pool: str, observers: Observers) -> None:
+        self._observers[database] = pool, observers
+
+    def _name_for(self, database: str) -> str:
+        return self._observers.get(database, (database, None))[0]
 
     def _emit(self, kind: type[PoolEvent], *fields: object) -> None:
         """Report an event of *kind*, for all its databases."""
         now = time.monotonic()
-        for name, observers in self._observers.items():
+        for name, (pool, observers) in self._observers.items():
             audience = observers.audience
             found = None if audience is None else audience.by_kind.get(kind)
             for each in found or ():
-                each.deliver(make_event(kind, (now, None, name, *fields)))
+                each.deliver(make_event(kind, (now, None, name, pool, *fields)))
 
     # `Pool.connect()`
 
@@ -86,21 +89,22 @@ class WatchedPool:
             with self._waiting():
                 return connect()
         _connecting.set(None)
-        with unit.report.waiting(unit.database):
+        database = unit.database
+        with unit.report.waiting(database, self._name_for(database)):
             return connect()
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         # For both events: an observer of the end alone would count one too many.
         audiences = {
-            name: each.audience.by_kind
-            for name, each in self._observers.items()
+            (name, pool): each.audience.by_kind
+            for name, (pool, each) in self._observers.items()
             if each.audience is not None
         }
         began = time.monotonic()
-        for name, by_kind in audiences.items():
+        for names, by_kind in audiences.items():
             for each in by_kind.get(WaitStarted, ()):
-                each.deliver(WaitStarted(began, None, name))
+                each.deliver(WaitStarted(began, None, *names))
         error: BaseException | None = None
         try:
             yield
@@ -109,9 +113,9 @@ class WatchedPool:
             raise
         finally:
             now = time.monotonic()
-            for name, by_kind in audiences.items():
+            for names, by_kind in audiences.items():
                 for each in by_kind.get(WaitEnded, ()):
-                    each.deliver(WaitEnded(now, None, name, now - began, error))
+                    each.deliver(WaitEnded(now, None, *names, now - began, error))
 
     # Listeners
 
@@ -163,8 +167,10 @@ def _replace(engine: Engine, watched: WatchedPool) -> None:
 _watched = PerPool(_watch)
 
 
-def watch_pool(engine: Engine, name: str, observers: Observers) -> WatchedPool:
-    """Report the events of *engine*'s pool to the *observers* of database *name*."""
+def watch_pool(
+    engine: Engine, database: str, pool: str, observers: Observers
+) -> WatchedPool:
+    """Report the events of *engine*'s pool, by that name, to those of *database*."""
     watched = _watched.of(engine)
-    watched.report_to(name, observers)
+    watched.report_to(database, pool, observers)
     return watched

@@ -59,6 +59,7 @@ class History:
             "sqlstate": record.sqlstate,
             "status": record.status,
             "statements": record.statements,
+            "pools": _pools_of(record, marks),
             "segments": [
                 list(each)
                 for each in segments_of(marks, info.started, last, record.outcome)
@@ -89,9 +90,16 @@ class History:
             "what": _WHAT[mark.kind],
             "seconds": round(mark.seconds, 6),
             "database": mark.database,
+            "pool": mark.pool,
             "text": mark.text or (f"taken at {site}" if site else ""),
             "failed": mark.failed,
         }
+
+
+def _pools_of(record: UnitRecord, marks: list[Mark]) -> list[str]:
+    """Those that its connections came from; each replica has one of its own."""
+    taken = [mark.pool for mark in marks if mark.kind == "taken"]
+    return list(dict.fromkeys([*record.use.pools, *taken]))
 
 
 def _last(record: UnitRecord, marks: list[Mark]) -> float:

@@ -26,6 +26,13 @@ class Mark(NamedTuple):
     text: str = ""
     call_site: CallSite | None = None
     failed: bool = False
+    pool: str = ""
+    """Where a connection is waited for, or was taken from."""
+
+    @property
+    def source(self) -> str:
+        """The name of what a connection comes from."""
+        return self.pool or self.database
 
 
 def mark_of(entry: Mark | Event) -> Mark:
@@ -34,7 +41,7 @@ def mark_of(entry: Mark | Event) -> Mark:
 
 
 def _waited(event: WaitEnded) -> Mark:
-    return _answer(event, "waited", event.waited)
+    return _answer(event, "waited", event.waited)._replace(pool=event.pool)
 
 
 def _answered(event: events.CommitAnswered) -> Mark:
@@ -68,10 +75,12 @@ def _of_database(kind: str, seconds: str = "") -> Callable[[Any], Mark]:
 
 
 _MARKS: dict[type[Event], Callable[[Any], Mark]] = {
-    WaitStarted: _of_database("waiting"),
+    WaitStarted: lambda event: Mark(
+        event.at, "waiting", 0.0, event.database, pool=event.pool
+    ),
     WaitEnded: _waited,
     events.ConnectionTaken: lambda event: Mark(
-        event.at, "taken", 0.0, event.database, "", event.call_site
+        event.at, "taken", 0.0, event.database, "", event.call_site, pool=event.pool
     ),
     events.TransactionBegun: _of_database("begun", "duration"),
     events.StatementExecuted: _of_database("statement", "duration"),

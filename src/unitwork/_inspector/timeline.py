@@ -59,11 +59,11 @@ def _held(marks: Sequence[Mark], now: float) -> Iterator[Segment]:
             taken[mark.database] = mark
         elif mark.kind == "returned" and mark.database in taken:
             since = taken.pop(mark.database)
-            yield Segment("idle", since.at, mark.at, mark.database)
-    for database, mark in taken.items():
-        yield Segment("idle", mark.at, now, database)
-    for database, mark in waiting.items():
-        yield Segment("wait", mark.at, now, database)
+            yield Segment("idle", since.at, mark.at, since.source)
+    for mark in taken.values():
+        yield Segment("idle", mark.at, now, mark.source)
+    for mark in waiting.values():
+        yield Segment("wait", mark.at, now, mark.source)
 
 
 def _single(marks: Sequence[Mark]) -> Iterator[Segment]:
@@ -71,7 +71,7 @@ def _single(marks: Sequence[Mark]) -> Iterator[Segment]:
     for mark in marks:
         start = mark.at - mark.seconds
         if mark.kind == "waited" and mark.seconds > _SHORTEST_WAIT:
-            yield Segment("wait", start, mark.at, mark.text or mark.database)
+            yield Segment("wait", start, mark.at, mark.text or mark.source)
         elif mark.kind == "begun":
             yield Segment("begin", start, mark.at, mark.database)
         elif mark.kind in ("statement", "statements"):

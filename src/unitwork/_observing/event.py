@@ -136,12 +136,17 @@ class UnitEvent(Event):
 
 
 class PoolEvent(Event):
-    """An event of the pool of a *database*; *unit* is `None` for other users of it."""
+    """An event of a *pool* of a *database*; *unit* is `None` for other users of it.
+
+    Each replica has a pool of its own, `"default, replica 1"`; that of the primary has
+    the name of the database.
+    """
 
     __slots__ = ()
 
     unit: UnitInfo | None
     database: str
+    pool: str
 
 
 make_event: Any = tuple.__new__

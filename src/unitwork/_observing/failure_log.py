@@ -20,7 +20,8 @@ class FailureLog:
     the reason, the attempt and the times; the record has them as attributes, too:
     `unitwork_unit` (its id), `unitwork_route`, `unitwork_outcome`, `unitwork_reason`,
     `unitwork_attempt`, `unitwork_sqlstate`, `unitwork_duration`, `unitwork_held`,
-    `unitwork_idle`. An outcome that is unknown, or partial, is logged as an error, a
+    `unitwork_idle`, `unitwork_pools` (a list of names: a replica has a pool of its
+    own). An outcome that is unknown, or partial, is logged as an error, a
     rollback because of an error as a warning, any other one as information.
 
     .. versionadded:: 0.2
@@ -55,5 +56,6 @@ class FailureLog:
                 "unitwork_duration": event.duration,
                 "unitwork_held": use.held,
                 "unitwork_idle": use.idle,
+                "unitwork_pools": list(use.pools),
             },
         )

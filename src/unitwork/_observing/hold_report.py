@@ -25,11 +25,13 @@ T = TypeVar("T")
 class HoldReport:
     """What reports the events of one connection of a *database* to its unit's."""
 
-    __slots__ = ("_database", "_report")
+    __slots__ = ("_database", "_report", "pool")
 
-    def __init__(self, report: UnitReport, database: str) -> None:
+    def __init__(self, report: UnitReport, database: str, pool: str) -> None:
         self._report = report
         self._database = database
+        self.pool = pool
+        """The name of the pool that it came from."""
 
     def taken(self, call_site: tuple[Any, int] | None) -> None:
         """Report that the unit has it now; *call_site*: the code, the instruction."""
@@ -37,7 +39,7 @@ class HoldReport:
         if report.wants(ConnectionTaken):
             site = None if call_site is None else CallSite(*call_site)
             waited = report.take_waited(self._database)
-            report.emit(ConnectionTaken, self._database, waited, site)
+            report.emit(ConnectionTaken, self._database, self.pool, waited, site)
 
     def begun(self, duration: float) -> None:
         self._report.emit(TransactionBegun, self._database, duration)

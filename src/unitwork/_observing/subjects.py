@@ -83,6 +83,11 @@ class ConnectionUse(NamedTuple):
     idle: float = 0.0
     """Of that, idle in a transaction: between statements, or before the end."""
     longest_idle: float = 0.0
+    pools: tuple[str, ...] = ()
+    """The pools that they came from, each once: `"default, replica 1"` is a replica's.
+
+    Those of units that were observed.
+    """
 
 
 def printable(path: str) -> str:

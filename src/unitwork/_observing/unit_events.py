@@ -35,11 +35,15 @@ class UnitBegun(UnitEvent):
 
 
 class ConnectionTaken(UnitEvent):
-    """A unit has taken a connection, after it has *waited*; *call_site* needed it."""
+    """A unit has taken a connection of *pool*, after it has *waited* for that.
+
+    *call_site* needed it. *pool* tells a replica, as in `PoolEvent`.
+    """
 
     __slots__ = ()
 
     database: str
+    pool: str
     waited: float
     call_site: CallSite | None
 

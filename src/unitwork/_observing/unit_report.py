@@ -116,23 +116,23 @@ class UnitReport:
             text = text if self.audience.shows_sql else ""
             self.emit(StatementExecuted, database, duration, text)
 
-    def waiting(self, database: str) -> Waiting:
-        """Report that the unit waits for a connection of *database* in the block."""
-        return Waiting(self, database)
+    def waiting(self, database: str, pool: str) -> Waiting:
+        """Report that the unit waits for a connection of *pool* in the block."""
+        return Waiting(self, database, pool)
 
-    def wait_started(self, database: str, now: float) -> None:
+    def wait_started(self, database: str, pool: str, now: float) -> None:
         for each in self._by_kind.get(WaitStarted, ()):
-            each.deliver(make_event(WaitStarted, (now, self.unit, database)))
+            each.deliver(make_event(WaitStarted, (now, self.unit, database, pool)))
 
     def wait_ended(
-        self, database: str, began: float, error: BaseException | None
+        self, database: str, pool: str, began: float, error: BaseException | None
     ) -> None:
         now = time.monotonic()
         waited = now - began
         self.waited[database] = self.waited.get(database, 0.0) + waited
         self.wait_time += waited
         for each in self._by_kind.get(WaitEnded, ()):
-            fields = now, self.unit, database, waited, error
+            fields = now, self.unit, database, pool, waited, error
             each.deliver(make_event(WaitEnded, fields))
 
     def take_waited(self, database: str) -> float:
@@ -147,17 +147,18 @@ class UnitReport:
 class Waiting:
     """A block in which a unit waits for a connection: see `UnitReport.waiting()`."""
 
-    __slots__ = ("_began", "_database", "_report")
+    __slots__ = ("_began", "_database", "_pool", "_report")
 
-    def __init__(self, report: UnitReport, database: str) -> None:
+    def __init__(self, report: UnitReport, database: str, pool: str) -> None:
         self._report = report
         self._database = database
+        self._pool = pool
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
-        self._report.wait_started(self._database, self._began)
+        self._report.wait_started(self._database, self._pool, self._began)
 
     def __exit__(
         self, kind: object, error: BaseException | None, traceback: object
     ) -> None:
-        self._report.wait_ended(self._database, self._began, error)
+        self._report.wait_ended(self._database, self._pool, self._began, error)

@@ -29,7 +29,7 @@ class ReplicaStatus(NamedTuple):
     *address*: its driver, host, port and database. *usable*: whether units read from
     it; if not, *reason* says why. *lag*: by how many seconds it was behind when it was
     last asked, `None` if it was never, or can't say. *checked_out*: how many
-    connections of its pool are in use.
+    connections of its pool are in use. *name*: that of its pool, in events and metrics.
 
     .. versionadded:: 0.2
     """
@@ -39,6 +39,7 @@ class ReplicaStatus(NamedTuple):
     reason: str
     lag: float | None
     checked_out: int
+    name: str
 
 
 class Replica:
@@ -56,13 +57,16 @@ class Replica:
         "engine",
         "is_unreachable",
         "lag",
+        "name",
         "position",
         "reason",
         "run",
     )
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
+        self.name = name
+        """That of its pool: "default, replica 1"."""
         self.reason = ""
         """Why it is not used; empty if it is."""
         self.is_unreachable = False
@@ -92,7 +96,9 @@ class Replica:
     @property
     def status(self) -> ReplicaStatus:
         where = address_of(self.engine.url)
-        return ReplicaStatus(where, self.usable, self.reason, self.lag, self.in_use)
+        return ReplicaStatus(
+            where, self.usable, self.reason, self.lag, self.in_use, self.name
+        )
 
     @property
     def is_due(self) -> bool:

@@ -62,13 +62,15 @@ def with_connect_timeout(url: str | URL, options: dict[str, Any]) -> dict[str, A
 class ReplicaSet:
     """The replicas of one database. Safe to use from several tasks and threads.
 
-    *given* are their engines, or a function that returns them and is called each time.
+    *given* are their engines, or a function that returns them and is called each time;
+    *database* is the name of that.
     """
 
     def __init__(
         self,
         given: Sequence[Engine | AsyncEngine] | Callable[[], object],
         *,
+        database: str,
         is_async: bool,
         own: Iterable[Engine] = (),
         max_lag: float | None,
@@ -77,6 +79,7 @@ class ReplicaSet:
         transaction_pooler: bool,
     ) -> None:
         self._given = given
+        self._database = database
         self._is_async = is_async
         self.own_engines = list(own)
         """Those that it was given as URLs: to be disposed of."""
@@ -87,6 +90,8 @@ class ReplicaSet:
         """Whether the primary serves what no replica can."""
         self._transaction_pooler = transaction_pooler
         self.primary: Engine | None = None
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when there are others than before."""
         self._known: dict[Engine, Replica] = {}
         if callable(given):
             check_callable("the callable that returns the replicas", given)
@@ -111,19 +116,32 @@ class ReplicaSet:
         return self._known.values()
 
     @property
+    def known(self) -> list[Replica]:
+        """Those that are known without calling the application."""
+        return list(self._known.values())
+
+    @property
     def known_engines(self) -> list[Engine]:
-        """Their engines, as far as they are known without calling the application."""
         return list(self._known)
+
+    def pool_of(self, engine: Engine) -> str:
+        """The name of the pool of a replica's *engine*."""
+        found = self._known.get(engine)
+        return self._database if found is None else found.name
 
     def _adopt(self, given: Sequence[object]) -> None:
         known = self._known
         engines = [self._checked(each) for each in given]
         if engines != list(known):
-            self._known = {each: known.get(each) or Replica(each) for each in engines}
-            for engine in engines:
+            self._known = {
+                each: known.get(each) or Replica(each, "") for each in engines
+            }
+            for number, engine in enumerate(self._known, 1):
+                self._known[engine].name = f"{self._database}, replica {number}"
                 guard(engine)
                 if self._transaction_pooler:
                     keep_nothing(engine)
+            self.on_change()
 
     def _checked(self, given: Any) -> Engine:
         engine = sync_engine(given) if hasattr(given, "sync_engine") else given

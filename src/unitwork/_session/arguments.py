@@ -35,6 +35,7 @@ def checked_settings(
 
 
 class _Database(Protocol):
+    name: str
     is_async: bool
     settings: DatabaseSettings
 
@@ -50,6 +51,7 @@ def replicas_of(
         return None
     settings = database.settings
     options: dict[str, Any] = {
+        "database": database.name,
         "is_async": database.is_async,
         "max_lag": settings.replica_max_lag,
         "wait": settings.replica_wait,

@@ -20,7 +20,6 @@ from .._driver.application_name import check_name_can_be_set
 from .._engine.begin import Release, check_release
 from .._engine.create import open_engine
 from .._engine.pool_events import guard
-from .._engine.pool_watch import watch_pool
 from .._observing.registry import Observers
 from .._redaction import described
 from .._replicas.replica import ReplicaStatus
@@ -33,6 +32,7 @@ from .factory import Opening, SessionFactory
 from .fence import reporting
 from .override import check_free
 from .pool_status import PoolStatus
+from .pools import watch_pools
 from .reading import Reading
 from .reported_gate import ReportedGate
 from .unit_session import UnitSession
@@ -80,7 +80,7 @@ class DatabaseCore:
         """Gives the factory of the caller's test: see `_session.redirection`."""
         self.owns_engine = isinstance(given, str | URL)
         self.open_units: set[SessionOwner[UnitSession]] = set()
-        self.observers = Observers(self._watch_pools)
+        self.observers = Observers(partial(watch_pools, self))
         if self.settings.sql_tags or self.settings.application_name:
             self.observers.require_reports()
         self.ping_under_way: Future[None] | None = None
@@ -90,6 +90,8 @@ class DatabaseCore:
         self._on_idle: Callable[[], object] | None = None
         self._factory: SessionFactory | None = None
         self.replicas = replicas_of(replicas, self, engine_options)
+        if self.replicas is not None:
+            self.replicas.on_change = partial(watch_pools, self)
         self._given = given = self._opened(given, engine_options)
         forget_after_fork(self)
         is_maker = hasattr(given, "kw")
@@ -161,14 +163,8 @@ class DatabaseCore:
         if self.replicas is not None:
             factory.replicas, self.replicas.primary = self.replicas, factory.engine
         self._factory = factory
-        if self.observers.audience is not None:
-            self._watch_pools()
+        watch_pools(self)
         return factory
-
-    def _watch_pools(self) -> None:
-        """Let the observers have the events of the pools, as far as they are known."""
-        for engine in self.known_engines:
-            watch_pool(engine, self.name, self.observers)
 
     def factory_for(
         self,
@@ -224,7 +220,7 @@ class DatabaseCore:
         self.open_units.add(owner)
         gate = opening.gate
         if gate is not None and owner.report is not None:
-            gate = ReportedGate(gate, owner.report, self.name)
+            gate = ReportedGate(gate, owner.report, self.name, self.name)
         made = UnitSession(
             session,
             owner=owner,

@@ -96,7 +96,8 @@ class Reading:
         if found is None:
             found = gate_of(engine)
             if session.owner.report is not None:
-                found = ReportedGate(found, session.owner.report, session.name)
+                pool = self.replicas.pool_of(engine)
+                found = ReportedGate(found, session.owner.report, session.name, pool)
             self._gates[engine] = found
         return found
 
@@ -127,6 +128,7 @@ class Reading:
         for replica in replicas.candidates(wanted, needed, self.pinned_replica):
             self._admit(session, replica.engine)
             engine, _ = session.binds.find(replica.engine, wanted)
+            announce(session.owner.report, session.name, engine)
             connection = connect_to(
                 replica,
                 engine,
@@ -138,6 +140,8 @@ class Reading:
             if connection is not None:
                 self.engine, self._pinned = engine, replica
                 return connection
+            if session.owner.report is not None:
+                session.owner.report.take_waited(session.name)  # another pool's
         self._check_fallback(session)
         self._admit(session, self.primary)
         engine, _ = session.binds.find(self.primary, wanted)
@@ -162,6 +166,11 @@ class Reading:
         if session.permit is not None:
             session.permit.use(self._gate_of(session, engine))
             session.acquire_permit_to_connect()
+
+    def pool_of(self, session: _Session) -> str:
+        """The name of the pool that the open transaction's connection came from."""
+        replica = None if self.engine is None else self.pinned_replica
+        return session.name if replica is None else replica.name
 
     # What it writes
 

@@ -31,6 +31,7 @@ from .._observing.unit_events import (
 )
 from .._session.database_core import DatabaseCore
 from .._session.pool_status import PoolLimits, counts_of, limits_of
+from .._session.pools import pools_of
 from ..errors import PoolTimeoutError
 from .attributes import (
     Attributes,
@@ -78,7 +79,8 @@ class Metrics:
         }
 
     def forget_parent(self) -> None:
-        self._pending: Counter[str] = Counter()
+        self._pending: Counter[tuple[str, str]] = Counter()
+        """By the names of the database and the pool."""
         self._holders: Counter[UnitKey] = Counter()
         self._held_by: dict[tuple[int, str], list[UnitKey]] = {}
         """By whom each connection was taken: the route may be found later."""
@@ -95,7 +97,8 @@ class Metrics:
         """Forget what is open in *database*: its end is not reported any more."""
         self.databases = tuple(x for x in self.databases if x is not database)
         with self._lock:
-            self._pending.pop(database.name, None)
+            for pool in [pool for pool in self._pending if pool[0] == database.name]:
+                del self._pending[pool]
             for key in [key for key in self._held_by if key[1] == database.name]:
                 self._holders.subtract(self._held_by.pop(key))
 
@@ -164,7 +167,7 @@ class Metrics:
         self._duration(event.duration, attributes)
 
     def _taken(self, event: ConnectionTaken) -> None:
-        self._wait_time(event.waited, _of_pool(event.database))
+        self._wait_time(event.waited, _of_pool(event.pool))
         holder = key_of(event.unit)
         key = event.unit.id, event.database
         with self._lock:
@@ -204,22 +207,22 @@ class Metrics:
 
     def _wait_started(self, event: WaitStarted) -> None:
         with self._lock:
-            self._pending[event.database] += 1
+            self._pending[event.database, event.pool] += 1
 
     def _wait_ended(self, event: WaitEnded) -> None:
         with self._lock:
-            self._pending[event.database] -= 1
+            self._pending[event.database, event.pool] -= 1
         if isinstance(event.error, _TIMEOUTS):
-            self._timeouts(1, _of_pool(event.database))
+            self._timeouts(1, _of_pool(event.pool))
         elif event.error is None and event.unit is None:  # else when it was taken
-            self._wait_time(event.waited, _of_pool(event.database))
+            self._wait_time(event.waited, _of_pool(event.pool))
 
     def _opened(self, event: ConnectionOpened) -> None:
         if event.duration is not None:
-            self._create_time(event.duration, _of_pool(event.database))
+            self._create_time(event.duration, _of_pool(event.pool))
 
     def _checked_in(self, event: ConnectionCheckedIn) -> None:
-        self._use_time(event.used, _of_pool(event.database))
+        self._use_time(event.used, _of_pool(event.pool))
 
     # What is read
 
@@ -251,15 +254,14 @@ class Metrics:
     def _pools(self) -> Iterator[tuple[str, Collection[Engine]]]:
         """Those of the databases, and of their replicas, each with its name."""
         for database in self.databases:
-            yield database.name, database.known_engines
-            if database.replicas is not None:
-                for number, engine in enumerate(database.replicas.known_engines, 1):
-                    yield f"{database.name}, replica {number}", [engine]
+            yield from pools_of(database)
 
     def _waiting(self, options: CallbackOptions) -> Iterable[Observation]:
         with self._lock:
             pending = dict(self._pending)
-        return [Observation(count, {_POOL: name}) for name, count in pending.items()]
+        return [
+            Observation(count, {_POOL: name}) for (_, name), count in pending.items()
+        ]
 
     def _holding(self, options: CallbackOptions) -> Iterable[Observation]:
         with self._lock:
@@ -270,8 +272,8 @@ class Metrics:
 
 
 @lru_cache(maxsize=64)
-def _of_pool(database: str) -> Attributes:
-    return {_POOL: database}
+def _of_pool(name: str) -> Attributes:
+    return {_POOL: name}
 
 
 @lru_cache(maxsize=256)

@@ -163,6 +163,7 @@ class Traces:
             "unitwork.reason": cause,
             "unitwork.connection.held": event.use.held,
             "unitwork.connection.idle_in_transaction": event.use.idle,
+            "unitwork.pools": event.use.pools,
         }
         if error is not None:
             sqlstate = event.sqlstate

@@ -129,8 +129,12 @@ NO_USE = ConnectionUse()
 def use_of(holds: Iterable[Hold], before: ConnectionUse) -> ConnectionUse:
     """Add *holds* to those *before*."""
     count, held, idle, longest = before.connections, before.held, before.idle, 0.0
+    pools = before.pools
     for hold in holds:
         its_time, its_idle, its_longest = hold.times()
         count, held, idle = count + 1, held + its_time, idle + its_idle
         longest = max(longest, its_longest)
-    return ConnectionUse(count, held, idle, max(longest, before.longest_idle))
+        if (report := hold.report) is not None and report.pool not in pools:
+            pools = (*pools, report.pool)
+    longest = max(longest, before.longest_idle)
+    return ConnectionUse(count, held, idle, longest, pools)

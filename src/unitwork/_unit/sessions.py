@@ -108,6 +108,7 @@ class Sessions:
             sum(each.held for each in found),
             sum(each.idle for each in found),
             max((each.longest_idle for each in found), default=0.0),
+            tuple(dict.fromkeys(pool for each in found for pool in each.pools)),
         )
 
     def to_end(

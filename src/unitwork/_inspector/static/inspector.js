@@ -244,7 +244,7 @@ const unit = {
       lanes(one, one.children), legend(Object.keys(PHASE_ORDER).filter((kind) => kinds.includes(kind))),
       h("dl", { class: "facts" }, fact("Began", clock(one.began)), fact("Time", seconds(one.duration)), fact("Response", one.status), fact("Reason", one.reason + (one.sqlstate ? ` (${one.sqlstate.length === 5 ? "SQLSTATE" : "error"} ${one.sqlstate})` : ""), true),
         fact("Statements", one.statements), fact("Connection held", one.connections ? seconds(one.held) : null), fact("Of that, idle", one.connections ? seconds(one.idle) : null), fact("Attempt", one.attempt),
-        fact("Inside", one.parent ? other(one.parent) : null), fact("Databases", one.databases.join(", ")), fact("Path", one.path ? `${one.method} ${one.path}` : null, true)),
+        fact("Inside", one.parent ? other(one.parent) : null), fact("Databases", one.databases.join(", ")), fact("Connections of", one.pools.join("; ") || null), fact("Path", one.path ? `${one.method} ${one.path}` : null, true)),
       one.children.length ? h("section", {}, h("h2", { text: "Units inside, and of background tasks" }), h("ul", {}, ...one.children.map((each) => h("li", {}, other(each.id), ` ${each.name} `, tag(outcomeOf(each)))))) : "",
       h("section", { class: "events scroll", id: "events", tabindex: "0", role: "region", "aria-label": "Events" }, events.node));
     if (focused) document.getElementById(focused)?.focus();
@@ -257,7 +257,7 @@ function eventRow(event) {
     cell({ class: "number mono" }, seconds(event.at)),
     cell({}, event.what),
     cell({ class: "number mono" }, event.seconds ? seconds(event.seconds) : ""),
-    cell({}, event.failed ? "failed: " : "", event.text ? h("code", { text: event.text }) : event.database));
+    cell({}, event.failed ? "failed: " : "", event.text ? h("code", { text: event.text }) : event.pool || event.database));
 }
 
 /* Outcomes */
