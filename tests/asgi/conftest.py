@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 from fastapi import WebSocket
 
@@ -29,7 +31,9 @@ def store(flavour: Flavour) -> Handle:
 
 
 @pytest.fixture
-async def streams(flavour: Flavour, observer: Observer) -> Streams:
+async def streams(flavour: Flavour, observer: Observer) -> AsyncIterator[Streams]:
     streams = Streams(flavour, observer)
     await streams.prepare()
-    return streams
+    yield streams
+    # FastAPI caches endpoints: what they refer to would live into later tests.
+    streams.kept = None

@@ -16,7 +16,9 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from support.clocks import put_forward
 from support.flavours import POSTGRESQL, SERVERS, Flavour, Observer, only
+from support.holding import LOCK, holding, running
 from support.meaning import error_of, meaning
 from support.models import add_item, names
 from unitwork import CommitUnknownError, Kind, Phase, classify
@@ -314,13 +316,17 @@ async def test_a_pool_without_a_free_connection(flavour: Flavour) -> None:
 
 @only("asyncpg")
 async def test_a_time_limit_of_the_driver_during_commit(flavour: Flavour) -> None:
-    slow = flavour.another(connect_args={"command_timeout": 0.2})
+    slow = flavour.another(connect_args={"command_timeout": 30.0})
 
     def body(session: Session) -> None:
         session.execute(text(SLOW_COMMIT))
         session.commit()
 
-    error = await error_of(slow, body)
+    with holding(flavour, seconds=60.0) as hold:
+        async with running(error_of(slow, body)) as task:
+            await hold.reached()
+            put_forward(30.0)
+            error = await task
 
     assert type(error) is TimeoutError  # not wrapped by SQLAlchemy
     assert classify(error, phase=Phase.COMMIT).unknown
@@ -328,13 +334,11 @@ async def test_a_time_limit_of_the_driver_during_commit(flavour: Flavour) -> Non
     await slow.dispose()
 
 
-SLOW_COMMIT = """
+SLOW_COMMIT = f"""
 DO $$ BEGIN
     CREATE TEMP TABLE slow (a int) ON COMMIT DROP;
-    CREATE FUNCTION pg_temp.wait() RETURNS trigger LANGUAGE plpgsql AS
-        'BEGIN PERFORM pg_sleep(60); RETURN NULL; END';
     CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
-        FOR EACH ROW EXECUTE FUNCTION pg_temp.wait();
+        FOR EACH ROW EXECUTE FUNCTION wait_for_lock({LOCK});
     INSERT INTO slow VALUES (1);
 END $$
 """

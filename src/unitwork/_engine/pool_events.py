@@ -24,7 +24,6 @@ from . import sqlite
 from .aiosqlite_close import limit_close, prepare_close
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
-from .initialization import raise_cancellations
 from .per_pool import PerPool
 
 if TYPE_CHECKING:
@@ -101,7 +100,6 @@ def _listen(engine: Engine) -> _GuardedPool:
         sqlite.listen_for_pragmas(engine)
     statement_events.listen(engine)
     commit_events.listen(engine.dialect)
-    raise_cancellations(engine.dialect)
     session_reset.listen(engine)
     return pool
 

@@ -111,7 +111,10 @@ def state_of(connection: Connection) -> ConnectionState | None:
     """The state of an open *connection*; `None` once it is closed or invalidated."""
     if connection.closed or connection.invalidated:
         return None
-    state: ConnectionState | None = connection.info.get(INFO_KEY)
+    try:
+        state: ConnectionState | None = connection.info.get(INFO_KEY)
+    except NotImplementedError:  # SQLAlchemy's first connection, in initialize()
+        return None
     return state
 
 

@@ -1,4 +1,4 @@
-"""A cancellation while an engine connects for the first time is raised as one."""
+"""What fails while an engine connects for the first time is raised as what it is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from support.cancelling import at_each_suspension, natively
-from support.flavours import Flavour, only
+from support.flavours import SERVERS, Flavour, Observer, only
+from support.meaning import meaning
 from support.models import names
 from support.pool import check_pool_is_whole
 
@@ -45,3 +47,20 @@ async def test_a_cancellation_at_any_moment_of_it_is_raised_as_what_it_is(
         await engines[-1].dispose()
 
     assert raised == {asyncio.CancelledError}
+
+
+@only(*SERVERS)
+async def test_a_connection_that_is_lost_meanwhile_is_reported_as_lost(
+    flavour: Flavour, observer: Observer
+) -> None:
+    first = flavour.another(**SMALL)
+    event.listen(
+        first.sync_engine, "do_execute", lambda *_: observer.terminate_all(), once=True
+    )
+
+    found = await meaning(first, names)
+
+    assert found.disconnected
+    await first.work(names)
+    await check_pool_is_whole(first)
+    await first.dispose()
