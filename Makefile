@@ -85,7 +85,7 @@ bench: .venv-bench/.installed  ## measure all in benchmarks/ (ARGS="--quick --on
 	@$(HAS_VENV)
 	$(NEW_PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install -qq -c constraints.txt \
-		-e '.[fastapi,postgresql]' uvicorn
+		-e '.[fastapi,mysql,postgresql]' uvicorn
 	.venv-bench/bin/python -m pip install -qq --no-deps -r benchmarks/requirements.txt
 	@touch $@
 

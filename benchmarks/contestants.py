@@ -320,7 +320,9 @@ def quieten_structlog() -> None:
 
 with_current = partial(unitwork, current=True)
 autocommitting = partial(unitwork, isolation_level="AUTOCOMMIT")
+releasing = partial(unitwork, release="statement")
 AUTOCOMMIT = "unitwork_autocommit"
+STATEMENT = "unitwork_statement"
 CONTESTANTS = {
     "limit": Contestant("sessionmaker.begin() inline", limit),
     "plain": Contestant("commit(), close() inline", plain, "async"),
@@ -328,6 +330,7 @@ CONTESTANTS = {
     "unitwork": Contestant("unitwork, Depends(db.session)", unitwork),
     "unitwork_current": Contestant("unitwork, db.current", with_current),
     AUTOCOMMIT: Contestant('unitwork, isolation_level="AUTOCOMMIT"', autocommitting),
+    STATEMENT: Contestant("unitwork, release='statement'", releasing),
     "before": Contestant("before, Depends(db.session)", unitwork),
     "before_current": Contestant("before, db.current", with_current),
     "depends": Contestant("Depends(get_db)", depends),
@@ -350,6 +353,7 @@ CONTESTANTS = {
 }
 STANDARDS = ("limit", "bare")
 """All others are measured against them."""
-IN_TRANSACTIONS = [n for n in CONTESTANTS if n not in ("bare", AUTOCOMMIT)]
+WITHOUT = ("bare", AUTOCOMMIT, STATEMENT)
+IN_TRANSACTIONS = [name for name in CONTESTANTS if name not in WITHOUT]
 BEFORE = {"unitwork": "before", "unitwork_current": "before_current"}
 """Their counterparts in an earlier revision; they take part with --before."""

@@ -22,7 +22,7 @@ DIALECTS = {
     "psycopg-async": "postgresql+psycopg_async",
     "psycopg": "postgresql+psycopg",
 }
-SYNC_DRIVERS = ("psycopg",)
+SYNC_DRIVERS = ("psycopg", "pymysql")
 POPULAR = ("asyncpg", "psycopg")
 
 

@@ -3,9 +3,9 @@
     python tools/postgres.py -- python -m benchmarks.remote [--delays 0.5 1 2]
 
 A proxy in a process of its own holds back what the server sends for so many
-milliseconds. Prints requests per second, the median and the 99th percentile of their
-times, and the CPU time of the application for each. Needs a PostgreSQL server:
-UNITWORK_TEST_POSTGRESQL.
+milliseconds. Each contestant has a process of its own, too; they take turns. Prints
+requests per second, the median and the 99th percentile of their times, and the CPU time
+of the application for each. Needs a PostgreSQL server: UNITWORK_TEST_POSTGRESQL.
 """
 
 from __future__ import annotations
@@ -15,26 +15,22 @@ import asyncio
 import selectors
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from itertools import product
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import make_url
 
-from support.asgi import call
+from .contestants import BEFORE, CONTESTANTS, IN_TRANSACTIONS, STATEMENT, Setup
+from .crew import Worker, in_turns, start
+from .options import Options, database
+from .worker import Stage
+from .workloads import WORKLOADS
 
-from .contestants import CONTESTANTS, Built, Setup, unitwork
-from .options import database
-from .workloads import read
-
-CONTESTANTS_HERE: dict[str, Callable[[Setup], Built]] = {
-    "unitwork, release='statement'": partial(unitwork, release="statement"),
-    "unitwork": unitwork,
-    **{name: CONTESTANTS[name].build for name in ("plain", "limit", "depends")},
-}
+TURNS = 10
 
 
 class Found(NamedTuple):
@@ -121,73 +117,79 @@ def delayed(url: str, delay: float) -> Iterator[str]:
         process.join()
 
 
-class Turns:
-    """The requests of one contestant, over several turns."""
+class Taken(NamedTuple):
+    """The requests of one contestant in one turn: their times, in seconds."""
 
-    def __init__(self, built: Built) -> None:
-        self._app = built.app
-        self._app.add_api_route("/measured", built.wrap(read))
-        self._times: list[float] = []
-        self._took = self._cpu = 0.0
+    times: list[float]
+    took: float
+    cpu: float
 
-    async def warm_up(self) -> None:
-        for _ in range(20):  # by then the statement is prepared
-            await call(self._app, "GET", "/measured")
 
-    async def take(self, seconds: float, at_once: int) -> None:
-        began, cpu = time.perf_counter(), time.process_time()
-        until = began + seconds
-        await asyncio.gather(*(self._client(until) for _ in range(at_once)))
-        self._cpu += time.process_time() - cpu
-        self._took += time.perf_counter() - began
+async def take(stage: Stage, seconds: float, at_once: int) -> Taken:
+    """Send one request after the other for so many *seconds*, by each of *at_once*."""
+    times: list[float] = []
+    began, cpu = time.perf_counter(), time.process_time()
+    until = began + seconds
 
-    async def _client(self, until: float) -> None:
-        while (began := time.perf_counter()) < until:
-            reply = await call(self._app, "GET", "/measured")
-            assert reply.status == 200
-            self._times.append(time.perf_counter() - began)
+    async def send() -> None:
+        while (start := time.perf_counter()) < until:
+            exchange = await stage.request(WORKLOADS["read"])
+            assert exchange.status == 200
+            times.append(time.perf_counter() - start)
 
-    @property
-    def found(self) -> Found:
-        number = len(self._times)
-        slowest = statistics.quantiles(self._times, n=100)[98]
-        median = statistics.median(self._times)
-        cpu = 1e6 * self._cpu / number
-        return Found(number / self._took, 1e3 * median, 1e3 * slowest, cpu)
+    await asyncio.gather(*(send() for _ in range(at_once)))
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return Taken(times, took, cpu)
+
+
+def summed(turns: list[Taken]) -> Found:
+    times = [each for turn in turns for each in turn.times]
+    per_second = len(times) / sum(turn.took for turn in turns)
+    cpu = 1e6 * sum(turn.cpu for turn in turns) / len(times)
+    slowest = statistics.quantiles(times, n=100)[98]
+    return Found(per_second, 1e3 * statistics.median(times), 1e3 * slowest, cpu)
 
 
 async def measure(
-    driver: str, url: str, seconds: float, at_once: int, turns: int = 10
+    driver: str, url: str, options: Options, seconds: float, at_once: int
 ) -> dict[str, Found]:
-    """All contestants in one process, in turns."""
-    found = {}
-    for name, build in CONTESTANTS_HERE.items():
-        found[name] = Turns(build(Setup(driver, url, {"pool_size": 32})))
-        await found[name].warm_up()
-    for _ in range(turns):
-        for each in found.values():
-            await each.take(seconds / turns, at_once)
-    return {name: each.found for name, each in found.items()}
+    """All contestants, each in a process of its own, in turns."""
+    names = [name for name in options.contestants if CONTESTANTS[name].runs_on(driver)]
+    async with AsyncExitStack() as stack:
+        setup = Setup(driver, url, {"pool_size": 32})
+        workers = await start(options, names, setup, stack)
+
+        async def turn(worker: Worker) -> Taken:
+            taken = await worker.call(take, seconds=seconds / TURNS, at_once=at_once)
+            return cast("Taken", taken)
+
+        found = await in_turns(workers, TURNS, turn)
+    return {name: summed(turns) for name, turns in found.items()}
 
 
 def main() -> None:
+    everyone = [STATEMENT, *(n for n in IN_TRANSACTIONS if n not in BEFORE.values())]
     parser = argparse.ArgumentParser()
     parser.add_argument("--delays", nargs="*", type=float, default=[0.5, 1.0, 2.0])
     parser.add_argument("--drivers", nargs="*", default=["asyncpg"])
+    parser.add_argument("--contestants", nargs="*", default=everyone)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--at-once", type=int, default=1)
     given = parser.parse_args()
+    options = Options(given.contestants, given.drivers, [], "full")
     print("| driver | ms | contestant | requests/s | p50 ms | p99 ms | CPU us |")
     print("|---|--:|---|--:|--:|--:|--:|")
-    for driver in given.drivers:
-        with database(driver) as url:
-            for delay in given.delays:
-                with delayed(url, delay / 1000) as there:
-                    measured = measure(driver, there, given.seconds, given.at_once)
-                    found = asyncio.run(measured)
-                for name, each in found.items():
-                    shown = " | ".join(f"{number:.2f}" for number in each)
-                    print(f"| {driver} | {delay} | {name} | {shown} |", flush=True)
+    for driver, delay in product(given.drivers, given.delays):
+        with database(driver) as url, delayed(url, delay / 1000) as there:
+            found = asyncio.run(
+                measure(driver, there, options, given.seconds, given.at_once)
+            )
+        for name, each in found.items():
+            shown = " | ".join(f"{number:.2f}" for number in each)
+            title = CONTESTANTS[name].title
+            print(f"| {driver} | {delay} | {title} | {shown} |", flush=True)
+    for name, why in options.missing.items():
+        print(f"{name} does not take part: {why}", flush=True)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ async def answer(calls: Connection, name: str, setup: Setup) -> None:
     """Each call is a function and its arguments; each answer its result, or why not."""
     try:
         built = build(name, setup)
-        for section in ("guarantees", "traffic", "idle"):  # they have their own routes
+        # They have routes of their own.
+        for section in ("guarantees", "traffic", "idle", "connections"):
             import_module(f".{section}", __package__).add_routes(built, setup)
         lifespan = LifespanOn(uvicorn.Config(built.app, log_config=None))
         await lifespan.startup()

@@ -32,10 +32,24 @@ async def measure(
     async with Workers(replication, arguments, folder) as workers:
         clients = Clients(workers, arguments.clients, seed=arguments.seed)
         faults = Faults(replication, arguments.faults.split(), seed=arguments.seed)
+        progress = asyncio.create_task(_show(clients.counts))
         with faults.every(arguments.every):
             await clients.run(pairs=arguments.pairs, seconds=arguments.seconds)
+        progress.cancel()
         clients.counts.faults = faults.count
         return clients.counts
+
+
+async def _show(counts: Counts) -> None:
+    """Say each minute how far a long run is."""
+    while True:
+        await asyncio.sleep(60)
+        print(
+            f"{counts.pairs} pairs, {counts.stale} stale, {counts.failed} failed, "
+            f"{counts.from_replicas} reads from replicas",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def main(*given: str) -> int:
