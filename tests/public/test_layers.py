@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "_session": "_redaction _concurrency errors _callables _classify _observing "
     "_call_site _driver _sql _transaction _engine settings _replicas",
     "_execution": "_concurrency errors _callables _session",
-    "_twophase": "errors _classify _driver _transaction _engine _session _execution",
+    "_twophase": "errors _classify _observing _driver _transaction _engine _session "
+    "_execution",
     "_commit": "errors outcome _classify _observing _transaction _session _execution "
     "_twophase",
     "_unit": "_redaction _concurrency errors _callables outcome _classify _observing "

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .commit_report import CommitReport
 from .subjects import CallSite
 from .unit_events import (
     CommitAnswered,
@@ -64,6 +65,10 @@ class HoldReport:
             self._report.commit_time += duration
             emit(CommitAnswered, self._database, duration, error)
             del error
+
+    def commit_in_phases(self) -> CommitReport:
+        """What reports a COMMIT that consists of several messages."""
+        return CommitReport(self._report, self._database)
 
     def returned(self, held: float, idle: float) -> None:
         self._report.emit(ConnectionReturned, self._database, held, idle)

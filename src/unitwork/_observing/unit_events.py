@@ -83,7 +83,11 @@ class CommitSent(UnitEvent):
 
 
 class CommitAnswered(UnitEvent):
-    """COMMIT has returned, or has raised *error*, after *duration*."""
+    """COMMIT has returned, or has raised *error*, after *duration*.
+
+    In a two-phase commit this is the time of both phases of this database; *error* is
+    why a database that was prepared is not committed.
+    """
 
     __slots__ = ()
 

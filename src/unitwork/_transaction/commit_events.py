@@ -38,6 +38,7 @@ __all__ = ["CommitSender", "is_replaced", "listen", "sender_of"]
 
 _OPEN = TransactionState.OPEN
 _COMMITTED = TransactionState.COMMITTED
+_IN_TWO_PHASES = TransactionState.IN_TWO_PHASES
 _NOT_OPEN = (TransactionState.COMMITTED, TransactionState.NONE)
 _PAUSE = 0.001  # seconds
 
@@ -69,8 +70,9 @@ class CommitSender:
         if self._is_sqlite:
             _wait_for_statements(loan)
         send = partial(self._send_for_unit, dbapi_connection, loan)
-        if loan.hold is not None and loan.hold.report is not None:
-            send = partial(loan.hold.report.commit, send)
+        report = None if loan.hold is None else loan.hold.report
+        if report is not None and loan.state is not _IN_TWO_PHASES:  # reported by those
+            send = partial(report.commit, send)
         loan.holder.send_commit(loan, send)
 
     def _send_plainly(

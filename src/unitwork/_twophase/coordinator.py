@@ -31,6 +31,7 @@ from .._classify.classification import Phase, classify
 from .._execution.accepted_commit import accept_commit
 from .._execution.plan import Plan, Step
 from .._execution.repeated_query import query_until_known
+from .._observing.unit_events import OutcomeVerified
 from .._session.state import CommitWithdrawn
 from .._session.unit_session import UnitSession
 from .._transaction.lost_work import partial_commit
@@ -85,11 +86,15 @@ def commit_together(
         part.session.commit_sent()  # nothing may interrupt it from now on
     try:
         yield from _prepare(parts, until)
-    except CommitWithdrawn:
-        return False
-    yield from _decide(parts, until)
-    done.append(parts[0].session)
-    yield from _follow(parts[1:], done)
+        yield from _decide(parts, until)
+        done.append(parts[0].session)
+        yield from _follow(parts[1:], done)
+    except BaseException as error:
+        for part in parts:
+            part.not_committed(error)
+        if isinstance(error, CommitWithdrawn):
+            return False
+        raise
     return True
 
 
@@ -185,7 +190,12 @@ def _end_elsewhere(
     """End it on another connection; try again until the time is over."""
     part.session.abort_connections()
     end = partial(part.end_elsewhere, commit=commit)
-    return (yield from query_until_known(part.session, end, until))
+    began = time.monotonic()
+    found = yield from query_until_known(part.session, end, until)
+    if (report := part.session.owner.report) is not None:
+        duration = time.monotonic() - began
+        report.emit(OutcomeVerified, part.session.name, duration, found)
+    return found
 
 
 def _time_left(until: float, part: Participant) -> float:

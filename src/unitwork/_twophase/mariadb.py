@@ -17,7 +17,13 @@ from sqlalchemy.exc import DBAPIError
 from .._engine.per_pool import PerPool
 from .._transaction.connection_state import loan_of
 from ..errors import UsageError
-from .statements import NoSuchPreparedTransaction, code_of, end_in_two_phases
+from .statements import (
+    NoSuchPreparedTransaction,
+    code_of,
+    commit_report_of,
+    end_in_two_phases,
+    execute,
+)
 
 __all__ = ["MariaDB", "listen"]
 
@@ -42,7 +48,7 @@ class MariaDB:
             raise UsageError(
                 "twophase=True is for PostgreSQL and MariaDB, and this server is MySQL"
             )
-        connection.exec_driver_sql(f"XA START '{name}'")
+        execute(connection, f"XA START '{name}'")
         _name(connection, name)
 
     def mark(self, connection: Connection) -> _Mark | None:
@@ -52,8 +58,8 @@ class MariaDB:
 
     def prepare(self, connection: Connection, name: str) -> None:
         end_in_two_phases(connection)
-        connection.exec_driver_sql(f"XA END '{name}'")
-        connection.exec_driver_sql(f"XA PREPARE '{name}'")
+        execute(connection, f"XA END '{name}'")
+        execute(connection, f"XA PREPARE '{name}'")
         _name(connection, "")
 
     def end(self, connection: Connection, name: str, *, commit: bool) -> None:
@@ -109,8 +115,11 @@ def _listen(engine: Engine) -> bool:
     def commit(connection: Connection) -> None:
         if name := _name(connection):
             end_in_two_phases(connection)
-            connection.exec_driver_sql(f"XA END '{name}'")
-            connection.exec_driver_sql(f"XA COMMIT '{name}' ONE PHASE")
+            report = commit_report_of(connection)
+            with report.message():
+                execute(connection, f"XA END '{name}'")
+                execute(connection, f"XA COMMIT '{name}' ONE PHASE")
+            report.answered()
             _name(connection, "")
 
     @event.listens_for(engine, "rollback")

@@ -15,7 +15,11 @@ from .._session.unit_session import UnitSession
 from .._transaction.commit_status import fresh_connection, query_within
 from ..errors import UsageError
 from .order import CommitOrder
-from .statements import NoSuchPreparedTransaction, TwoPhaseDialect
+from .statements import (
+    NoSuchPreparedTransaction,
+    TwoPhaseDialect,
+    commit_report_of,
+)
 from .xid import Xid
 
 __all__ = ["Participant", "TwoPhaseCommit"]
@@ -91,6 +95,7 @@ class Participant:
         self._mark = mark
         self._connection = session.connections[0]
         self._engine = self._connection.engine
+        self._report = commit_report_of(self._connection)
 
     def prepare(self, session: Session) -> None:
         if self.session.may_be_lost:
@@ -98,14 +103,22 @@ class Participant:
         sqlalchemy_internals.prepare(session)
         if self.session.owner.withdraws_commit:  # a listener to `before_commit`
             raise CommitWithdrawn
-        self._dialect.prepare(self._connection, self._name)
+        with self._report.message():
+            self._dialect.prepare(self._connection, self._name)
 
     def commit(self, session: Session) -> None:
-        self._dialect.end(self._connection, self._name, commit=True)
+        with self._report.message():
+            self._dialect.end(self._connection, self._name, commit=True)
+        self._report.answered()
         session.commit()
 
     def roll_back(self, session: Session) -> None:
-        self._dialect.end(self._connection, self._name, commit=False)
+        with self._report.message():
+            self._dialect.end(self._connection, self._name, commit=False)
+
+    def not_committed(self, error: BaseException) -> None:
+        """Report *error* as the answer to what is prepared, unless there was one."""
+        self._report.answered(error)
 
     def end_elsewhere(self, limit: float, *, commit: bool) -> bool | None:
         """Try on another connection; whether it was committed, `None` if unknown."""

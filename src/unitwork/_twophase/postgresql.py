@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .._transaction.commit_status import TransactionStatus
 from ..errors import CommitUnknownError, UsageError
-from .statements import NoSuchPreparedTransaction, code_of, end_in_two_phases
+from .statements import NoSuchPreparedTransaction, code_of, end_in_two_phases, execute
 
 __all__ = ["PostgreSQL"]
 
@@ -43,7 +43,7 @@ class PostgreSQL:
     def prepare(self, connection: Connection, name: str) -> None:
         end_in_two_phases(connection)
         try:
-            connection.exec_driver_sql(f"{_PREPARE} '{name}'")
+            execute(connection, f"{_PREPARE} '{name}'")
         except DBAPIError as error:
             if code_of(error) == "55000":
                 raise UsageError(

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from .._classify.driver_errors import read
+from .._engine.begin import OF_UNITWORK
+from .._observing.commit_report import CommitReport
 from .._transaction.connection_state import loan_of
 from .._transaction.loan import TransactionState
 
@@ -15,7 +17,9 @@ __all__ = [
     "NoSuchPreparedTransaction",
     "TwoPhaseDialect",
     "code_of",
+    "commit_report_of",
     "end_in_two_phases",
+    "execute",
 ]
 
 
@@ -58,6 +62,20 @@ class TwoPhaseDialect(Protocol):
     def prepared(self, connection: Connection) -> Iterator[str]:
         """The names of all that are prepared in this database."""
         ...
+
+
+def execute(connection: Connection, sql: str) -> None:
+    """Execute *sql*, which is no statement of the application's."""
+    connection.exec_driver_sql(sql, execution_options=OF_UNITWORK)
+
+
+def commit_report_of(connection: Connection) -> CommitReport:
+    """What reports the two-phase commit of *connection*, if a unit is observed."""
+    loan = loan_of(connection)
+    hold = None if loan is None else loan.hold
+    if hold is None or hold.report is None:
+        return CommitReport(None, "")
+    return hold.report.commit_in_phases()
 
 
 def end_in_two_phases(connection: Connection) -> None:
