@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
@@ -22,6 +25,7 @@ from support.pool import eventually, impatient
 from support.proxy import Proxy
 from support.releasing import checked_out
 from unitwork import DBSessionMiddleware
+from unitwork._engine.aiosqlite_close import prepare_close
 
 pytestmark = pytest.mark.anyio
 
@@ -147,3 +151,16 @@ async def test_a_cancelled_request_does_not_wait_for_a_server_that_is_silent(
         await eventually(lambda: checked_out(hasty) == 0)
 
         assert connects == []
+
+
+async def test_a_connection_of_aiosqlite_that_is_to_be_closed_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    connection = await aiosqlite.connect(tmp_path / "test.db", isolation_level=None)
+    await connection.execute("CREATE TABLE item (name TEXT)")
+
+    prepare_close(connection, None)
+
+    with pytest.raises(sqlite3.OperationalError, match="readonly database"):
+        await connection.execute("INSERT INTO item VALUES ('late')")
+    await connection.close()

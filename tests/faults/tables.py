@@ -102,7 +102,8 @@ class Outsider(Observer):
     def kill(self, backend: int) -> None:
         """Kill one connection, by the number that the server has given it."""
         if self._backend == "postgresql":
-            self._query(f"SELECT pg_terminate_backend({backend}, 1000)")
+            # Until it has ended: the next user of the connection must not meet that.
+            self._query(f"SELECT pg_terminate_backend({backend}, 20000)")
             return
         with suppress(pymysql.OperationalError):  # it has ended meanwhile
             self._query(f"KILL {backend}")

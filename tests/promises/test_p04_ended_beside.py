@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from sqlite3 import Connection, ProgrammingError
 from typing import Any
 
 import aiosqlite
 import pytest
-from fastapi import FastAPI, HTTPException
-from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from anyio import to_thread
+from fastapi import FastAPI
+from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -25,6 +29,10 @@ from unitwork import DBSessionMiddleware, Outcome, UnexpectedRollbackError
 
 pytestmark = pytest.mark.anyio
 
+ENDLESS = text(
+    "WITH RECURSIVE n(i) AS (SELECT begins() UNION ALL SELECT 1 FROM n) "
+    "INSERT INTO item (name) SELECT count(*) FROM n"
+)
 BESIDE = text("INSERT INTO item (name) VALUES ('beside')")
 ENDS: dict[str, Callable[[Session], Any]] = {
     "flush": add_item,  # its name is there already
@@ -172,32 +180,87 @@ async def test_a_rollback_that_is_still_looked_at_is_no_commit(
 
 
 @only("aiosqlite")
-@pytest.mark.parametrize("end", ["flush", "rollback", "commit"])
+@pytest.mark.parametrize("end", ENDS)
 async def test_a_statement_beside_an_end_is_not_committed_by_itself(
     flavour: Flavour, observer: Observer, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    app, tasks = FastAPI(), []
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    beside = Beside(flavour, end, monkeypatch)
 
-    @app.post("/")
-    async def endpoint() -> None:
-        session: AsyncSession = flavour.db.current
-        await session.run_sync(add_item)
-        execution = Held(aiosqlite.Cursor.execute)
-        monkeypatch.setattr(aiosqlite.Cursor, "execute", execution.make)
-        tasks.append(asyncio.create_task(session.execute(BESIDE)))
-        await execution.is_reached.wait()
-        asyncio.get_running_loop().call_later(0.05, execution.go_on.set)
-        with suppress(IntegrityError):
-            await session.run_sync(ENDS[end])
-        await asyncio.wait(tasks)
-        raise HTTPException(409)
+    with suppress(IntegrityError):
+        await beside.end(within=0.05)
 
-    reply = await call(app, "POST", "/")
-
-    expected = ["one", "beside"] if end == "commit" else []
-    assert (reply.status, observer.names()) == (409, expected)
+    assert await beside.error() is None
+    assert observer.names() == (["one", "beside"] if end == "commit" else [])
     await check_pool_is_whole(flavour)
+
+
+@only("aiosqlite")
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+async def test_nor_one_that_begins_after_the_time_limit_of_the_end(
+    hasty: Flavour, observer: Observer, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    beside = Beside(hasty, end, monkeypatch)
+    event.listen(hasty.sync_engine, "invalidate", beside.go_on)
+
+    with suppress(IntegrityError, UnexpectedRollbackError):
+        await beside.end()
+
+    assert isinstance(await beside.error(), (SQLAlchemyError, ProgrammingError))
+    assert observer.names() == []
+    await check_pool_is_whole(hasty)
+
+
+@only("sqlite3")
+@pytest.mark.parametrize("end", ["rollback", "commit"])
+async def test_nor_one_that_a_thread_executes_until_it_is_interrupted(
+    hasty: Flavour, observer: Observer, end: str
+) -> None:
+    begun = threading.Event()
+    begins = partial(Connection.create_function, name="begins", narg=0, func=begun.set)
+    event.listen(hasty.sync_engine, "connect", lambda connection, _: begins(connection))
+
+    with suppress(UnexpectedRollbackError):
+        async with hasty.block() as session:
+            await hasty.do(session, add_item)
+            task = asyncio.create_task(hasty.do(session, lambda s: s.execute(ENDLESS)))
+            await to_thread.run_sync(begun.wait)
+            await hasty.do(session, ENDS[end])
+
+    with pytest.raises(OperationalError, match="interrupted"):
+        await task
+    assert observer.names() == []
+    await check_pool_is_whole(hasty)
+
+
+class Beside:
+    """A transaction with a statement of another task that aiosqlite is yet to begin."""
+
+    def __init__(
+        self, flavour: Flavour, end: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._flavour, self._end = flavour, ENDS[end]
+        self._execution = Held(aiosqlite.Cursor.execute)
+        self._patch = monkeypatch
+        self._task: asyncio.Task[Any] | None = None
+
+    async def end(self, within: float | None = None) -> None:
+        """End it; after *within* seconds the statement goes on."""
+        async with self._flavour.db.transaction() as session:
+            await session.run_sync(add_item)
+            self._patch.setattr(aiosqlite.Cursor, "execute", self._execution.make)
+            self._task = asyncio.create_task(session.execute(BESIDE))
+            await self._execution.is_reached.wait()
+            if within is not None:
+                asyncio.get_running_loop().call_later(within, self.go_on)
+            await session.run_sync(self._end)
+
+    def go_on(self, *_: Any) -> None:
+        self._execution.go_on.set()
+
+    async def error(self) -> BaseException | None:
+        assert self._task is not None
+        await asyncio.wait((self._task,))
+        return self._task.exception()
 
 
 class Held:

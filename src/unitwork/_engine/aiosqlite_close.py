@@ -41,8 +41,10 @@ def prepare_close(driver_connection: Any, limit: float | None) -> None:
         if limit is not None:
             setattr(driver_connection, _LIMIT, limit)
         interrupt_aiosqlite(driver_connection)
-        # Or an earlier interrupt, still pending, stops the checkpoint of the close.
+        # Or an earlier interrupt, still pending, stops what follows.
         start_aiosqlite_call(driver_connection.execute("SELECT 0 WHERE 0"))
+        # Or a statement of another task, which has yet to begin, would be committed.
+        start_aiosqlite_call(driver_connection.execute("PRAGMA query_only = 1"))
 
 
 def limit_close(dialect: Dialect) -> None:

@@ -24,6 +24,7 @@ from .._driver.postgresql_begin import DRIVERS
 from .._driver.postgresql_end import Answer, CommittedAt, end
 from .._driver.postgresql_messages import fetch_value
 from .._driver.wal_position import position_query, read_wal_position
+from ..errors import UnexpectedRollbackError
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
 from .loan import Loan, TransactionState
@@ -41,6 +42,11 @@ _COMMITTED = TransactionState.COMMITTED
 _IN_TWO_PHASES = TransactionState.IN_TWO_PHASES
 _NOT_OPEN = (TransactionState.COMMITTED, TransactionState.NONE)
 _PAUSE = 0.001  # seconds
+_STILL_EXECUTED = (
+    "the work of this unit is lost: a statement of another task or thread was not over "
+    "within `end_timeout` when its COMMIT was due. Wait for all tasks and threads "
+    "that use the session, or give them units of their own: `db.transaction()`"
+)
 
 
 class CommitSender:
@@ -67,8 +73,8 @@ class CommitSender:
             return
         if self._is_asyncpg and self._send_plainly(dbapi_connection, loan, loan.holder):
             return
-        if self._is_sqlite:
-            _wait_for_statements(loan)
+        if self._is_sqlite and not _wait_for_statements(dbapi_connection, loan):
+            raise UnexpectedRollbackError(_STILL_EXECUTED)
         send = partial(self._send_for_unit, dbapi_connection, loan)
         report = None if loan.hold is None else loan.hold.report
         if report is not None and loan.state is not _IN_TWO_PHASES:  # reported by those
@@ -160,8 +166,9 @@ def listen(dialect: Dialect) -> None:
             loan.ended_by_another(TransactionState.LOST)
             roll_back(dbapi_connection)
             return
-        if is_sqlite and loan.holder is not None:
-            _wait_for_statements(loan)
+        ours = loan.holder is not None
+        if is_sqlite and ours and not _wait_for_statements(dbapi_connection, loan):
+            return
         nothing_open = is_postgresql and loan.state in _NOT_OPEN
         if nothing_open and is_asyncpg:
             adapter = dbapi_connection.dbapi_connection
@@ -170,7 +177,7 @@ def listen(dialect: Dialect) -> None:
         if nothing_open and not in_transaction(loan.driver_connection):
             roll_back(dbapi_connection)  # which sends nothing
             return
-        was_open = loan.holder is not None and loan.is_open
+        was_open = ours and loan.is_open
         had_ended = was_open and _has_ended(dialect, dbapi_connection, loan)
         try:
             answer = _end(dbapi_connection, loan, roll_back)
@@ -230,17 +237,34 @@ def is_replaced(loan: Loan) -> bool:
     return fetch_value(loan.driver_connection, query) != str(expected)
 
 
-def _wait_for_statements(loan: Loan) -> None:
-    """Wait for those of other tasks and threads, no longer than its limit.
+def _wait_for_statements(dbapi_connection: Any, loan: Loan) -> bool:
+    """Wait for those of other tasks and threads; `False` if the connection is closed.
 
-    SQLite would commit them at once, if they were executed after the end.
+    SQLite would commit them at once, if they were executed after the end. Once the time
+    is over they are interrupted. aiosqlite may have one that is yet to be executed: its
+    connection is closed, which rolls back. No connection of sqlite3 is closed while
+    another thread uses it, which would crash.
     """
+    if _have_ended(loan):
+        return True
+    state: ConnectionState = dbapi_connection.info[INFO_KEY]
+    state.abort()
+    if not in_greenlet():
+        _have_ended(loan)
+        return True
+    dbapi_connection.invalidate()
+    return False
+
+
+def _have_ended(loan: Loan) -> bool:
+    """Wait for the end of all statements, no longer than its time limit."""
     until = time.monotonic() + loan.end_timeout
     while loan.statements_in_flight and time.monotonic() < until:
         if in_greenlet():
             await_only(asyncio.sleep(_PAUSE))
         else:
             time.sleep(_PAUSE)
+    return not loan.statements_in_flight
 
 
 def _check_replaced(loan: Loan) -> None:
