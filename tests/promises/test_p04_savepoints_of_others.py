@@ -3,88 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from support.asgi import call
+from support.beside_savepoint import Beside
+from support.driver import send
 from support.flavours import ASYNC, Flavour, Observer, only
 from support.models import Item, add_item
-from unitwork import DBSessionMiddleware, UnexpectedRollbackError, current_unit
+from unitwork import UnexpectedRollbackError, current_unit
 
 pytestmark = [pytest.mark.anyio, only(*ASYNC, "asyncmy")]
 
 INSERT = text("INSERT INTO item (name) VALUES ('beside')")
-
-
-class Beside:
-    """A task with a savepoint, open until it is to fail or to end well."""
-
-    def __init__(self, flavour: Flavour, how: str, by: str) -> None:
-        self.flavour = flavour
-        self.how = how
-        self.by = by
-        self.is_open, self.go_on = asyncio.Event(), asyncio.Event()
-        self.error: Exception | None = LookupError()
-        self.work: Callable[[Session], Any] = lambda session: None
-
-    async def savepoint(self) -> None:
-        with suppress(LookupError):
-            async with self._begun():
-                self.is_open.set()
-                await self.go_on.wait()
-                await self.flavour.db.current.run_sync(self.work)
-                if self.error is not None:
-                    raise self.error
-
-    def _begun(self) -> AbstractAsyncContextManager[Any]:
-        if self.by == "begin_nested":
-            begun: AbstractAsyncContextManager[Any]
-            begun = self.flavour.db.current.begin_nested()
-            return begun
-        return self.flavour.db.transaction(nested="savepoint")
-
-    async def around(self, body: Callable[[Session], Any]) -> None:
-        """A unit that runs *body* while the savepoint of the task is open."""
-
-        async def work(session: AsyncSession) -> None:
-            await session.run_sync(add_item, "before")
-            task = asyncio.create_task(self.savepoint())
-            await self.is_open.wait()
-            await session.run_sync(body)
-            self.go_on.set()
-            await asyncio.gather(task, return_exceptions=True)
-
-        await self.in_unit(work)
-
-    async def in_unit(self, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
-        """Do *work* in a block or request; raise its error."""
-        if self.how == "block":
-            async with self.flavour.db.transaction() as session:
-                await work(session)
-            return
-        reply = await call(serve(self.flavour, work), "POST", "/")
-        if reply.error is not None:
-            raise reply.error
-
-
-def serve(flavour: Flavour, work: Callable[[AsyncSession], Awaitable[None]]) -> FastAPI:
-    app = FastAPI()
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-
-    @app.post("/")
-    async def endpoint() -> None:
-        await work(flavour.db.current)
-
-    return app
 
 
 @pytest.fixture(
@@ -92,6 +30,16 @@ def serve(flavour: Flavour, work: Callable[[AsyncSession], Awaitable[None]]) -> 
 )
 def beside(flavour: Flavour, observer: Observer, request: Any) -> Beside:
     return Beside(flavour, *request.param)
+
+
+@pytest.fixture(params=["connection", "SQL"])
+def of_connection(flavour: Flavour, observer: Observer, request: Any) -> Beside:
+    """A savepoint that the session knows nothing of."""
+    return Beside(flavour, "request", request.param)
+
+
+def find_item(session: Session) -> Item:
+    return session.scalars(select(Item)).one()
 
 
 async def is_refused(beside: Beside, body: Callable[[Session], Any]) -> None:
@@ -126,6 +74,31 @@ async def test_a_failing_flush_beside_it(beside: Beside, observer: Observer) -> 
 async def test_what_is_added_beside_it(beside: Beside, observer: Observer) -> None:
     beside.work = Session.flush
     await is_refused(beside, lambda session: session.add(Item(name="beside")))
+
+    assert observer.names() == []
+
+
+async def test_a_change_beside_it(beside: Beside, observer: Observer) -> None:
+    def change(session: Session) -> None:
+        find_item(session).name = "changed"
+
+    beside.work = Session.flush
+    await is_refused(beside, change)
+
+    assert observer.names() == []
+
+
+async def test_a_deletion_beside_it(beside: Beside, observer: Observer) -> None:
+    beside.work = Session.flush
+    await is_refused(beside, lambda session: session.delete(find_item(session)))
+
+    assert observer.names() == []
+
+
+async def test_a_call_of_the_driver_beside_it(
+    beside: Beside, observer: Observer
+) -> None:
+    await is_refused(beside, lambda session: send(session, INSERT.text))
 
     assert observer.names() == []
 
@@ -184,3 +157,51 @@ async def test_a_savepoint_inside_it_that_it_releases_too_early(
         await beside.in_unit(work)
 
     assert observer.names() == []
+
+
+async def test_a_statement_beside_one_of_the_connection(
+    of_connection: Beside, observer: Observer
+) -> None:
+    await is_refused(of_connection, lambda session: session.execute(INSERT))
+
+    assert observer.names() == []
+
+
+async def test_a_read_beside_one_of_the_connection_loses_nothing(
+    of_connection: Beside, observer: Observer
+) -> None:
+    await of_connection.around(lambda session: session.scalars(select(Item)).all())
+
+    assert observer.names() == ["before"]
+
+
+async def test_what_is_done_beside_one_of_the_connection_that_ends_well(
+    of_connection: Beside, observer: Observer
+) -> None:
+    of_connection.error = None
+    await of_connection.around(lambda session: session.execute(INSERT))
+
+    assert observer.names() == ["before", "beside"]
+
+
+async def test_one_of_the_connection_undoes_its_own_work(
+    of_connection: Beside, observer: Observer
+) -> None:
+    of_connection.work = lambda session: session.execute(INSERT)
+    await of_connection.around(lambda session: None)
+
+    assert observer.names() == ["before"]
+
+
+async def test_a_savepoint_inside_one_of_the_connection_is_undone_alone(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async with flavour.db.transaction() as session:
+        connection = await session.connection()
+        async with connection.begin_nested():
+            await session.run_sync(add_item, "kept")
+            with suppress(IntegrityError):
+                async with session.begin_nested():
+                    await session.run_sync(add_item, "kept")
+
+    assert observer.names() == ["kept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from support.asgi import call
@@ -35,6 +37,28 @@ async def test_a_swallowed_statement_error_is_no_success(
     assert isinstance(reply.error, UnexpectedRollbackError)
     assert isinstance(reply.error.__cause__, DBAPIError)
     assert observer.names() == []
+
+
+@only("aiosqlite", "asyncpg")
+@pytest.mark.parametrize("spec", ["2.3", "2.4"])
+async def test_an_error_that_a_task_group_has_raised_is_no_success(
+    flavour: Flavour, observer: Observer, spec: str
+) -> None:
+    app = FastAPI()
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    @app.post("/")
+    async def endpoint() -> None:
+        session: AsyncSession = flavour.db.current
+        await session.run_sync(add_item)
+        with suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(session.run_sync(add_item))
+
+    version = {"version": "3.0", "spec_version": spec}
+    reply = await asyncio.create_task(call(app, "POST", "/", asgi=version))
+
+    assert (reply.status, reply.complete, observer.names()) == (500, True, [])
 
 
 @only("sqlite3", "aiosqlite", *MARIADB)

@@ -169,6 +169,15 @@ class ReplaceableResponse(Connection):
         self.move(ResponseState.REPLACED)
         return True
 
+    def forget_cancellations(self) -> None:
+        """Forget those before a response that the request's task sends all the same.
+
+        Before Python 3.13 `asyncio.TaskGroup` does not take its own back.
+        """
+        task = asyncio.current_task()
+        if task is not None and task is self.task:
+            self.cancelling_before = task.cancelling()
+
     async def pass_on_cancellation(self) -> None:
         """Raise the cancellation of the request, if a task group has lost it."""
         task = self.task

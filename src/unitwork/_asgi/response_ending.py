@@ -70,6 +70,7 @@ class EndedByResponse(RequestReader):
         await self.send_on(message)
 
     async def _end(self, unit: Unit, *, is_error: bool) -> None:
+        self.forget_cancellations()
         verdict = await self._decide(unit)
         fails = is_error or not verdict.commit
         if fails and self.is_retried(self.handled_exception):
@@ -113,6 +114,8 @@ class EndedByResponse(RequestReader):
             failure = error
         cancelled = commit.cancelled
         if not is_over:
+            if cancelled is None:
+                self.forget_cancellations()
             verdict = Verdict(True, reason)
             plan = endings.go_on_after_commit(
                 unit, verdict, session, sent=sent, error=failure

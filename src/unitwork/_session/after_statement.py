@@ -234,6 +234,8 @@ class BeginsBefore(Session):
 
     def connection(self, *args: Any, **options: Any) -> Connection:
         connection = super().connection(*args, **options)
+        if self.unitwork_session is not None:
+            self.unitwork_session.note_work()  # its driver may be called
         loan = loan_of(connection)
         if loan is not None and loan.undecided is not None:
             loan.undecided.begin()

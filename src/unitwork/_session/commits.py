@@ -15,7 +15,9 @@ from .._driver.driver_connection import in_transaction
 from .._driver.postgresql_end import CommittedAt
 from .._transaction.loan import Loan, TransactionState
 from .._transaction.lost_work import commit_unknown, partial_commit
+from .._transaction.savepoints import OpenSavepoints
 from ..errors import CommitUnknownError, PartialCommitError
+from .savepoint import savepoints_of
 from .state import Access, CommitState, CommitWithdrawn
 
 if TYPE_CHECKING:
@@ -80,6 +82,9 @@ class CommitOrder:
         session = self.session
         if session.access is not Access.OPEN or session.activity.is_reserved:
             session.check_statement()
+
+    def open_savepoints(self) -> OpenSavepoints:
+        return savepoints_of(self.session)
 
     def describe(self) -> str:
         return self.session.owner.owner.description

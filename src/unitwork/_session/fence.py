@@ -25,7 +25,7 @@ from .connecting import bind_for, connected
 from .dropped_work import drop, has_changes
 from .misuse import CALLED
 from .operations import check_not_lost, prepare_verification, rollback
-from .savepoint import transaction_begun
+from .savepoint import NotesDeletions, transaction_begun
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -38,7 +38,7 @@ _BEGUN_ALREADY = (
 )
 
 
-class _Fenced(BeginsBefore):
+class _Fenced(NotesDeletions, BeginsBefore):
     """Added to a session class: refuses work once the unit of the session has ended."""
 
     closes_plainly: bool

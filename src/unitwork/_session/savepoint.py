@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 from sqlalchemy.orm import Session, SessionTransaction
 
+from .._driver.savepoint_internals import watch_changes
 from .._transaction.savepoints import OpenSavepoints
 from ..errors import UnexpectedRollbackError
 from .unit_session import UnitSession, unit_session_of
 
-__all__ = ["CheckedTransaction", "transaction_begun"]
+__all__ = [
+    "CheckedTransaction",
+    "NotesDeletions",
+    "savepoints_of",
+    "transaction_begun",
+]
 
 _ROLLED_BACK = (
     "the work of this {block} block is lost: a flush inside it has failed, which has "
@@ -45,16 +52,36 @@ class CheckedTransaction(SessionTransaction):
             raise UnexpectedRollbackError(_ROLLED_BACK.format(block=block))
 
 
+class NotesDeletions(Session):
+    """A session that records who deletes its objects: there is no event for that."""
+
+    unitwork_session: UnitSession | None = None
+
+    def _delete_impl(self, *args: Any, **options: Any) -> None:
+        # Private to SQLAlchemy, the same in 2.0 and 2.1: of `delete()`, its cascades,
+        # and `delete_all()`.
+        if self.unitwork_session is not None:
+            self.unitwork_session.note_work()
+        super()._delete_impl(*args, **options)
+
+
 def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> None:
     """Let the end of its block be checked; record by whom a savepoint was begun."""
     transaction.__class__ = CheckedTransaction
     if not transaction.nested:
         return
+    savepoints = savepoints_of(session)
+    savepoints.begun(transaction)
+    watch_changes(session.sync_session, savepoints.note_work)
+
+
+def savepoints_of(session: UnitSession) -> OpenSavepoints:
+    """Those of its transaction, from now on also known to its connections."""
     if session.ends.savepoints is None:
         session.ends.savepoints = OpenSavepoints()
-        for loan in session.loans:
-            loan.savepoints = session.ends.savepoints
-    session.ends.savepoints.begun(transaction)
+    for loan in session.loans:
+        loan.savepoints = session.ends.savepoints
+    return session.ends.savepoints
 
 
 def _undo_changes(session: Session) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from .savepoint_text import SavepointCommand, savepoint_command
 from .session_statements import LONG, known_traces
 from .sql_text import has_several_statements
 from .write_detection import text_known_to_write
@@ -31,16 +32,20 @@ class StatementFacts(NamedTuple):
 
     `False`: that is not known. `None`: it is `LONG`, and was not looked at.
     """
+    savepoint: SavepointCommand | None = None
+    """What it does to a savepoint, if that is all it does."""
 
 
 def facts_of(dialect: str, text: str) -> StatementFacts:
     """What *text* shows. For one that is not `LONG`, `known_facts` is the same."""
     begins = text[:_LONGEST].upper()
+    may_end = not begins.startswith(_ENDS_NOTHING) or ";" in text
     return StatementFacts(
-        not begins.startswith(_ENDS_NOTHING) or ";" in text,
+        may_end,
         ";" in text and has_several_statements(text),
         len(text) > LONG or bool(known_traces(dialect, text)),
         None if len(text) > LONG else text_known_to_write(dialect, text),
+        savepoint_command(dialect, text) if may_end and len(text) <= LONG else None,
     )
 
 

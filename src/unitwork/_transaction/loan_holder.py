@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from .._driver.postgresql_end import CommittedAt
+from .savepoints import OpenSavepoints
 
 __all__ = ["LoanHolder"]
 
@@ -18,6 +19,10 @@ class LoanHolder(Protocol[LoanT]):
 
     def check_statement(self) -> None:
         """Raise unless the session may execute a statement now."""
+
+    def open_savepoints(self) -> OpenSavepoints:
+        """The open savepoints of the session, none of which may be known yet."""
+        ...
 
     def describe(self) -> str:
         """What its unit is for, in messages."""

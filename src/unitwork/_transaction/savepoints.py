@@ -12,9 +12,12 @@ from contextvars import ContextVar
 from typing import Any
 from weakref import ReferenceType, ref
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import SessionTransaction
 
+from .._driver.savepoint_internals import has_joined
 from .._driver.sqlalchemy_internals import locks_rows
+from .._sql.savepoint_text import SavepointCommand, SavepointStep
 from .._sql.write_detection import known_to_read
 from ..errors import UnexpectedRollbackError
 
@@ -29,7 +32,20 @@ _LOST = (
 _ROLLED_BACK = "rolled back, and that work with it"
 _RELEASED = "released, so that the one inside it could not be rolled back any more"
 
-_inside: ContextVar[tuple[ReferenceType[SessionTransaction], ...]] = ContextVar(
+
+class _SentSavepoint:
+    """A savepoint of `connection.begin_nested()`, or that was sent as SQL."""
+
+    __slots__ = ("__weakref__", "connection", "name")
+
+    def __init__(self, connection: int, name: str) -> None:
+        self.connection = connection
+        """The `id()` of its loan."""
+        self.name = name
+
+
+_Savepoint = SessionTransaction | _SentSavepoint
+_inside: ContextVar[tuple[ReferenceType[_Savepoint], ...]] = ContextVar(
     "unitwork_savepoints", default=()
 )
 """Those that this context is inside of, of all sessions.
@@ -39,29 +55,29 @@ By weak references: a context may last longer than a session.
 
 
 class OpenSavepoints:
-    """The savepoints of one session that `begin_nested()` has begun.
+    """The savepoints of one session, and of its connections.
 
-    SQLAlchemy sends SAVEPOINT later, before the first statement, which may be that of
-    another task: what counts is who has called `begin_nested()`.
+    A session sends SAVEPOINT later, before the first statement, which may be that of
+    another task: what counts is who has called `session.begin_nested()`.
     """
 
     __slots__ = ("_lost", "_open", "_released_by_others")
 
     def __init__(self) -> None:
-        self._open: dict[SessionTransaction, bool] = {}
+        self._open: dict[_Savepoint, bool] = {}
         """Each, and whether another task or thread has done anything inside it."""
         self._released_by_others = False
         """Whether one was released by a task or thread that was not inside of it."""
         self._lost = ""
         """Why the transaction must not be committed, if there is a reason."""
 
-    def begun(self, savepoint: SessionTransaction) -> None:
+    def begun(self, savepoint: _Savepoint) -> None:
         self.note_work()
         self._open[savepoint] = False
         alive = (each for each in _inside.get() if each() is not None)
         _inside.set((*alive, ref(savepoint)))
 
-    def ended(self, savepoint: SessionTransaction, *, released: bool) -> None:
+    def ended(self, savepoint: _Savepoint, *, released: bool) -> None:
         holds_work_of_others = self._open.pop(savepoint, False)
         inside = _inside.get()
         if ref(savepoint) in inside:
@@ -98,3 +114,32 @@ class OpenSavepoints:
         compiled = getattr(context.compiled, "statement", None)
         if not known_to_read(context, statement) or locks_rows(compiled):
             self.note_work()
+
+    def note_command(self, loan: object, command: SavepointCommand, sent: Any) -> None:
+        """Record a *command* that is about to be sent on the connection of *loan*.
+
+        Not one of the session's own: *sent* is its execution context.
+        """
+        if command.step is not SavepointStep.BEGIN:
+            self._end_sent(id(loan), command)
+        elif sent.is_text or self._have_all_joined(sent.root_connection):
+            self.begun(_SentSavepoint(id(loan), command.name))
+
+    def _have_all_joined(self, connection: Connection) -> bool:
+        session_savepoints = (
+            each for each in self._open if isinstance(each, SessionTransaction)
+        )
+        return all(has_joined(each, connection) for each in session_savepoints)
+
+    def _end_sent(self, connection: int, command: SavepointCommand) -> None:
+        """End the last one of that name, and those that were begun inside it."""
+        inside: list[_SentSavepoint] = []
+        for each in reversed(self._open):
+            if isinstance(each, _SentSavepoint) and each.connection == connection:
+                inside.append(each)
+                if each.name == command.name:
+                    break
+        else:
+            return
+        for each in inside:
+            self.ended(each, released=command.step is SavepointStep.RELEASE)

@@ -18,6 +18,7 @@ from ..errors import UsageError
 from .connection_state import INFO_KEY, ConnectionState
 from .hold import Hold
 from .loan import Loan, TransactionState
+from .loan_holder import LoanHolder
 from .lost_work import ended_elsewhere, unexpected_rollback
 from .session_reset import note_traces
 from .statement_effects import note_effects
@@ -106,8 +107,8 @@ def _execute(
     try:
         if (holder := loan.holder) is not None:
             holder.check_statement()
-            if loan.savepoints is not None:
-                loan.savepoints.note_statement(statement, context)
+            if loan.savepoints is not None or facts.savepoint is not None:
+                _note_in_savepoints(loan, holder, facts, statement, context)
         is_alone = loan.statements_in_flight == 1
         if loan.state is not _OPEN or not is_alone or not loan.in_transaction():
             _check(loan)
@@ -133,6 +134,19 @@ def _execute(
             if hold.report is not None:
                 hold.report.executed(hold.idle_since - now, context, statement)
     note_effects(loan, statement, context, facts)
+
+
+def _note_in_savepoints(
+    loan: Loan,
+    holder: LoanHolder[Loan],
+    facts: StatementFacts,
+    statement: str,
+    context: Any,
+) -> None:
+    savepoints = loan.savepoints or holder.open_savepoints()
+    savepoints.note_statement(statement, context)
+    if facts.savepoint is not None:
+        savepoints.note_command(loan, facts.savepoint, context)
 
 
 def _execute_otherwise(
