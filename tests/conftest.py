@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from support import outside
+from support.clocks import Clock
 from support.clusters import (  # noqa: F401
     galera,
     galera_of_session,
@@ -139,6 +141,14 @@ def _no_garbage_with_connections() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()  # what is still in use is not looked at after each of the later tests
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of this process, which a test may put forward."""
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock.read)
+    return clock
 
 
 @pytest.fixture

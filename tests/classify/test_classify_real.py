@@ -16,7 +16,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from support.clocks import put_forward
+from support.clocks import Clock
 from support.flavours import POSTGRESQL, SERVERS, Flavour, Observer, only
 from support.holding import LOCK, holding, running
 from support.meaning import error_of, meaning
@@ -315,7 +315,9 @@ async def test_a_pool_without_a_free_connection(flavour: Flavour) -> None:
 
 
 @only("asyncpg")
-async def test_a_time_limit_of_the_driver_during_commit(flavour: Flavour) -> None:
+async def test_a_time_limit_of_the_driver_during_commit(
+    flavour: Flavour, clock: Clock
+) -> None:
     slow = flavour.another(connect_args={"command_timeout": 30.0})
 
     def body(session: Session) -> None:
@@ -325,7 +327,7 @@ async def test_a_time_limit_of_the_driver_during_commit(flavour: Flavour) -> Non
     with holding(flavour, seconds=60.0) as hold:
         async with running(error_of(slow, body)) as task:
             await hold.reached()
-            put_forward(30.0)
+            clock.put_forward(30.0)
             error = await task
 
     assert type(error) is TimeoutError  # not wrapped by SQLAlchemy

@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy.orm import Session
 
 from support.asgi import call
+from support.clocks import Clock
 from support.databases import check_nothing_is_left
 from support.endpoints import serve_fastapi
 from support.flavours import Flavour, Observer, only
+from support.holding import running
 from support.models import add_item
 from unitwork import (
     Database,
@@ -30,7 +32,7 @@ from unitwork.fastapi import exception_handlers
 pytestmark = pytest.mark.anyio
 
 each = only("sqlite3", "psycopg", "aiosqlite", "asyncpg")
-DEADLINE = TransactionOptions(deadline=0.3)
+DEADLINE = TransactionOptions(deadline=60.0)
 
 
 class Hanging:
@@ -96,13 +98,16 @@ async def test_after_commit_it_ends_with_the_deadline_and_the_commit_stands(
     observer: Observer,
     hanging: Hanging,
     hang: Callable[[], Any],
+    clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     body = register(hanging, "on_commit", hang, lambda: None)
-    app = serve_fastapi(flavour, body, options=TransactionOptions(deadline=1.0))
+    app = serve_fastapi(flavour, body, options=DEADLINE)
 
-    async with asyncio.timeout(20):
-        reply = await call(app, "POST", "/")
+    async with running(call(app, "POST", "/")) as request:
+        await hanging.has_begun()
+        clock.put_forward(60.0)
+        reply = await request
 
     assert (reply.status, reply.json, observer.names()) == (200, "stored", ["one"])
     assert hanging.units[0].outcome is Outcome.COMMITTED
@@ -112,13 +117,19 @@ async def test_after_commit_it_ends_with_the_deadline_and_the_commit_stands(
 
 @each
 async def test_before_commit_it_ends_with_the_deadline_in_a_rollback(
-    flavour: Flavour, observer: Observer, hanging: Hanging, hang: Callable[[], Any]
+    flavour: Flavour,
+    observer: Observer,
+    hanging: Hanging,
+    hang: Callable[[], Any],
+    clock: Clock,
 ) -> None:
     body = register(hanging, "before_commit", hang)
     app = serve_fastapi(flavour, body, options=DEADLINE, handlers=exception_handlers)
 
-    async with asyncio.timeout(20):
-        reply = await call(app, "POST", "/")
+    async with running(call(app, "POST", "/")) as request:
+        await hanging.has_begun()
+        clock.put_forward(60.0)
+        reply = await request
 
     assert (reply.status, observer.names()) == (504, [])
     await check_nothing_is_left(flavour)
@@ -241,15 +252,22 @@ async def test_before_commit_it_can_be_cancelled(
 
 @only("asyncpg")
 async def test_a_timeout_around_a_block_ends_it(
-    flavour: Flavour, observer: Observer, hanging: Hanging, hang: Callable[[], Any]
+    flavour: Flavour,
+    observer: Observer,
+    hanging: Hanging,
+    hang: Callable[[], Any],
+    clock: Clock,
 ) -> None:
     async def block() -> None:
-        async with asyncio.timeout(0.2), flavour.db.transaction() as session:
+        async with asyncio.timeout(60), flavour.db.transaction() as session:
             current_unit().on_commit(hang)
             await session.run_sync(add_item)
 
-    with pytest.raises(TimeoutError):
-        await block()
+    async with running(block()) as work:
+        await hanging.has_begun()
+        clock.put_forward(60.0)
+        with pytest.raises(TimeoutError):
+            await work
 
     assert observer.names() == ["one"]
 

@@ -100,7 +100,7 @@ async def test_the_deadline_goes_on(flavour: Flavour, observer: Observer) -> Non
         await flavour.do(flavour.db.current, add_item)
         await asyncio.Event().wait()
 
-    reply = await asyncio.wait_for(request(flavour, endpoint), 1)
+    reply = await asyncio.wait_for(request(flavour, endpoint), 30)
 
     assert type(reply.error).__name__ == "DeadlineExceededError"
     assert observer.names() == []

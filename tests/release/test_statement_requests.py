@@ -185,7 +185,7 @@ async def test_the_deadline_ends_a_unit_that_holds_nothing(
         await released.do(released.db.current, names)
         await asyncio.Event().wait()
 
-    reply = await asyncio.wait_for(request(released, endpoint), 2)
+    reply = await asyncio.wait_for(request(released, endpoint), 30)
 
     assert type(reply.error).__name__ == "DeadlineExceededError"
 
