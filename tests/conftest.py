@@ -29,6 +29,7 @@ from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
 from support.through import behind, leave_out, through
 from unitwork import DatabaseSettings
+from unitwork._transaction import statement_events
 
 LONGEST_FIRST = [
     "test_benchmarks.py",
@@ -148,6 +149,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of this process, which a test may put forward."""
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock.read)
+    monkeypatch.setattr(statement_events, "monotonic", clock.read)  # its own name
     return clock
 
 

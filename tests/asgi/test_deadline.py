@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from support.asgi import call
+from support.clocks import Clock
 from support.conflicts import Conflict
 from support.flavours import Flavour, Observer, everywhere, only
-from support.holding import holding
+from support.holding import holding, running
 from support.models import add_item, names
 from support.pool import check_pool_is_whole
 from unitwork import (
@@ -31,7 +32,8 @@ from unitwork.testing import no_waits
 
 pytestmark = pytest.mark.anyio
 
-SOON = transactional(deadline=0.15)
+LIMIT = 30.0
+LIMITED = transactional(deadline=LIMIT)
 ASYNC = only("aiosqlite", "psycopg-async", "asyncpg")
 
 
@@ -42,20 +44,28 @@ def serve(flavour: Flavour, endpoint: Any, **options: Any) -> FastAPI:
     return app
 
 
-def hanging(flavour: Flavour, then: Callable[[], Any]) -> Any:
-    """An endpoint that writes, and then waits for what never comes."""
+Hanging = Callable[[Flavour, Callable[[], Any]], Any]
 
-    @SOON
-    async def endpoint() -> None:
-        await flavour.do(flavour.db.current, add_item)
-        await then()
 
-    return endpoint
+@pytest.fixture
+def hanging(clock: Clock) -> Hanging:
+    """An endpoint that writes, and then waits until its deadline has passed."""
+
+    def make(flavour: Flavour, then: Callable[[], Any]) -> Any:
+        @LIMITED
+        async def endpoint() -> None:
+            await flavour.do(flavour.db.current, add_item)
+            asyncio.get_running_loop().call_soon(clock.put_forward, LIMIT)
+            await then()
+
+        return endpoint
+
+    return make
 
 
 @ASYNC
 async def test_an_endpoint_that_waits_is_rolled_back_and_answered(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, hanging: Hanging
 ) -> None:
     reply = await call(
         serve(flavour, hanging(flavour, asyncio.Event().wait)), "POST", "/"
@@ -69,7 +79,7 @@ async def test_an_endpoint_that_waits_is_rolled_back_and_answered(
 
 @ASYNC
 async def test_without_a_handler_the_answer_is_504_and_the_error_is_logged(
-    flavour: Flavour, caplog: pytest.LogCaptureFixture
+    flavour: Flavour, caplog: pytest.LogCaptureFixture, hanging: Hanging
 ) -> None:
     app = FastAPI()
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
@@ -81,20 +91,24 @@ async def test_without_a_handler_the_answer_is_504_and_the_error_is_logged(
     (record,) = caplog.records
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], DeadlineExceededError)
-    assert "0.15 seconds" in str(record.exc_info[1])
+    assert "30 seconds" in str(record.exc_info[1])
 
 
 @everywhere
 async def test_a_statement_under_way_is_given_up(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, clock: Clock
 ) -> None:
-    with holding(flavour, seconds=2.0) as hold:  # aiosqlite waits for it
+    with holding(flavour, seconds=2 * LIMIT) as hold:
 
         def work(session: Session) -> None:
             add_item(session)
             hold.execute(session)
 
-        reply = await call(serve(flavour, SOON(flavour.endpoint(work))), "POST", "/")
+        app = serve(flavour, LIMITED(flavour.endpoint(work)))
+        async with running(call(app, "POST", "/")) as request:
+            await hold.reached()
+            clock.put_forward(LIMIT)
+            reply = await request
 
     assert (reply.status, reply.complete) == (504, True)
     await check_pool_is_whole(flavour)
@@ -103,13 +117,14 @@ async def test_a_statement_under_way_is_given_up(
 
 @only("sqlite3", "psycopg")
 async def test_a_thread_that_goes_on_can_write_no_more(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, clock: Clock
 ) -> None:
-    go, done = Event(), Event()
+    written, go, done = Event(), Event(), Event()
     refused: list[Exception] = []
 
     def work(session: Session) -> None:
         add_item(session)
+        written.set()
         go.wait(10)
         try:
             add_item(session, "late")
@@ -118,7 +133,11 @@ async def test_a_thread_that_goes_on_can_write_no_more(
         finally:
             done.set()
 
-    reply = await call(serve(flavour, SOON(flavour.endpoint(work))), "POST", "/")
+    app = serve(flavour, LIMITED(flavour.endpoint(work)))
+    async with running(call(app, "POST", "/")) as request:
+        await asyncio.to_thread(written.wait, 10)
+        clock.put_forward(LIMIT)
+        reply = await request
     go.set()
     await asyncio.to_thread(done.wait, 10)
 
@@ -149,13 +168,14 @@ async def test_no_attempt_begins_after_it(flavour: Flavour) -> None:
 
 @ASYNC
 async def test_a_later_attempt_has_what_is_left_even_before_its_route_is_found(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, clock: Clock
 ) -> None:
     attempts = []
 
     async def hang(request: Any, call_next: Any) -> Any:
         attempts.append(request)
         if len(attempts) > 1:
+            asyncio.get_running_loop().call_soon(clock.put_forward, LIMIT)
             await asyncio.Event().wait()
         return await call_next(request)
 
@@ -166,10 +186,10 @@ async def test_a_later_attempt_has_what_is_left_even_before_its_route_is_found(
     app = FastAPI()
     app.add_middleware(BaseHTTPMiddleware, dispatch=hang)
     app.add_middleware(DBSessionMiddleware, db=flavour.db, answer_errors=False)
-    app.post("/")(transactional(deadline=0.3, attempts=3)(flavour.endpoint(lose)))
+    app.post("/")(transactional(deadline=LIMIT, attempts=3)(flavour.endpoint(lose)))
 
     with no_waits():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(2 * LIMIT):
             reply = await call(app, "POST", "/")
 
     assert isinstance(reply.error, DeadlineExceededError)
@@ -182,7 +202,7 @@ async def test_a_later_attempt_has_what_is_left_even_before_its_route_is_found(
 
 @ASYNC
 async def test_it_counts_though_the_session_was_used_before_the_route_was_found(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, hanging: Hanging
 ) -> None:
     class Early:
         def __init__(self, app: Any) -> None:
@@ -197,7 +217,7 @@ async def test_it_counts_though_the_session_was_used_before_the_route_was_found(
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
     app.post("/")(hanging(flavour, asyncio.Event().wait))
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(2 * LIMIT):
         reply = await call(app, "POST", "/")
 
     assert (reply.status, observer.names()) == (504, [])
@@ -206,7 +226,7 @@ async def test_it_counts_though_the_session_was_used_before_the_route_was_found(
 @ASYNC
 @pytest.mark.parametrize("around", [False, True])
 async def test_beneath_and_above_base_http_middleware(
-    flavour: Flavour, observer: Observer, around: bool
+    flavour: Flavour, observer: Observer, around: bool, hanging: Hanging
 ) -> None:
     async def pass_on(request: Any, call_next: Any) -> Any:
         return await call_next(request)
@@ -227,7 +247,9 @@ async def test_beneath_and_above_base_http_middleware(
 
 
 @ASYNC
-async def test_in_a_task_group(flavour: Flavour, observer: Observer) -> None:
+async def test_in_a_task_group(
+    flavour: Flavour, observer: Observer, hanging: Hanging
+) -> None:
     async def hang() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(anyio.sleep_forever)
@@ -239,7 +261,7 @@ async def test_in_a_task_group(flavour: Flavour, observer: Observer) -> None:
 
 @ASYNC
 async def test_who_swallows_the_cancellation_commits_nothing(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, hanging: Hanging
 ) -> None:
     async def swallow() -> None:
         with suppress(asyncio.CancelledError):
@@ -252,7 +274,7 @@ async def test_who_swallows_the_cancellation_commits_nothing(
 
 @ASYNC
 async def test_the_callers_own_time_limit_still_works(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, hanging: Hanging
 ) -> None:
     app = serve(flavour, hanging(flavour, asyncio.Event().wait))
 
@@ -295,7 +317,7 @@ async def test_a_cancellation_by_the_server_is_no_deadline(
 
 @ASYNC
 async def test_a_cancellation_by_the_server_at_the_same_time_comes_first(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, hanging: Hanging
 ) -> None:
     tasks: list[asyncio.Task[Any]] = []
 

@@ -12,15 +12,21 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from support.asgi import Reply, call
+from support.clocks import Clock
 from support.flavours import POSTGRESQL, Flavour, Observer, only
 from support.models import add_item, names
 from support.proxy import Proxy
-from unitwork import DBSessionMiddleware, DeadlineExceededError, transactional
+from unitwork import (
+    DBSessionMiddleware,
+    DeadlineExceededError,
+    transactional,
+)
 from unitwork.fastapi import exception_handlers
 
 pytestmark = pytest.mark.anyio
 
-SOON = transactional(deadline=0.6)
+LIMIT = 30.0  # less than commit_timeout
+LIMITED = transactional(deadline=LIMIT)
 
 
 def serve(flavour: Flavour, endpoint: Callable[..., object]) -> FastAPI:
@@ -31,18 +37,20 @@ def serve(flavour: Flavour, endpoint: Callable[..., object]) -> FastAPI:
 
 
 @only(*POSTGRESQL)
-async def test_a_commit_under_way_stands(flavour: Flavour, observer: Observer) -> None:
+async def test_a_commit_under_way_stands(
+    flavour: Flavour, observer: Observer, clock: Clock
+) -> None:
     def app(there: Flavour) -> FastAPI:
-        return serve(there, SOON(there.endpoint(lambda s: add_item(s).id)))
+        return serve(there, LIMITED(there.endpoint(lambda s: add_item(s).id)))
 
-    reply = await passing_at_commit(flavour, app)
+    reply = await passing_at_commit(flavour, app, clock)
 
     assert (reply.status, observer.names()) == (200, ["one"])
 
 
 @only(*POSTGRESQL)
 async def test_a_commit_by_hand_under_way_stands_and_is_told_of(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, clock: Clock
 ) -> None:
     came_back = []
 
@@ -52,7 +60,7 @@ async def test_a_commit_by_hand_under_way_stands_and_is_told_of(
         came_back.append(True)
 
     def app(there: Flavour) -> FastAPI:
-        @SOON
+        @LIMITED
         async def endpoint() -> None:
             await there.do(there.db.current, by_hand)
             await asyncio.Event().wait()
@@ -62,7 +70,7 @@ async def test_a_commit_by_hand_under_way_stands_and_is_told_of(
         app.post("/")(endpoint)
         return app
 
-    reply = await passing_at_commit(flavour, app)
+    reply = await passing_at_commit(flavour, app, clock)
 
     assert (came_back, observer.names()) == ([True], ["one"])
     assert isinstance(reply.error, DeadlineExceededError)
@@ -71,10 +79,10 @@ async def test_a_commit_by_hand_under_way_stands_and_is_told_of(
 
 @only("psycopg-async", "asyncpg")
 async def test_a_block_of_its_own_that_is_being_committed_stands(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, clock: Clock
 ) -> None:
     def app(there: Flavour) -> FastAPI:
-        @SOON
+        @LIMITED
         async def endpoint() -> None:
             await there.do(there.db.current, lambda s: add_item(s, "lost") and None)
             await there.work(lambda session: add_item(session) and None)
@@ -82,13 +90,13 @@ async def test_a_block_of_its_own_that_is_being_committed_stands(
 
         return serve(there, endpoint)
 
-    reply = await passing_at_commit(flavour, app)
+    reply = await passing_at_commit(flavour, app, clock)
 
     assert (reply.status, observer.names()) == (504, ["one"])
 
 
 async def passing_at_commit(
-    flavour: Flavour, app: Callable[[Flavour], FastAPI]
+    flavour: Flavour, app: Callable[[Flavour], FastAPI], clock: Clock
 ) -> Reply:
     """Make a request; hold its first COMMIT till the deadline has passed."""
     async with Proxy(flavour.url) as proxy:
@@ -103,8 +111,9 @@ async def passing_at_commit(
 
         proxy.when(b"COMMIT", hold)
         task = asyncio.create_task(call(app(there), "POST", "/"))
-        await first_of(held.wait(), task)  # the request, if it was too slow to commit
-        await after(0.75)
+        await first_of(held.wait(), task)  # the request, if it has failed instead
+        clock.put_forward(LIMIT)
+        await asyncio.sleep(0.05)  # the deadline has passed, and COMMIT is left alone
         for line in proxy.lines.values():
             line.release()
         reply = await task
@@ -118,10 +127,3 @@ async def first_of(
     waiting = asyncio.create_task(wait)
     await asyncio.wait((waiting, task), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-
-
-async def after(seconds: float) -> None:
-    """Wait till a timer that was set before has gone off, and what it does is done."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    await over.wait()

@@ -142,10 +142,12 @@ async def test_a_limit_of_statements_does_not_reach_commit(
         ):
             session.execute(text(sql))
         add_item(session)
+        # As short from the start it could end one of the statements above.
+        session.execute(text("SET LOCAL statement_timeout = '200ms'"))
 
     app = FastAPI()
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    app.post("/")(transactional(timeout=0.2)(flavour.endpoint(slow_at_commit)))
+    app.post("/")(transactional(timeout=30.0)(flavour.endpoint(slow_at_commit)))
 
     reply = await call(app, "POST", "/")
 

@@ -28,10 +28,11 @@ on_server = only("psycopg", "psycopg-async", "asyncpg")
 
 
 async def ping(flavour: Flavour, **options: Any) -> None:
+    limited = {"timeout": 30.0, **options}
     if flavour.is_async:
-        await flavour.db.ping(**options)
+        await flavour.db.ping(**limited)
     else:
-        await to_thread.run_sync(lambda: flavour.db.ping(**options))
+        await to_thread.run_sync(lambda: flavour.db.ping(**limited))
 
 
 def elsewhere(flavour: Flavour, port: int) -> Flavour:

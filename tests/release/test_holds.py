@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import exc
 
 from support.asgi import Reply, call
+from support.clocks import Clock
 from support.flavours import FEW, Flavour, Observer, only
 from support.models import Item, add_item, names
 from support.pool import eventually
@@ -51,7 +52,7 @@ async def watched(flavour: Flavour) -> AsyncIterator[Flavour]:
 
 @pytest.fixture
 async def limited(flavour: Flavour) -> AsyncIterator[Flavour]:
-    async for each in settled(flavour, idle_limit=1.0):
+    async for each in settled(flavour, idle_limit=30.0):
         yield each
 
 
@@ -181,27 +182,27 @@ async def test_counts_what_a_unit_holds_and_how_long_it_is_idle(
 
 @FEW
 async def test_a_statement_after_the_idle_limit_is_refused(
-    limited: Flavour, observer: Observer
+    limited: Flavour, observer: Observer, clock: Clock
 ) -> None:
     async def work() -> None:
         async with limited.block() as session:
             await limited.do(session, add_item)
-            await asyncio.sleep(1.1)
+            clock.put_forward(31.0)
             await limited.do(session, names)
 
-    with pytest.raises(UsageError, match=r"idle_limit=1\b"):
+    with pytest.raises(UsageError, match=r"idle_limit=30\b"):
         await work()
     assert observer.names() == []
 
 
 @FEW
 async def test_the_refused_statement_is_not_forgotten(
-    limited: Flavour, observer: Observer
+    limited: Flavour, observer: Observer, clock: Clock
 ) -> None:
     async def work() -> None:
         async with limited.block() as session:
             await limited.do(session, add_item)
-            await asyncio.sleep(1.1)
+            clock.put_forward(31.0)
             with pytest.raises(UsageError):
                 await limited.do(session, names)
 
