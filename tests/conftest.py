@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from support import outside
-from support.clocks import Clock
+from support.clocks import CLOCK, Clock
 from support.clusters import (  # noqa: F401
     galera,
     galera_of_session,
@@ -29,7 +28,6 @@ from support.flavours import EVERY, Flavour, Observer, connect_mariadb, kind_of
 from support.models import create_tables
 from support.through import behind, leave_out, through
 from unitwork import DatabaseSettings
-from unitwork._transaction import statement_events
 
 LONGEST_FIRST = [
     "test_benchmarks.py",
@@ -145,12 +143,10 @@ def _no_garbage_with_connections() -> Iterator[None]:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock() -> Clock:
     """The clock of this process, which a test may put forward."""
-    clock = Clock()
-    monkeypatch.setattr(time, "monotonic", clock.read)
-    monkeypatch.setattr(statement_events, "monotonic", clock.read)  # its own name
-    return clock
+    CLOCK.install()
+    return CLOCK
 
 
 @pytest.fixture
