@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
+from support.event_grammar import EventGrammar
 from support.exported import Exported
 from unitwork._observing.registry import observing
 from unitwork._unit.unit import Unit
@@ -52,6 +53,7 @@ class Ledger:
         self._units: Counter[tuple[type[Event], int]] = Counter()
         self._open: dict[int, UnitInfo] = {}
         self._exported = Exported()
+        self._grammar = EventGrammar()
         self.retries = 0
         """By the programs: how often their work was run again."""
         self.interrupted = 0
@@ -61,6 +63,7 @@ class Ledger:
         """Observe *db*; return what ends that."""
         stops = [
             db.observe(self),
+            db.observe(self._grammar),
             instrument(db, tracing=False, **self._exported.providers),
         ]
         return lambda: [stop() for stop in stops] and None
@@ -108,6 +111,7 @@ class Ledger:
         if self._outcomes != self._closed:
             wrong.append(f"outcomes: {self._outcomes}, closed: {self._closed}")
         wrong += self._wrong_metrics()
+        wrong += self._grammar.wrong
         if observing.registrations < 0:
             wrong.append("more observers were removed than added")
         return wrong

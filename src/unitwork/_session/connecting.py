@@ -122,7 +122,7 @@ def connected(
         else:
             loan.undecided = released
     except BaseException:
-        hold.returned()
+        _not_begun(session, hold)
         raise
     loan.holder = order = CommitOrder()
     order.session, loan.hold = session, hold
@@ -135,6 +135,12 @@ def connected(
     prepares = session.prepares_transactions or session.owner.two_phase is not None
     if released is None and (prepares or session.begun_with is not None):
         apply_characteristics(session, connection, loan)
+
+
+def _not_begun(session: UnitSession, hold: Hold) -> None:
+    """It was held all the same, if only for a moment."""
+    hold.returned()
+    session.holds.append(hold)
 
 
 def _refuse(session: UnitSession, connection: Connection) -> None:

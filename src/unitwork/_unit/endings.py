@@ -123,9 +123,11 @@ def end(
             report_if_slow(unit)
         if observation.observer is not None:
             observation.unit_ended(unit)
-        if unit.report is not None:
-            report_settled(unit, unit.report)
-        unit.end_turn(UnitState.OPEN)
+        try:
+            if unit.report is not None:
+                report_settled(unit, unit.report)
+        finally:  # an observer may raise `KeyboardInterrupt`
+            unit.end_turn(UnitState.OPEN)
     expected = committed or not verdict.commit or unit.rollback_was_requested
     if cancelled is not None:
         raise cancelled

@@ -6,22 +6,26 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+from .._commit.observation import observation
 from .._observing.audience import audience_of
 from .._observing.registry import everywhere
 from .._observing.subjects import UnitInfo
 from .._observing.unit_events import UnitBegun, UnitEnded, UnitSettled
 from .._observing.unit_report import UnitReport, next_unit_id
 from .._session.database_core import DatabaseCore
+from .._session.owner import SessionOwner
+from .._session.unit_session import UnitSession
+from .._transaction.hold import NO_USE
 from ..errors import CommitUnknownError, PartialCommitError
 from ..outcome import Outcome
 from .attempts import Attempt
 from .owner import UnitOwner
 from .sessions import Sessions
 
-__all__ = ["open_report", "report_ended", "report_settled"]
+__all__ = ["close_reported", "open_report", "report_settled", "report_without_ending"]
 
 
-class _Unit(Protocol):
+class _Unit(SessionOwner[UnitSession], Protocol):
     """A unit, which imports this module and not the other way round."""
 
     databases: Mapping[str, DatabaseCore]
@@ -73,18 +77,29 @@ def report_settled(unit: _Unit, report: UnitReport) -> None:
         report.emit(UnitSettled, unit.outcome, unit.reason, _error_of(unit, report))
 
 
-def report_ended(unit: _Unit, report: UnitReport) -> None:
-    """The unit is closed; its sessions are about to be."""
-    if report.wants(UnitEnded):
+def report_without_ending(unit: _Unit) -> None:
+    """It is closed with nothing to end: what it found, or the application did."""
+    if observation.observer is not None:
+        observation.unit_ended(unit)
+    if unit.report is not None:
+        report_settled(unit, unit.report)
+
+
+def close_reported(unit: _Unit, report: UnitReport) -> None:
+    """Close the sessions; report the end after that, as they return connections."""
+    use = unit.sessions.use if report.wants(UnitEnded) else NO_USE
+    try:
+        unit.sessions.close(unit)
+    finally:
         report.emit(
             UnitEnded,
             unit.outcome or Outcome.EMPTY,
             unit.reason,
             _error_of(unit, report),
             time.monotonic() - report.unit.started,
-            unit.sessions.use,
+            use,
         )
-    report.ended()
+        report.ended()
 
 
 def _error_of(unit: _Unit, report: UnitReport) -> BaseException | None:

@@ -9,7 +9,6 @@ from sqlalchemy.orm import SessionTransaction
 
 from .._commit.hooks import Hooks
 from .._commit.in_doubt import query_outcome_now
-from .._commit.observation import observation
 from .._driver.sqlalchemy_internals import has_pending
 from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._observing.registry import observing
@@ -24,7 +23,7 @@ from .attempts import Attempt
 from .lifecycle import Lifecycle
 from .owner import UnitOwner
 from .positions import SeesWrites
-from .reporting import open_report, report_ended
+from .reporting import close_reported, open_report, report_without_ending
 from .sessions import Sessions, check_not_blocked
 from .slow_units import report_if_slow
 from .state import Intent, UnitState
@@ -227,14 +226,14 @@ class Unit(Lifecycle, SeesWrites):
             return
         if self.outcome is None:
             self.record_without_ending()
-            if observation.observer is not None:
-                observation.unit_ended(self)
+            report_without_ending(self)
         self.hooks = None
         if self.sessions.are_timed:
             report_if_slow(self)
-        if self.report is not None:
-            report_ended(self, self.report)
-        self.sessions.close(self)
+        if self.report is None:
+            self.sessions.close(self)
+        else:
+            close_reported(self, self.report)
         self.keep_given()
         self.owner = _NO_OWNER  # which may lead back to here
 
