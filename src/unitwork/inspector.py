@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl
 from sqlalchemy.engine import URL
 
 from ._asgi.types import Receive, Scope, Send
-from ._callables import check_callable
 from ._inspector.access import is_allowed
 from ._inspector.assets import asset, shell
 from ._inspector.recorder import KINDS, Recorder
@@ -60,8 +59,8 @@ class Inspector:
         keep: int = 200,
         show_sql: bool = False,
     ) -> None:
-        if allow is not None:
-            check_callable("allow", allow)
+        if allow is not None and not callable(allow):
+            raise UsageError(f"allow must be callable, this is {allow!r}")
         if not isinstance(keep, int) or not 0 < keep <= 10_000:
             raise UsageError(f"keep is {keep!r}; give a number of units, 1 to 10000")
         self._allow = allow
@@ -94,7 +93,7 @@ class Inspector:
 
     async def _serve(self, scope: Scope, send: Send) -> None:
         root, path = path_below(scope)
-        self._recorder.own_path = root
+        self._recorder.found_at(root)
         if not await is_allowed(scope, self._allow):
             await not_found(scope, send)
             return

@@ -63,12 +63,12 @@ class OpenUnit(NamedTuple):
 def open_units(
     databases: Iterable[DatabaseCore],
     pools: Pools,
-    own_path: str,
+    is_own: Callable[[str], bool],
     before: Mapping[Unit, OpenUnit],
 ) -> list[OpenUnit]:
     """The units that have a session of one of *databases*, the oldest first.
 
-    Not those of requests below *own_path*, which are the inspector's. *before* is how
+    Not those of requests whose path *is_own*, the inspector's. *before* is how
     they were at the last look, which spares the most of the work if nothing happens.
     """
     found: dict[Unit, None] = {}
@@ -77,16 +77,9 @@ def open_units(
     looked_at = [
         _look_at(unit, pools, before.get(unit))
         for unit in sorted(found, key=_began)
-        if not _is_below(unit, own_path)
+        if unit.report is None or not is_own(unit.report.unit.path)
     ]
     return looked_at
-
-
-def _is_below(unit: Unit, path: str) -> bool:
-    if not path or unit.report is None:
-        return False
-    its_path = unit.report.unit.path
-    return its_path.startswith(path) and its_path[len(path) :][:1] in ("", "/")
 
 
 def _began(unit: Unit) -> float:
@@ -156,10 +149,13 @@ class LiveUnits:
         self._texts: dict[Unit, tuple[object, str]] = {}
 
     def look(
-        self, databases: Iterable[DatabaseCore], pools: Pools, own_path: str
+        self,
+        databases: Iterable[DatabaseCore],
+        pools: Pools,
+        is_own: Callable[[str], bool],
     ) -> list[OpenUnit]:
         """The units that are open now: see `open_units()`."""
-        units = open_units(databases, pools, own_path, self._before)
+        units = open_units(databases, pools, is_own, self._before)
         self._before = {each.unit: each for each in units}
         return units
 

@@ -19,6 +19,8 @@ from .statement_text import shown
 
 __all__ = ["KINDS", "Recorder"]
 
+_MOST_PATHS = 16
+
 
 class Recorder:
     """Takes down what happens; bounded: *keep* units that have ended.
@@ -28,8 +30,8 @@ class Recorder:
     """
 
     def __init__(self, keep: int, dialect_of: Callable[[str], str]) -> None:
-        self.own_path = ""
-        """Where the inspector is mounted: its own requests are not recorded."""
+        self._own_paths: frozenset[str] = frozenset()
+        """Where the inspector is mounted. Replaced, never changed."""
         self._keep = keep
         self.dialect_of = dialect_of
         """The name of the dialect of a database, by that of the database."""
@@ -51,7 +53,7 @@ class Recorder:
         record = self._records.get(unit.id)
         if record is None:
             # One that has ended before is no longer kept.
-            if kind is not events.UnitBegun or self._is_own(unit.path):
+            if kind is not events.UnitBegun or self.is_own(unit.path):
                 return
             self._records[unit.id] = record = UnitRecord(unit)
         if kind is events.StatementExecuted:
@@ -64,9 +66,17 @@ class Recorder:
         elif kind is events.CommitAnswered:
             self._commit_answered(record, event)
 
-    def _is_own(self, path: str) -> bool:
-        own = self.own_path
-        return bool(own) and (path == own or path.startswith(own + "/"))
+    def found_at(self, path: str) -> None:
+        """Record that the inspector serves what is below *path*."""
+        known = self._own_paths
+        if path and path not in known:  # a path with parameters may have any values
+            self._own_paths = (known if len(known) < _MOST_PATHS else frozenset()) | {
+                path
+            }
+
+    def is_own(self, path: str) -> bool:
+        """Whether a request of *path* is the inspector's, which is not recorded."""
+        return any(path == own or path.startswith(own + "/") for own in self._own_paths)
 
     def _commit_answered(self, record: UnitRecord, event: Any) -> None:
         if event.error is None:

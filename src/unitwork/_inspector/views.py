@@ -42,8 +42,8 @@ class Views:
     async def live(self) -> Response:
         """The open units, and the pools."""
         pools = pools_of(self._databases)
-        own_path = self._recorder.own_path
-        units = self._live.look(self._databases, names_of_pools(pools), own_path)
+        is_own = self._recorder.is_own
+        units = self._live.look(self._databases, names_of_pools(pools), is_own)
         found = {
             each.name: await self._lock_waits(each, units) for each in self._databases
         }

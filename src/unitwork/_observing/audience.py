@@ -11,7 +11,7 @@ from typing import TypeAlias
 from .event import Event, Observer
 from .unit_events import StatementExecuted
 
-__all__ = ["Audience", "Registration", "audience_of"]
+__all__ = ["Audience", "Registration", "audience_of", "forget_merged"]
 
 log = logging.getLogger("unitwork")
 
@@ -100,6 +100,11 @@ def audience_of(audiences: Iterable[Audience | None]) -> Audience | None:
     if len(found) <= 1:
         return found[0] if found else None
     return _merged(found)
+
+
+def forget_merged() -> None:
+    """Forget those that were merged: they refer to observers that may have ended."""
+    _merged.cache_clear()
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,7 @@ from threading import Lock
 
 from .._concurrency.fork import renew_after_fork
 from . import pool_events, unit_events
-from .audience import Audience, Registration
+from .audience import Audience, Registration, forget_merged
 from .event import Event, Observer
 
 __all__ = ["Observers", "everywhere", "observing"]
@@ -80,6 +80,7 @@ class Observers:
             rest = [each for each in self if each is not registration]
             is_needed = rest or self._is_required
             self.audience = Audience(rest) if is_needed else None
+            forget_merged()
             _count(-1)
 
     def __iter__(self) -> Iterator[Registration]:
