@@ -28,13 +28,14 @@ has_autocommit = pytest.mark.skipif(
 
 
 @asynccontextmanager
-async def connected(flavour: Flavour) -> AsyncIterator[Any]:
+async def connected(flavour: Flavour, **options: Any) -> AsyncIterator[Any]:
     """A connection of the engine, as other users have it; its `run()` is awaited."""
+    engine = flavour.db.engine.execution_options(**options)
     if flavour.is_async:
-        async with flavour.db.engine.connect() as connection:
+        async with engine.connect() as connection:
             yield connection.run_sync
         return
-    with flavour.db.engine.connect() as connection:
+    with engine.connect() as connection:
 
         async def run(work: Any) -> Any:
             return work(connection)
@@ -53,6 +54,7 @@ def add_orphan(session: Session) -> None:
 
 
 PLAIN = (0, "", False)
+INSERT = text("INSERT INTO item (name) VALUES ('two')")
 
 
 @pytest.fixture
@@ -68,6 +70,28 @@ async def test_others_get_what_sqlalchemy_gives_them(single: Flavour) -> None:
         async with connected(single) as run:
             assert await run(look) == PLAIN
         await single.work(add_item if _ == 0 else names)
+
+
+async def test_others_write_in_autocommit_after_a_unit(
+    single: Flavour, observer: Observer
+) -> None:
+    await single.work(add_item)
+    async with connected(single, isolation_level="AUTOCOMMIT") as run:
+        await run(lambda connection: connection.execute(INSERT))
+
+    assert observer.names() == ["one", "two"]
+
+
+async def test_others_can_roll_back_after_a_unit_in_autocommit(
+    single: Flavour, observer: Observer
+) -> None:
+    engine = single.db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    committing = over(single, engine)
+    await committing.work(names)
+    async with connected(single) as run:
+        await run(lambda connection: connection.execute(INSERT))
+
+    assert observer.names() == []
 
 
 async def test_units_get_theirs_after_others(single: Flavour) -> None:

@@ -67,11 +67,15 @@ def _prepare(connection: Connection) -> None:
     if serves_unit is (before is not None):
         return
     dbapi_connection = connection.connection.dbapi_connection
+    # SQLAlchemy has set its isolation level already, and resets it to "" later.
+    is_set = is_autocommit(connection)
     with sqlite.released_on_failure(connection):
         if before is None:
-            connection.info[_BEFORE] = call_sqlite3(dbapi_connection, _serve_units)
+            found = call_sqlite3(dbapi_connection, _serve_units)
+            connection.info[_BEFORE] = found.reset() if is_set else found
         else:
-            call_sqlite3(dbapi_connection, before.restore)
+            settings = before.in_autocommit() if is_set else before
+            call_sqlite3(dbapi_connection, settings.restore)
             del connection.info[_BEFORE]
 
 
@@ -98,6 +102,12 @@ class _Settings(NamedTuple):
     autocommit: bool | int | None
     """`None`: this Python has no such mode, which came with 3.12."""
     foreign_keys: int
+
+    def reset(self) -> _Settings:
+        return self._replace(isolation_level="")
+
+    def in_autocommit(self) -> _Settings:
+        return self._replace(isolation_level=None)
 
     def restore(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA foreign_keys = {self.foreign_keys}")
