@@ -21,6 +21,6 @@ def exported() -> Iterator[Exported]:
 @pytest.fixture
 def instrumented(flavour: Flavour, exported: Exported) -> Iterator[Flavour]:
     """The database, whose units are recorded."""
-    stop = instrument(flavour.db, **exported.providers)
+    stop = instrument(flavour.db, span_above=60.0, **exported.providers)
     yield flavour
     stop()
