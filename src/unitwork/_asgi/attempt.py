@@ -25,6 +25,7 @@ from .types import Message
 
 __all__ = ["RequestAttempt"]
 
+_STARTED, _COMPLETE = ResponseState.STARTED, ResponseState.COMPLETE
 _UNDONE = (None, Outcome.ROLLED_BACK, Outcome.EMPTY)
 
 
@@ -32,9 +33,9 @@ class RequestAttempt(ReplaceableResponse):
     """One attempt at one request."""
 
     deadline: Deadline | None = None
-    retries: Retries | None = None
+    retries: Retries | None
     """Set once the request has been run again, or is going to be."""
-    snapshot: Snapshot | None = None
+    snapshot: Snapshot | None
     """What another attempt begins with; `None` if there will be none.
 
     Taken before the application runs, as soon as some route has attempts: which
@@ -161,9 +162,9 @@ class RequestAttempt(ReplaceableResponse):
 
     @property
     def is_over(self) -> bool:
-        if self.response is ResponseState.STARTED and self.client_has_left:
+        if self.response is _STARTED and self.client_has_left:
             return True
-        return self.scope is NO_STATE or self.response is ResponseState.COMPLETE
+        return self.scope is NO_STATE or self.response is _COMPLETE
 
     def allows_another_attempt(self) -> bool:
         unit = self.open_unit()

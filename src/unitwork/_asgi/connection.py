@@ -33,7 +33,7 @@ class Connection(UnitOwner):
     """One connection of ASGI; it makes its unit on first use.
 
     *databases* are those that no connection of a middleware further out (*outer*) has.
-    What most connections never need has its default in the class: to set it in each
+    What few connections need has its default in the class: to set all of that in each
     object would take longer than all else that one without a unit costs.
     """
 
@@ -41,7 +41,7 @@ class Connection(UnitOwner):
     """That of a request that is run again."""
     called: EndpointMark | None = None
     """That of the endpoint, if it was called and the scope has not shown it."""
-    found_options: FoundOptions | None = None
+    found_options: FoundOptions | None
     written_before: Positions = NO_POSITIONS
     """Of what an earlier attempt has stored, by blocks and hooks of its own."""
     _given_positions: Positions | None = None
@@ -60,7 +60,7 @@ class Connection(UnitOwner):
         self.config = config
         self.databases = databases
         self.outer = outer
-        self.unit = None
+        self.unit = self.found_options = None
 
     def open_unit(self) -> Unit:
         """The unit; made now if there is none, and closed if the connection is over."""
@@ -68,13 +68,14 @@ class Connection(UnitOwner):
             with _opening:  # two threads of one request need one unit
                 if self.unit is None:
                     order = self.config.order
-                    unit = Unit(
+                    unit = Unit(  # keywords would take twice the time
                         self.databases,
                         self,
                         None if self.outer is None else self.outer.open_unit(),
-                        attempt=self.attempt,
-                        two_phase=None if order is None else TwoPhaseCommit(order),
-                        expects_writes=self.scope.get("method") not in _SAFE_METHODS,
+                        self.attempt,
+                        NO_OPTIONS,
+                        None if order is None else TwoPhaseCommit(order),
+                        self.scope.get("method") not in _SAFE_METHODS,
                     )
                     if self.is_over:
                         unit.close()

@@ -43,7 +43,6 @@ class HTTPExchange(EndedByResponse):
     """One request and its response; a retry is an exchange of its own."""
 
     kind = "request"
-    response = _WAITING
 
     def __init__(
         self,
@@ -61,6 +60,9 @@ class HTTPExchange(EndedByResponse):
             raise UsageError(ONLY_ASYNCIO) from None
         # All in one place: to call the bases' own would take twice the time.
         self.scope = scope
+        self.response = _WAITING
+        self.unit = self.found_options = self.start = self.leaving = None
+        self.body = self.snapshot = self.retries = self.handled_exception = None
         if retries is not None:
             self.follow(retries)
         elif config.may_retry or route_retries.by_endpoints or route_retries.by_routers:
@@ -70,7 +72,6 @@ class HTTPExchange(EndedByResponse):
         self.outer = outer
         self.receive_from_server = receive
         self.send_on = send if config.carrier is None else carrying(self, scope, send)
-        self.unit = None
         self.exception_before = exception()
         self.cancelling_before = 0 if task is None else task.cancelling()
         self.outer_state = outer_state = scope.get("state")
@@ -174,9 +175,10 @@ class HTTPExchange(EndedByResponse):
                 error = self.handled_exception
                 if error is not None and self.is_retried(error):
                     raise Unwind  # nothing to roll back: a block inside has failed
-                self.response = _STARTED  # as `move()` does
                 if self.state or self.snapshot is not None or self.unit is not None:
-                    self.show_start()
+                    self.note_start()
+                else:
+                    self.response = _STARTED  # as `note_start()` does
         elif response is not _STARTED:
             if response >= _REPLACED:
                 raise Unwind

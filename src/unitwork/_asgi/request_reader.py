@@ -20,7 +20,7 @@ class RequestReader(RequestAttempt):
 
     held: asyncio.Event | None = None
     """Set once it is known whether the message that is held back goes out."""
-    leaving: asyncio.Task[None] | None = None
+    leaving: asyncio.Task[None] | None
     """Rolls back what a stream has begun."""
 
     async def receive(self) -> Message:

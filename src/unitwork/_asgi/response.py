@@ -57,14 +57,14 @@ class ReplaceableResponse(Connection):
     The exchange itself makes the two moves of a response that nothing replaces.
     """
 
-    body: Message | Recording | None = None
+    body: Message | Recording | None
     """What has been read of the request's, for those that come later."""
     cancelling_before: int
     client_has_left = False
     exception_before: BaseException | None
     failure: Exception | None = None
     """What the client gets in place of the response."""
-    handled_exception: BaseException | None = None
+    handled_exception: BaseException | None
     """The exception that a handler makes into the response."""
     handlers_left = False
     """Whether the failure has left the application's handlers already."""

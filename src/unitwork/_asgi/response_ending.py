@@ -40,7 +40,7 @@ class EndedByResponse(RequestReader):
 
     outer_state: MutableMapping[str, Any] | None
     send_on: Send
-    start: Message | None = None
+    start: Message | None
     state: State
     streams = False
     """Whether `stream=True` keeps the transaction open."""
@@ -160,9 +160,6 @@ class EndedByResponse(RequestReader):
             self.response = _STARTED  # as `move()` does
         else:
             self.move(_STARTED)
-        self.show_start()
-
-    def show_start(self) -> None:
         self.body = self.snapshot = None
         if self.state:
             self.show_state()

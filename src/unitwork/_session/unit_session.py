@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UnitSession", "unit_session_of"]
 
+_OPEN, _CLOSED, _NOT_SENT = Access.OPEN, Access.CLOSED, CommitState.NOT_SENT
 _MOST_HOLDS = 50
 _ENDED = (
     "this session's unit of work has ended ({ended}). For work after the response (a "
@@ -87,7 +88,6 @@ class UnitSession(TransactionEvidence):
     def __init__(
         self,
         session: Session | AsyncSession,
-        *,
         owner: SessionOwner[UnitSession],
         name: str,
         settings: DatabaseSettings,
@@ -99,12 +99,11 @@ class UnitSession(TransactionEvidence):
         sync = session if isinstance(session, Session) else session.sync_session
         self.sync_session: Session = sync
         self.is_async = session is not sync
-        self.owner, self.name = owner, name
-        self.settings = settings
+        self.owner, self.name, self.settings = owner, name, settings
         self.owned = owned  # else it was given by a test, and stays open
-        self.access = Access.OPEN
+        self.access = _OPEN
         self.outside_of = ""  # the name of the `outside()` block
-        self.commit_state = CommitState.NOT_SENT
+        self.commit_state = _NOT_SENT
         self.ends = TransactionEnds()
         self.connections: list[Connection] = []
         self.loans: list[Loan] = []  # of its connections, in the same order
@@ -158,7 +157,7 @@ class UnitSession(TransactionEvidence):
         """
         if self.access is Access.OUTSIDE:
             raise UsageError(_OUTSIDE.format(what=self.outside_of))
-        if self.access is not Access.OPEN:
+        if self.access is not _OPEN:
             ended = self.owner.describe_end()
             keyword = "async with" if self.is_async else "with"
             raise SessionEndedError(_ENDED.format(ended=ended, keyword=keyword))
@@ -169,30 +168,30 @@ class UnitSession(TransactionEvidence):
         `SessionEndedError` once the unit has ended; `IllegalStateChangeError` while its
         COMMIT is under way. The ending itself still has ROLLBACK TO SAVEPOINT to send.
         """
-        if self.access is not Access.OPEN and not self.activity.is_own_step:
+        if self.access is not _OPEN and not self.activity.is_own_step:
             self.check()
         self.activity.check()
 
     def refuse(self) -> None:
         """Refuse work from now on, and release a permit that is not in use."""
-        if self.access is not Access.CLOSED:
+        if self.access is not _CLOSED:
             self.access = Access.REFUSED
             if self.permit is not None:
                 self.release_unused_permit()
 
     def reopen(self) -> None:
-        if self.access is not Access.CLOSED:
-            self.access = Access.OPEN
+        if self.access is not _CLOSED:
+            self.access = _OPEN
             self.activity.is_reserved = False
 
     def enter_outside(self, what: str) -> None:
         """Refuse work until `leave_outside()`, or until the unit ends."""
-        if self.access is Access.OPEN:
+        if self.access is _OPEN:
             self.access, self.outside_of = Access.OUTSIDE, what
 
     def leave_outside(self) -> None:
         if self.access is Access.OUTSIDE:
-            self.access = Access.OPEN
+            self.access = _OPEN
 
     def connections_released(self) -> None:
         """Drop the connections: the next statement connects, and begins, again."""
@@ -203,7 +202,7 @@ class UnitSession(TransactionEvidence):
 
     def close(self) -> None:
         """Refuse all further work. No I/O: nothing is open, or it is discarded."""
-        self.access = Access.CLOSED
+        self.access = _CLOSED
         session = self.sync_session
         if self.owned and not close_if_empty(session) and not session.in_transaction():
             session.close()
@@ -224,7 +223,7 @@ class UnitSession(TransactionEvidence):
             self._let_go_of_connections()
             self.ends.reset()
         self.verifications, self.kept_for_stream = [], False
-        self.commit_state = CommitState.NOT_SENT
+        self.commit_state = _NOT_SENT
         self.ends.commit_undone = self.ends.has_read = False
         if self.permit is None or self.is_async or self.was_released:
             return  # it waits when it connects
@@ -237,9 +236,10 @@ class UnitSession(TransactionEvidence):
         """Leave the COMMITs of a connection that outlives this to its owner."""
         for loan in self.loans:
             loan.holder = None
-            if (hold := loan.hold) is not None and hold.returned_at is None:
-                hold.returned()  # the connection was invalidated, or is shared
-        self.holds += [loan.hold for loan in self.loans if loan.hold is not None]
+            if (hold := loan.hold) is not None:
+                self.holds.append(hold)
+                if hold.returned_at is None:
+                    hold.returned()  # the connection was invalidated, or is shared
         if len(self.holds) > _MOST_HOLDS:
             self.use_before = use_of(self.holds, self.use_before)
             self.holds.clear()
@@ -252,7 +252,7 @@ class UnitSession(TransactionEvidence):
 
     def commit_ended(self) -> None:
         """Record that the outcome of the unit's COMMIT is known."""
-        self.commit_state = CommitState.NOT_SENT
+        self.commit_state = _NOT_SENT
         self.verifications = []
 
     def abort_connections(self) -> None:
@@ -281,7 +281,7 @@ class UnitSession(TransactionEvidence):
             self.check_permit()
 
     def check_permit(self) -> None:
-        if self.access is not Access.OPEN:  # the unit ended while this thread waited
+        if self.access is not _OPEN:  # the unit ended while this thread waited
             self.release_permit()
             self.check()
 

@@ -27,8 +27,10 @@ T = TypeVar("T")
 
 _END_TIMEOUT = 5.0  # for others than units
 _S = TransactionState
-_OPEN = (_S.OPEN, _S.CONTINUED)
-_COMMITTED = (_S.COMMITTED, _S.CONTINUED)
+# Constants of the module: to look a member of an enum up takes ten times as long.
+_NONE, _OPEN, _ENDING, _COMMITTED = _S.NONE, _S.OPEN, _S.ENDING, _S.COMMITTED
+_ARE_OPEN = (_OPEN, _S.CONTINUED)
+_ARE_COMMITTED = (_COMMITTED, _S.CONTINUED)
 
 
 class Loan:
@@ -81,7 +83,7 @@ class Loan:
         """The session of a unit; `None` if something else uses the connection."""
         self.proxy: ReferenceType[Any] | None = None
         """The unit's proxy, of the several that a `StaticPool` gives out."""
-        self.state = _S.NONE
+        self.state = _NONE
         self.begun_with_id = False
         """Whether BEGIN has had a query behind it, and no statement followed yet."""
         self.mark: Any = None  # identifies the transaction, if BEGIN has returned it
@@ -119,7 +121,7 @@ class Loan:
     def is_unused(self) -> bool:
         """Whether it is as a new one would be."""
         return (
-            self.state is _S.NONE
+            self.state is _NONE
             and not (self.holder or self.hold or self.proxy or self.undecided)
             and not (self.failure or self.mark or self.server_side_cursor)
             and self.messages == self.counter.queries_count
@@ -140,17 +142,17 @@ class Loan:
 
     def has_begun(self, mark: Any = None) -> None:
         """Record that the driver has reported a transaction, identified by *mark*."""
-        if self.state is _S.NONE:
-            self.state = _S.OPEN  # as `move()` does
+        if self.state is _NONE:
+            self.state = _OPEN  # as `move()` does
         else:
-            self.move(_S.CONTINUED if self.state is _S.COMMITTED else _S.OPEN)
+            self.move(_S.CONTINUED if self.state is _S.COMMITTED else _OPEN)
         self.messages = self.counter.queries_count
         self.mark = mark
         self.bypassed_by, self.may_be_another = 0, False
 
     def is_over(self) -> None:
         """Record that nothing is open any more: it was not committed."""
-        self.move(_S.COMMITTED if self.state is _S.CONTINUED else _S.NONE)
+        self.move(_S.COMMITTED if self.state is _S.CONTINUED else _NONE)
 
     def ended_by(self, send: Callable[[], T]) -> T:
         """Call *send*, which sends SQLAlchemy's COMMIT or ROLLBACK.
@@ -158,18 +160,18 @@ class Loan:
         It is not committed then, unless the answer says so.
         """
         before = self.state
-        was_committed = before in _COMMITTED
-        if before is _S.OPEN:
-            self.state = _S.ENDING
+        was_committed = before in _ARE_COMMITTED
+        if before is _OPEN:
+            self.state = _ENDING
         else:
-            self.move(_S.ENDING)
+            self.move(_ENDING)
         self.bypassed_by += self.counter.queries_count - self.messages
         try:
             return send()
         finally:
             self.messages = self.counter.queries_count
-            after = _S.COMMITTED if was_committed else _S.NONE
-            if self.state is _S.ENDING:
+            after = _COMMITTED if was_committed else _NONE
+            if self.state is _ENDING:
                 self.state = after
             else:
                 self.move(after)
@@ -195,7 +197,7 @@ class Loan:
     @property
     def is_open(self) -> bool:
         """Whether the driver has reported a transaction, which has yet to end."""
-        return self.state in _OPEN
+        return self.state in _ARE_OPEN
 
     @property
     def is_lost(self) -> bool:
@@ -204,7 +206,7 @@ class Loan:
 
     @property
     def is_committed(self) -> bool:
-        return self.state in _COMMITTED
+        return self.state in _ARE_COMMITTED
 
     @property
     def was_replaced(self) -> bool:
@@ -214,7 +216,7 @@ class Loan:
     @property
     def has_ended(self) -> bool:
         """Whether the driver reports, on an open connection, that it has ended."""
-        if self.state in _OPEN:
+        if self.state in _ARE_OPEN:
             driver = self.driver_connection
             return not in_transaction(driver) and reports_idle(driver)
         return self.state is _S.REPLACED

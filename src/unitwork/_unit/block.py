@@ -95,10 +95,10 @@ class _Block(Generic[S]):
                 {self._database.name: self._database},
                 _OWNER,
                 innermost(),
-                is_sync=not self._database.is_async,
-                options=self._options,
-                attempt=self._attempt,
+                self._attempt,
+                self._options,
             )
+            unit.is_sync = not self._database.is_async
             try:
                 self._session = unit.session_of(self._database)
             except BaseException:

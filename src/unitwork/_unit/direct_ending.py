@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from functools import partial
 from math import inf
-from typing import NamedTuple
 
 from .._commit.observation import observation
 from .._concurrency.uncancelled import Uncancelled
@@ -36,14 +35,11 @@ _COMMIT = Readiness.COMMIT
 _MORE = Readiness.MORE
 
 
-class DirectEnding(NamedTuple):
-    """One that has begun: the *commit* of *session* is to be awaited at once.
+DirectEnding = tuple[UnitSession, Uncancelled]
+"""One that has begun: the COMMIT of the session is to be awaited at once.
 
-    It returns whether COMMIT was sent.
-    """
-
-    session: UnitSession
-    commit: Uncancelled
+It returns whether that was sent.
+"""
 
 
 def begin_directly(unit: Unit) -> DirectEnding | None:
@@ -83,7 +79,7 @@ def begin_directly(unit: Unit) -> DirectEnding | None:
         session.abort_connections,
         partial(patience_of, unit),
     )
-    return DirectEnding(session, committing)
+    return session, committing
 
 
 def settle_directly(unit: Unit, session: UnitSession, reason: str) -> bool:

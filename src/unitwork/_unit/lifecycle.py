@@ -27,6 +27,7 @@ __all__ = ["Lifecycle"]
 
 _OPEN, _ENDING, _CLOSED = UnitState.OPEN, UnitState.ENDING, UnitState.CLOSED
 _NOT_BEGUN = "no transaction was begun"
+_UNDECIDED = Intent.UNDECIDED
 _BY_USER = "session.commit() was called"
 
 _moving = renew_after_fork(RLock())
@@ -37,41 +38,40 @@ class Lifecycle:
     """The state, intent and outcome of one unit. Only `move()` changes the state.
 
     `begin_ending()`, `next_turn()` and `close()` may be called by any task or thread.
-    What it begins with is in the class: most units change little of it.
+    What few units change is in the class. The rest is not, as Python is slow to find an
+    attribute that both the class and the object have.
     """
 
-    state = UnitState.OPEN
-    intent = Intent.UNDECIDED
+    state: UnitState
+    intent: Intent
     intent_reason = ""
-    failure: BaseException | None = None
-    """The error that lost the work, with `Intent.LOST`."""
+    failure: BaseException | None = None  # what lost the work, with `Intent.LOST`
     cut_off_by: UnexpectedRollbackError | DeadlineExceededError | None = None
     """Why all further work is refused: the deadline, or the shutdown."""
-    rollback_requested: str | None = None
-    """The reason that the application gave for a rollback."""
-    rollback_was_requested = False
-    commit_requested = False
-    """Whether it is to be committed whatever the response is."""
-    verdict: Verdict | None = None
-    """The decision of the ending that is under way."""
-    end_error: BaseException | None = None
-    """The error that made the ending fail which is under way, or was the last."""
-    outcome: Outcome | None = None
-    reason = ""
+    rollback_requested: str | None = None  # the application's reason for one
+    rollback_was_requested: bool
+    commit_requested = False  # whatever the response is
+    verdict: Verdict | None = None  # of the ending that is under way
+    end_error: BaseException | None = None  # that made the present or last ending fail
+    outcome: Outcome | None
+    reason: str
     committed_by_user = False
-    undone_because = ""
-    """How the application has undone its last transaction, if it has."""
-    has_had_blocks = False
-    """Whether blocks have joined it: `open_blocks` has them."""
+    undone_because: str  # how the application has undone its last transaction
+    has_had_blocks = False  # whether some have joined it: `open_blocks` has them
     _blocks: OpenBlocks | None = None
-    generator_block: GeneratorBlock | None = None
-    """Where its block was entered, if that is in a generator."""
+    generator_block: GeneratorBlock | None = None  # in which its block was entered
     in_hook = was_cancelled = False
     unclear_commit: CommitUnknownError | PartialCommitError | None = None
     """What a commit of the application's own has raised."""
-    known_attempt: Attempt | None = None
-    """Its owner's, or made on first use."""
-    _waiting: deque[Future[None]] | None = None
+    known_attempt: Attempt | None  # its owner's, or made on first use
+    _waiting: deque[Future[None]] | None
+
+    def __init__(self, attempt: Attempt | None = None) -> None:
+        self.state, self.intent = _OPEN, _UNDECIDED
+        self.outcome = self._waiting = None
+        self.reason = self.undone_because = ""
+        self.rollback_was_requested = False
+        self.known_attempt = attempt
 
     @property
     def is_open(self) -> bool:

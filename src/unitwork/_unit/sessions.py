@@ -18,6 +18,7 @@ from ..errors import UsageError
 
 __all__ = ["Sessions", "check_not_blocked", "sessions_around"]
 
+_OPEN, _OUTSIDE, _REFUSED, _CLOSED = Access
 _Lock = type(RLock())  # `RLock()` is a function that looks for it each time
 _changing = renew_after_fork(RLock())
 """For all units: held for a moment, never while other code runs."""
@@ -30,12 +31,13 @@ class Sessions:
     """Replaced, never changed: another thread may be reading it."""
     are_timed = False
     """Whether units that take long with one of them are to be logged."""
-    _access = Access.OPEN
+    _access: Access
     _outside: Sequence[str] = ()
     """The names of the `outside()` blocks that are open."""
 
     def __init__(self) -> None:
         self.by_database = {}
+        self._access = _OPEN
         self._opening = _Lock()
         """Reentrant: a database may call the application to get its engine."""
 
@@ -62,15 +64,15 @@ class Sessions:
             session = database.open_session(owner)
             with _changing:
                 access = self._access
-                if access is not Access.CLOSED:
+                if access is not _CLOSED:
                     self.by_database = {**self.by_database, database: session}
-                if access is Access.OUTSIDE:
+                if access is _OUTSIDE:
                     session.enter_outside(self._outside[-1])
         if session.settings.slow_unit_warning is not None:
             self.are_timed = True
-        if access is Access.REFUSED:
+        if access is _REFUSED:
             session.refuse()
-        elif access is Access.CLOSED:
+        elif access is _CLOSED:
             session.close()
             database.session_closed(owner)
             session.check()
@@ -133,16 +135,16 @@ class Sessions:
 
     def refuse(self) -> None:
         with _changing:  # as `_move()` does
-            if self._access is not Access.CLOSED:
-                self._access = Access.REFUSED
+            if self._access is not _CLOSED:
+                self._access = _REFUSED
             sessions = self.by_database.values()
         for session in sessions:
             session.refuse()
 
     def reopen(self) -> None:
         with _changing:
-            if self._access is not Access.CLOSED:  # as `_move()` does
-                self._access = Access.OUTSIDE if self._outside else Access.OPEN
+            if self._access is not _CLOSED:  # as `_move()` does
+                self._access = _OUTSIDE if self._outside else _OPEN
             for session in self.by_database.values():
                 session.reopen()
                 if self._outside:
@@ -158,8 +160,8 @@ class Sessions:
         """Refuse statements, until the last `outside()` block is left."""
         with _changing:
             self._outside = [*self._outside, what]
-            if self._access is Access.OPEN:
-                for session in self._move(Access.OUTSIDE).values():
+            if self._access is _OPEN:
+                for session in self._move(_OUTSIDE).values():
                     session.enter_outside(what)
 
     def leave_outside(self, what: str) -> None:
@@ -167,14 +169,14 @@ class Sessions:
             outside = list(self._outside)
             outside.remove(what)
             self._outside = outside
-            if not self._outside and self._access is Access.OUTSIDE:
-                for session in self._move(Access.OPEN).values():
+            if not self._outside and self._access is _OUTSIDE:
+                for session in self._move(_OPEN).values():
                     session.leave_outside()
 
     def _move(self, access: Access) -> dict[DatabaseCore, UnitSession]:
         """Let a session that is being opened have the same *access*."""
         with _changing:
-            if self._access is not Access.CLOSED:
+            if self._access is not _CLOSED:
                 self._access = access
             return self.by_database
 
@@ -189,7 +191,7 @@ class Sessions:
     def close(self, owner: SessionOwner[UnitSession]) -> None:
         """Close all sessions, and drop them."""
         _changing.acquire()  # `with` would cost more than this
-        self._access = Access.CLOSED
+        self._access = _CLOSED
         closing, self.by_database = self.by_database, {}
         _changing.release()
         for database, session in closing.items():

@@ -30,6 +30,8 @@ from .state import Intent, UnitState
 
 __all__ = ["Unit"]
 
+_CLOSED = UnitState.CLOSED
+_ROLLBACK_ONLY, _LOST = Intent.ROLLBACK_ONLY, Intent.LOST
 _DEFAULTS = TransactionCharacteristics()
 _NO_OWNER = UnitOwner()
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)  # or a part
@@ -43,31 +45,29 @@ class Unit(Lifecycle, SeesWrites):
     one at a time.
     """
 
-    hooks: Hooks | None = None
+    hooks: Hooks | None
     kept_open: Collection[UnitSession] = ()  # a response streams from them
     facade: ReferenceType[object] | None = None
+    is_sync = False  # whether it is that of a sync block
     report: UnitReport | None = None  # if one of its databases is observed
-    _writes = True  # whether its last transaction was expected to
+    _writes: bool  # whether its last transaction was expected to
 
     def __init__(
         self,
         databases: Mapping[str, DatabaseCore],
         owner: UnitOwner,
         parent: Unit | None = None,
-        *,
-        is_sync: bool = False,
-        options: TransactionOptions = NO_OPTIONS,
         attempt: Attempt | None = None,
+        options: TransactionOptions = NO_OPTIONS,
         two_phase: TwoPhaseCommit | None = None,
         expects_writes: bool = True,
     ) -> None:
-        self.databases = databases
-        self.owner = owner
-        self.parent = parent
-        self.is_sync = is_sync
+        super().__init__(attempt)
+        self.hooks = None
+        self.databases, self.owner, self.parent = databases, owner, parent
         self.own_options = options
-        self.known_attempt = attempt
         self.two_phase = two_phase
+        self._writes = True
         self.expects_writes = expects_writes  # if no option says whether it may write
         self.sessions = Sessions()
         if observing.is_on:
@@ -97,7 +97,7 @@ class Unit(Lifecycle, SeesWrites):
 
     def session_of(self, database: DatabaseCore) -> UnitSession:
         """The session of *database*, made on first use."""
-        if self.state is UnitState.CLOSED:
+        if self.state is _CLOSED:
             self.check_open()
         self.owner.session_requested()
         session = self.sessions.by_database.get(database)
@@ -117,7 +117,7 @@ class Unit(Lifecycle, SeesWrites):
         if self.hooks or self.has_had_blocks or self.cut_off_by is not None:
             return True
         # Lost with nothing open, or beside COMMIT: it is no success.
-        return self.intent is Intent.LOST and self.outcome in (None, Outcome.COMMITTED)
+        return self.intent is _LOST and self.outcome in (None, Outcome.COMMITTED)
 
     def sessions_to_end(self) -> list[UnitSession]:
         return self.sessions.to_end(self.databases, kept_open=self.kept_open)
@@ -207,7 +207,7 @@ class Unit(Lifecycle, SeesWrites):
 
     def reopen_sessions(self) -> None:
         """Let the sessions work again: in a response's body, for the next message."""
-        if self.cut_off_by is None and self.state is not UnitState.CLOSED:
+        if self.cut_off_by is None and self.state is not _CLOSED:
             self.sessions.reopen()
 
     def start_afresh(self) -> None:
@@ -222,7 +222,7 @@ class Unit(Lifecycle, SeesWrites):
         An asyncio transport keeps the context in which it was created, and with it this
         unit, for as long as the pooled connection lives.
         """
-        if not self.end_turn(UnitState.CLOSED):
+        if not self.end_turn(_CLOSED):
             return
         if self.outcome is None:
             self.record_without_ending()
@@ -272,7 +272,7 @@ class Unit(Lifecycle, SeesWrites):
 
     @property
     def withdraws_commit(self) -> bool:
-        if self.intent < Intent.ROLLBACK_ONLY:
+        if self.intent < _ROLLBACK_ONLY:
             return False
         return not any(session.is_committed for session in self.sessions)
 
