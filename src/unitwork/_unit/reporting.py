@@ -32,14 +32,15 @@ class _Unit(SessionOwner[UnitSession], Protocol):
     end_error: BaseException | None
     failure: BaseException | None
     outcome: Outcome | None
-    owner: UnitOwner
     reason: str
-    report: UnitReport | None
     sessions: Sessions
     unclear_commit: CommitUnknownError | PartialCommitError | None
 
     @property
     def attempt(self) -> Attempt: ...
+
+    @property
+    def owner(self) -> UnitOwner: ...
 
 
 def open_report(unit: _Unit, parent: UnitReport | None) -> UnitReport | None:
