@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import cache
 from types import CodeType, MethodType
 from typing import Any
@@ -39,7 +40,16 @@ async def calls(options: Options) -> list[dict[str, Any]]:
 
 
 async def count(stage: Stage) -> dict[str, float]:
-    """The calls of one read, C functions included, by whose code they are in."""
+    """The calls of one read."""
+
+    async def request() -> None:
+        await stage.request(WORKLOADS["read"])
+
+    return await calls_of(request)
+
+
+async def calls_of(request: Callable[[], Awaitable[None]]) -> dict[str, float]:
+    """The calls of one *request*, C functions included, by whose code they are in."""
     counted: Counter[str] = Counter()
 
     def started(code: CodeType, offset: int) -> None:
@@ -58,7 +68,7 @@ async def count(stage: Stage) -> dict[str, float]:
         for active in (0, events.PY_START | events.CALL):  # first to warm up
             monitoring.set_events(tool, active)
             for _ in range(REQUESTS):
-                await stage.request(WORKLOADS["read"])
+                await request()
     finally:
         monitoring.set_events(tool, 0)
         monitoring.free_tool_id(tool)

@@ -1,10 +1,11 @@
-"""What it costs to read from a replica: CPU per unit, over the same read without one.
+"""What it costs to read from a replica: CPU and calls, over the same read without one.
 
-    PYTHONPATH=tests:tools python -m benchmarks.replicas
+    PYTHONPATH=src:tests:tools .venv-bench/bin/python -m benchmarks.replicas
 
 All units read one row from the same replica: by a database that is the replica; by one
 that has the replica; and by that, with the token of a write. Their turns alternate, so
-that what else the machine does matters to all of them alike.
+that what else the machine does matters to all of them alike. Calls are those of Python
+and of C, and those of unitwork's own code among them; Python 3.12 can count them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from sqlalchemy import make_url, text
 
 from servers.postgresql_replication import Replication
 from unitwork import AsyncDatabase, current_unit
+
+from .counts import AVAILABLE, calls_of
 
 Read = Callable[[], Awaitable[None]]
 QUERY = text("SELECT 1")
@@ -64,7 +67,13 @@ async def measure(replication: Replication, driver: str, rounds: int) -> None:
     base = statistics.median(found["without replicas"])
     for name, times in found.items():
         median = statistics.median(times)
-        print(f"| {driver} | {name} | {median:.0f} us | {median - base:+.0f} us |")
+        counted = await calls_of(reads[name]) if AVAILABLE else {}
+        calls, own = sum(counted.values()), counted.get("unitwork itself", 0)
+        print(
+            f"| {driver} | {name} | {median:.0f} | {median - base:+.1f} "
+            f"| {calls:.0f} | {own:.0f} |",
+            flush=True,
+        )
     await alone.dispose()
     async with db.transaction() as session:
         await session.execute(text("DROP TABLE written"))
@@ -75,6 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=200)
     rounds = parser.parse_args().rounds
+    print("| driver | a read | CPU us | more | calls | of unitwork |")
+    print("|---|---|--:|--:|--:|--:|")
     with Replication(1) as replication:
         for driver in ("postgresql+asyncpg", "postgresql+psycopg"):
             asyncio.run(measure(replication, driver, rounds))
