@@ -68,6 +68,32 @@ async def test_a_unit_that_is_committed_is_none(
 async def test_the_log_of_a_503_has_the_line_that_holds_the_connection(
     flavour: Flavour, caplog: pytest.LogCaptureFixture
 ) -> None:
+    record = await log_of_a_503(flavour, caplog)
+
+    logged = logging.Formatter().format(record)
+    assert "Held by:" in logged
+    [first, *_] = logged.splitlines()
+    assert re.search(r"503: held by a transaction\(\) block for .* at tests/", first)
+    assert "taken at tests/" in logged
+    assert vars(record)["unitwork_route"] == "/items/{id}"
+    assert vars(record)["unitwork_status"] == 503
+
+
+@only("psycopg", "asyncpg")
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+async def test_a_traceback_of_the_pool_is_logged_for_debugging_alone(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    with caplog.at_level(level, "unitwork"):
+        record = await log_of_a_503(flavour, caplog)
+
+    assert (record.exc_info is not None) == (level == logging.DEBUG)
+
+
+async def log_of_a_503(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> logging.LogRecord:
+    """What is logged of a request while another unit holds the only connection."""
     other = flavour.another(pool_size=1, max_overflow=0, pool_timeout=0.01)
 
     def read(session: Session) -> Any:
@@ -80,13 +106,7 @@ async def test_the_log_of_a_503_has_the_line_that_holds_the_connection(
     await other.dispose()
     assert reply.status == 503
     [record] = [each for each in caplog.records if "503" in each.getMessage()]
-    logged = logging.Formatter().format(record)
-    assert "Held by:" in logged
-    [first, *_] = logged.splitlines()
-    assert re.search(r"503: held by a transaction\(\) block for .* at tests/", first)
-    assert "taken at tests/" in logged
-    assert vars(record)["unitwork_route"] == "/items/{id}"
-    assert vars(record)["unitwork_status"] == 503
+    return record
 
 
 async def asked(flavour: Flavour, body: Any) -> Reply:

@@ -120,39 +120,46 @@ def name_of(scope: Mapping[str, Any]) -> str:
 def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> None:
     """Log an *error* that a response with *status* takes the place of.
 
-    That a database is out of reach takes one line, as health checks repeat it; with the
-    traceback if DEBUG is logged.
+    That a database is out of reach takes one line, as health checks repeat it. That a
+    pool is exhausted takes the list of those that hold its connections: a traceback
+    would take milliseconds of the event loop, in an overload for each request, and end
+    in the pool each time. Both have the traceback if DEBUG is logged.
     """
     name = name_of(scope)
     fields = {"unitwork_route": route_of(scope), "unitwork_status": status}
+    debugged = error if log.isEnabledFor(logging.DEBUG) else None
     if isinstance(error, DatabaseUnavailableError):
-        shown = error if log.isEnabledFor(logging.DEBUG) else None
         log.warning(
             "%s was answered with %d: %s",
             name,
             status,
             error,
-            exc_info=shown,
+            exc_info=debugged,
             extra=fields,
         )
-    elif held := _longest_hold_in(error):
+    elif holds := _holds_in(error):
         log.error(
-            "%s was answered with %d: %s",
+            "%s was answered with %d: held by %s\n%s",
             name,
             status,
-            held,
-            exc_info=error,
+            holds.longest,
+            holds.text,
+            exc_info=debugged,
             extra=fields,
         )
     else:
         log.error("%s was answered with %d", name, status, exc_info=error, extra=fields)
 
 
-def _longest_hold_in(error: BaseException) -> str:
-    """Who holds a connection the longest, of those that *error* or its notes list.
+class _Holds(NamedTuple):
+    """Who holds the connections of a pool: who the longest, and all of them."""
 
-    All are in the traceback, below its many lines.
-    """
+    longest: str
+    text: str
+
+
+def _holds_in(error: BaseException) -> _Holds | None:
+    """Those that *error* or its notes list."""
     text = "\n".join([str(error), *getattr(error, "__notes__", ())])
     _, _, listed = text.partition("Held by:\n- ")
-    return f"held by {listed.splitlines()[0]}" if listed else ""
+    return _Holds(listed.splitlines()[0], text) if listed else None
