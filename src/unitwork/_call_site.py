@@ -23,6 +23,7 @@ with suppress(ImportError):  # sync sessions need none
 __all__ = [
     "CallSite",
     "called_by_machinery",
+    "calling_frame",
     "find_call_site",
     "format_call_site",
     "level_of_the_caller",
@@ -66,9 +67,7 @@ def find_call_site() -> CallSite | None:
     flushed is flushed before COMMIT. Some microseconds, so call it once for each
     checkout at most.
     """
-    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # it is documented
-    if _greenlet is not None and (outer := _greenlet.getcurrent().parent) is not None:
-        frame = outer.gr_frame  # those of a greenlet of SQLAlchemy's are all its own
+    frame = calling_frame()
     outside: CallSite | None = None
     while frame is not None:
         name = (code := frame.f_code).co_filename
@@ -83,6 +82,17 @@ def find_call_site() -> CallSite | None:
             outside = code, frame.f_lasti
         frame = frame.f_back
     return outside
+
+
+def calling_frame() -> FrameType | None:
+    """The innermost frame around the caller that is no greenlet's of SQLAlchemy's.
+
+    Those of the greenlet are all SQLAlchemy's own.
+    """
+    if _greenlet is not None and (outer := _greenlet.getcurrent().parent) is not None:
+        frame: FrameType | None = outer.gr_frame
+        return frame
+    return sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # it is documented
 
 
 def called_by_machinery(frame: FrameType | None) -> bool:

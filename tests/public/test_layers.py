@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "_commit": "errors outcome _classify _observing _transaction _session _execution "
     "_twophase",
     "_unit": "_redaction _concurrency errors _callables outcome _classify _observing "
-    "_driver _transaction _engine settings options retry _replicas _session "
+    "_call_site _driver _transaction _engine settings options retry _replicas _session "
     "_execution _twophase _commit",
     "_asgi": "_redaction _concurrency errors _callables outcome _observing options "
     "retry _replicas _session _execution _twophase _unit",

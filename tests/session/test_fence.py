@@ -67,6 +67,12 @@ class Owner:
     def user_commit_failed(self) -> None:
         self.reports.append("went on after a commit that failed")
 
+    def savepoint_begun(self, savepoint: SessionTransaction) -> None:
+        pass
+
+    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
+        pass
+
     def rolled_back(self, transaction: SessionTransaction) -> None:
         self.reports.append("savepoint" if transaction.nested else "rolled back")
 

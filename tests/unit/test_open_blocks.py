@@ -30,7 +30,9 @@ from unitwork import (
 
 pytestmark = pytest.mark.anyio
 
-joining = pytest.mark.parametrize("nested", ["join", "savepoint"])
+JOINING = ["join", "savepoint"]
+joining = pytest.mark.parametrize("nested", JOINING)
+inside = pytest.mark.parametrize("nested", [*JOINING, "begin_nested"])
 
 
 class Service:
@@ -44,17 +46,21 @@ class Service:
         self.units: list[UnitOfWork] = []
 
     async def work(self) -> None:
-        async with self.flavour.db.transaction(nested=self.nested) as session:
-            await self._do(session)
+        if self.nested == "begin_nested":
+            async with self.flavour.db.current.begin_nested() as savepoint:
+                await self._do(savepoint.session)
+        else:
+            async with self.flavour.db.transaction(nested=self.nested) as session:
+                await self._do(session)
 
     async def work_by_a_helper(self) -> None:
         @asynccontextmanager
-        async def helper() -> AsyncIterator[AsyncSession]:
-            async with self.flavour.db.transaction(nested=self.nested) as session:
-                yield session
+        async def helper() -> AsyncIterator[None]:
+            await self.work()
+            yield
 
-        async with helper() as session:
-            await self._do(session)
+        async with helper():
+            pass
 
     async def _do(self, session: AsyncSession) -> None:
         await session.run_sync(add_item, "first half")
@@ -81,7 +87,7 @@ def serve(flavour: Flavour, endpoint: Callable[..., Any]) -> FastAPI:
 
 
 @only(*ASYNC)
-@joining
+@inside
 @pytest.mark.parametrize("work", ["work", "work_by_a_helper"])
 async def test_the_unit_waits_for_a_task_that_has_joined_it(
     flavour: Flavour, observer: Observer, nested: str, work: str
@@ -101,7 +107,7 @@ async def test_the_unit_waits_for_a_task_that_has_joined_it(
 
 
 @only(*ASYNC)
-@joining
+@inside
 @pytest.mark.parametrize("work", ["work", "work_by_a_helper"])
 async def test_nothing_is_stored_if_the_task_takes_too_long(
     flavour: Flavour, observer: Observer, nested: str, work: str

@@ -25,7 +25,7 @@ from .connecting import bind_for, connected
 from .dropped_work import drop, has_changes
 from .misuse import CALLED
 from .operations import check_not_lost, prepare_verification, rollback
-from .savepoint import NotesDeletions, transaction_begun
+from .savepoint import NotesDeletions, transaction_begun, transaction_ended
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -263,8 +263,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     ends = unit_session.ends
     is_committed, is_rolled_back = ends.ended(transaction)
-    if ends.savepoints is not None and transaction.nested:
-        ends.savepoints.ended(transaction, released=is_committed)
+    transaction_ended(unit_session, transaction, released=is_committed)
     if is_committed:
         if ends.cancellation is not None:
             ends.raise_cancellation()

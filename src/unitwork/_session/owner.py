@@ -118,6 +118,12 @@ class SessionOwner(Protocol[SessionT]):
         Not if that is the end of the unit. It has been rolled back, or dropped.
         """
 
+    def savepoint_begun(self, savepoint: SessionTransaction) -> None:
+        """Called in the task or thread that calls `session.begin_nested()`."""
+
+    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
+        """Called when it was released or rolled back, by whatever."""
+
     def read_on(self) -> None:
         """Called when a read is over that was in no transaction."""
 

@@ -17,6 +17,7 @@ __all__ = [
     "NotesDeletions",
     "savepoints_of",
     "transaction_begun",
+    "transaction_ended",
 ]
 
 _ROLLED_BACK = (
@@ -72,7 +73,17 @@ def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> 
         return
     savepoints = savepoints_of(session)
     savepoints.begun(transaction)
+    session.owner.savepoint_begun(transaction)
     watch_changes(session.sync_session, savepoints.note_work)
+
+
+def transaction_ended(
+    session: UnitSession, transaction: SessionTransaction, *, released: bool
+) -> None:
+    """Record the end of a savepoint."""
+    if session.ends.savepoints is not None and transaction.nested:
+        session.ends.savepoints.ended(transaction, released=released)
+        session.owner.savepoint_ended(transaction)
 
 
 def savepoints_of(session: UnitSession) -> OpenSavepoints:

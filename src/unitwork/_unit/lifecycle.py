@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from threading import RLock
 
 from .._concurrency.fork import renew_after_fork
-from .._concurrency.worker import current_worker
 from .._transaction.lost_work import ended_elsewhere, no_commit, unexpected_rollback
 from ..errors import (
     CommitUnknownError,
@@ -20,7 +19,7 @@ from ..errors import (
 from ..outcome import Outcome, Verdict
 from .attempts import Attempt
 from .generator_block import GeneratorBlock
-from .open_blocks import OpenBlocks
+from .inner_blocks import HasInnerBlocks
 from .state import NEXT_STATES, IllegalMove, Intent, UnitState
 
 __all__ = ["Lifecycle"]
@@ -34,7 +33,7 @@ _moving = renew_after_fork(RLock())
 """For all units: two threads may begin to end the same one at the same moment."""
 
 
-class Lifecycle:
+class Lifecycle(HasInnerBlocks):
     """The state, intent and outcome of one unit. Only `move()` changes the state.
 
     `begin_ending()`, `next_turn()` and `close()` may be called by any task or thread.
@@ -57,8 +56,6 @@ class Lifecycle:
     reason: str
     committed_by_user = False
     undone_because: str  # how the application has undone its last transaction
-    has_had_blocks = False  # whether some have joined it: `open_blocks` has them
-    _blocks: OpenBlocks | None = None
     generator_block: GeneratorBlock | None = None  # in which its block was entered
     in_hook = was_cancelled = False
     unclear_commit: CommitUnknownError | PartialCommitError | None = None
@@ -170,8 +167,7 @@ class Lifecycle:
                 self.move(state)  # which raises
             self.state = state
             waiting, self._waiting = self._waiting, None
-            if self._blocks is not None:
-                self._blocks.requested_by = None
+            self.end_answered()
         finally:
             _moving.release()
         for turn in waiting or ():
@@ -185,21 +181,6 @@ class Lifecycle:
         with _moving:
             self.known_attempt = self.known_attempt or Attempt()
         return self.known_attempt
-
-    # Blocks inside
-
-    @property
-    def open_blocks(self) -> OpenBlocks:
-        """The blocks that have joined it and have not ended."""
-        with _moving:
-            if self._blocks is None:
-                self._blocks, self.has_had_blocks = OpenBlocks(), True
-        return self._blocks
-
-    def end_requested(self) -> None:
-        """Record which task or thread has requested the end."""
-        if self._blocks is not None:
-            self._blocks.requested_by = current_worker()
 
     # Intent
 

@@ -17,6 +17,7 @@ __all__ = [
     "OpenBlocks",
     "is_generator",
     "is_held_by_dependency",
+    "is_in_request",
 ]
 
 _IN_ANOTHER_TASK = (
@@ -24,6 +25,12 @@ _IN_ANOTHER_TASK = (
     "this unit of work {limit:g} seconds after its end (end_timeout), so nothing was "
     "stored: await what you start, or give it a unit of its own: "
     '`async with db.transaction() as session:`, without nested="{nested}"'
+)
+_SAVEPOINT_IN_ANOTHER_TASK = (
+    "another task was still inside a savepoint of this unit of work, begun by "
+    "session.begin_nested(), {limit:g} seconds after its end (end_timeout), so nothing "
+    "was stored: await what you start, or give it a unit of its own: "
+    "`async with db.transaction() as session:`"
 )
 _HELD = (
     "a dependency with yield holds a transaction() block open that would commit after "
@@ -37,6 +44,8 @@ _CUT_OFF = (
 )
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _SOLVES_DEPENDENCIES = "fastapi.dependencies.utils"
+_CALLS_ENDPOINTS = ("fastapi.routing", "starlette.routing")
+_SAVEPOINT = "begin_nested"
 BETWEEN = ("contextlib", "unitwork._unit.block")
 _RUNS_THREADS = "anyio._backends._asyncio"
 
@@ -67,11 +76,19 @@ class OpenBlock:
 class OpenBlocks:
     """The blocks inside one unit that have not ended. Safe to use from any thread."""
 
-    __slots__ = ("_changing", "_ended", "_held", "_joined", "requested_by")
+    __slots__ = (
+        "_changing",
+        "_ended",
+        "_held",
+        "_joined",
+        "_of_savepoints",
+        "requested_by",
+    )
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
         self._joined: list[OpenBlock] = []
+        self._of_savepoints: dict[object, OpenBlock] = {}
         self._held = 0
         self._ended: Future[None] | None = None
         self.requested_by: object = None
@@ -89,6 +106,14 @@ class OpenBlocks:
             ended = None if self._beside() else self._ended
         if ended is not None and not ended.done():
             ended.set_result(None)
+
+    def begin_savepoint(self, savepoint: object) -> None:
+        self._of_savepoints[savepoint] = self.join(_SAVEPOINT, held=False)
+
+    def end_savepoint(self, savepoint: object) -> None:
+        block = self._of_savepoints.pop(savepoint, None)
+        if block is not None:
+            self.leave(block)
 
     def hold(self, change: int) -> None:
         """Count a block with a unit of its own that a dependency holds open."""
@@ -114,6 +139,8 @@ class OpenBlocks:
             for block in beside:
                 block.cut_off = True
         nested = beside[0].nested if beside else "join"
+        if nested is _SAVEPOINT:
+            return UsageError(_SAVEPOINT_IN_ANOTHER_TASK.format(limit=limit))
         return UsageError(_IN_ANOTHER_TASK.format(limit=limit, nested=nested))
 
     def _beside(self) -> list[OpenBlock]:
@@ -141,5 +168,17 @@ def is_held_by_dependency(frame: FrameType | None) -> bool:
             in_generator = True
         elif module not in BETWEEN:
             directly = False
+        frame = frame.f_back
+    return False
+
+
+def is_in_request(frame: FrameType | None) -> bool:
+    """Whether FastAPI or Starlette calls an endpoint, or its dependencies, in *frame*.
+
+    Not in a task of the application's own.
+    """
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _CALLS_ENDPOINTS:
+            return True
         frame = frame.f_back
     return False
