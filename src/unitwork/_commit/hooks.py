@@ -23,9 +23,14 @@ class Hook(NamedTuple):
     Innermost first, for each session. Without one it depends on all of its unit.
     """
     is_on_commit: bool = False
+    savepoints: tuple[object, ...] = ()
+    """The open savepoints that no session has begun: it depends on them as well."""
 
     def belongs_to(self, transaction: SessionTransaction) -> bool:
         return not self.within or transaction in self.within
+
+    def is_inside(self, savepoint: object) -> bool:
+        return savepoint in self.within or savepoint in self.savepoints
 
     def after_commit(
         self, session: Session, still_open: Sequence[SessionTransaction]
@@ -72,11 +77,11 @@ class Hooks:
             or self._due
         )
 
-    def savepoint_undone(self, savepoint: SessionTransaction) -> None:
+    def savepoint_undone(self, savepoint: object) -> None:
         """Drop what was registered inside *savepoint*; `on_rollback` is the unit's."""
         for name in _DROPPED_WITH_WORK:
             queue = getattr(self, name)
-            setattr(self, name, deque(x for x in queue if savepoint not in x.within))
+            setattr(self, name, deque(x for x in queue if not x.is_inside(savepoint)))
 
     def transaction_undone(self, transaction: SessionTransaction) -> None:
         """Drop the hooks for the commit of *transaction*; its `on_rollback` are due."""

@@ -87,6 +87,9 @@ class CommitOrder:
     def open_savepoints(self) -> OpenSavepoints:
         return savepoints_of(self.session)
 
+    def savepoint_undone(self, savepoint: object) -> None:
+        self.session.owner.savepoint_undone(savepoint)
+
     def describe(self) -> str:
         return self.session.owner.owner.description
 

@@ -124,6 +124,9 @@ class SessionOwner(Protocol[SessionT]):
     def savepoint_ended(self, savepoint: SessionTransaction) -> None:
         """Called when it was released or rolled back, by whatever."""
 
+    def savepoint_undone(self, savepoint: object) -> None:
+        """Called when a savepoint is rolled back that the session has not begun."""
+
     def read_on(self) -> None:
         """Called when a read is over that was in no transaction."""
 

@@ -24,6 +24,9 @@ class LoanHolder(Protocol[LoanT]):
         """The open savepoints of the session, none of which may be known yet."""
         ...
 
+    def savepoint_undone(self, savepoint: object) -> None:
+        """Called when one that the session has not begun is rolled back."""
+
     def describe(self) -> str:
         """What its unit is for, in messages."""
         ...

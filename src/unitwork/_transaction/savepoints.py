@@ -115,15 +115,24 @@ class OpenSavepoints:
         if not known_to_read(context, statement) or locks_rows(compiled):
             self.note_work()
 
-    def note_command(self, loan: object, command: SavepointCommand, sent: Any) -> None:
+    @property
+    def of_connections(self) -> list[object]:
+        """Those that the session has not begun."""
+        return [each for each in self._open if isinstance(each, _SentSavepoint)]
+
+    def note_command(
+        self, loan: object, command: SavepointCommand, sent: Any
+    ) -> list[_SentSavepoint]:
         """Record a *command* that is about to be sent on the connection of *loan*.
 
-        Not one of the session's own: *sent* is its execution context.
+        Not one of the session's own: *sent* is its execution context. Returns the
+        savepoints that are rolled back by it.
         """
         if command.step is not SavepointStep.BEGIN:
-            self._end_sent(id(loan), command)
-        elif sent.is_text or self._have_all_joined(sent.root_connection):
+            return self._end_sent(id(loan), command)
+        if sent.is_text or self._have_all_joined(sent.root_connection):
             self.begun(_SentSavepoint(id(loan), command.name))
+        return []
 
     def _have_all_joined(self, connection: Connection) -> bool:
         session_savepoints = (
@@ -131,7 +140,9 @@ class OpenSavepoints:
         )
         return all(has_joined(each, connection) for each in session_savepoints)
 
-    def _end_sent(self, connection: int, command: SavepointCommand) -> None:
+    def _end_sent(
+        self, connection: int, command: SavepointCommand
+    ) -> list[_SentSavepoint]:
         """End the last one of that name, and those that were begun inside it."""
         inside: list[_SentSavepoint] = []
         for each in reversed(self._open):
@@ -140,6 +151,8 @@ class OpenSavepoints:
                 if each.name == command.name:
                     break
         else:
-            return
+            return []
+        is_released = command.step is SavepointStep.RELEASE
         for each in inside:
-            self.ended(each, released=command.step is SavepointStep.RELEASE)
+            self.ended(each, released=is_released)
+        return [] if is_released else inside

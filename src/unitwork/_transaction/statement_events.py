@@ -146,7 +146,8 @@ def _note_in_savepoints(
     savepoints = loan.savepoints or holder.open_savepoints()
     savepoints.note_statement(statement, context)
     if facts.savepoint is not None:
-        savepoints.note_command(loan, facts.savepoint, context)
+        for each in savepoints.note_command(loan, facts.savepoint, context):
+            holder.savepoint_undone(each)
 
 
 def _execute_otherwise(

@@ -8,6 +8,7 @@ from threading import RLock
 from sqlalchemy.orm import SessionTransaction
 
 from .._call_site import calling_frame
+from .._commit.hooks import Hooks
 from .._concurrency.fork import renew_after_fork
 from .._concurrency.worker import current_worker
 from .open_blocks import OpenBlocks, is_in_request
@@ -24,6 +25,7 @@ class HasInnerBlocks:
     has_had_blocks = False  # whether some have joined it: `open_blocks` has them
     _blocks: OpenBlocks | None = None
     owner: UnitOwner
+    hooks: Hooks | None
 
     @property
     def open_blocks(self) -> OpenBlocks:
@@ -48,6 +50,10 @@ class HasInnerBlocks:
     def savepoint_ended(self, savepoint: SessionTransaction) -> None:
         if self._blocks is not None:
             self._blocks.end_savepoint(savepoint)
+
+    def savepoint_undone(self, savepoint: object) -> None:
+        if self.hooks is not None:
+            self.hooks.savepoint_undone(savepoint)
 
     def end_requested(self) -> None:
         """Record which task or thread has requested the end."""

@@ -291,8 +291,7 @@ class Unit(Lifecycle, SeesWrites):
 
     def rolled_back(self, transaction: SessionTransaction) -> None:
         if transaction.nested:
-            if self.hooks is not None:
-                self.hooks.savepoint_undone(transaction)
+            self.savepoint_undone(transaction)
         elif not self.is_ending_itself:
             self.undone_because = "session.rollback() was called"
             if self.hooks is not None:

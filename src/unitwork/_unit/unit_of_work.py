@@ -230,10 +230,13 @@ class UnitOfWork:
         self, hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> Hook:
         sessions = self._unit.sessions
+        sent: list[object] = []
         for session in sessions:
             session.note_work()
+            if session.ends.savepoints is not None:
+                sent += session.ends.savepoints.of_connections
         within = tuple(t for x in sessions for t in enclosing(x.sync_session))
-        return Hook(partial(hook, *args, **kwargs), within)
+        return Hook(partial(hook, *args, **kwargs), within, savepoints=tuple(sent))
 
 
 def facade_of(unit: Unit) -> UnitOfWork:
