@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from asyncio import gather
 from collections.abc import Awaitable
+from contextlib import suppress
 from functools import partial
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from support.driver import call_driver
 from support.flavours import (
     ASYNC,
     MARIADB,
@@ -29,7 +32,7 @@ from support.guarding import (
 )
 from support.models import add_item, names
 from support.pool import eventually
-from unitwork import UnexpectedRollbackError
+from unitwork import UnexpectedRollbackError, UnitworkError
 
 pytestmark = pytest.mark.anyio
 
@@ -164,6 +167,23 @@ async def test_a_connection_put_in_a_transaction_is_thrown_away_at_checkout(
 
     assert observer.names() == ["next"]
     assert await driver_connection_of(flavour.db.engine) is not put
+
+
+@everywhere
+async def test_a_connection_closed_by_the_application_is_thrown_away_at_checkin(
+    flavour: Flavour,
+) -> None:
+    narrow = flavour.another(pool_size=1, max_overflow=0)
+
+    def body(session: Session) -> None:
+        session.execute(text("SELECT 1"))
+        call_driver(session, "close")
+
+    with suppress(UnitworkError, SQLAlchemyError):  # as each driver has it
+        await narrow.work(body)
+
+    await narrow.create_tables()  # a plain user of the engine
+    await narrow.dispose()
 
 
 @everywhere

@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from .._concurrency.fork import forget_after_fork
 from .._driver.driver_connection import has_input, left_in_transaction
+from .._driver.sqlite_connection import is_closed_sqlite
 from .._sql.sql_text import MYSQL
 from .._transaction import commit_events, session_reset, statement_events
 from .._transaction.connection_state import INFO_KEY, ConnectionState
@@ -125,10 +126,11 @@ def all_loans() -> list[Loan]:
 class _PoolEvents:
     """The listeners of one pool, each named after its event."""
 
-    __slots__ = ("_dialect", "_pool")
+    __slots__ = ("_dialect", "_is_aiosqlite", "_pool")
 
     def __init__(self, dialect: Dialect, pool: _GuardedPool) -> None:
         self._dialect = dialect
+        self._is_aiosqlite = dialect.driver == "aiosqlite"
         self._pool = pool
 
     def connect(
@@ -155,7 +157,9 @@ class _PoolEvents:
         aborted = state.aborted_by_client and not self._pool.is_kept
         driver = state.driver_connection
         left_open = state.in_transaction() and self._is_left_open(driver)
-        if aborted or is_dirty or left_open:
+        # SQLAlchemy has noticed that others are: it could not roll back.
+        is_closed = self._is_aiosqlite and is_closed_sqlite(driver)
+        if aborted or is_dirty or left_open or is_closed:
             record.invalidate()
 
     def checkout(
@@ -191,7 +195,7 @@ class _PoolEvents:
             state.discarded()
             if state.loop is not None and state.loop.is_closed():
                 hang_up(record.driver_connection)
-        if self._dialect.driver == "aiosqlite":
+        if self._is_aiosqlite:
             limit = None if state is None else state.loan.end_timeout
             prepare_close(record.driver_connection, limit)
 
