@@ -19,6 +19,7 @@ from support.proxy import Proxy
 from unitwork import (
     DBSessionMiddleware,
     DeadlineExceededError,
+    current_unit,
     transactional,
 )
 from unitwork.fastapi import exception_handlers
@@ -95,6 +96,33 @@ async def test_a_block_of_its_own_that_is_being_committed_stands(
     assert (reply.status, observer.names()) == (504, ["one"])
 
 
+@only("aiosqlite", "sqlite3")
+@pytest.mark.parametrize("turns", range(8))
+async def test_an_end_with_nothing_to_commit_stands_once_its_hooks_have_run(
+    flavour: Flavour, clock: Clock, turns: int
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def pass_deadline(turns: int) -> None:
+        if turns:
+            loop.call_soon(pass_deadline, turns - 1)
+        else:
+            clock.put_forward(LIMIT)
+
+    async def hook() -> None:
+        pass_deadline(turns)
+
+    @LIMITED
+    async def endpoint() -> str:
+        assert flavour.db.current is not None
+        current_unit().on_commit(hook)
+        return "done"
+
+    reply = await call(serve(flavour, endpoint), "POST", "/")
+
+    assert (reply.status, reply.json) == (200, "done")
+
+
 async def passing_at_commit(
     flavour: Flavour, app: Callable[[Flavour], FastAPI], clock: Clock
 ) -> Reply:
@@ -112,8 +140,10 @@ async def passing_at_commit(
         proxy.when(b"COMMIT", hold)
         task = asyncio.create_task(call(app(there), "POST", "/"))
         await first_of(held.wait(), task)  # the request, if it has failed instead
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(LIMIT, over.set)
         clock.put_forward(LIMIT)
-        await asyncio.sleep(0.05)  # the deadline has passed, and COMMIT is left alone
+        await over.wait()  # the deadline has passed, too, and COMMIT is left alone
         for line in proxy.lines.values():
             line.release()
         reply = await task

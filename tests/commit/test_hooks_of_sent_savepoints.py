@@ -53,6 +53,21 @@ async def test_those_inside_are_dropped_with_it(
     assert (done, observer.names()) == (["before", "after"], ["one"])
 
 
+async def test_sql_may_roll_back_to_one_again(
+    flavour: Flavour, done: list[str]
+) -> None:
+    def body(session: Session) -> None:
+        session.execute(text("SAVEPOINT ours"))
+        for hook in ("first", "second"):
+            on_commit(done.append, hook)
+            session.execute(text("ROLLBACK TO ours"))
+        on_commit(done.append, "third")
+
+    await flavour.work(body)
+
+    assert done == ["third"]
+
+
 @pytest.mark.parametrize("savepoint", [by_connection, by_sql])
 async def test_those_inside_are_called_if_it_is_released(
     flavour: Flavour, done: list[str], savepoint: Savepoint

@@ -86,3 +86,25 @@ def test_whether_a_long_text_writes_is_left_open() -> None:
     facts = facts_of("postgresql", f"SELECT '{'x' * LONG}'")
 
     assert (facts.writes, facts.may_leave_traces) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "statement", "name"),
+    [
+        ("postgresql", "SAVEPOINT a$1", "a$1"),
+        ("postgresql", "release Savepoint A;", "a"),
+        ("postgresql", 'ROLLBACK TO SAVEPOINT "A"', "A"),
+        ("postgresql", "ROLLBACK WORK TO /* it */ 1a", "1a"),
+        ("sqlite", 'SAVEPOINT "A"', "a"),
+        ("sqlite", "ROLLBACK TRANSACTION TO 'A'", "a"),
+        ("sqlite", "RELEASE [A b]", "a b"),
+        ("mysql", "SAVEPOINT `A`", "a"),
+    ],
+)
+def test_the_names_of_savepoints_are_those_of_the_database(
+    dialect: str, statement: str, name: str
+) -> None:
+    found = facts_of(dialect, statement).savepoint
+
+    assert found is not None
+    assert found.name == name

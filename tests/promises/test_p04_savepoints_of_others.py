@@ -167,6 +167,32 @@ async def test_a_statement_beside_one_of_the_connection(
     assert observer.names() == []
 
 
+async def test_a_statement_beside_one_that_sql_rolls_back_to_twice(
+    flavour: Flavour, observer: Observer
+) -> None:
+    undone = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def roll_back_twice(session: AsyncSession) -> None:
+        await session.execute(text("SAVEPOINT ours"))
+        await session.execute(text("ROLLBACK TO ours"))
+        undone.set()
+        await go_on.wait()
+        await session.execute(text("ROLLBACK TO ours"))
+
+    async def work() -> None:
+        async with flavour.db.transaction() as session:
+            task = asyncio.create_task(roll_back_twice(session))
+            await undone.wait()
+            await session.execute(INSERT)
+            go_on.set()
+            await task
+
+    with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
+        await work()
+    assert observer.names() == []
+
+
 async def test_a_read_beside_one_of_the_connection_loses_nothing(
     of_connection: Beside, observer: Observer
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -52,6 +53,32 @@ async def test_one_that_a_dependency_holds_open_is_stored(
 
     assert (await call(app, "POST", "/")).status == 200
     assert observer.names() == ["one"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks")
+async def test_one_of_an_eager_task_is_waited_for(
+    flavour: Flavour, observer: Observer
+) -> None:
+    loop = asyncio.get_running_loop()
+    app, tasks = serve(flavour), set[asyncio.Task[None]]()
+
+    async def work(session: AsyncSession) -> None:
+        async with session.begin_nested():
+            await session.run_sync(add_item, "first half")
+            unit = innermost()
+            await eventually(lambda: unit.is_ending)
+            await session.run_sync(add_item, "second half")
+
+    @app.post("/")
+    async def create() -> None:
+        session: AsyncSession = flavour.db.current
+        await session.connection()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        tasks.add(asyncio.create_task(work(session)))
+        loop.set_task_factory(None)
+
+    assert (await call(app, "POST", "/")).status == 200
+    assert observer.names() == ["first half", "second half"]
 
 
 @placed

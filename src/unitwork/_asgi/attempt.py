@@ -225,8 +225,9 @@ class RequestAttempt(ReplaceableResponse):
         if self.response not in (ResponseState.WAITING, ResponseState.RETRY):
             return False
         unit = self.open_unit()
-        if unit.outcome not in (None, Outcome.EMPTY):
-            return False
+        was_ended = unit.verdict is not None and unit.outcome is not None
+        if was_ended or unit.outcome not in (None, Outcome.EMPTY):
+            return False  # its hooks have been called, also if it was empty
         sessions = unit.sessions_to_end()
         if any(session.user_commit_pending for session in sessions):
             return None

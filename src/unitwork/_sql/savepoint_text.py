@@ -14,9 +14,10 @@ __all__ = ["SavepointCommand", "SavepointStep", "savepoint_command"]
 _COMMAND = pattern(
     r"\s*(savepoint|release(?:\s+savepoint)?"
     r"|rollback(?:\s+(?:work|transaction))?\s+to(?:\s+savepoint)?)"
-    r"\s+(\"[^\"]+\"|`[^`]+`|[\w$]+)\s*;?\s*$",
+    r"\s+(\"[^\"]+\"|`[^`]+`|'[^']+'|\[[^\]]+\]|[\w$]+)\s*;?\s*$",
     re.IGNORECASE,
 )
+_QUOTES = "\"`'["
 
 
 class SavepointStep(Enum):
@@ -39,5 +40,7 @@ def savepoint_command(dialect: str, text: str) -> SavepointCommand | None:
     found = _COMMAND.match(without_comments(dialect, text))
     if found is None:
         return None
-    name = found[2].lower() if found[2].isidentifier() else found[2][1:-1]
+    name = found[2][1:-1] if found[2][0] in _QUOTES else found[2].lower()
+    if dialect != "postgresql":  # others compare quoted names without case, too
+        name = name.lower()
     return SavepointCommand(SavepointStep(found[1][:2].lower()), name)

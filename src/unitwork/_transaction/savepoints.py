@@ -129,7 +129,7 @@ class OpenSavepoints:
         savepoints that are rolled back by it.
         """
         if command.step is not SavepointStep.BEGIN:
-            return self._end_sent(id(loan), command)
+            return self._end_sent(id(loan), command, is_text=sent.is_text)
         if sent.is_text or self._have_all_joined(sent.root_connection):
             self.begun(_SentSavepoint(id(loan), command.name))
         return []
@@ -141,7 +141,7 @@ class OpenSavepoints:
         return all(has_joined(each, connection) for each in session_savepoints)
 
     def _end_sent(
-        self, connection: int, command: SavepointCommand
+        self, connection: int, command: SavepointCommand, *, is_text: bool
     ) -> list[_SentSavepoint]:
         """End the last one of that name, and those that were begun inside it."""
         inside: list[_SentSavepoint] = []
@@ -153,6 +153,15 @@ class OpenSavepoints:
         else:
             return []
         is_released = command.step is SavepointStep.RELEASE
+        undone = [] if is_released else [*inside]
+        if is_text and not is_released:
+            self._undone(inside.pop())
         for each in inside:
             self.ended(each, released=is_released)
-        return [] if is_released else inside
+        return undone
+
+    def _undone(self, savepoint: _SentSavepoint) -> None:
+        """Record a ROLLBACK TO of SQL's, which leaves the savepoint open."""
+        if self._open[savepoint]:
+            self._lost = _ROLLED_BACK
+        self._open[savepoint] = False

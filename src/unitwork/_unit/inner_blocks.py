@@ -41,9 +41,13 @@ class HasInnerBlocks:
         Not in a thread, which shows no end of what it does, and not in the call of an
         HTTP endpoint or of its dependencies: that has returned when a response starts.
         """
-        if not isinstance(current_worker(), asyncio.Task):
+        task = current_worker()
+        if not isinstance(task, asyncio.Task):
             return
-        returns = self.owner.kind == "request" and is_in_request(calling_frame())
+        outermost = getattr(task.get_coro(), "cr_frame", None)
+        returns = self.owner.kind == "request" and is_in_request(
+            calling_frame(), outermost
+        )
         if not returns:
             self.open_blocks.begin_savepoint(savepoint)
 

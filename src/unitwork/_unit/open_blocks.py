@@ -139,7 +139,7 @@ class OpenBlocks:
             for block in beside:
                 block.cut_off = True
         nested = beside[0].nested if beside else "join"
-        if nested is _SAVEPOINT:
+        if nested == _SAVEPOINT:
             return UsageError(_SAVEPOINT_IN_ANOTHER_TASK.format(limit=limit))
         return UsageError(_IN_ANOTHER_TASK.format(limit=limit, nested=nested))
 
@@ -172,13 +172,16 @@ def is_held_by_dependency(frame: FrameType | None) -> bool:
     return False
 
 
-def is_in_request(frame: FrameType | None) -> bool:
+def is_in_request(frame: FrameType | None, outermost: FrameType | None) -> bool:
     """Whether FastAPI or Starlette calls an endpoint, or its dependencies, in *frame*.
 
-    Not in a task of the application's own.
+    Not in a task of the application's own, whose *outermost* frame comes first: an
+    eager task begins on the stack of the code that creates it.
     """
     while frame is not None:
         if frame.f_globals.get("__name__") in _CALLS_ENDPOINTS:
             return True
+        if frame is outermost:
+            return False
         frame = frame.f_back
     return False
