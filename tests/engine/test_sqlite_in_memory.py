@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
 
 from support.asgi import call
 from support.flavours import Flavour, only
@@ -19,6 +22,7 @@ from unitwork import AsyncDatabase, Database, UnexpectedRollbackError, UsageErro
 
 pytestmark = [pytest.mark.anyio, only("sqlite3", "aiosqlite")]
 
+ANY_THREAD = {"check_same_thread": False}
 MEMORY = {"sqlite3": "sqlite://", "aiosqlite": "sqlite+aiosqlite://"}
 
 
@@ -150,3 +154,23 @@ async def test_a_database_in_memory_is_gone_with_its_owner(flavour: Flavour) -> 
         assert await memory.work(names) == []
         await memory.work(add_item)
         await memory.dispose()
+
+
+async def test_the_one_connection_of_an_engine_that_is_given_is_used_again(
+    flavour: Flavour,
+) -> None:
+    engine = (create_async_engine if flavour.is_async else create_engine)(
+        MEMORY[flavour.name], poolclass=StaticPool, connect_args=ANY_THREAD
+    )
+    memory = Flavour(flavour.name, "", type(flavour.db)(engine))
+    await memory.create_tables()
+
+    def invalidate(session: Session) -> None:
+        session.connection().invalidate()
+
+    with pytest.raises(UnexpectedRollbackError):
+        await memory.work(invalidate)
+    await memory.work(add_item)  # it is not read-only, nor another one
+
+    assert await memory.work(names) == ["one"]
+    await memory.dispose()

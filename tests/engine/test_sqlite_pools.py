@@ -287,3 +287,15 @@ async def test_a_named_database_in_memory_is_shared_with_others_of_the_name(
     assert await two.work(names) == ["one"]
     await close(one)
     await close(two)
+
+
+@only("aiosqlite")
+async def test_an_engine_in_memory_may_check_its_thread(flavour: Flavour) -> None:
+    """Nothing of the connection is read outside the thread that aiosqlite has."""
+    memory = over(flavour, create_async_engine(MEMORY["aiosqlite"]))
+    await memory.create_tables()
+
+    await memory.work(add_item)
+
+    assert await memory.work(names) == ["one"]
+    await memory.dispose()

@@ -88,6 +88,73 @@ async def test_a_change_beside_it(beside: Beside, observer: Observer) -> None:
     assert observer.names() == []
 
 
+async def test_a_change_beside_it_of_what_it_has_changed(
+    flavour: Flavour, observer: Observer
+) -> None:
+    changed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fail(session: AsyncSession, item: Item) -> None:
+        with suppress(LookupError):
+            async with session.begin_nested():
+                item.name = "undone"
+                changed.set()
+                await go_on.wait()
+                raise LookupError
+
+    async def work() -> None:
+        async with flavour.db.transaction() as session:
+            item = await session.run_sync(add_item)
+            task = asyncio.create_task(fail(session, item))
+            await changed.wait()
+            item.id = 7
+            go_on.set()
+            await task
+
+    with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
+        await work()
+    assert observer.names() == []
+
+
+async def test_a_change_beside_it_after_it_has_dropped_all_objects(
+    beside: Beside, observer: Observer
+) -> None:
+    def change(session: Session) -> None:
+        session.expunge_all()
+        find_item(session).name = "changed"
+
+    beside.work = Session.flush
+    await is_refused(beside, change)
+
+    assert observer.names() == []
+
+
+async def test_one_inside_another_that_is_released_before_it(
+    flavour: Flavour, observer: Observer
+) -> None:
+    inner_is_open, is_released = asyncio.Event(), asyncio.Event()
+
+    async def fail(session: AsyncSession) -> None:
+        async with session.begin_nested():
+            await session.run_sync(add_item, "half")
+            inner_is_open.set()
+            await is_released.wait()
+            raise LookupError
+
+    async def work() -> None:
+        async with flavour.db.transaction() as session:
+            async with session.begin_nested():
+                tasks.append(asyncio.create_task(fail(session)))
+                await inner_is_open.wait()
+            asyncio.get_running_loop().call_soon(is_released.set)
+
+    tasks: list[asyncio.Task[None]] = []
+    with pytest.raises(UnexpectedRollbackError, match="was released"):
+        await work()
+    await asyncio.wait(tasks)
+    assert [type(task.exception()) for task in tasks] == [LookupError]
+    assert observer.names() == []
+
+
 async def test_a_deletion_beside_it(beside: Beside, observer: Observer) -> None:
     beside.work = Session.flush
     await is_refused(beside, lambda session: session.delete(find_item(session)))

@@ -201,6 +201,9 @@ class RequestAttempt(ReplaceableResponse):
             return None
         return self.deadline.until
 
+    def is_served_by(self, task: object) -> bool:
+        return task is self.task
+
     def session_requested(self) -> None:
         own = NO_OPTIONS if self.unit is None else self.unit.own_options
         limit = self.find_options(own).deadline

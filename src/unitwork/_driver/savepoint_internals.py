@@ -11,6 +11,20 @@ from sqlalchemy.orm import Session
 __all__ = ["has_joined", "watch_changes"]
 
 
+class _WatchedChanges(dict[str, Any]):
+    """What the attributes of an object were; *note* is called for each change."""
+
+    __slots__ = ("note",)
+    note: Callable[[], None]
+
+    def __contains__(self, key: object) -> bool:
+        self.note()  # SQLAlchemy looks before each change
+        return super().__contains__(key)
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
 class _WatchedStates(set[Any]):
     """The changed objects of a session; *note* is called as one is added."""
 
@@ -20,6 +34,9 @@ class _WatchedStates(set[Any]):
     def add(self, state: Any) -> None:
         self.note()
         super().add(state)
+        changes = _WatchedChanges(state.committed_state)
+        changes.note = self.note
+        state.committed_state = changes
 
 
 def watch_changes(session: Session, note: Callable[[], None]) -> None:

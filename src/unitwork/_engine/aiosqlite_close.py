@@ -29,12 +29,14 @@ _LIMIT = "unitwork_close_limit"
 _DEFAULT_LIMIT = 5.0
 
 
-def prepare_close(driver_connection: Any, limit: float | None) -> None:
+def prepare_close(
+    driver_connection: Any, limit: float | None, *, is_kept: bool = False
+) -> None:
     """Let a connection end its statement and roll back, before it is closed.
 
     SQLite keeps the locks of a closed connection as long as one of its cursors exists,
     say in the traceback of a cancellation, until that is garbage-collected. *limit*:
-    the seconds that the close may take.
+    the seconds that the close may take. One that *is_kept* is used again.
     """
     with contextlib.suppress(RuntimeError):  # no event loop
         asyncio.get_running_loop()
@@ -43,8 +45,8 @@ def prepare_close(driver_connection: Any, limit: float | None) -> None:
         interrupt_aiosqlite(driver_connection)
         # Or an earlier interrupt, still pending, stops what follows.
         start_aiosqlite_call(driver_connection.execute("SELECT 0 WHERE 0"))
-        # Or a statement of another task, which has yet to begin, would be committed.
-        start_aiosqlite_call(driver_connection.execute("PRAGMA query_only = 1"))
+        if not is_kept:  # a statement of another task, yet to begin, is not committed
+            start_aiosqlite_call(driver_connection.execute("PRAGMA query_only = 1"))
 
 
 def limit_close(dialect: Dialect) -> None:

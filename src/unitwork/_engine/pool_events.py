@@ -197,7 +197,8 @@ class _PoolEvents:
                 hang_up(record.driver_connection)
         if self._is_aiosqlite:
             limit = None if state is None else state.loan.end_timeout
-            prepare_close(record.driver_connection, limit)
+            is_kept = self._pool.is_kept
+            prepare_close(record.driver_connection, limit, is_kept=is_kept)
 
     def _new_state(self, record: ConnectionPoolEntry) -> ConnectionState:
         loop = asyncio.get_running_loop() if self._dialect.is_async else None

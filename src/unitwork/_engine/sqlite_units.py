@@ -148,12 +148,21 @@ def _set_write_ahead_log(connection: Any) -> None:
         connection.autocommit = False
 
 
+def _autocommit_of(connection: Any) -> bool | int | None:
+    """`None` before Python 3.12."""
+    return getattr(connection, "autocommit", None)
+
+
 def check_transactional(connection: Connection) -> None:
     """Raise `UsageError` if a unit's *connection* commits each statement at once."""
     if is_autocommit(connection):
         return
     driver = sqlite3_connection(connection.connection.driver_connection)
-    autocommit = getattr(driver, "autocommit", None)
+    dbapi_connection = connection.connection.dbapi_connection
+    try:
+        autocommit = _autocommit_of(driver)
+    except sqlite3.ProgrammingError:  # in another thread than its own
+        autocommit = call_sqlite3(dbapi_connection, _autocommit_of)
     if autocommit is True:
         raise UsageError(
             "the connections of this engine have autocommit=True: SQLite would store "

@@ -25,7 +25,7 @@ from .connecting import bind_for, connected
 from .dropped_work import drop, has_changes
 from .misuse import CALLED
 from .operations import check_not_lost, prepare_verification, rollback
-from .savepoint import NotesDeletions, transaction_begun, transaction_ended
+from .savepoint import NotesDeletions, transaction_begun, transaction_ended, watch_again
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -111,6 +111,7 @@ class _Fenced(NotesDeletions, BeginsBefore):
         if is_used and has_changes(self):
             drop(self, "session.expunge_all() has dropped changes before their flush")
         super().expunge_all()
+        watch_again(unit_session)
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
         # SQLAlchemy would report a session that is being rolled back as well.

@@ -48,7 +48,12 @@ class CheckedTransaction(SessionTransaction):
             _found_ended(self)
         if undone:
             _undo_changes(self.session)
-        super().__exit__(kind, error, traceback)
+        unit_session = unit_session_of(self.session)
+        try:
+            super().__exit__(kind, error, traceback)
+        finally:
+            if self.nested and unit_session is not None:  # another task has released it
+                unit_session.owner.savepoint_ended(self)
         if lost:
             raise UnexpectedRollbackError(_ROLLED_BACK.format(block=block))
 
@@ -82,8 +87,16 @@ def transaction_ended(
 ) -> None:
     """Record the end of a savepoint."""
     if session.ends.savepoints is not None and transaction.nested:
-        session.ends.savepoints.ended(transaction, released=released)
-        session.owner.savepoint_ended(transaction)
+        is_own = session.ends.savepoints.ended(transaction, released=released)
+        if is_own or not released:  # else its block goes on
+            session.owner.savepoint_ended(transaction)
+
+
+def watch_again(session: UnitSession | None) -> None:
+    """Watch the changes of a session that has dropped its objects."""
+    savepoints = None if session is None else session.ends.savepoints
+    if session is not None and savepoints is not None:
+        watch_changes(session.sync_session, savepoints.note_work)
 
 
 def savepoints_of(session: UnitSession) -> OpenSavepoints:

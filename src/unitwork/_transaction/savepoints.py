@@ -77,15 +77,18 @@ class OpenSavepoints:
         alive = (each for each in _inside.get() if each() is not None)
         _inside.set((*alive, ref(savepoint)))
 
-    def ended(self, savepoint: _Savepoint, *, released: bool) -> None:
+    def ended(self, savepoint: _Savepoint, *, released: bool) -> bool:
+        """Record its end; return whether the caller is inside of it."""
         holds_work_of_others = self._open.pop(savepoint, False)
         inside = _inside.get()
-        if ref(savepoint) in inside:
+        is_own = ref(savepoint) in inside
+        if is_own:
             _inside.set(tuple(each for each in inside if each() is not savepoint))
         elif released:
             self._released_by_others = True
         if holds_work_of_others and not released:
             self._lost = _ROLLED_BACK
+        return is_own
 
     def found_ended(self) -> None:
         """Called if a savepoint that is to be rolled back has ended before."""

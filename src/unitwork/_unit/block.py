@@ -23,8 +23,9 @@ from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
 from .endings import end_block, run_ending
 from .error_notes import explain
+from .frames import is_held_by_dependency
 from .generator_block import generator_around
-from .open_blocks import OpenBlock, is_held_by_dependency
+from .open_blocks import OpenBlock
 from .owner import UnitOwner
 from .sessions import sessions_around
 from .unit import Unit

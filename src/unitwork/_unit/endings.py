@@ -151,10 +151,11 @@ def _decide_and_finish(
 
 def _wait_for_blocks(unit: Unit) -> Plan[None]:
     """Let other tasks finish what they do inside: half of it must not be stored."""
-    others = unit.open_blocks.end_of_others()
-    if others is not None:
-        limit = end_timeout(unit.sessions)
-        if not (yield Wait(others, limit)):
+    limit = end_timeout(unit.sessions)
+    until = time.monotonic() + limit
+    while (others := unit.open_blocks.end_of_others()) is not None:
+        left = until - time.monotonic()
+        if left <= 0 or not (yield Wait(others, left)):
             raise unit.open_blocks.cut_off(limit)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import ref
 
 from .._concurrency.worker import current_worker
-from .open_blocks import BETWEEN, is_generator
+from .frames import BETWEEN, is_generator
 
 __all__ = ["GeneratorBlock", "generator_around"]
 

@@ -11,7 +11,9 @@ from .._call_site import calling_frame
 from .._commit.hooks import Hooks
 from .._concurrency.fork import renew_after_fork
 from .._concurrency.worker import current_worker
-from .open_blocks import OpenBlocks, is_in_request
+from ..errors import UnexpectedRollbackError
+from .frames import is_in_request
+from .open_blocks import OpenBlocks
 from .owner import UnitOwner
 
 __all__ = ["HasInnerBlocks"]
@@ -38,17 +40,13 @@ class HasInnerBlocks:
     def savepoint_begun(self, savepoint: SessionTransaction) -> None:
         """Count it as a block of the task that has called `session.begin_nested()`.
 
-        Not in a thread, which shows no end of what it does, and not in the call of an
-        HTTP endpoint or of its dependencies: that has returned when a response starts.
+        Threads are not counted: nothing shows that they have ended. Nor is what serves
+        the request, as its endpoint has returned when the response starts.
         """
         task = current_worker()
-        if not isinstance(task, asyncio.Task):
+        if not isinstance(task, asyncio.Task) or self.owner.is_served_by(task):
             return
-        outermost = getattr(task.get_coro(), "cr_frame", None)
-        returns = self.owner.kind == "request" and is_in_request(
-            calling_frame(), outermost
-        )
-        if not returns:
+        if not (self.owner.kind == "request" and is_in_request(calling_frame())):
             self.open_blocks.begin_savepoint(savepoint)
 
     def savepoint_ended(self, savepoint: SessionTransaction) -> None:
@@ -60,10 +58,19 @@ class HasInnerBlocks:
             self.hooks.savepoint_undone(savepoint)
 
     def end_requested(self) -> None:
-        """Record which task or thread has requested the end."""
+        """Record that this task or thread waits for the end."""
         if self._blocks is not None:
-            self._blocks.requested_by = current_worker()
+            self._blocks.end_requested()
 
     def end_answered(self) -> None:
         if self._blocks is not None:
-            self._blocks.requested_by = None
+            self._blocks.end_answered()
+
+    def check_alone(self) -> None:
+        """Raise `UsageError` if others are inside: a commit would store half of it."""
+        if self._blocks is not None:
+            self._blocks.check_commit()
+
+    def late_error(self) -> UnexpectedRollbackError | None:
+        """The error for what others have begun inside since they were waited for."""
+        return None if self._blocks is None else self._blocks.late_error()

@@ -134,6 +134,9 @@ class Lifecycle(HasInnerBlocks):
         with _moving:
             if self.intent >= Intent.ROLLBACK_ONLY:
                 return False
+            if (late := self.late_error()) is not None:
+                self.lose(late)
+                return False
             self.move(UnitState.COMMITTING)
         return True
 
@@ -229,6 +232,7 @@ class Lifecycle(HasInnerBlocks):
             raise self.unexpected()
         if self.intent is Intent.ROLLBACK_ONLY:
             raise no_commit(self.intent_reason)
+        self.check_alone()
 
     def unexpected(self) -> UnitworkError:
         """The error to raise in place of the success that was expected."""

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
+from collections.abc import Collection
 from concurrent.futures import Future
-from types import FrameType
 
 from .._concurrency.worker import current_worker
-from ..errors import UsageError
+from ..errors import UnexpectedRollbackError, UsageError
 
-__all__ = [
-    "BETWEEN",
-    "OpenBlock",
-    "OpenBlocks",
-    "is_generator",
-    "is_held_by_dependency",
-    "is_in_request",
-]
+__all__ = ["OpenBlock", "OpenBlocks"]
 
 _IN_ANOTHER_TASK = (
     "another task or thread was still inside a transaction() block that had joined "
@@ -42,12 +34,17 @@ _CUT_OFF = (
     "the unit of work that this transaction() block had joined has ended meanwhile, "
     "and was rolled back; give a task of your own a unit of its own"
 )
-_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_SOLVES_DEPENDENCIES = "fastapi.dependencies.utils"
-_CALLS_ENDPOINTS = ("fastapi.routing", "starlette.routing")
+_BEGUN_LATE = (
+    "the work of this unit is lost: another task or thread has begun a transaction() "
+    "block or a savepoint in it just before its COMMIT. Await what you start, or give "
+    "it a unit of its own: `async with db.transaction() as session:`"
+)
+_COMMITTED_BESIDE = (
+    "session.commit() would store half of what another task or thread does in a "
+    "transaction() block or a savepoint of this unit of work. Await what you start, or "
+    "give it a unit of its own: `async with db.transaction() as session:`"
+)
 _SAVEPOINT = "begin_nested"
-BETWEEN = ("contextlib", "unitwork._unit.block")
-_RUNS_THREADS = "anyio._backends._asyncio"
 
 
 class OpenBlock:
@@ -63,8 +60,9 @@ class OpenBlock:
         self.cut_off = False
         """Whether its unit has ended without it."""
 
-    def runs_beside(self, worker: object) -> bool:
-        if self.held or self.worker is worker:
+    def runs_beside(self, waiting: Collection[object]) -> bool:
+        """Whether it is the block of a task or thread that is not *waiting* for it."""
+        if self.held or self.worker in waiting:
             return False
         return not (isinstance(self.worker, asyncio.Task) and self.worker.done())
 
@@ -82,7 +80,7 @@ class OpenBlocks:
         "_held",
         "_joined",
         "_of_savepoints",
-        "requested_by",
+        "_waiting",
     )
 
     def __init__(self) -> None:
@@ -91,8 +89,8 @@ class OpenBlocks:
         self._of_savepoints: dict[object, OpenBlock] = {}
         self._held = 0
         self._ended: Future[None] | None = None
-        self.requested_by: object = None
-        """The task or thread that has requested the end of the unit."""
+        self._waiting: set[object] = set()
+        """The tasks and threads that wait for the end of the unit."""
 
     def join(self, nested: str, *, held: bool) -> OpenBlock:
         block = OpenBlock(nested, held=held)
@@ -103,9 +101,7 @@ class OpenBlocks:
     def leave(self, block: OpenBlock) -> None:
         with self._changing:
             self._joined.remove(block)
-            ended = None if self._beside() else self._ended
-        if ended is not None and not ended.done():
-            ended.set_result(None)
+        self._end_if_alone()
 
     def begin_savepoint(self, savepoint: object) -> None:
         self._of_savepoints[savepoint] = self.join(_SAVEPOINT, held=False)
@@ -125,12 +121,55 @@ class OpenBlocks:
             raise UsageError(_HELD)
 
     def end_of_others(self) -> Future[None] | None:
-        """A future for the end of blocks in other tasks; `None` if there are none."""
+        """A future for the end of blocks in other tasks; `None` if there are none.
+
+        Others may begin meanwhile: look again after it.
+        """
         with self._changing:
-            if not self._beside():
+            beside = self._beside()
+            if not beside:
                 return None
-            self._ended = Future()
-            return self._ended
+            self._ended = ended = Future[None]()
+        for block in beside:
+            if isinstance(block.worker, asyncio.Task):
+                loop, notice = block.worker.get_loop(), block.worker.add_done_callback
+                loop.call_soon_threadsafe(notice, self._task_ended)
+        return ended
+
+    def end_requested(self) -> None:
+        """Count the caller among those that wait for the end of the unit."""
+        self._waiting.add(current_worker())
+        self._end_if_alone()
+
+    def end_answered(self) -> None:
+        """Forget who has waited, and the savepoints that the end has released."""
+        for savepoint, block in [*self._of_savepoints.items()]:
+            if not block.runs_beside(self._waiting):
+                self.end_savepoint(savepoint)
+        self._waiting.clear()
+
+    def late_error(self) -> UnexpectedRollbackError | None:
+        """Fail what others have begun since they were waited for."""
+        with self._changing:
+            for block in (beside := self._beside()):
+                block.cut_off = True
+        return UnexpectedRollbackError(_BEGUN_LATE) if beside else None
+
+    def check_commit(self) -> None:
+        """Raise `UsageError` if others are inside while the application commits."""
+        with self._changing:
+            others = any(x.runs_beside((current_worker(),)) for x in self._joined)
+        if others:
+            raise UsageError(_COMMITTED_BESIDE)
+
+    def _task_ended(self, task: object) -> None:
+        self._end_if_alone()
+
+    def _end_if_alone(self) -> None:
+        with self._changing:
+            ended = None if self._beside() else self._ended
+        if ended is not None and not ended.done():
+            ended.set_result(None)
 
     def cut_off(self, limit: float) -> UsageError:
         """Fail the blocks in other tasks; return the error for the unit."""
@@ -144,44 +183,4 @@ class OpenBlocks:
         return UsageError(_IN_ANOTHER_TASK.format(limit=limit, nested=nested))
 
     def _beside(self) -> list[OpenBlock]:
-        return [x for x in self._joined if x.runs_beside(self.requested_by)]
-
-
-def is_generator(frame: FrameType) -> bool:
-    return bool(frame.f_code.co_flags & _GENERATOR)
-
-
-def is_held_by_dependency(frame: FrameType | None) -> bool:
-    """Whether a dependency with `yield` enters a block, in *frame* or by what it calls.
-
-    FastAPI runs an async one, up to the `yield`, from its own module; a sync one in a
-    thread of anyio, with nothing in between.
-    """
-    in_generator, directly = False, True
-    while frame is not None:
-        module = frame.f_globals.get("__name__")
-        if module == _SOLVES_DEPENDENCIES:
-            return in_generator
-        if module == _RUNS_THREADS:
-            return in_generator and directly
-        if is_generator(frame):
-            in_generator = True
-        elif module not in BETWEEN:
-            directly = False
-        frame = frame.f_back
-    return False
-
-
-def is_in_request(frame: FrameType | None, outermost: FrameType | None) -> bool:
-    """Whether FastAPI or Starlette calls an endpoint, or its dependencies, in *frame*.
-
-    Not in a task of the application's own, whose *outermost* frame comes first: an
-    eager task begins on the stack of the code that creates it.
-    """
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _CALLS_ENDPOINTS:
-            return True
-        if frame is outermost:
-            return False
-        frame = frame.f_back
-    return False
+        return [x for x in self._joined if x.runs_beside(self._waiting)]

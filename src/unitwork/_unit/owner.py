@@ -42,6 +42,10 @@ class UnitOwner:
     def endpoint_called(self, mark: EndpointMark) -> None:
         """Called when an endpoint with options is: only a connection needs them."""
 
+    def is_served_by(self, task: object) -> bool:
+        """Whether the server has called the application for its request in *task*."""
+        return False
+
     def allows_another_attempt(self) -> bool:
         """Whether the work could be done once more from its beginning."""
         return True

@@ -1,0 +1,70 @@
+"""Which code of a framework or generator is around a call, by its stack."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from types import FrameType
+
+from .._concurrency.worker import current_worker
+
+__all__ = ["BETWEEN", "is_generator", "is_held_by_dependency", "is_in_request"]
+
+BETWEEN = ("contextlib", "unitwork._unit.block")
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_SOLVES_DEPENDENCIES = "fastapi.dependencies.utils"
+_RUNS_THREADS = "anyio._backends._asyncio"
+_SERVES_REQUESTS = (
+    "fastapi.routing",
+    "starlette.routing",
+    "starlette.middleware.base",
+)
+
+
+def is_generator(frame: FrameType) -> bool:
+    return bool(frame.f_code.co_flags & _GENERATOR)
+
+
+def is_held_by_dependency(frame: FrameType | None) -> bool:
+    """Whether a dependency with `yield` enters a block, in *frame* or by what it calls.
+
+    FastAPI runs an async one, up to the `yield`, from its own module; a sync one in a
+    thread of anyio, with nothing in between.
+    """
+    in_generator, directly = False, True
+    for each in _frames_of_worker(frame):
+        module = each.f_globals.get("__name__")
+        if module == _SOLVES_DEPENDENCIES:
+            return in_generator
+        if module == _RUNS_THREADS:
+            return in_generator and directly
+        if is_generator(each):
+            in_generator = True
+        elif module not in BETWEEN:
+            directly = False
+    return False
+
+
+def is_in_request(frame: FrameType | None) -> bool:
+    """Whether FastAPI or Starlette calls an endpoint, or its dependencies, in *frame*.
+
+    Not in a task of the application's own.
+    """
+    return any(
+        each.f_globals.get("__name__") in _SERVES_REQUESTS
+        for each in _frames_of_worker(frame)
+    )
+
+
+def _frames_of_worker(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield *frame* and those around it, up to the first one of the current task.
+
+    An eager task begins on the stack of the code that creates it.
+    """
+    worker, first = current_worker(), None
+    if isinstance(worker, asyncio.Task):
+        first = getattr(worker.get_coro(), "cr_frame", None)
+    while frame is not None:
+        yield frame
+        frame = None if frame is first else frame.f_back
