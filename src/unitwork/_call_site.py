@@ -85,9 +85,9 @@ def find_call_site() -> CallSite | None:
 
 
 def calling_frame() -> FrameType | None:
-    """The innermost frame around the caller that is no greenlet's of SQLAlchemy's.
+    """The caller's frame, or the one around the greenlet of SQLAlchemy's it is in.
 
-    Those of the greenlet are all SQLAlchemy's own.
+    The frames of the greenlet are all SQLAlchemy's own.
     """
     if _greenlet is not None and (outer := _greenlet.getcurrent().parent) is not None:
         frame: FrameType | None = outer.gr_frame

@@ -118,7 +118,7 @@ async def test_a_further_statement_makes_few_calls(app: FastAPI) -> None:
 async def test_what_a_request_sets_has_no_default_in_the_class(
     app: FastAPI, flavour: Flavour
 ) -> None:
-    # Python finds such an attribute ten times as slowly, wherever it is read.
+    # Python finds such an attribute more slowly, wherever it is read.
     used: list[Any] = []
 
     @app.get("/seen")

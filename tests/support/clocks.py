@@ -14,7 +14,8 @@ class Clock:
 
     A short time limit could end on a busy machine before the test means it to; a long
     one ends when the test puts the clock forward. It is never put back: what a thread
-    waits for until some time would be late by as much, in another test.
+    waits for until some time would be late by as much, in another test. A thread that
+    waits already is not woken.
     """
 
     def __init__(self) -> None:

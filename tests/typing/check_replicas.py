@@ -20,6 +20,7 @@ Database(engine, replicas=["postgresql+psycopg://db2/app", engine])
 Database(engine, replicas=[async_engine])  # type: ignore[list-item]
 assert_type(db.replica_status(), list[ReplicaStatus])
 assert_type(db.replica_status()[0].lag, float | None)
+assert_type(db.replica_status()[0].name, str)
 db.transaction(read_only=True, replica=False)
 db.transaction(replica="no")  # type: ignore[arg-type]
 

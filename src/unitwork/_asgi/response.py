@@ -170,7 +170,7 @@ class ReplaceableResponse(Connection):
         return True
 
     def forget_cancellations(self) -> None:
-        """Forget those before a response that the request's task sends all the same.
+        """Do not count those so far: the request's task has gone on to respond.
 
         Before Python 3.13 `asyncio.TaskGroup` does not take its own back.
         """

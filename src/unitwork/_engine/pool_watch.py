@@ -170,7 +170,7 @@ _watched = PerPool(_watch)
 def watch_pool(
     engine: Engine, database: str, pool: str, observers: Observers
 ) -> WatchedPool:
-    """Report the events of *engine*'s pool, by that name, to those of *database*."""
+    """Report the events of *engine*'s pool, named *pool*, to *observers*."""
     watched = _watched.of(engine)
     watched.report_to(database, pool, observers)
     return watched

@@ -1,4 +1,4 @@
-"""Reports a COMMIT in several messages, as those of a two-phase commit, as one."""
+"""Reports the several messages of a two-phase commit as one COMMIT."""
 
 from __future__ import annotations
 

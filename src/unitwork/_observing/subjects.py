@@ -84,9 +84,9 @@ class ConnectionUse(NamedTuple):
     """Of that, idle in a transaction: between statements, or before the end."""
     longest_idle: float = 0.0
     pools: tuple[str, ...] = ()
-    """The pools that they came from, each once: `"default, replica 1"` is a replica's.
+    """The names of their pools, without repeats: a replica's is `default, replica 1`.
 
-    Those of units that were observed.
+    Empty if the unit was not observed.
     """
 
 

@@ -63,7 +63,7 @@ class ReplicaSet:
     """The replicas of one database. Safe to use from several tasks and threads.
 
     *given* are their engines, or a function that returns them and is called each time;
-    *database* is the name of that.
+    *database* is the name of their database.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ReplicaSet:
         self._transaction_pooler = transaction_pooler
         self.primary: Engine | None = None
         self.on_change: Callable[[], object] = lambda: None
-        """Called when there are others than before."""
+        """Called after the list has changed."""
         self._known: dict[Engine, Replica] = {}
         if callable(given):
             check_callable("the callable that returns the replicas", given)

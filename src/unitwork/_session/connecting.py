@@ -139,7 +139,7 @@ def connected(
 
 
 def _not_begun(session: UnitSession, hold: Hold) -> None:
-    """It was held all the same, if only for a moment."""
+    """Count a connection whose BEGIN has failed: it was held for a moment."""
     hold.returned()
     session.holds.append(hold)
 

@@ -122,7 +122,7 @@ class SessionOwner(Protocol[SessionT]):
         """Called in the task or thread that calls `session.begin_nested()`."""
 
     def savepoint_ended(self, savepoint: SessionTransaction) -> None:
-        """Called when it was released or rolled back, by whatever."""
+        """Called after *savepoint* was released or rolled back."""
 
     def savepoint_undone(self, savepoint: object) -> None:
         """Called when a savepoint is rolled back that the session has not begun."""

@@ -1,4 +1,4 @@
-"""Savepoints and transactions of `begin()` whose failed flush was swallowed inside."""
+"""The savepoints of a session: who begins them, and whether they were undone."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def watch_again(session: UnitSession | None) -> None:
 
 
 def savepoints_of(session: UnitSession) -> OpenSavepoints:
-    """Those of its transaction, from now on also known to its connections."""
+    """Return the record of its savepoints; make it known to its connections."""
     if session.ends.savepoints is None:
         session.ends.savepoints = OpenSavepoints()
     for loan in session.loans:

@@ -77,7 +77,8 @@ class CommitSender:
             raise UnexpectedRollbackError(_STILL_EXECUTED)
         send = partial(self._send_for_unit, dbapi_connection, loan)
         report = None if loan.hold is None else loan.hold.report
-        if report is not None and loan.state is not _IN_TWO_PHASES:  # reported by those
+        # The coordinator of two phases reports both.
+        if report is not None and loan.state is not _IN_TWO_PHASES:
             send = partial(report.commit, send)
         loan.holder.send_commit(loan, send)
 

@@ -21,11 +21,11 @@ class LoanHolder(Protocol[LoanT]):
         """Raise unless the session may execute a statement now."""
 
     def open_savepoints(self) -> OpenSavepoints:
-        """The open savepoints of the session, none of which may be known yet."""
+        """The record of the session's savepoints, made on first use."""
         ...
 
     def savepoint_undone(self, savepoint: object) -> None:
-        """Called when one that the session has not begun is rolled back."""
+        """Called when *savepoint*, not begun by the session, is rolled back."""
 
     def describe(self) -> str:
         """What its unit is for, in messages."""

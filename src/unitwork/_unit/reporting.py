@@ -79,7 +79,7 @@ def report_settled(unit: _Unit, report: UnitReport) -> None:
 
 
 def report_without_ending(unit: _Unit) -> None:
-    """It is closed with nothing to end: what it found, or the application did."""
+    """Report a unit that closes without an ending of its own."""
     if observation.observer is not None:
         observation.unit_ended(unit)
     if unit.report is not None:
