@@ -7,15 +7,10 @@ dialect is replaced.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.util import await_only
-from sqlalchemy.util.concurrency import in_greenlet
 
 from .._driver.asyncpg_commit import can_commit, commit, is_idle
 from .._driver.driver_connection import in_transaction, refresh_status
@@ -31,6 +26,7 @@ from .loan import Loan, TransactionState
 from .loan_holder import LoanHolder
 from .lost_work import check_before_commit, ended_elsewhere, unexpected_rollback
 from .mariadb_position import fetch_committed, is_mariadb
+from .statements_beside import wait_for_statements
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -41,7 +37,6 @@ _OPEN = TransactionState.OPEN
 _COMMITTED = TransactionState.COMMITTED
 _IN_TWO_PHASES = TransactionState.IN_TWO_PHASES
 _NOT_OPEN = (TransactionState.COMMITTED, TransactionState.NONE)
-_PAUSE = 0.001  # seconds
 _STILL_EXECUTED = (
     "the work of this unit is lost: a statement of another task or thread was not over "
     "within `end_timeout` when its COMMIT was due. Wait for all tasks and threads "
@@ -73,7 +68,7 @@ class CommitSender:
             return
         if self._is_asyncpg and self._send_plainly(dbapi_connection, loan, loan.holder):
             return
-        if self._is_sqlite and not _wait_for_statements(dbapi_connection, loan):
+        if self._is_sqlite and not wait_for_statements(dbapi_connection, loan):
             raise UnexpectedRollbackError(_STILL_EXECUTED)
         send = partial(self._send_for_unit, dbapi_connection, loan)
         report = None if loan.hold is None else loan.hold.report
@@ -168,7 +163,7 @@ def listen(dialect: Dialect) -> None:
             roll_back(dbapi_connection)
             return
         ours = loan.holder is not None
-        if is_sqlite and ours and not _wait_for_statements(dbapi_connection, loan):
+        if is_sqlite and ours and not wait_for_statements(dbapi_connection, loan):
             return
         nothing_open = is_postgresql and loan.state in _NOT_OPEN
         if nothing_open and is_asyncpg:
@@ -236,36 +231,6 @@ def is_replaced(loan: Loan) -> bool:
         return loan.was_replaced
     query = "SELECT txid_current_if_assigned()"
     return fetch_value(loan.driver_connection, query) != str(expected)
-
-
-def _wait_for_statements(dbapi_connection: Any, loan: Loan) -> bool:
-    """Wait for those of other tasks and threads; `False` if the connection is closed.
-
-    SQLite would commit them at once, if they were executed after the end. Once the time
-    is over they are interrupted. aiosqlite may have one that is yet to be executed: its
-    connection is closed, which rolls back. No connection of sqlite3 is closed while
-    another thread uses it, which would crash.
-    """
-    if _have_ended(loan):
-        return True
-    state: ConnectionState = dbapi_connection.info[INFO_KEY]
-    state.abort()
-    if not in_greenlet():
-        _have_ended(loan)
-        return True
-    dbapi_connection.invalidate()
-    return False
-
-
-def _have_ended(loan: Loan) -> bool:
-    """Wait for the end of all statements, no longer than its time limit."""
-    until = time.monotonic() + loan.end_timeout
-    while loan.statements_in_flight and time.monotonic() < until:
-        if in_greenlet():
-            await_only(asyncio.sleep(_PAUSE))
-        else:
-            time.sleep(_PAUSE)
-    return not loan.statements_in_flight
 
 
 def _check_replaced(loan: Loan) -> None:
