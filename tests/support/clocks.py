@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from unitwork._concurrency.watchdog import Watchdog
 from unitwork._transaction import statement_events
 
 __all__ = ["CLOCK", "Clock"]
@@ -14,8 +15,7 @@ class Clock:
 
     A short time limit could end on a busy machine before the test means it to; a long
     one ends when the test puts the clock forward. It is never put back: what a thread
-    waits for until some time would be late by as much, in another test. A thread that
-    waits already is not woken.
+    waits for until some time would be late by as much, in another test.
     """
 
     def __init__(self) -> None:
@@ -33,6 +33,19 @@ class Clock:
     def put_forward(self, seconds: float) -> None:
         """Let what is to be done within *seconds* be due now."""
         self._ahead += seconds
+        _Waking().__enter__()  # it is not left again
+
+
+class _Waking(Watchdog):
+    """Wakes the thread of the watchdogs, which waits for an earlier time."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(float("-inf"))
+
+    def expired(self) -> None:
+        pass
 
 
 CLOCK = Clock()
