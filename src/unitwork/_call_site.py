@@ -67,7 +67,9 @@ def find_call_site() -> CallSite | None:
     flushed is flushed before COMMIT. Some microseconds, so call it once for each
     checkout at most.
     """
-    frame = calling_frame()
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # it is documented
+    if _greenlet is not None and (outer := _greenlet.getcurrent().parent) is not None:
+        frame = outer.gr_frame  # as `calling_frame()`, without a call of it
     outside: CallSite | None = None
     while frame is not None:
         name = (code := frame.f_code).co_filename

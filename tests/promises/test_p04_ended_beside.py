@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial
 from sqlite3 import Connection, ProgrammingError
 from typing import Any
 
@@ -216,8 +215,11 @@ async def test_nor_one_that_a_thread_executes_until_it_is_interrupted(
     hasty: Flavour, observer: Observer, end: str
 ) -> None:
     begun = threading.Event()
-    begins = partial(Connection.create_function, name="begins", narg=0, func=begun.set)
-    event.listen(hasty.sync_engine, "connect", lambda connection, _: begins(connection))
+
+    def connected(connection: Connection, record: object) -> None:
+        connection.create_function("begins", 0, begun.set)
+
+    event.listen(hasty.sync_engine, "connect", connected)
 
     async with hasty.block() as session:
         await hasty.do(session, add_item)

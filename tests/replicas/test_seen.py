@@ -90,7 +90,9 @@ async def test_metrics_of_connections_have_the_pool_of_the_replica(
     replication: Replication,
 ) -> None:
     [url, _] = replication.replica_urls
-    flavour = replicated_flavour("psycopg", replication, replicas=[url])
+    flavour = replicated_flavour(
+        "psycopg", replication, replicas=[with_driver(url, "psycopg")]
+    )
     exported = Exported()
     stop = instrument(flavour.db, **exported.providers)
     await flavour.work(is_replica, read_only=True)

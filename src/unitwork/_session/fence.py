@@ -25,7 +25,7 @@ from .connecting import bind_for, connected
 from .dropped_work import drop, has_changes
 from .misuse import CALLED
 from .operations import check_not_lost, prepare_verification, rollback
-from .savepoint import NotesDeletions, transaction_begun, transaction_ended, watch_again
+from .savepoint import NotesDeletions, savepoint_ended, transaction_begun, watch_again
 from .state import Access, CommitState
 from .unit_session import UnitSession, unit_session_of
 
@@ -106,12 +106,11 @@ class _Fenced(NotesDeletions, BeginsBefore):
         super().invalidate()
 
     def expunge_all(self) -> None:
-        unit_session = self.unitwork_session
-        is_used = unit_session is not None and unit_session.access is _OPEN
-        if is_used and has_changes(self):
+        ours = self.unitwork_session
+        if ours is not None and ours.access is _OPEN and has_changes(self):
             drop(self, "session.expunge_all() has dropped changes before their flush")
         super().expunge_all()
-        watch_again(unit_session)
+        watch_again(ours)
 
     def flush(self, *args: Any, **kwargs: Any) -> None:
         # SQLAlchemy would report a session that is being rolled back as well.
@@ -264,7 +263,8 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         return
     ends = unit_session.ends
     is_committed, is_rolled_back = ends.ended(transaction)
-    transaction_ended(unit_session, transaction, released=is_committed)
+    if ends.savepoints is not None and transaction.nested:
+        savepoint_ended(unit_session, transaction, released=is_committed)
     if is_committed:
         if ends.cancellation is not None:
             ends.raise_cancellation()

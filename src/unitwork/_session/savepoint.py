@@ -15,9 +15,9 @@ from .unit_session import UnitSession, unit_session_of
 __all__ = [
     "CheckedTransaction",
     "NotesDeletions",
+    "savepoint_ended",
     "savepoints_of",
     "transaction_begun",
-    "transaction_ended",
 ]
 
 _ROLLED_BACK = (
@@ -82,14 +82,13 @@ def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> 
     watch_changes(session.sync_session, savepoints.note_work)
 
 
-def transaction_ended(
-    session: UnitSession, transaction: SessionTransaction, *, released: bool
+def savepoint_ended(
+    session: UnitSession, savepoint: SessionTransaction, *, released: bool
 ) -> None:
     """Record the end of a savepoint."""
-    if session.ends.savepoints is not None and transaction.nested:
-        is_own = session.ends.savepoints.ended(transaction, released=released)
-        if is_own or not released:  # else its block goes on
-            session.owner.savepoint_ended(transaction)
+    is_own = savepoints_of(session).ended(savepoint, released=released)
+    if is_own or not released:  # else its block goes on
+        session.owner.savepoint_ended(savepoint)
 
 
 def watch_again(session: UnitSession | None) -> None:

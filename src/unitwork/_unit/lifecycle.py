@@ -170,7 +170,8 @@ class Lifecycle(HasInnerBlocks):
                 self.move(state)  # which raises
             self.state = state
             waiting, self._waiting = self._waiting, None
-            self.end_answered()
+            if self.has_had_blocks:
+                self.end_answered()
         finally:
             _moving.release()
         for turn in waiting or ():
