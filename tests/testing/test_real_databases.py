@@ -171,8 +171,8 @@ async def test_what_the_schema_raises_is_raised_in_the_test(flavour: Flavour) ->
     def fail(connection: Connection) -> None:
         raise LookupError("no such table")
 
-    with (
-        real_databases(flavour, fail) as databases,
+    with (  # named: workers share what a run has made by a function without a name
+        real_databases(flavour, (fail, "what raises")) as databases,
         pytest.raises(LookupError, match="no such table"),
         lent(databases),
     ):
