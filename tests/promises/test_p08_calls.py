@@ -69,12 +69,20 @@ async def calls_of(app: ASGIApp, path: str) -> int:
 
 
 @pytest.fixture
-def app(flavour: Flavour, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+def without_hold_watch() -> Iterator[None]:
+    hold_watch.is_on = True  # it is not started then
+    yield
+    hold_watch.is_on = False  # what it was may be out of date: the next one starts it
+
+
+@pytest.fixture
+def app(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch, without_hold_watch: None
+) -> FastAPI:
     # What is switched on for the whole process, by other tests or by the time.
     monkeypatch.setattr(route_retries, "by_endpoints", False)
     monkeypatch.setattr(route_retries, "by_routers", False)
     monkeypatch.setattr(observing, "is_on", False)
-    monkeypatch.setattr(hold_watch, "is_on", True)
     app = FastAPI()
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
 
