@@ -26,7 +26,9 @@ from unitwork import (
     UnexpectedRollbackError,
     UsageError,
 )
+from unitwork._engine import hold_watch
 from unitwork._engine.hold_watch import held_connections
+from unitwork._transaction.loan import Loan
 from unitwork._unit.context import innermost
 from unitwork.events import ConnectionTaken
 from unitwork.fastapi import exception_handlers
@@ -92,6 +94,24 @@ async def test_warns_of_a_connection_that_is_held_for_long(
     assert len(messages(caplog, returned)) == 1
     assert all(x["unitwork_call_site"].startswith("tests/") for x in fields)
     assert fields[0]["unitwork_held"] < fields[1]["unitwork_held"]
+
+
+async def test_a_look_that_fails_is_not_the_last_one(
+    watched: Flavour, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> list[Loan]:
+        monkeypatch.undo()
+        raise RuntimeError
+
+    async def hold(until: str) -> None:
+        async with watched.block() as session:
+            await watched.do(session, names)
+            await eventually(lambda: messages(caplog, until))
+
+    monkeypatch.setattr(hold_watch, "all_loans", fail)
+    await hold(until="a watchdog failed")
+
+    await hold(until="a connection is held")
 
 
 async def test_knows_of_no_connection_that_is_released(flavour: Flavour) -> None:

@@ -48,6 +48,7 @@ class _HoldWatch(Watchdog):
 
     def expired(self) -> Callable[[], None]:
         """Find those that are held too long; return what logs them."""
+        self.is_on = False  # if this fails, the next connection starts it again
         now = time.monotonic()
         found: list[tuple[HeldConnection, Hold, float]] = []
         limits = []
@@ -60,8 +61,6 @@ class _HoldWatch(Watchdog):
                 found.append((hold.describe(hold.reported_as), hold, hold.limit))
         if limits:
             self.start(min(limits))
-        else:
-            self.is_on = False
         return lambda: _warn(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import RLock
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,6 +17,8 @@ from .._driver.sqlalchemy_internals import root_engine
 __all__ = ["PerPool"]
 
 T = TypeVar("T")
+
+_TRIES = 5
 
 
 class PerPool(Generic[T]):
@@ -50,4 +53,11 @@ class PerPool(Generic[T]):
         return engine.dialect in self._known
 
     def values(self) -> list[T]:
-        return list(self._known.values())
+        """All that are known; none if other threads make pools all the time.
+
+        Without the lock: its owner may wait for what the caller holds.
+        """
+        for _ in range(_TRIES):
+            with suppress(RuntimeError):  # another thread makes one just now
+                return list(self._known.values())
+        return []
