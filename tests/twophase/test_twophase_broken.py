@@ -90,9 +90,8 @@ async def test_a_second_out_of_reach_is_committed_by_recovery(pair: Pair) -> Non
     assert pair.units[0].outcome is Outcome.PARTIAL
     assert pair.hooks == ["on_unknown"]
     back_in_reach(pair.second)
-    await eventually(pair.prepared)  # MariaDB lists it once the lost client has left
-    assert await recover_all(pair) == ["second committed"]
-    assert pair.seen() == ALL
+    await recover_all(pair)  # unless an attempt under way has reached it by itself
+    await eventually(lambda: pair.seen() == ALL)
 
 
 @with_settings(GIVING_UP)
