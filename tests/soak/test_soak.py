@@ -18,7 +18,9 @@ OBSERVED = 200
 
 
 @pytest.mark.filterwarnings(  # the programs are odd
-    "ignore::sqlalchemy.exc.SAWarning", "ignore:<psycopg:ResourceWarning"
+    "ignore::sqlalchemy.exc.SAWarning",
+    "ignore:<psycopg:ResourceWarning",
+    "ignore:unclosed database:ResourceWarning",  # its opening was cancelled
 )
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg-async", "aiosqlite"])
 def test_random_programs_find_no_lie(driver: str) -> None:
@@ -33,7 +35,9 @@ def test_random_programs_find_no_lie(driver: str) -> None:
 
 
 @pytest.mark.filterwarnings(
-    "ignore::sqlalchemy.exc.SAWarning", "ignore:<psycopg:ResourceWarning"
+    "ignore::sqlalchemy.exc.SAWarning",
+    "ignore:<psycopg:ResourceWarning",
+    "ignore:unclosed database:ResourceWarning",  # its opening was cancelled
 )
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "aiosqlite"])
 def test_the_events_and_the_metrics_of_random_programs_add_up(driver: str) -> None:
