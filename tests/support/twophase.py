@@ -45,6 +45,14 @@ def back_in_reach(side: Side) -> None:
     side.proxy.refusing = 0
 
 
+def end_what_is_left(pair: Pair) -> None:
+    """Roll back what *pair* has prepared; MariaDB lists what others have as well."""
+    ours = set(pair.prepared())
+    for side in pair.sides:
+        for name in ours & set(side.prepared()):
+            end_by_hand(side, name)
+
+
 def end_by_hand(side: Side, name: str) -> bool:
     try:
         if side.is_mariadb:

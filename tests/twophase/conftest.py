@@ -12,7 +12,7 @@ from support.flavours import MARIADB
 from support.mortals import Mortal
 from support.pairs import Pair, another_database, proxied
 from support.pool import eventually
-from support.twophase import end_by_hand
+from support.twophase import end_what_is_left
 
 PAIRS = [
     ("psycopg", "psycopg"),
@@ -68,7 +68,5 @@ async def pair(
             await eventually(lambda side=side: not side.observer.in_transaction())
             await check_nothing_is_left(replace(side.flavour, url=side.direct))
         left = pair.prepared()
-        for side in pair.sides:  # else they would be in the way of every test to come
-            for name in set(side.prepared()) & set(left):
-                end_by_hand(side, name)
+        end_what_is_left(pair)  # else it would be in the way of every test to come
         assert left == []

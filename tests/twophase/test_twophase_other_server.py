@@ -14,7 +14,7 @@ from servers.mariadb import mariadb as another_mariadb
 from support.models import create_tables
 from support.pairs import COMMIT, Pair
 from support.proxy import Line
-from support.twophase import add, end_by_hand, only_pairs
+from support.twophase import add, end_what_is_left, only_pairs
 from unitwork import CommitUnknownError, DatabaseSettings, Outcome
 
 pytestmark = pytest.mark.anyio
@@ -55,8 +55,6 @@ async def test_another_server_does_not_know_whether_it_was_committed(
 
     reply = await pair.post(add, add)
 
-    for side in pair.sides:
-        for name in side.prepared():
-            end_by_hand(side, name)
+    end_what_is_left(pair)
     assert (reply.status, type(reply.error)) == (500, CommitUnknownError)
     assert pair.units[0].outcome is Outcome.UNKNOWN

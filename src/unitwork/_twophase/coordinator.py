@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -85,17 +86,25 @@ def commit_together(
     for part in parts:
         part.session.commit_sent()  # nothing may interrupt it from now on
     try:
-        yield from _prepare(parts, until)
+        with _failure_reported(parts):
+            yield from _prepare(parts, until)
+    except CommitWithdrawn:
+        return False
+    with _failure_reported(parts):
         yield from _decide(parts, until)
         done.append(parts[0].session)
         yield from _follow(parts[1:], done)
+    return True
+
+
+@contextmanager
+def _failure_reported(parts: Sequence[Participant]) -> Iterator[None]:
+    try:
+        yield
     except BaseException as error:
         for part in parts:
             part.not_committed(error)
-        if isinstance(error, CommitWithdrawn):
-            return False
         raise
-    return True
 
 
 def _prepare(parts: Sequence[Participant], until: float) -> Plan[None]:

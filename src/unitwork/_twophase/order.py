@@ -40,6 +40,12 @@ class CommitOrder:
             self._fingerprint = fingerprint(named)
         return self._fingerprint
 
+    @property
+    def detached_after(self) -> float:
+        """Seconds after which all that was prepared belongs to no connection."""
+        dialects = (self.dialect(d.name, d.factory.engine) for d in self.databases)
+        return max(dialect.detached_after for dialect in dialects)
+
     def position(self, name: str) -> int:
         return self._positions[name]
 

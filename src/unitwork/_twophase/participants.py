@@ -126,6 +126,8 @@ class Participant:
         def end() -> bool | None:
             with fresh_connection(self._engine) as connection:
                 self._dialect.open(connection)
+                if not self._dialect.is_detached(connection, self._mark):
+                    return None
                 try:
                     self._dialect.end(connection, self._name, commit=commit)
                 except NoSuchPreparedTransaction:

@@ -30,6 +30,7 @@ _STATUS = TransactionStatus()
 
 class PostgreSQL:
     names_at_begin = False
+    detached_after = 0.0
 
     def open(self, connection: Connection) -> None:
         pass
@@ -52,6 +53,9 @@ class PostgreSQL:
                     "to at least max_connections, and restart the server"
                 ) from error
             raise
+
+    def is_detached(self, connection: Connection, mark: Any) -> bool:
+        return True  # by PREPARE itself
 
     def end(self, connection: Connection, name: str, *, commit: bool) -> None:
         verb = "COMMIT" if commit else "ROLLBACK"

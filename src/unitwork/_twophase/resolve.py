@@ -66,8 +66,8 @@ def recovery(order: CommitOrder, min_age: float) -> Plan[list[Recovered]]:
     before = yield from _survey(order)
     if not before.xids:
         return []
-    if min_age:
-        yield Pause(min_age)
+    if pause := max(min_age, order.detached_after):
+        yield Pause(pause)
     now = yield from _survey(order)
     done: list[Recovered] = []
     for unit in sorted({(b.unit, b.witness) for b in now.xids & before.xids}):

@@ -32,6 +32,8 @@ class TwoPhaseDialect(Protocol):
 
     names_at_begin: bool
     """Whether the transaction must have its name before its first statement."""
+    detached_after: float
+    """Seconds after its connection has ended in which no other one may end it."""
 
     def open(self, connection: Connection) -> None:
         """Make a new connection ready to end what another one has prepared."""
@@ -44,6 +46,13 @@ class TwoPhaseDialect(Protocol):
     def prepare(self, connection: Connection, name: str) -> None:
         """Raise `UsageError` if the server is not set up for that."""
 
+    def is_detached(self, connection: Connection, mark: Any) -> bool:
+        """Whether *connection*, which is another one, may end it; else query again.
+
+        Ends the connection that has prepared it, where it belongs to that.
+        """
+        ...
+
     def end(self, connection: Connection, name: str, *, commit: bool) -> None:
         """End it, on the connection that has prepared it or on any other.
 
@@ -55,7 +64,7 @@ class TwoPhaseDialect(Protocol):
     ) -> bool | None:
         """Whether one that the server does not know was committed; `None`: query again.
 
-        Terminates the backend that may still process it. Where the server keeps no
+        Terminates a backend that may still prepare it. Where the server keeps no
         record, it is what was *requested*.
         """
 
