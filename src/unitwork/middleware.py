@@ -28,7 +28,7 @@ from ._twophase.order import CommitOrder
 from ._unit.database_base import core_of
 from .errors import UsageError
 from .outcome import CommitWhen, succeeded
-from .retry import RetryPolicy
+from .retry import RetryPolicy, policy_of
 
 if TYPE_CHECKING:
     from ._sources import Source
@@ -95,7 +95,7 @@ class DBSessionMiddleware:
         config = MiddlewareConfig(
             commit_when,
             defaults_of(options),
-            retry or RetryPolicy(),
+            policy_of(retry),
             CommitOrder(self._own) if twophase else None,
             answer_errors,
             may_retry(options) or has_replicas,

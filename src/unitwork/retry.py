@@ -100,6 +100,21 @@ class RetryPolicy:
         return None
 
 
+_DEFAULT = RetryPolicy()
+
+
+def policy_of(given: RetryPolicy | None) -> RetryPolicy:
+    """The policy that *given* stands for; `UsageError` for anything else."""
+    if given is None:
+        return _DEFAULT
+    if not isinstance(given, RetryPolicy):
+        raise UsageError(
+            f"retry is {given!r}; give a RetryPolicy. The number of attempts is an "
+            "option of a transaction: attempts="
+        )
+    return given
+
+
 class _Waits:
     """The one switch that turns all waits off: see `unitwork.testing.no_waits()`."""
 

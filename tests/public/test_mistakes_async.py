@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from sqlalchemy import select
 
-from support.mistakes import Item, Owner, World
+from support.asgi import call
+from support.mistakes import Item, Owner, World, said
 from unitwork import AsyncDatabase, DBSessionMiddleware, UsageError, current_unit
+from unitwork.events import FailureLog
 
 pytestmark = [
     pytest.mark.anyio,
@@ -62,6 +65,19 @@ async def test_async_for_over_what_is_not_awaited(asynchronous: World) -> None:
     assert "an `await` is missing" in await asynchronous.said_by(endpoint)
 
 
+async def test_no_await_before_what_is_returned(asynchronous: World) -> None:
+    async def endpoint(request: Request) -> Any:
+        found = asynchronous.db.current.scalar(select(1))
+        return JSONResponse(found) if "starlette" in request.url.path else found
+
+    asynchronous.app.get("/fastapi", response_model=int)(endpoint)
+    asynchronous.app.get("/starlette")(endpoint)
+
+    for path in ("/fastapi", "/starlette"):
+        error = (await call(asynchronous.app, "GET", path)).error
+        assert "an `await` is missing" in said(error)
+
+
 async def test_the_dependency_as_a_block(asynchronous: World) -> None:
     async def endpoint() -> None:
         _ = asynchronous.db.current
@@ -112,3 +128,18 @@ async def test_settings_that_are_a_dictionary() -> None:
 async def test_a_driver_that_is_misspelled() -> None:
     with pytest.raises(UsageError, match=r"'postgresql\+asynpg'; write .*\+asyncpg or"):
         AsyncDatabase("postgresql+asynpg://h/d")
+
+
+async def test_a_number_as_the_policy_of_retries(asynchronous: World) -> None:
+    asynchronous.app.user_middleware.clear()
+    asynchronous.app.add_middleware(DBSessionMiddleware, db=asynchronous.db, retry=3)  # type: ignore[arg-type]
+
+    message = await asynchronous.said_by(lambda: None)
+
+    assert "retry is 3; give a RetryPolicy" in message
+    assert "attempts" in message
+
+
+async def test_a_class_as_an_observer(asynchronous: World) -> None:
+    with pytest.raises(UsageError, match="FailureLog'>; give an object"):
+        asynchronous.db.observe(FailureLog)  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ async def test_nothing_is_stored_if_the_task_takes_too_long(
 
     assert (reply.status, observer.names()) == (500, [])
     assert isinstance(reply.error, UsageError)
-    assert "`async with db.transaction() as session:`" in str(reply.error)
+    assert "a unit of its own: `db.transaction()`" in str(reply.error)
     assert isinstance(error, SessionEndedError)
     assert service.units[0].outcome is Outcome.ROLLED_BACK
     await ours.dispose()

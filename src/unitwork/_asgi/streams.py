@@ -19,8 +19,7 @@ __all__ = ["STREAMS_WRITES", "failure_of_body", "streams_what_it_wrote"]
 STREAMS_WRITES = (
     "the response starts while a transaction that has written is kept open, by "
     "stream=True or by a server-side cursor: it could be committed only after the "
-    "response has started. Stream from a unit of its own: "
-    "`async with db.transaction() as session:`"
+    "response has started. Stream from a unit of its own: `db.transaction()`"
 )
 
 

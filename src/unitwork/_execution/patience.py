@@ -29,5 +29,5 @@ class Patience:
                 "another task or thread still used the session "
                 f"{self._session.settings.end_timeout:g} seconds after its unit of "
                 "work had come to an end; await what you start, or give it a unit of "
-                "its own: `async with db.transaction() as session:`"
+                "its own: `db.transaction()`"
             )

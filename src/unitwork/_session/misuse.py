@@ -20,6 +20,10 @@ _ONE_TASK = (
     "a session serves one task at a time; in asyncio.gather() and in tasks of your own "
     "give each its own: `async with db.transaction() as session:`"
 )
+_ONE_THREAD = (
+    "a session serves one thread at a time; in threads of your own give each its own: "
+    "`with db.transaction() as session:`"
+)
 OVERRIDDEN = (
     "the session of db.override() serves all requests, one after the other: make the "
     "next request of the test once the one before has ended"
@@ -60,21 +64,23 @@ _NO_LOOP = (
 _NO_AWAITABLE = r"'?(NoneType|list|\w*Result|AsyncTransaction)\b.*"
 """Of `add()`, `all()`, `scalars()` and `db.transaction()`."""
 _AWAITED = r"(can't be used in 'await' expression|object can't be awaited)"
+_SHARED = (
+    r"provisioning a new connection|concurrent operations|already flushing|"
+    r"can't be called here|another operation (\(.*\) )?is in progress"
+)
 _REMEDIES = [
-    (r"provisioning a new connection|concurrent operations", _ONE_TASK),
-    (r"already flushing|can't be called here", _ONE_TASK),
-    (r"another operation (\(.*\) )?is in progress", _ONE_TASK),
     (r"is not bound to a Session; (lazy load|attribute refresh)", _DETACHED),
 ]
 _REMEDIES_OF_ASYNC = [
+    (_SHARED, _ONE_TASK),
     (r"no running event loop", _NO_LOOP),
     (r"greenlet_spawn has not been called", _LOAD),
     (r"'coroutine' object does not support the asynchronous context", _BLOCK),
-    (r"'coroutine' object (has no attribute|is not)|, got coroutine", _AWAIT),
+    (r"'coroutine'|, got coroutine|type coroutine|<coroutine object AsyncSe", _AWAIT),
     (r"'Async\w*' object has no attribute 'query'", _QUERY),
     (_NO_AWAITABLE + _AWAITED, _NOT_AWAITED),
 ]
-_REMEDIES_OF_SYNC = [(_AWAITED, _NO_AWAIT)]
+_REMEDIES_OF_SYNC = [(_SHARED, _ONE_THREAD), (_AWAITED, _NO_AWAIT)]
 
 
 def remedy_for(error: BaseException, sessions: Collection[UnitSession]) -> str | None:
@@ -83,7 +89,7 @@ def remedy_for(error: BaseException, sessions: Collection[UnitSession]) -> str |
     for pattern, remedy in _remedies(sessions):
         if re.search(pattern, text):
             is_overridden = not all(session.owned for session in sessions)
-            return OVERRIDDEN if remedy is _ONE_TASK and is_overridden else remedy
+            return OVERRIDDEN if pattern is _SHARED and is_overridden else remedy
     return None
 
 

@@ -84,7 +84,8 @@ def current_unit() -> UnitOfWork:
         raise MissingSessionError(
             "there is no unit of work here: write "
             "`app.add_middleware(DBSessionMiddleware, db=db)`, or open one: "
-            "`async with db.transaction() as session:`. " + _ORDER
+            "`async with db.transaction() as session:`, `with` for a Database. "
+            + _ORDER
         )
     unit.check_open()
     return facade_of(unit)
@@ -101,18 +102,20 @@ def unit_of(database: DatabaseCore) -> Unit:
             return unit
         unit = unit.parent
     found = f"there is no unit of work for database {database.name!r} here"
+    keyword = "async with" if database.is_async else "with"
+    block = f"`{keyword} db.transaction() as session:`"
     if around is not None:
         others = " and ".join(repr(name) for name in around.databases)
         raise MissingSessionError(
             f"{found}, only for {others} of another object: import one and the same "
             "object everywhere. For two databases give the middleware both, "
             "`app.add_middleware(DBSessionMiddleware, db=[db, other_db])`, or open a "
-            "unit of this one: `async with db.transaction() as session:`"
+            f"unit of this one: {block}"
         )
     raise MissingSessionError(
         f"{found}: write "
-        "`app.add_middleware(DBSessionMiddleware, db=db)`, or open one: "
-        "`async with db.transaction() as session:`. " + _ORDER
+        f"`app.add_middleware(DBSessionMiddleware, db=db)`, or open one: {block}. "
+        + _ORDER
     )
 
 

@@ -14,7 +14,7 @@ from .._replicas.replica import ReplicaStatus
 from .._session.database_core import DatabaseCore, PoolStatus
 from ..errors import UsageError
 from ..options import NO_OPTIONS, BeginOptions, TransactionOptions
-from ..retry import RetryPolicy, Tries
+from ..retry import RetryPolicy, Tries, policy_of
 from ..settings import DatabaseSettings
 from .context import innermost, unit_of
 from .missing_attribute import no_attribute
@@ -80,7 +80,9 @@ class DatabaseBase(Generic[S]):
 
         .. versionadded:: 0.2
         """
-        if not callable(getattr(observer, "on_event", None)):
+        if not callable(getattr(observer, "on_event", None)) or isinstance(
+            observer, type
+        ):
             raise UsageError(
                 f"the observer is {described(observer)}; give an object with a method "
                 "on_event(event)"
@@ -128,7 +130,7 @@ def tries_for(attempts: int, policy: RetryPolicy | None) -> Tries:
     around = innermost()
     if around is not None and around.is_in_a_retry:
         attempts = 1
-    return Tries(policy or RetryPolicy(), attempts)
+    return Tries(policy_of(policy), attempts)
 
 
 def awaitable(result: Awaitable[T], work: object) -> Awaitable[T]:

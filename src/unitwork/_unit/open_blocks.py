@@ -16,13 +16,13 @@ _IN_ANOTHER_TASK = (
     "another task or thread was still inside a transaction() block that had joined "
     "this unit of work {limit:g} seconds after its end (end_timeout), so nothing was "
     "stored: await what you start, or give it a unit of its own: "
-    '`async with db.transaction() as session:`, without nested="{nested}"'
+    '`db.transaction()`, without nested="{nested}"'
 )
 _SAVEPOINT_IN_ANOTHER_TASK = (
     "another task was still inside a savepoint of this unit of work, begun by "
     "session.begin_nested(), {limit:g} seconds after its end (end_timeout), so nothing "
     "was stored: await what you start, or give it a unit of its own: "
-    "`async with db.transaction() as session:`"
+    "`db.transaction()`"
 )
 _HELD = (
     "a dependency with yield holds a transaction() block open that would commit after "
@@ -37,12 +37,12 @@ _CUT_OFF = (
 _BEGUN_LATE = (
     "the work of this unit is lost: another task or thread has begun a transaction() "
     "block or a savepoint in it just before its COMMIT. Await what you start, or give "
-    "it a unit of its own: `async with db.transaction() as session:`"
+    "it a unit of its own: `db.transaction()`"
 )
 _COMMITTED_BESIDE = (
     "session.commit() would store half of what another task or thread does in a "
     "transaction() block or a savepoint of this unit of work. Await what you start, or "
-    "give it a unit of its own: `async with db.transaction() as session:`"
+    "give it a unit of its own: `db.transaction()`"
 )
 _SAVEPOINT = "begin_nested"
 
