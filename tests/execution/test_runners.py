@@ -114,7 +114,7 @@ def test_a_session_that_is_in_use_is_waited_for(drive: Any) -> None:
 def test_patience_has_an_end(drive: Any) -> None:
     session = IdleSession(patience=0.02)
 
-    with pytest.raises(UsageError, match=r"0\.02 seconds .* db\.transaction\(\)"):
+    with pytest.raises(UsageError, match=r"0\.02 seconds .* `db\.transaction\(\)`"):
         drive(one(Step(Once(times=10**9), session)))
     assert session.aborts == 1
 
