@@ -88,6 +88,7 @@ async def test_warns_of_a_connection_that_is_held_for_long(
     assert "hold_warning=0.05: GET /items/{id} for " in warning
     assert f"taken at {HERE}" in warning or "taken at tests/support/" in warning
     assert "last statement: SELECT item.name FROM item" in warning
+    assert warning.endswith("make it inside `unit.outside()`, before the first write")
     fields = [vars(x) for x in caplog.records if "unitwork_held" in vars(x)]
     assert len(fields) == 2
     returned = f"returned: GET /items/{{id}} for {fields[1]['unitwork_held']:.1f} sec"

@@ -24,7 +24,10 @@ log = logging.getLogger("unitwork")
 
 _MOST_SHOWN = 5  # connections in one message
 _SHORTEST = 0.02  # seconds between two looks
-_REMEDY = "To hold none during a slow call, make it inside `async with unit.outside():`"
+_REMEDY = (
+    "To hold none during a slow call, make it inside `unit.outside()`, before the "
+    "first write"
+)
 
 
 class _HoldWatch(Watchdog):
