@@ -130,6 +130,24 @@ def names(main: Any) -> list[str]:
     return found
 
 
+def test_the_session_of_an_override_is_not_committed(page: Page) -> None:
+    main = page.run()
+
+    def override() -> Iterator[Session]:
+        with main.SessionLocal() as session:
+            yield session
+
+    @main.app.post("/items")
+    def create(session: Annotated[Session, Depends(main.get_db)]) -> None:
+        main.create_item(session, "lamp")
+
+    main.app.dependency_overrides[main.get_db] = override
+    with TestClient(main.app) as client:
+        assert client.post("/items").status_code == 200
+
+    assert names(main) == []
+
+
 def test_what_a_test_has_only_flushed_is_missed(page: Page) -> None:
     main = page.run()
     assert names(main) == []
