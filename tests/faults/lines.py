@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from anyio import to_thread
 from sqlalchemy import Engine, event
@@ -14,7 +14,16 @@ from sqlalchemy import Engine, event
 from faults.traps import Fault, FaultTrap, Struck
 from support.proxy import Proxy
 
-_traps: ContextVar[list[FaultTrap]] = ContextVar("traps")
+
+class _Fate(NamedTuple):
+    """What the connections of one piece of work meet."""
+
+    traps: list[FaultTrap]
+    struck: Struck
+
+
+_UNHARMED = _Fate([], lambda: None)
+_fate: ContextVar[_Fate] = ContextVar("fate")
 
 
 class TrappedLines:
@@ -25,6 +34,8 @@ class TrappedLines:
     ) -> None:
         self._proxy = proxy
         self._kill = kill
+        self._last: dict[int, FaultTrap] = {}
+        """By the number of the connection that has met it."""
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
@@ -32,7 +43,8 @@ class TrappedLines:
     def meet(self, *faults: Fault, struck: Struck = lambda: None) -> None:
         """The next work of this task meets the *faults*, on its first connections."""
         kill = self._kill_in_thread
-        _traps.set([FaultTrap(fault, struck, kill) for fault in reversed(faults)])
+        traps = [FaultTrap(fault, struck, kill) for fault in reversed(faults)]
+        _fate.set(_Fate(traps, struck))
 
     def meet_newcomer(self, fault: Fault, struck: Struck = lambda: None) -> None:
         """The next connection meets *fault*."""
@@ -47,10 +59,13 @@ class TrappedLines:
 
     def _checked_out(self, dbapi_connection: Any, record: Any, fairy: object) -> None:
         line = self._proxy.lines.get(record.info["port"])
-        traps = _traps.get([])
-        if line is not None and traps:
-            line.trap = trap = traps.pop()
-            trap.backend = record.info["backend"]
+        backend, (traps, struck) = record.info["backend"], _fate.get(_UNHARMED)
+        last = self._last.get(backend)
+        if last is not None and last.is_killing:  # it was too late for its own work
+            struck()
+        elif line is not None and traps:
+            self._last[backend] = line.trap = trap = traps.pop()
+            trap.backend = backend
 
     def _checked_in(self, dbapi_connection: Any, record: Any) -> None:
         line = self._proxy.lines.get(record.info.get("port"))

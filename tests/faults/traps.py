@@ -55,7 +55,11 @@ class FaultTrap:
         """The number by which the server knows the connection."""
         self._left = fault.number
         self._awaits_reply = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._killing: asyncio.Task[None] | None = None
+
+    @property
+    def is_killing(self) -> bool:
+        return self._killing is not None and not self._killing.done()
 
     def sent(self, line: Line, data: bytes) -> bytes:
         fault = self._fault
@@ -107,8 +111,8 @@ class FaultTrap:
             line.hold(self._fault.seconds)
             on(data[keep:])
         elif act == "kill":
-            task = asyncio.create_task(self._kill_and_send_on(line, on, data))
-            self._tasks.add(task)
+            killing = self._kill_and_send_on(line, on, data)
+            self._killing = asyncio.create_task(killing)
         else:
             on(data[:keep])
             getattr(line, act)()
