@@ -33,6 +33,14 @@ from unitwork import (
 pytestmark = pytest.mark.anyio
 
 AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
+STORES_AND_HANGS_UP = text("""
+    DO $$ BEGIN
+        INSERT INTO item (name) VALUES ('one');
+        COMMIT;
+        PERFORM pg_terminate_backend(pg_backend_pid());
+    END $$
+""")
+ONE_BY_ONE = text("INSERT INTO item SELECT :id, :name")
 
 
 # A closed connection
@@ -127,6 +135,54 @@ async def test_what_is_committed_at_once_is_not_rolled_back(
 
     assert (reply.status, unit.outcome) == (400, Outcome.UNKNOWN)
     assert (hooks, observer.names()) == ([], ["one"])
+
+
+@only(*POSTGRESQL)
+async def test_what_a_lost_connection_has_stored_is_not_rolled_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    hooks: list[str] = []
+
+    def body(session: Session) -> None:
+        session.connection(execution_options=AUTOCOMMIT)
+        current_unit().on_rollback(hooks.append, "rolled back")
+        session.execute(STORES_AND_HANGS_UP)
+
+    reply, unit = await post_noting_unit(flavour, body)
+
+    assert (reply.status, unit.outcome) == (500, Outcome.UNKNOWN)
+    assert (hooks, observer.names()) == ([], ["one"])
+
+
+@only(*MARIADB)
+async def test_nor_are_the_first_rows_of_a_statement_that_fails(
+    flavour: Flavour, observer: Observer
+) -> None:
+    hooks: list[str] = []
+
+    def body(session: Session) -> None:
+        session.connection(execution_options=AUTOCOMMIT)
+        current_unit().on_rollback(hooks.append, "rolled back")
+        rows = [{"id": number, "name": "one"} for number in (1, 2)]
+        session.connection().execute(ONE_BY_ONE, rows)
+
+    reply, unit = await post_noting_unit(flavour, body)
+
+    assert (reply.status, unit.outcome) == (500, Outcome.UNKNOWN)
+    assert (hooks, observer.names()) == ([], ["one"])
+
+
+@only(*POSTGRESQL, *MARIADB)
+async def test_a_statement_that_the_database_refuses_has_stored_nothing(
+    flavour: Flavour,
+) -> None:
+    def body(session: Session) -> None:
+        session.connection(execution_options=AUTOCOMMIT)
+        session.execute(text("INSERT INTO item (no_such_column) VALUES (1)"))
+
+    _, unit = await post_noting_unit(flavour, body)
+
+    assert unit.outcome is Outcome.ROLLED_BACK
 
 
 @only(*POSTGRESQL, *MARIADB)

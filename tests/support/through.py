@@ -26,6 +26,10 @@ _SETTING = "a listener sets session-level state, which a pooler does not keep"
 LEFT_OUT = {
     "test_what_is_committed_at_once_is_not_rolled_back[asyncpg]": _AUTOCOMMIT,
     "test_a_unit_that_has_only_read_is[asyncpg]": _AUTOCOMMIT,
+    "test_what_a_lost_connection_has_stored_is_not_rolled_back[asyncpg]": (_AUTOCOMMIT),
+    "test_a_statement_that_the_database_refuses_has_stored_nothing[asyncpg]": (
+        _AUTOCOMMIT
+    ),
     "test_without_a_transaction_an_error_costs_its_own_statement_only[asyncpg]": (
         _AUTOCOMMIT
     ),

@@ -22,6 +22,7 @@ from .._driver.sqlalchemy_internals import is_autocommit
 from .._sql.read_only import refused_in_autocommit
 from .._sql.sql_text import MYSQL
 from .._sql.transaction_control import End, end_by, may_commit
+from .._sql.write_detection import known_to_read
 from ..errors import CommitUnknownError, ReadOnlyError, SessionEndedError
 from .connection_state import loan_of
 from .demotion import refuses_to_write
@@ -61,9 +62,13 @@ def handle_error(failure: ExceptionContext) -> BaseException | None:
         failure.is_disconnect = True
     if loan.undecided is not None:
         return refused  # a read outside of a transaction has lost nothing
-    if not loan.client_side_read_only and not is_autocommit(connection):
-        statement = failure.statement or ""
+    if loan.client_side_read_only:
+        return refused
+    statement = failure.statement or ""
+    if not is_autocommit(connection):
         _record_failure(loan, connection, refused or error, statement)
+    elif _has_stored(error, failure.execution_context, statement):
+        loan.wrote = True
     return refused
 
 
@@ -100,6 +105,18 @@ def _record_failure(
             loan.move(TransactionState.REPLACED)
     elif _is_over(error, connection, loan):
         loan.move(TransactionState.LOST)
+
+
+def _has_stored(error: BaseException, context: Any, statement: str) -> bool:
+    """Whether *statement*, committed at once, may have stored something all the same.
+
+    Its answer was lost, or it was executed once for each of several rows.
+    """
+    if known_to_read(context, statement):
+        return False
+    if context.executemany or not isinstance(error, Exception):
+        return True
+    return classify(error, phase=Phase.COMMIT).unknown
 
 
 def _may_be_stored(error: BaseException, dialect: str, statement: str) -> bool:
