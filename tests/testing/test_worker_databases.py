@@ -84,6 +84,19 @@ def test_{}(unitwork_worker, unitwork_databases{}):
         session.add(Item(name="lamp"))
 """
 
+OPENS_A_SANDBOX = """
+import pytest
+from app import Item
+from unitwork.testing import sandbox as open_sandbox
+
+@pytest.mark.parametrize("real", [False, True])
+def test_it(unitwork_worker, unitwork_databases, unitwork_schema, real):
+    db = unitwork_databases
+    with open_sandbox(db, real=real, schema=unitwork_schema):
+        with db.transaction() as session:
+            session.add(Item(name="lamp"))
+"""
+
 
 @pytest.fixture
 def url(postgresql: str) -> str:
@@ -180,3 +193,9 @@ def test_a_test_that_stores_something_without_a_sandbox_is_named(
 
     assert "2 passed, 1 warning" in output
     assert "test_it.py::test_one has no sandbox, and a transaction() block" in output
+
+
+def test_a_test_with_a_sandbox_of_its_own_is_not(folder: Path, url: str) -> None:
+    output = run(folder, OPENS_A_SANDBOX, DATABASE_URL=url)
+
+    assert "2 passed in" in output

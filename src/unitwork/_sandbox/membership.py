@@ -21,6 +21,7 @@ from weakref import WeakSet
 from sqlalchemy import Engine
 
 from .._concurrency.fork import renew_after_fork
+from .._driver.sqlalchemy_internals import root_engine
 from .._engine.address import address_of
 from .._real_databases.routes import Route, follow_routes_of
 from .._session.database_core import DatabaseCore
@@ -33,6 +34,7 @@ __all__ = [
     "Membership",
     "close_membership",
     "inside",
+    "is_undone",
     "open_membership",
     "shared_by_all",
     "targets_here",
@@ -161,6 +163,15 @@ def targets_here() -> Iterator[Target]:
     for membership in (*_here.get(), *_shared):
         if membership.target is not None:
             yield membership.target
+
+
+def is_undone(database: DatabaseCore) -> bool:
+    """Whether what the caller stores in *database* ends with a sandbox."""
+    engine = root_engine(database.own_factory.engine)
+    return any(
+        target.factory_of(database) is not None or target.route_of(engine) is not None
+        for target in targets_here()
+    )
 
 
 def _redirect(database: DatabaseCore) -> SessionFactory:

@@ -17,7 +17,7 @@ from .._commit.observation import observation
 from .._concurrency.fork import renew_after_fork
 from .._engine.begin import OF_UNITWORK
 from .._redaction import described
-from .._sandbox.membership import targets_here
+from .._sandbox.membership import is_undone, targets_here
 from .._session.database_core import DatabaseCore
 from .._unit.database_base import DatabaseBase, core_of
 from .._unit.unit import Unit
@@ -55,7 +55,7 @@ class Observation:
             self._databases.append(core_of(database))
         self.units: list[EndedUnit] = []
         self.writers: list[str] = []
-        """What the units were for that are committed, and may have written."""
+        """What the units were for that have stored something outside of sandboxes."""
         self.executed: list[ExecutedStatement] = []
         self.connected: list[Engine] = []
         self.captured: list[Callable[[], object]] | None = None
@@ -82,7 +82,7 @@ class Observation:
         outcome, number = unit.outcome, unit.attempt.number
         if outcome is None or outcome is Outcome.EMPTY:
             return
-        if outcome is Outcome.COMMITTED and unit.sessions.may_have_written:
+        if outcome is Outcome.COMMITTED and _leaves_something(unit):
             self.writers.append(unit.owner.description)
         ended = EndedUnit(outcome, unit.reason, unit.owner.description, number)
         self._forget_attempt_before(ended)
@@ -94,6 +94,11 @@ class Observation:
             if before[2:] == (ended.description, ended.attempt - 1):
                 self.units.remove(before)
                 return
+
+
+def _leaves_something(unit: Unit) -> bool:
+    written = (each for each, x in unit.sessions.items() if x.may_have_written)
+    return not all(map(is_undone, written))
 
 
 def _scope() -> object | None:
