@@ -80,6 +80,17 @@ async def test_a_failure_has_its_cause_and_its_error(
     assert point.attributes["error.type"] == "HTTPException"
 
 
+@FEW
+async def test_a_unit_without_a_transaction_says_so(
+    instrumented: Flavour, exported: Exported
+) -> None:
+    await request(instrumented, lambda session: None)
+
+    [point] = exported.points("unitwork.unit.duration")
+    assert point.attributes["unitwork.outcome"] == "empty"
+    assert point.attributes["unitwork.reason"] == "no_transaction"
+
+
 @only("psycopg", "psycopg-async", "asyncpg")
 async def test_all_metrics_of_a_pool_are_there(
     flavour: Flavour, exported: Exported

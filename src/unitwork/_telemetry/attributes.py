@@ -39,7 +39,7 @@ _CAUSES = {
     "commit_anyway()": "commit_anyway",
     "session.commit() was called": "by_application",
     "session.rollback() was called": "by_application",
-    "no transaction was begun": "unused",
+    "no transaction was begun": "no_transaction",
     "the client left": "unfinished",
     "the response was not finished": "unfinished",
     "the WebSocket has ended": "unfinished",
