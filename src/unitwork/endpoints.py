@@ -24,8 +24,16 @@ __all__ = ["transactional"]
 
 F = TypeVar("F", bound=Callable[..., Any] | type)
 
+_NO_OPTIONS = (
+    "@transactional was given no options: write them in parentheses, such as "
+    "@transactional(read_only=True). Without any leave it out: each request is a "
+    "transaction already"
+)
 
-def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
+
+def transactional(
+    endpoint: None = None, /, **options: Unpack[RouteOptions]
+) -> Callable[[F], F]:
     """Set the options of the transaction of an endpoint: see `TransactionOptions`.
 
     For a function, an `HTTPEndpoint` class or one of its methods. Outside of requests
@@ -34,6 +42,8 @@ def transactional(**options: Unpack[RouteOptions]) -> Callable[[F], F]:
 
     .. versionadded:: 0.1
     """
+    if endpoint is not None:
+        raise UsageError(_NO_OPTIONS)
     given = TransactionOptions(**options)
     if (given.attempts or 1) > 1:
         route_retries.by_endpoints = True

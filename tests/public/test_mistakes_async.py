@@ -11,7 +11,13 @@ from sqlalchemy import select
 
 from support.asgi import call
 from support.mistakes import Item, Owner, World, said
-from unitwork import AsyncDatabase, DBSessionMiddleware, UsageError, current_unit
+from unitwork import (
+    AsyncDatabase,
+    DBSessionMiddleware,
+    UsageError,
+    current_unit,
+    transactional,
+)
 from unitwork.events import FailureLog
 
 pytestmark = [
@@ -143,3 +149,10 @@ async def test_a_number_as_the_policy_of_retries(asynchronous: World) -> None:
 async def test_a_class_as_an_observer(asynchronous: World) -> None:
     with pytest.raises(UsageError, match="FailureLog'>; give an object"):
         asynchronous.db.observe(FailureLog)  # type: ignore[arg-type]
+
+
+async def test_transactional_without_parentheses() -> None:
+    async def endpoint() -> None: ...
+
+    with pytest.raises(UsageError, match=r"such as @transactional\(read_only=True\)"):
+        transactional(endpoint)  # type: ignore[arg-type]
