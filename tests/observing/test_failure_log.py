@@ -51,6 +51,18 @@ async def test_a_unit_that_fails_is_one_line(
     assert vars(record)["unitwork_unit"] > 0
 
 
+@only("psycopg", "asyncpg")
+async def test_the_line_has_the_sqlstate(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = flavour.db.observe(FailureLog(), only=[UnitEnded])
+    await get(flavour, lambda session: session.execute(text("SELECT 1 / 0")))
+    stop()
+
+    [record] = [x for x in caplog.records if "unitwork_unit" in vars(x)]
+    assert "Error was raised, 22012), attempt 1, " in record.getMessage()
+
+
 @FEW
 async def test_a_unit_that_is_committed_is_none(
     flavour: Flavour, caplog: pytest.LogCaptureFixture

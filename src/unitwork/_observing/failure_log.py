@@ -17,11 +17,11 @@ class FailureLog:
     """An observer that logs each unit that was not committed, in one line.
 
     `db.observe(FailureLog(), only=[UnitEnded])`. The line has the route, the outcome,
-    the reason, the attempt and the times; the record has them as attributes, too:
-    `unitwork_unit` (its id), `unitwork_route`, `unitwork_outcome`, `unitwork_reason`,
-    `unitwork_attempt`, `unitwork_sqlstate`, `unitwork_duration`, `unitwork_held`,
-    `unitwork_idle`, `unitwork_pools` (a list of names: a replica has a pool of its
-    own). An outcome that is unknown, or partial, is logged as an error, a
+    the reason, the SQLSTATE, the attempt and the times; the record has them as
+    attributes, too: `unitwork_unit` (its id), `unitwork_route`, `unitwork_outcome`,
+    `unitwork_reason`, `unitwork_attempt`, `unitwork_sqlstate`, `unitwork_duration`,
+    `unitwork_held`, `unitwork_idle`, `unitwork_pools` (a list of names: a replica has a
+    pool of its own). An outcome that is unknown, or partial, is logged as an error, a
     rollback because of an error as a warning, any other one as information.
 
     .. versionadded:: 0.2
@@ -37,12 +37,15 @@ class FailureLog:
         unit, use, level = event.unit, event.use, logging.ERROR
         if event.outcome is Outcome.ROLLED_BACK:
             level = logging.INFO if event.error is None else logging.WARNING
+        reason = event.reason
+        if event.sqlstate is not None:
+            reason += f", {event.sqlstate}"
         self._log.log(
             level,
             "%s: %s (%s), attempt %d, %.3f seconds, a connection was held for %.3f",
             unit.description,
             event.outcome.value,
-            event.reason,
+            reason,
             unit.attempt,
             event.duration,
             use.held,
