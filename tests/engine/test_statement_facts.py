@@ -104,7 +104,14 @@ def test_whether_a_long_text_writes_is_left_open() -> None:
 def test_the_names_of_savepoints_are_those_of_the_database(
     dialect: str, statement: str, name: str
 ) -> None:
-    found = facts_of(dialect, statement).savepoint
+    found = facts_of(dialect, statement).savepoints
 
-    assert found is not None
-    assert found.name == name
+    assert [each.name for each in found] == [name]
+
+
+def test_all_savepoints_of_several_statements_are_found() -> None:
+    sql = "SAVEPOINT a; SELECT '; RELEASE b'; ROLLBACK TO a; RELEASE SAVEPOINT a"
+
+    found = facts_of("postgresql", sql).savepoints
+
+    assert [each.step.name for each in found] == ["BEGIN", "ROLL_BACK", "RELEASE"]

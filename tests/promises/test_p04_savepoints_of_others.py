@@ -260,6 +260,31 @@ async def test_a_statement_beside_one_that_sql_rolls_back_to_twice(
     assert observer.names() == []
 
 
+async def test_a_statement_beside_one_of_the_session_that_sql_rolls_back_to(
+    flavour: Flavour, observer: Observer
+) -> None:
+    is_open, go_on = asyncio.Event(), asyncio.Event()
+
+    async def roll_back(session: AsyncSession) -> None:
+        async with session.begin_nested():
+            await session.execute(text("SELECT 1"))
+            is_open.set()
+            await go_on.wait()
+            await session.execute(text("ROLLBACK TO sa_savepoint_1"))
+
+    async def work() -> None:
+        async with flavour.db.transaction() as session:
+            task = asyncio.create_task(roll_back(session))
+            await is_open.wait()
+            await session.execute(INSERT)
+            go_on.set()
+            await task
+
+    with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
+        await work()
+    assert observer.names() == []
+
+
 async def test_a_read_beside_one_of_the_connection_loses_nothing(
     of_connection: Beside, observer: Observer
 ) -> None:

@@ -9,14 +9,17 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from anyio import move_on_after
 from fastapi import Depends, FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from support.asgi import call
 from support.flavours import ASYNC, Flavour, Observer, only
-from support.models import add_item
+from support.models import Item, add_item
 from support.pool import eventually
 from support.sockets import fastapi
 from support.sockets import serve as serve_socket
@@ -145,6 +148,35 @@ async def test_a_message_of_another_task_does_not_commit_half_of_it(
 
     assert socket.error is None
     assert observer.names() == []
+
+
+async def test_one_that_a_listener_begins_in_the_flush_of_commit_is_stored(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def begin(session: Session, *args: object) -> None:
+        if not session.in_nested_transaction():
+            session.begin_nested()
+
+    async with flavour.db.transaction() as session:
+        session.add(Item(name="one"))
+        event.listen(session.sync_session, "before_flush", begin)
+
+    assert observer.names() == ["one"]
+
+
+async def test_a_block_in_a_scope_of_anyio_that_is_cancelled(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async with flavour.db.transaction() as session:
+        await session.run_sync(add_item)
+        with move_on_after(10) as scope:
+            async with flavour.db.transaction(nested="savepoint"):
+                await session.run_sync(add_item, "undone")
+                scope.cancel()
+                await asyncio.Event().wait()
+        await session.run_sync(add_item, "two")
+
+    assert observer.names() == ["one", "two"]
 
 
 # Tasks of the application

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-__all__ = ["has_joined", "watch_changes"]
+__all__ = ["name_on", "watch_changes"]
 
 
 class _WatchedChanges(dict[str, Any]):
@@ -47,6 +47,7 @@ def watch_changes(session: Session, note: Callable[[], None]) -> None:
     objects._modified.note = note
 
 
-def has_joined(savepoint: Any, connection: Connection) -> bool:
-    """Whether *savepoint*, of a session, has been begun on *connection*."""
-    return connection in savepoint._connections
+def name_on(savepoint: Any, connection: Connection) -> str | None:
+    """The name of a session's *savepoint*; `None` if *connection* has not begun it."""
+    joined = savepoint._connections.get(connection)
+    return None if joined is None else joined[1]._savepoint  # its `NestedTransaction`

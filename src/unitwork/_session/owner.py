@@ -118,8 +118,12 @@ class SessionOwner(Protocol[SessionT]):
         Not if that is the end of the unit. It has been rolled back, or dropped.
         """
 
-    def savepoint_begun(self, savepoint: SessionTransaction) -> None:
-        """Called in the task or thread that calls `session.begin_nested()`."""
+    def savepoint_begun(self, savepoint: SessionTransaction) -> bool:
+        """Called in the task or thread that calls `session.begin_nested()`.
+
+        Return whether all that is done from now on is done inside of it.
+        """
+        ...
 
     def savepoint_ended(self, savepoint: SessionTransaction) -> None:
         """Called after *savepoint* was released or rolled back."""

@@ -78,7 +78,9 @@ def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> 
         return
     savepoints = savepoints_of(session)
     savepoints.begun(transaction)
-    session.owner.savepoint_begun(transaction)
+    is_of_commit = session.activity.is_own_step  # a listener to its flush has begun it
+    if not is_of_commit and session.owner.savepoint_begun(transaction):
+        savepoints.contains_all(transaction)
     watch_changes(session.sync_session, savepoints.note_work)
 
 

@@ -7,9 +7,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from .._patterns import pattern
-from .sql_text import without_comments
+from .sql_text import has_several_statements, without_comments, without_strings
 
-__all__ = ["SavepointCommand", "SavepointStep", "savepoint_command"]
+__all__ = ["SavepointCommand", "SavepointStep", "savepoint_commands"]
 
 _COMMAND = pattern(
     r"\s*(savepoint|release(?:\s+savepoint)?"
@@ -35,9 +35,17 @@ class SavepointCommand(NamedTuple):
     name: str
 
 
-def savepoint_command(dialect: str, text: str) -> SavepointCommand | None:
-    """What *text*, a single statement, does; `None` if that is something else."""
-    found = _COMMAND.match(without_comments(dialect, text))
+def savepoint_commands(dialect: str, text: str) -> tuple[SavepointCommand, ...]:
+    """What *text*, one statement or several, does to savepoints."""
+    text = without_comments(dialect, text)
+    several = has_several_statements(text)
+    parts = without_strings(text).split(";") if several else [text]
+    found = (_command(dialect, part) for part in parts)
+    return tuple(each for each in found if each is not None)
+
+
+def _command(dialect: str, statement: str) -> SavepointCommand | None:
+    found = _COMMAND.match(statement)
     if found is None:
         return None
     name = found[2][1:-1] if found[2][0] in _QUOTES else found[2].lower()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from .savepoint_text import SavepointCommand, savepoint_command
+from .savepoint_text import SavepointCommand, savepoint_commands
 from .session_statements import LONG, known_traces
 from .sql_text import has_several_statements
 from .write_detection import text_known_to_write
@@ -32,8 +32,8 @@ class StatementFacts(NamedTuple):
 
     `False`: that is not known. `None`: it is `LONG`, and was not looked at.
     """
-    savepoint: SavepointCommand | None = None
-    """What it does to a savepoint, if that is all it does."""
+    savepoints: tuple[SavepointCommand, ...] = ()
+    """What it does to savepoints, in this order."""
 
 
 def facts_of(dialect: str, text: str) -> StatementFacts:
@@ -45,7 +45,7 @@ def facts_of(dialect: str, text: str) -> StatementFacts:
         ";" in text and has_several_statements(text),
         len(text) > LONG or bool(known_traces(dialect, text)),
         None if len(text) > LONG else text_known_to_write(dialect, text),
-        savepoint_command(dialect, text) if may_end and len(text) <= LONG else None,
+        savepoint_commands(dialect, text) if may_end and len(text) <= LONG else (),
     )
 
 

@@ -8,14 +8,14 @@ is rolled back with it, and none of them would know.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import Any
-from weakref import ReferenceType, ref
+from weakref import ref
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import SessionTransaction
 
-from .._driver.savepoint_internals import has_joined
+from .._concurrency.inside import enter, leave, things_around
+from .._driver.savepoint_internals import name_on
 from .._driver.sqlalchemy_internals import locks_rows
 from .._sql.savepoint_text import SavepointCommand, SavepointStep
 from .._sql.write_detection import known_to_read
@@ -45,13 +45,6 @@ class _SentSavepoint:
 
 
 _Savepoint = SessionTransaction | _SentSavepoint
-_inside: ContextVar[tuple[ReferenceType[_Savepoint], ...]] = ContextVar(
-    "unitwork_savepoints", default=()
-)
-"""Those that this context is inside of, of all sessions.
-
-By weak references: a context may last longer than a session.
-"""
 
 
 class OpenSavepoints:
@@ -64,8 +57,11 @@ class OpenSavepoints:
     __slots__ = ("_lost", "_open", "_released_by_others")
 
     def __init__(self) -> None:
-        self._open: dict[_Savepoint, bool] = {}
-        """Each, and whether another task or thread has done anything inside it."""
+        self._open: dict[_Savepoint, bool | None] = {}
+        """Each, and whether another task or thread has done anything inside it.
+
+        `None`: all tasks and threads are a part of it.
+        """
         self._released_by_others = False
         """Whether one was released by a task or thread that was not inside of it."""
         self._lost = ""
@@ -74,17 +70,17 @@ class OpenSavepoints:
     def begun(self, savepoint: _Savepoint) -> None:
         self.note_work()
         self._open[savepoint] = False
-        alive = (each for each in _inside.get() if each() is not None)
-        _inside.set((*alive, ref(savepoint)))
+        enter(savepoint)
+
+    def contains_all(self, savepoint: _Savepoint) -> None:
+        """Take what any task or thread does for a part of it."""
+        self._open[savepoint] = None
 
     def ended(self, savepoint: _Savepoint, *, released: bool) -> bool:
         """Record its end; return whether the caller is inside of it."""
         holds_work_of_others = self._open.pop(savepoint, False)
-        inside = _inside.get()
-        is_own = ref(savepoint) in inside
-        if is_own:
-            _inside.set(tuple(each for each in inside if each() is not savepoint))
-        elif released:
+        is_own = leave(savepoint) or holds_work_of_others is None
+        if released and not is_own:
             self._released_by_others = True
         if holds_work_of_others and not released:
             self._lost = _ROLLED_BACK
@@ -107,9 +103,9 @@ class OpenSavepoints:
 
     def note_work(self) -> None:
         """Record that this task or thread does what may be rolled back."""
-        inside = _inside.get()
+        inside = things_around()
         for savepoint in self._open:
-            if ref(savepoint) not in inside:
+            if self._open[savepoint] is False and ref(savepoint) not in inside:
                 self._open[savepoint] = True
 
     def note_statement(self, statement: str, context: Any) -> None:
@@ -125,14 +121,14 @@ class OpenSavepoints:
 
     def note_command(
         self, loan: object, command: SavepointCommand, sent: Any
-    ) -> list[_SentSavepoint]:
+    ) -> list[_Savepoint]:
         """Record a *command* that is about to be sent on the connection of *loan*.
 
-        Not one of the session's own: *sent* is its execution context. Returns the
-        savepoints that are rolled back by it.
+        *sent* is its execution context. What the session itself sends for one of its
+        own savepoints does nothing. Returns those that are rolled back by it.
         """
         if command.step is not SavepointStep.BEGIN:
-            return self._end_sent(id(loan), command, is_text=sent.is_text)
+            return self._end_named(id(loan), command, sent)
         if sent.is_text or self._have_all_joined(sent.root_connection):
             self.begun(_SentSavepoint(id(loan), command.name))
         return []
@@ -141,30 +137,44 @@ class OpenSavepoints:
         session_savepoints = (
             each for each in self._open if isinstance(each, SessionTransaction)
         )
-        return all(has_joined(each, connection) for each in session_savepoints)
+        return all(name_on(each, connection) for each in session_savepoints)
 
-    def _end_sent(
-        self, connection: int, command: SavepointCommand, *, is_text: bool
-    ) -> list[_SentSavepoint]:
-        """End the last one of that name, and those that were begun inside it."""
-        inside: list[_SentSavepoint] = []
+    def _end_named(
+        self, loan: int, command: SavepointCommand, sent: Any
+    ) -> list[_Savepoint]:
+        """End the last one of that name, and those that were begun inside it.
+
+        SQLAlchemy ends those of its session, also after a ROLLBACK TO of SQL's.
+        """
+        inside: list[_Savepoint] = []
         for each in reversed(self._open):
-            if isinstance(each, _SentSavepoint) and each.connection == connection:
+            if isinstance(each, _SentSavepoint):
+                name = each.name if each.connection == loan else None
+            else:
+                name = name_on(each, sent.root_connection) if sent.is_text else None
+            if name is not None:
                 inside.append(each)
-                if each.name == command.name:
-                    break
+            if name == command.name:
+                break
         else:
             return []
-        is_released = command.step is SavepointStep.RELEASE
-        undone = [] if is_released else [*inside]
-        if is_text and not is_released:
+        if command.step is SavepointStep.RELEASE:
+            self._end_all(inside, released=True)
+            return []
+        undone = [*inside]
+        if sent.is_text:  # which leaves it open
             self._undone(inside.pop())
-        for each in inside:
-            self.ended(each, released=is_released)
+        self._end_all(inside, released=False)
         return undone
 
-    def _undone(self, savepoint: _SentSavepoint) -> None:
-        """Record a ROLLBACK TO of SQL's, which leaves the savepoint open."""
+    def _end_all(self, savepoints: list[_Savepoint], *, released: bool) -> None:
+        for each in savepoints:
+            if isinstance(each, _SentSavepoint):
+                self.ended(each, released=released)
+            elif not released:
+                self._undone(each)
+
+    def _undone(self, savepoint: _Savepoint) -> None:
+        """Record that what was done inside is undone; it is open still."""
         if self._open[savepoint]:
-            self._lost = _ROLLED_BACK
-        self._open[savepoint] = False
+            self._lost, self._open[savepoint] = _ROLLED_BACK, False

@@ -107,7 +107,7 @@ def _execute(
     try:
         if (holder := loan.holder) is not None:
             holder.check_statement()
-            if loan.savepoints is not None or facts.savepoint is not None:
+            if loan.savepoints is not None or facts.savepoints:
                 _note_in_savepoints(loan, holder, facts, statement, context)
         is_alone = loan.statements_in_flight == 1
         if loan.state is not _OPEN or not is_alone or not loan.in_transaction():
@@ -145,8 +145,8 @@ def _note_in_savepoints(
 ) -> None:
     savepoints = loan.savepoints or holder.open_savepoints()
     savepoints.note_statement(statement, context)
-    if facts.savepoint is not None:
-        for each in savepoints.note_command(loan, facts.savepoint, context):
+    for command in facts.savepoints:
+        for each in savepoints.note_command(loan, command, context):
             holder.savepoint_undone(each)
 
 

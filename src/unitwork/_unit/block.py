@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Token
 from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
+from anyio import move_on_after
 from sqlalchemy import exc
 
+from .._commit.hook_calls import end_timeout
 from .._execution.plan import Plan
 from .._execution.sync_runner import run
 from .._observing.unit_events import UnitRetried
@@ -114,7 +117,7 @@ class _Block(Generic[S]):
             join(around, self._options)
             self._unit = around
             self._session = around.session_of(self._database)
-            held = is_held_by_dependency(currentframe())
+            held = around.is_held(currentframe())
             self._joined = around.open_blocks.join(self._nested, held=held)
         return cast(S, self._session.session)
 
@@ -283,5 +286,13 @@ class AsyncTransaction(_Block[S]):
             return
         with self._leaving_on_error():
             if self._savepoint is not None:
-                await self._savepoint.__aexit__(kind, error, traceback)
+                with self._time_to_roll_back(error):
+                    await self._savepoint.__aexit__(kind, error, traceback)
         self._leave_joined(error)
+
+    def _time_to_roll_back(self, error: object) -> AbstractContextManager[object]:
+        """Shield ROLLBACK TO: a cancelled scope of anyio cancels each `await` in it."""
+        assert self._unit is not None
+        if not isinstance(error, CancelledError):
+            return nullcontext()
+        return move_on_after(end_timeout(self._unit.sessions), shield=True)

@@ -9,17 +9,20 @@ from types import FrameType
 
 from .._concurrency.worker import current_worker
 
-__all__ = ["BETWEEN", "is_generator", "is_held_by_dependency", "is_in_request"]
+__all__ = [
+    "BETWEEN",
+    "is_generator",
+    "is_held_by_dependency",
+    "is_in_middleware",
+    "is_in_request",
+]
 
 BETWEEN = ("contextlib", "unitwork._unit.block")
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _SOLVES_DEPENDENCIES = "fastapi.dependencies.utils"
 _RUNS_THREADS = "anyio._backends._asyncio"
-_SERVES_REQUESTS = (
-    "fastapi.routing",
-    "starlette.routing",
-    "starlette.middleware.base",
-)
+_CALLS_ENDPOINTS = ("fastapi.routing", "starlette.routing")
+_CALLS_APPLICATIONS = "starlette.middleware.base"
 
 
 def is_generator(frame: FrameType) -> bool:
@@ -30,31 +33,41 @@ def is_held_by_dependency(frame: FrameType | None) -> bool:
     """Whether a dependency with `yield` enters a block, in *frame* or by what it calls.
 
     FastAPI runs an async one, up to the `yield`, from its own module; a sync one in a
-    thread of anyio, with nothing in between.
+    thread of anyio, which calls nothing else.
     """
-    in_generator, directly = False, True
+    in_generator = outermost = False
     for each in _frames_of_worker(frame):
         module = each.f_globals.get("__name__")
         if module == _SOLVES_DEPENDENCIES:
             return in_generator
         if module == _RUNS_THREADS:
-            return in_generator and directly
-        if is_generator(each):
-            in_generator = True
-        elif module not in BETWEEN:
-            directly = False
+            return outermost
+        if module not in BETWEEN:
+            outermost = is_generator(each)
+            in_generator = in_generator or outermost
     return False
 
 
 def is_in_request(frame: FrameType | None) -> bool:
     """Whether FastAPI or Starlette calls an endpoint, or its dependencies, in *frame*.
 
-    Not in a task of the application's own.
+    Not in a task of the application's own, nor in a thread.
     """
     return any(
-        each.f_globals.get("__name__") in _SERVES_REQUESTS
+        each.f_globals.get("__name__") in (*_CALLS_ENDPOINTS, _CALLS_APPLICATIONS)
         for each in _frames_of_worker(frame)
     )
+
+
+def is_in_middleware(frame: FrameType | None) -> bool:
+    """Whether *frame* is around the endpoint, in the task of a `BaseHTTPMiddleware`."""
+    for each in _frames_of_worker(frame):
+        module = each.f_globals.get("__name__")
+        if module in _CALLS_ENDPOINTS:
+            return False
+        if module == _CALLS_APPLICATIONS:
+            return True
+    return False
 
 
 def _frames_of_worker(frame: FrameType | None) -> Iterator[FrameType]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from threading import RLock
+from types import FrameType
 
 from sqlalchemy.orm import SessionTransaction
 
@@ -12,7 +13,7 @@ from .._commit.hooks import Hooks
 from .._concurrency.fork import renew_after_fork
 from .._concurrency.worker import current_worker
 from ..errors import UnexpectedRollbackError
-from .frames import is_in_request
+from .frames import is_held_by_dependency, is_in_middleware, is_in_request
 from .open_blocks import OpenBlocks
 from .owner import UnitOwner
 
@@ -37,17 +38,30 @@ class HasInnerBlocks:
                 self._blocks, self.has_had_blocks = OpenBlocks(), True
         return self._blocks
 
-    def savepoint_begun(self, savepoint: SessionTransaction) -> None:
+    def savepoint_begun(self, savepoint: SessionTransaction) -> bool:
         """Count it as a block of the task that has called `session.begin_nested()`.
 
-        Threads are not counted: nothing shows that they have ended. Nor is what serves
-        the request, as its endpoint has returned when the response starts.
+        Threads are not counted: nothing shows that they have ended. Return whether the
+        request is inside of it, that of a sync dependency with `yield`: this has
+        begun it in a thread, whose context ends before that of the endpoint begins.
         """
-        task = current_worker()
-        if not isinstance(task, asyncio.Task) or self.owner.is_served_by(task):
-            return
-        if not (self.owner.kind == "request" and is_in_request(calling_frame())):
-            self.open_blocks.begin_savepoint(savepoint)
+        frame = calling_frame()
+        held = self.is_held(frame)
+        if not isinstance(current_worker(), asyncio.Task):
+            return held
+        if self.owner.kind == "request":  # an endpoint that has returned may leave it
+            held = held or is_in_request(frame)
+        self.open_blocks.begin_savepoint(savepoint, held=held)
+        return False
+
+    def is_held(self, frame: FrameType | None) -> bool:
+        """Whether a block that begins in *frame* may last as long as the response.
+
+        A middleware or a dependency waits for the response, which can't wait for it.
+        """
+        if self.owner.is_served_by(current_worker()) or is_held_by_dependency(frame):
+            return True
+        return self.owner.kind == "request" and is_in_middleware(frame)
 
     def savepoint_ended(self, savepoint: SessionTransaction) -> None:
         if self._blocks is not None:

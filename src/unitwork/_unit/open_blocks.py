@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection
 from concurrent.futures import Future
 
+from .._concurrency.inside import contains_caller, enter, leave
 from .._concurrency.worker import current_worker
 from ..errors import UnexpectedRollbackError, UsageError
 
@@ -50,13 +51,15 @@ _SAVEPOINT = "begin_nested"
 class OpenBlock:
     """One block that has joined a unit: where it runs."""
 
-    __slots__ = ("cut_off", "held", "nested", "worker")
+    __slots__ = ("__weakref__", "cut_off", "held", "nested", "savepoint", "worker")
 
-    def __init__(self, nested: str, *, held: bool) -> None:
+    def __init__(self, nested: str, *, held: bool, savepoint: object = None) -> None:
         self.nested = nested
         self.worker = current_worker()
         self.held = held
-        """Whether a dependency holds it open until the response is over."""
+        """Whether what serves the request holds it open: its end is not waited for."""
+        self.savepoint = savepoint
+        """The one of `session.begin_nested()` that it stands for, if any."""
         self.cut_off = False
         """Whether its unit has ended without it."""
 
@@ -65,6 +68,14 @@ class OpenBlock:
         if self.held or self.worker in waiting:
             return False
         return not (isinstance(self.worker, asyncio.Task) and self.worker.done())
+
+    def excludes_caller(self) -> bool:
+        """Whether the caller has neither begun it nor was started inside of it."""
+        if self.worker is current_worker() or contains_caller(self.savepoint or self):
+            return False
+        if isinstance(self.worker, asyncio.Task):
+            return not self.worker.done()
+        return not self.held
 
     def check(self) -> None:
         if self.cut_off:
@@ -94,22 +105,24 @@ class OpenBlocks:
 
     def join(self, nested: str, *, held: bool) -> OpenBlock:
         block = OpenBlock(nested, held=held)
-        with self._changing:
-            self._joined.append(block)
+        enter(block)
+        self._begin(block)
         return block
 
     def leave(self, block: OpenBlock) -> None:
-        with self._changing:
-            self._joined.remove(block)
-        self._end_if_alone()
+        leave(block)
+        self._end(block)
 
-    def begin_savepoint(self, savepoint: object) -> None:
-        self._of_savepoints[savepoint] = self.join(_SAVEPOINT, held=False)
+    def begin_savepoint(self, savepoint: object, *, held: bool) -> None:
+        """Count one of `session.begin_nested()`, which the caller is inside of."""
+        block = OpenBlock(_SAVEPOINT, held=held, savepoint=savepoint)
+        self._of_savepoints[savepoint] = block
+        self._begin(block)
 
     def end_savepoint(self, savepoint: object) -> None:
         block = self._of_savepoints.pop(savepoint, None)
         if block is not None:
-            self.leave(block)
+            self._end(block)
 
     def hold(self, change: int) -> None:
         """Count a block with a unit of its own that a dependency holds open."""
@@ -158,9 +171,18 @@ class OpenBlocks:
     def check_commit(self) -> None:
         """Raise `UsageError` if others are inside while the application commits."""
         with self._changing:
-            others = any(x.runs_beside((current_worker(),)) for x in self._joined)
+            others = any(block.excludes_caller() for block in self._joined)
         if others:
             raise UsageError(_COMMITTED_BESIDE)
+
+    def _begin(self, block: OpenBlock) -> None:
+        with self._changing:
+            self._joined.append(block)
+
+    def _end(self, block: OpenBlock) -> None:
+        with self._changing:
+            self._joined.remove(block)
+        self._end_if_alone()
 
     def _task_ended(self, task: object) -> None:
         self._end_if_alone()

@@ -1,0 +1,77 @@
+"""`session.commit()` in another task or thread than the block that is open."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from anyio import to_thread
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from support.asgi import call
+from support.flavours import ASYNC, SYNC, Flavour, Observer, only
+from support.models import add_item
+from unitwork import DBSessionMiddleware, UsageError
+
+pytestmark = pytest.mark.anyio
+
+
+@only(*ASYNC)
+async def test_a_task_that_the_block_has_started_may_commit(
+    flavour: Flavour, observer: Observer
+) -> None:
+    join = flavour.db.transaction(nested="join")
+    async with flavour.db.transaction() as session, join:
+        await session.run_sync(add_item)
+        await asyncio.create_task(session.commit())  # as `asyncio.wait_for()` does
+        assert observer.names() == ["one"]
+
+
+@only(*SYNC)
+@pytest.mark.filterwarnings("ignore::unitwork.BlockingSessionWarning")
+async def test_a_thread_that_the_block_has_started_may_commit(
+    flavour: Flavour, observer: Observer
+) -> None:
+    with flavour.db.transaction() as session, flavour.db.transaction(nested="join"):
+        await to_thread.run_sync(add_item, session)
+        await to_thread.run_sync(session.commit)
+        assert observer.names() == ["one"]
+
+
+@only(*ASYNC)
+@pytest.mark.parametrize("has_middleware", [False, True])
+@pytest.mark.parametrize("nested", ["begin_nested", "savepoint", "join"])
+async def test_a_task_started_before_may_not_commit(
+    flavour: Flavour, observer: Observer, has_middleware: bool, nested: str
+) -> None:
+    """The endpoint's own block is not waited for, but it is not stored by halves."""
+    app = FastAPI()
+    if has_middleware:
+        app.add_middleware(
+            BaseHTTPMiddleware, dispatch=lambda request, next: next(request)
+        )
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    async def commit(session: AsyncSession, is_open: asyncio.Event) -> None:
+        await is_open.wait()
+        with pytest.raises(UsageError, match="would store half"):
+            await session.commit()
+
+    @app.post("/")
+    async def create() -> None:
+        session, is_open = flavour.db.current, asyncio.Event()
+        task = asyncio.create_task(commit(session, is_open))
+        blocks = {"begin_nested": session.begin_nested}
+        begin = blocks.get(nested, lambda: flavour.db.transaction(nested=nested))
+        with suppress(LookupError):
+            async with begin():
+                await session.run_sync(add_item)
+                is_open.set()
+                await task
+                raise LookupError
+
+    assert (await call(app, "POST", "/")).status == 500
+    assert observer.names() == []
