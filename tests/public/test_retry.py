@@ -28,6 +28,7 @@ from support.flavours import (
     only,
 )
 from support.models import Item, add_item, names
+from support.tried import Tried
 from unitwork import (
     Classification,
     DBSessionMiddleware,
@@ -359,3 +360,51 @@ def touch(number: int, session: Session) -> None:
     item = session.get_one(Item, number, with_for_update=True)
     item.name += "+"
     session.flush()
+
+
+# Cancellations of the task
+
+
+async def fail() -> None:
+    raise LookupError
+
+
+@only("asyncpg", "aiosqlite")
+async def test_a_task_group_that_has_failed_before_is_no_cancellation(
+    flavour: Flavour, observer: Observer
+) -> None:
+    """Before Python 3.13 it leaves one of its own behind."""
+    tried = Tried(flavour)
+
+    async def handle_failure() -> None:
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+
+    request = tried.request(tried.write, handle_failure)
+    reply = await asyncio.create_task(request)
+
+    assert (reply.status, tried.attempts) == (200, [1, 2])
+    assert observer.names() == ["attempt 2"]
+
+
+@only("asyncpg", "aiosqlite")
+async def test_a_conflict_in_place_of_a_cancellation_is_not_run_again(
+    flavour: Flavour, observer: Observer
+) -> None:
+    tried, is_waiting = Tried(flavour), asyncio.Event()
+
+    async def hide_cancellation() -> None:
+        try:
+            is_waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            raise Conflict
+
+    request = asyncio.create_task(tried.request(tried.write, hide_cancellation))
+    await is_waiting.wait()
+    request.cancel()
+    await asyncio.wait([request])
+
+    assert request.cancelled()
+    assert (tried.attempts, observer.names()) == ([1], [])

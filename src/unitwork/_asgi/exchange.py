@@ -92,7 +92,7 @@ class HTTPExchange(EndedByResponse):
             await self._close(endings.raised(error))
             if not is_replaced:
                 raise
-            await self.pass_on_cancellation()
+            await self.pass_on_cancellation(error)
             self.note_failure(error)
         finally:
             current.reset(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from .._concurrency.cancellation import may_hide_cancellation
 from .._observing.unit_events import ResponseCompleted, ResponseStarted
 from .._observing.unit_report import UnitReport
 from .._unit.state import IllegalMove
@@ -178,10 +179,12 @@ class ReplaceableResponse(Connection):
         if task is not None and task is self.task:
             self.cancelling_before = task.cancelling()
 
-    async def pass_on_cancellation(self) -> None:
-        """Raise the cancellation of the request, if a task group has lost it."""
+    async def pass_on_cancellation(self, error: BaseException) -> None:
+        """Raise the cancellation of the request, if *error* has taken its place."""
         task = self.task
-        if task is not None and task.cancelling() > self.cancelling_before:
+        if task is None or task.cancelling() <= self.cancelling_before:
+            return
+        if may_hide_cancellation(error):
             self.failure = self.body = None
             await asyncio.sleep(0)  # anyio raises its own, if it is one of its scopes
             raise asyncio.CancelledError

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
-__all__ = ["TaskCancellation"]
+__all__ = ["TaskCancellation", "may_hide_cancellation"]
+
+_HIDING = asyncio.CancelledError, BaseExceptionGroup
 
 
 class TaskCancellation:
@@ -33,3 +36,21 @@ class TaskCancellation:
         """Take the cancellation back; return whether it was the only one."""
         requested, self.requested = self.requested, False
         return requested and self._task.uncancel() <= self._before
+
+
+def may_hide_cancellation(error: BaseException) -> bool:
+    """Whether *error* may have taken the place of a cancellation of its task.
+
+    `task.cancelling()` alone does not tell: before Python 3.13 it goes on to count that
+    of an `asyncio.TaskGroup` which has failed, and was handled.
+    """
+    if sys.version_info >= (3, 13) or not isinstance(error, Exception):
+        return True
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        if isinstance(link, _HIDING):
+            return True
+        seen.add(id(link))
+        link = link.__context__
+    return False
