@@ -76,7 +76,7 @@ FOREIGN = {
     "_for_update_arg _is_autocommit_isolation _is_clean _loop _max_overflow "
     "_nested_transaction _new _parent _pool _pre_ping _prepare_impl _proxied _queue "
     "_recycle _reset_on_return _state _transaction",
-    "_driver.savepoint_internals": "_connections _modified _savepoint",
+    "_driver.savepoint_internals": "_connections _delete_impl _modified _savepoint",
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
@@ -93,7 +93,6 @@ FOREIGN = {
     "_driver.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
-    "_session.savepoint": "_delete_impl",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
     "_driver.driver_connection": "_cursor _protocol _result _sock _transport _writer",
     # aiosqlite has no public way to make a call in its thread.

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-__all__ = ["name_on", "watch_changes"]
+__all__ = ["NotesDeletions", "name_on", "watch_changes"]
 
 
 class _WatchedChanges(dict[str, Any]):
@@ -37,6 +37,18 @@ class _WatchedStates(set[Any]):
         changes = _WatchedChanges(state.committed_state)
         changes.note = self.note
         state.committed_state = changes
+
+
+class NotesDeletions(Session):
+    """A session that records who deletes its objects: there is no event for that."""
+
+    unitwork_session: Any = None
+
+    def _delete_impl(self, *args: Any, **options: Any) -> None:
+        # Of `delete()`, its cascades, and `delete_all()`.
+        if self.unitwork_session is not None:
+            self.unitwork_session.note_work()
+        super()._delete_impl(*args, **options)
 
 
 def watch_changes(session: Session, note: Callable[[], None]) -> None:

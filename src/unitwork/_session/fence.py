@@ -15,23 +15,23 @@ from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm import Session, SessionTransaction
 
-from .._driver.sqlalchemy_internals import has_modified
-from .._transaction.lost_work import ended_elsewhere
+from .._driver.savepoint_internals import NotesDeletions
 from ..errors import UsageError
 from .after_statement import BeginsBefore
-from .connecting import bind_for, connected
+from .connecting import bind_for
 from .dropped_work import drop, has_changes
 from .misuse import CALLED
-from .operations import check_not_lost, prepare_verification, rollback
-from .savepoint import NotesDeletions, savepoint_ended, transaction_begun, watch_again
-from .state import Access, CommitState
-from .unit_session import UnitSession, unit_session_of
+from .operations import rollback
+from .savepoint import transaction_begun, watch_again
+from .session_events import EVENTS, REPORTS
+from .state import Access
+from .unit_session import UnitSession
 
 __all__ = ["fence", "fenced", "reporting"]
 
-_OPEN, _CLOSED, _SENT_BY_UNIT = Access.OPEN, Access.CLOSED, CommitState.SENT_BY_UNIT
+_OPEN, _CLOSED = Access.OPEN, Access.CLOSED
 _BEGUN_ALREADY = (
     "the session of a unit of work begins by its first statement, here perhaps that of "
     "a dependency; write `session.begin_nested()` for a savepoint, or "
@@ -151,7 +151,7 @@ def fenced(session_class: type[Session]) -> type[Session]:
     members["flushes_plainly"] = session_class.flush is Session.flush
     bases = (_Fenced, session_class)
     made: type[Session] = type(session_class.__name__, bases, members)
-    for name, listener in _EVENTS.items():
+    for name, listener in EVENTS.items():
         event.listen(made, name, listener)
     return made
 
@@ -163,7 +163,7 @@ def fence(session: Session) -> None:
     has_listeners = "dispatch" in vars(session)
     its_class: Any = type(session)  # mypy takes a class for no key of a cache
     session.__class__ = fenced(its_class)
-    for name, listener in _EVENTS.items() if has_listeners else ():
+    for name, listener in EVENTS.items() if has_listeners else ():
         event.listen(session, name, listener)
 
 
@@ -173,7 +173,7 @@ def reporting(session: Session) -> Iterator[None]:
     if isinstance(session, _Fenced):
         yield
         return
-    for name, listener in _REPORTS.items():
+    for name, listener in REPORTS.items():
         event.listen(session, name, listener)
     ends = {name: _unless_kept_open(session, name) for name in ("close", "reset")}
     vars(session).update(ends)
@@ -182,7 +182,7 @@ def reporting(session: Session) -> Iterator[None]:
     finally:
         for name in ends:
             del vars(session)[name]
-        for name, listener in _REPORTS.items():
+        for name, listener in REPORTS.items():
             event.remove(session, name, listener)
 
 
@@ -204,97 +204,3 @@ def _is_kept_open(session: Session) -> bool:
         if unit_session.access is _OPEN:
             rollback(session)
     return True
-
-
-def _before_attach(session: _Fenced, instance: object) -> None:
-    if session.unitwork_session is not None:
-        session.unitwork_session.note_work()
-
-
-def _before_commit(session: _Fenced) -> None:
-    unit_session = session.unitwork_session
-    if unit_session is None or unit_session.commit_state is _SENT_BY_UNIT:
-        return  # see `operations.commit()`
-    if session.in_nested_transaction():
-        return
-    unit_session.owner.check_commit()
-    unit_session.commit_state = CommitState.SENT_BY_APPLICATION
-    if unit_session.may_be_lost:
-        check_not_lost(session)
-    prepare_verification(unit_session)
-
-
-def _after_commit(session: Session) -> None:
-    """Called once COMMIT, or the RELEASE of a savepoint, has been answered."""
-    unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
-    if unit_session is None:
-        return
-    # The innermost savepoint, or the transaction: what a flush begins is neither.
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    unit_session.ends.committed = transaction
-    if transaction is None or transaction.nested:
-        return
-    if unit_session.commit_state is _SENT_BY_UNIT:
-        if session.expire_on_commit and has_modified(session):
-            drop(session, "an object was changed beside COMMIT, which expires it")
-        return
-    unit_session.commit_state = CommitState.NOT_SENT
-    if unit_session.connections or not unit_session.owned:
-        unit_session.owner.user_committed(unit_session)
-
-
-def _after_rollback(session: Session) -> None:
-    """Called once ROLLBACK has been answered, perhaps because a flush has failed."""
-    unit_session = unit_session_of(session)
-    if unit_session is None:
-        return
-    ends = unit_session.ends
-    ends.rolled_back = session.get_nested_transaction() or session.get_transaction()
-    if unit_session.access is _OPEN and unit_session.was_replaced:
-        unit_session.owner.commit_unclear(ended_elsewhere())  # too late to undo it
-
-
-def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    """Report a transaction or savepoint that has ended without being committed."""
-    if transaction.origin is SessionTransactionOrigin.SUBTRANSACTION:
-        return
-    unit_session: UnitSession | None = getattr(session, "unitwork_session", None)
-    if unit_session is None:
-        return
-    ends = unit_session.ends
-    is_committed, is_rolled_back = ends.ended(transaction)
-    if ends.savepoints is not None and transaction.nested:
-        savepoint_ended(unit_session, transaction, released=is_committed)
-    if is_committed:
-        if ends.cancellation is not None:
-            ends.raise_cancellation()
-        return
-    if unit_session.commit_state is _SENT_BY_UNIT:
-        unit_session.ends.commit_undone = True
-        return  # the unit itself calls or drops its hooks
-    if not transaction.nested and not is_rolled_back:
-        drop(session, "its transaction was closed, by neither COMMIT nor ROLLBACK")
-    unit_session.owner.rolled_back(transaction)
-
-
-def _after_soft_rollback(session: Session, transaction: SessionTransaction) -> None:
-    """Forget a failure inside a savepoint: it does not matter any more."""
-    unit_session = unit_session_of(session)
-    if unit_session is not None and transaction.nested:
-        for loan in unit_session.loans:
-            if not loan.is_lost:
-                loan.failure = None
-
-
-_REPORTS: dict[str, Callable[..., None]] = {
-    "after_commit": _after_commit,
-    "after_rollback": _after_rollback,
-    "after_transaction_end": _after_transaction_end,
-    "after_soft_rollback": _after_soft_rollback,
-}
-_EVENTS: dict[str, Callable[..., None]] = {
-    "after_begin": connected,
-    "before_attach": _before_attach,
-    "before_commit": _before_commit,
-    **_REPORTS,
-}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -14,7 +13,6 @@ from .unit_session import UnitSession, unit_session_of
 
 __all__ = [
     "CheckedTransaction",
-    "NotesDeletions",
     "savepoint_ended",
     "savepoints_of",
     "transaction_begun",
@@ -56,19 +54,6 @@ class CheckedTransaction(SessionTransaction):
                 unit_session.owner.savepoint_ended(self)
         if lost:
             raise UnexpectedRollbackError(_ROLLED_BACK.format(block=block))
-
-
-class NotesDeletions(Session):
-    """A session that records who deletes its objects: there is no event for that."""
-
-    unitwork_session: UnitSession | None = None
-
-    def _delete_impl(self, *args: Any, **options: Any) -> None:
-        # Private to SQLAlchemy, the same in 2.0 and 2.1: of `delete()`, its cascades,
-        # and `delete_all()`.
-        if self.unitwork_session is not None:
-            self.unitwork_session.note_work()
-        super()._delete_impl(*args, **options)
 
 
 def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> None:
