@@ -54,7 +54,6 @@ async def test_no_client_is_told_a_lie_when_primaries_are_killed(
 
     assert report.wrong == []
     assert report.failovers == 2
-    assert max(report.downtimes) < 5  # on a busy machine; see `make failover`
 
 
 # COMMIT in doubt
