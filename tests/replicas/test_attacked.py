@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -132,56 +134,60 @@ async def test_a_replica_that_is_promoted_in_a_unit_takes_no_write(
         await replicated.work(write_after_all, read_only=True)
 
 
-async def test_each_message_of_a_websocket_reads_what_the_last_one_wrote(
-    replication: Replication,
-) -> None:
+@asynccontextmanager
+async def conversation(
+    replication: Replication, answer: Callable[[AsyncDatabase, WebSocket], Any]
+) -> AsyncIterator[Socket]:
+    """A WebSocket whose messages are given to *answer*; the replicas are behind."""
     flavour = replicated_flavour("asyncpg", replication)
     app = FastAPI()
     carrier = SignedCookie(SECRET)
     app.add_middleware(DBSessionMiddleware, db=flavour.db, read_your_writes=carrier)
 
     @app.websocket("/")
-    async def write_and_read(socket: WebSocket) -> None:
+    async def serve(socket: WebSocket) -> None:
         await socket.accept()
         while True:
-            add = partial(add_item, name=await socket.receive_text())
-            async with flavour.db.transaction() as session:
-                await session.run_sync(add)
-            async with flavour.db.transaction(read_only=True) as session:
-                found = await session.run_sync(names)
-            await socket.send_text(",".join(found))
+            await answer(flavour.db, socket)
 
     pause_all(replication)
     async with Socket(app, "/") as socket:
+        yield socket
+    await flavour.dispose()
+
+
+async def send_names(db: AsyncDatabase, socket: WebSocket) -> None:
+    async with db.transaction(read_only=True) as session:
+        found = await session.run_sync(names)
+    await socket.send_text(",".join(found))
+
+
+async def test_each_message_of_a_websocket_reads_what_the_last_one_wrote(
+    replication: Replication,
+) -> None:
+    async def write_and_read(db: AsyncDatabase, socket: WebSocket) -> None:
+        add = partial(add_item, name=await socket.receive_text())
+        async with db.transaction() as session:
+            await session.run_sync(add)
+        await send_names(db, socket)
+
+    async with conversation(replication, write_and_read) as socket:
         assert await socket.ask("one") == "one"
         assert await socket.ask("two") == "one,two"
-    await flavour.dispose()
 
 
 async def test_a_session_of_a_websocket_reads_what_its_last_message_wrote(
     replication: Replication,
 ) -> None:
-    flavour = replicated_flavour("asyncpg", replication)
-    app = FastAPI()
-    carrier = SignedCookie(SECRET)
-    app.add_middleware(DBSessionMiddleware, db=flavour.db, read_your_writes=carrier)
+    async def write_and_read(db: AsyncDatabase, socket: WebSocket) -> None:
+        add = partial(add_item, name=await socket.receive_text())
+        await db.current.run_sync(add)
+        await socket.send_text("written")
+        await send_names(db, socket)
 
-    @app.websocket("/")
-    async def write_and_read(socket: WebSocket) -> None:
-        await socket.accept()
-        while True:
-            add = partial(add_item, name=await socket.receive_text())
-            await flavour.db.current.run_sync(add)
-            await socket.send_text("written")
-            async with flavour.db.transaction(read_only=True) as session:
-                found = await session.run_sync(names)
-            await socket.send_text(",".join(found))
-
-    pause_all(replication)
-    async with Socket(app, "/") as socket:
+    async with conversation(replication, write_and_read) as socket:
         assert await socket.ask("one") == "written"
         assert (await socket.receive())["text"] == "one"
-    await flavour.dispose()
 
 
 @with_one
