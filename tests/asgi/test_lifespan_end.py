@@ -66,7 +66,7 @@ async def test_the_end_waits_for_requests_that_are_under_way(
             running(life.stop()) as stopping,
         ):
             await hold.reached()
-            await eventually(lambda: core_of(flavour.db).is_draining)
+            await eventually(lambda: core_of(flavour.db).open_units.are_awaited)
             hold.release()
             reply = await request
             answer = await stopping

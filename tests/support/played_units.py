@@ -24,7 +24,11 @@ class PlayDatabase:
     def open_session(self, owner: Unit) -> PlayUnitSession:
         return self.play.session(self.name, owner)
 
-    def session_closed(self, owner: Unit) -> None:
+    @property
+    def open_units(self) -> Any:
+        return self
+
+    def closed(self, owner: Unit) -> None:
         self.play.steps.append("returned")
 
 

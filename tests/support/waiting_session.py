@@ -77,5 +77,9 @@ class FakeDatabase:
         unit_session.world = self.world
         return unit_session
 
-    def session_closed(self, owner: Unit) -> None:
+    @property
+    def open_units(self) -> Any:
+        return self
+
+    def closed(self, owner: Unit) -> None:
         pass

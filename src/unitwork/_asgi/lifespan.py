@@ -169,9 +169,10 @@ async def drain_and_dispose(databases: Sequence[DatabaseCore]) -> None:
 
 async def _drain(database: DatabaseCore) -> None:
     """Let the open units end by themselves; then roll back those that have not."""
+    limit = database.settings.drain_timeout
     left = [
         unit
-        for unit in await database.drain()
+        for unit in await database.open_units.drain(limit)
         if isinstance(unit, Unit) and unit.cut_off_by is None
     ]
     if not left:
@@ -180,7 +181,7 @@ async def _drain(database: DatabaseCore) -> None:
         "%d units of database %r were still open after %g seconds: rolled back",
         len(left),
         database.name,
-        database.settings.drain_timeout,
+        limit,
     )
     endings = (run_ending(unit, shut_down(unit)) for unit in left)
     for error in await asyncio.gather(*endings, return_exceptions=True):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +29,7 @@ from .arguments import checked_settings, replicas_of
 from .binds import engines_of
 from .factory import Opening, SessionFactory
 from .fence import reporting
+from .open_units import OpenUnits
 from .override import check_free
 from .pool_status import PoolStatus
 from .pools import watch_pools
@@ -79,7 +79,7 @@ class DatabaseCore:
         self.redirect: Callable[[DatabaseCore], SessionFactory] | None = None
         """Gives the factory of the caller's test: see `_session.redirection`."""
         self.owns_engine = isinstance(given, str | URL)
-        self.open_units: set[SessionOwner[UnitSession]] = set()
+        self.open_units = OpenUnits()
         self.observers = Observers(partial(watch_pools, self))
         if self.settings.sql_tags or self.settings.application_name:
             self.observers.require_reports()
@@ -87,7 +87,6 @@ class DatabaseCore:
         """Of a sync database: it is there to be waited for by several."""
         self._session_class = session_class
         self._session_options = session_options or {}
-        self._on_idle: Callable[[], object] | None = None
         self._factory: SessionFactory | None = None
         self.replicas = replicas_of(replicas, self, engine_options)
         if self.replicas is not None:
@@ -104,8 +103,8 @@ class DatabaseCore:
             self._adopt(given)
 
     def forget_parent(self) -> None:
-        self.open_units = set()
-        self._on_idle = self.ping_under_way = None
+        self.open_units = OpenUnits()
+        self.ping_under_way = None
 
     def _opened(self, given: object, engine_options: Mapping[str, Any]) -> object:
         """Create the engine, if a URL was *given*."""
@@ -253,32 +252,6 @@ class DatabaseCore:
         if self.replicas is None:
             return []
         return [replica.status for replica in self.replicas.replicas]
-
-    @property
-    def is_draining(self) -> bool:
-        return self._on_idle is not None
-
-    def session_closed(self, owner: SessionOwner[UnitSession]) -> None:
-        """Forget *owner*, whose session has been closed."""
-        self.open_units.discard(owner)
-        on_idle = self._on_idle
-        if on_idle is not None and not self.open_units:
-            on_idle()
-
-    async def drain(self) -> Sequence[SessionOwner[UnitSession]]:
-        """Wait `drain_timeout` for the open units to end; return those still open."""
-        loop = asyncio.get_running_loop()
-        empty = asyncio.Event()
-        self._on_idle = lambda: loop.call_soon_threadsafe(empty.set)
-        try:
-            if self.open_units:
-                async with asyncio.timeout(self.settings.drain_timeout):
-                    await empty.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._on_idle = None
-        return list(self.open_units)
 
     @property
     def known_engines(self) -> Collection[Engine]:

@@ -74,7 +74,7 @@ class Sessions:
             session.refuse()
         elif access is _CLOSED:
             session.close()
-            database.session_closed(owner)
+            database.open_units.closed(owner)
             session.check()
         return session
 
@@ -196,7 +196,7 @@ class Sessions:
         _changing.release()
         for database, session in closing.items():
             session.close()
-            database.session_closed(owner)
+            database.open_units.closed(owner)
 
 
 class _Nested(Protocol):
