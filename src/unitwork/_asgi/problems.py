@@ -127,39 +127,19 @@ def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> N
     """
     name = name_of(scope)
     fields = {"unitwork_route": route_of(scope), "unitwork_status": status}
-    debugged = error if log.isEnabledFor(logging.DEBUG) else None
+    level, details = logging.ERROR, _holds_in(error)
     if isinstance(error, DatabaseUnavailableError):
-        log.warning(
-            "%s was answered with %d: %s",
-            name,
-            status,
-            error,
-            exc_info=debugged,
-            extra=fields,
-        )
-    elif holds := _holds_in(error):
-        log.error(
-            "%s was answered with %d: held by %s\n%s",
-            name,
-            status,
-            holds.longest,
-            holds.text,
-            exc_info=debugged,
-            extra=fields,
-        )
-    else:
-        log.error("%s was answered with %d", name, status, exc_info=error, extra=fields)
+        level, details = logging.WARNING, f": {error}"
+    traceback = error if not details or log.isEnabledFor(logging.DEBUG) else None
+    message = "%s was answered with %d%s"
+    log.log(level, message, name, status, details, exc_info=traceback, extra=fields)
 
 
-class _Holds(NamedTuple):
-    """Who holds the connections of a pool: who the longest, and all of them."""
+def _holds_in(error: BaseException) -> str:
+    """Who holds the connections of a pool: who the longest, then all that are listed.
 
-    longest: str
-    text: str
-
-
-def _holds_in(error: BaseException) -> _Holds | None:
-    """Those that *error* or its notes list."""
+    They are in *error* or its notes.
+    """
     text = "\n".join([str(error), *getattr(error, "__notes__", ())])
     _, _, listed = text.partition("Held by:\n- ")
-    return _Holds(listed.splitlines()[0], text) if listed else None
+    return f": held by {listed.splitlines()[0]}\n{text}" if listed else ""
