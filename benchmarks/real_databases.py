@@ -17,7 +17,7 @@ from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, mak
 from sqlalchemy.engine import URL
 
 from unitwork import AsyncDatabase, Database
-from unitwork._real_databases.pools import close_pools, pool_of
+from unitwork._real_databases.pools import close_pools, real_databases_for
 from unitwork._unit.database_base import core_of
 
 TABLES = 30
@@ -43,7 +43,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 def wait_for_databases(url: URL, tests: int, seconds: float) -> list[float]:
     """How long each of *tests* waits for its database, when it takes *seconds*."""
     kind = AsyncDatabase if url.get_dialect().is_async else Database
-    pool = pool_of(core_of(kind(url)), schema())
+    pool = real_databases_for(core_of(kind(url)), schema())
     waits = []
     for _ in range(tests):
         begun = time.perf_counter()
@@ -72,7 +72,7 @@ def start_workers(url: URL, count: int) -> list[float]:
 
 def _be_ready(url: URL) -> None:
     kind = AsyncDatabase if url.get_dialect().is_async else Database
-    pool = pool_of(core_of(kind(url)), schema())
+    pool = real_databases_for(core_of(kind(url)), schema())
     print(milliseconds(pool.take), flush=True)
     sys.stdin.read()
 

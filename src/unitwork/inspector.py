@@ -93,7 +93,7 @@ class Inspector:
 
     async def _serve(self, scope: Scope, send: Send) -> None:
         root, path = path_below(scope)
-        self._recorder.found_at(root)
+        self._recorder.mounted_at(root)
         if not await is_allowed(scope, self._allow):
             await not_found(scope, send)
             return

@@ -66,7 +66,7 @@ class Recorder:
         elif kind is events.CommitAnswered:
             self._commit_answered(record, event)
 
-    def found_at(self, path: str) -> None:
+    def mounted_at(self, path: str) -> None:
         """Record that the inspector serves what is below *path*."""
         known = self._own_paths
         if path and path not in known:  # a path with parameters may have any values

@@ -16,7 +16,7 @@ from ..errors import UsageError
 from .real_databases import RealDatabases, engine_of
 from .schema import SchemaSource
 
-__all__ = ["Schemas", "close_pools", "pool_of"]
+__all__ = ["Schemas", "close_pools", "real_databases_for"]
 
 Schemas: TypeAlias = "SchemaSource | Mapping[object, SchemaSource]"
 
@@ -30,7 +30,7 @@ _pools: dict[Engine, RealDatabases] = {}
 _lock = renew_after_fork(Lock())
 
 
-def pool_of(
+def real_databases_for(
     source: DatabaseBase | DatabaseCore | Engine,
     schemas: Schemas,
     key: str | None = None,

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from .._driver.sqlalchemy_internals import root_engine
 from .._unit.database_base import DatabaseBase, core_of
 from ..errors import UsageError
-from .pools import Schemas, close_pools, pool_of
+from .pools import Schemas, close_pools, real_databases_for
 from .provisioning import PREFIX, new_key
 from .real_databases import LentDatabase, engine_of
 from .routes import Route, default_route
@@ -74,7 +74,7 @@ class WorkerDatabases:
 
     def _take(self, source: DatabaseBase | Engine, stack: ExitStack) -> None:
         key = None if self._lent else self._key
-        pool = pool_of(source, self._schemas, key=key)
+        pool = real_databases_for(source, self._schemas, key=key)
         lent = pool.take()
         self._lent.append(lent)
         for engine in {pool.engine, *_replicas_of(source)}:

@@ -124,7 +124,7 @@ class ReplicaSet:
     def known_engines(self) -> list[Engine]:
         return list(self._known)
 
-    def pool_of(self, engine: Engine) -> str:
+    def pool_name(self, engine: Engine) -> str:
         """The name of the pool of a replica's *engine*."""
         found = self._known.get(engine)
         return self._database if found is None else found.name

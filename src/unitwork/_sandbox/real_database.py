@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from .._driver.sqlalchemy_internals import root_engine
-from .._real_databases.pools import Schemas, pool_of
+from .._real_databases.pools import Schemas, real_databases_for
 from .._real_databases.real_databases import LentDatabase
 from .._real_databases.routes import Route
 from .._session.database_core import DatabaseCore
@@ -35,7 +35,9 @@ def take_all(
     databases: Iterable[DatabaseBase], schemas: Schemas
 ) -> dict[DatabaseCore, LentDatabase]:
     """Take a real database for each out of its pool; wait until there is one."""
-    pools = {core: pool_of(core, schemas) for core in map(core_of, databases)}
+    pools = {
+        core: real_databases_for(core, schemas) for core in map(core_of, databases)
+    }
     return {core: pool.take() for core, pool in pools.items()}
 
 

@@ -153,7 +153,7 @@ def _refuse(session: UnitSession, connection: Connection) -> None:
 def _report(session: UnitSession, report: UnitReport, hold: Hold) -> None:
     pool = session.name
     if session.reading is not None:
-        pool = session.reading.pool_of(session)
+        pool = session.reading.pool_name(session)
     hold.report = HoldReport(report, session.name, pool)
     hold.comment = report.made_by("sql_tags", session.settings.sql_tags, comment_of)
     hold.report.taken(hold.call_site)

@@ -96,7 +96,7 @@ class Reading:
         if found is None:
             found = gate_of(engine)
             if session.owner.report is not None:
-                pool = self.replicas.pool_of(engine)
+                pool = self.replicas.pool_name(engine)
                 found = ReportedGate(found, session.owner.report, session.name, pool)
             self._gates[engine] = found
         return found
@@ -167,7 +167,7 @@ class Reading:
             session.permit.use(self._gate_of(session, engine))
             session.acquire_permit_to_connect()
 
-    def pool_of(self, session: _Session) -> str:
+    def pool_name(self, session: _Session) -> str:
         """The name of the pool that the open transaction's connection came from."""
         replica = None if self.engine is None else self.pinned_replica
         return session.name if replica is None else replica.name
