@@ -21,6 +21,7 @@ from unitwork import DatabaseSettings, UsageError
 from unitwork._execution.async_runner import arun
 from unitwork._execution.plan import Call, HookCall, Pause, Plan, Step, Wait
 from unitwork._execution.sync_runner import run
+from unitwork._session.opening import Opening
 from unitwork._session.unit_session import UnitSession
 from unitwork._transaction.loan import Loan
 
@@ -36,8 +37,8 @@ class IdleSession(UnitSession):
         self, session: Session | AsyncSession | None = None, *, patience: float = 60
     ) -> None:
         owner: Any = None
-        settings = DatabaseSettings(end_timeout=patience)
-        super().__init__(session or Session(), owner=owner, name="a", settings=settings)
+        opening = Opening(DatabaseSettings(end_timeout=patience))
+        super().__init__(session or Session(), owner, "a", opening)
         self.aborts = 0
 
     def abort_connections(self) -> None:

@@ -17,6 +17,7 @@ from unitwork._engine import pool_events
 from unitwork._engine.begin import TransactionCharacteristics
 from unitwork._session import operations
 from unitwork._session.fence import fenced
+from unitwork._session.opening import Opening
 from unitwork._session.state import CommitState
 from unitwork._session.unit_session import UnitSession
 
@@ -101,7 +102,7 @@ def owner() -> Owner:
 def unit_session(engine: Engine, owner: Owner) -> Iterator[UnitSession]:
     session = fenced(Session)(engine, close_resets_only=False, expire_on_commit=False)
     settings = DatabaseSettings(hold_warning=None)  # its owner has no description
-    yield UnitSession(session, owner=owner, name="a", settings=settings)
+    yield UnitSession(session, owner, "a", Opening(settings))
     session.close()
 
 

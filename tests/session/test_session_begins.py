@@ -13,6 +13,7 @@ from unitwork._asgi.connection import Connection
 from unitwork._asgi.route_options import MiddlewareConfig, merge_options
 from unitwork._engine.begin import BindCache, TransactionCharacteristics
 from unitwork._session.fence import fenced
+from unitwork._session.opening import Opening
 from unitwork._session.state import CommitState
 from unitwork._session.unit_session import UnitSession
 from unitwork.options import NO_OPTIONS
@@ -32,7 +33,7 @@ def new_session(*, owned: bool = True) -> Any:
         fenced(Session)(ENGINE),
         owner=None,  # type: ignore[arg-type]  # nothing is reported to it
         name="a",
-        settings=DatabaseSettings(),
+        opening=Opening(DatabaseSettings()),
         owned=owned,
     )
 

@@ -12,6 +12,7 @@ from unitwork import DatabaseSettings, Outcome
 from unitwork._commit.finish import finish
 from unitwork._commit.hooks import Hook, Hooks
 from unitwork._execution.plan import HookCall, Plan, Step
+from unitwork._session.opening import Opening
 from unitwork._session.unit_session import UnitSession
 
 SETTINGS = DatabaseSettings(commit_timeout=9.0, end_timeout=7.0)
@@ -53,7 +54,7 @@ class PlayUnitSession(UnitSession):
         settings: DatabaseSettings = SETTINGS,
     ) -> None:
         self.play_session = PlaySession()
-        super().__init__(self.play_session, owner=owner, name=name, settings=settings)
+        super().__init__(self.play_session, owner, name, Opening(settings))
         self.steps = steps
         self.play_session.begin()
 

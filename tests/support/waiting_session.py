@@ -10,6 +10,7 @@ from sqlalchemy.util import await_only
 
 from unitwork import DatabaseSettings
 from unitwork._session.fence import fenced
+from unitwork._session.opening import Opening
 from unitwork._session.unit_session import UnitSession
 from unitwork._unit.unit import Unit
 
@@ -72,7 +73,7 @@ class FakeDatabase:
             info={"world": self.world},
         )
         unit_session = FakeUnitSession(
-            session, owner=owner, name=self.name, settings=DatabaseSettings()
+            session, owner, self.name, Opening(DatabaseSettings())
         )
         unit_session.world = self.world
         return unit_session

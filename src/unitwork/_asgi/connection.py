@@ -68,15 +68,11 @@ class Connection(UnitOwner):
             with _opening:  # two threads of one request need one unit
                 if self.unit is None:
                     order = self.config.order
-                    unit = Unit(  # keywords would take twice the time
-                        self.databases,
-                        self,
-                        None if self.outer is None else self.outer.open_unit(),
-                        self.attempt,
-                        NO_OPTIONS,
-                        None if order is None else TwoPhaseCommit(order),
-                        self.scope.get("method") not in _SAFE_METHODS,
-                    )
+                    parent = None if self.outer is None else self.outer.open_unit()
+                    unit = Unit(self.databases, self, parent, self.attempt)
+                    if order is not None:
+                        unit.two_phase = TwoPhaseCommit(order)
+                    unit.expects_writes = self.scope.get("method") not in _SAFE_METHODS
                     if self.is_over:
                         unit.close()
                     self.unit = unit

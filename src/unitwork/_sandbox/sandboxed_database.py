@@ -15,7 +15,8 @@ from .._driver.sqlalchemy_internals import root_engine
 from .._engine.begin import STATEMENT, BindCache, TransactionCharacteristics
 from .._real_databases.routes import Route, refusing_connections
 from .._session.database_core import DatabaseCore
-from .._session.factory import Opening, SessionFactory
+from .._session.factory import SessionFactory
+from .._session.opening import Opening
 from .._session.owner import SessionOwner
 from .._session.unit_session import UnitSession
 from .._transaction.statement_release import StatementEngine
@@ -124,7 +125,7 @@ class SandboxedDatabase:
         gate = binds.turn_for(self.shared_for(self._own_factory.engine))
         if self._settings is None:
             self._settings = self._settings_like(settings)
-        return Opening(gate, binds, self._settings)
+        return Opening(self._settings, gate, binds)
 
     def _settings_like(self, settings: DatabaseSettings) -> DatabaseSettings:
         """The same, but that the sandbox gives the outcome of a COMMIT in doubt."""

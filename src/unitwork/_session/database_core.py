@@ -27,9 +27,10 @@ from ..errors import UsageError
 from ..settings import DatabaseSettings
 from .arguments import checked_settings, replicas_of
 from .binds import engines_of
-from .factory import Opening, SessionFactory
+from .factory import SessionFactory
 from .fence import reporting
 from .open_units import OpenUnits
+from .opening import Opening
 from .override import check_free
 from .pool_status import PoolStatus
 from .pools import watch_pools
@@ -209,7 +210,7 @@ class DatabaseCore:
         given = session = self.override
         if session is not None:
             check_free(session, owner)
-            opening = Opening(None, None, self.settings)
+            opening = Opening(self.settings)
         else:
             factory = self._factory
             if factory is None or not self._is_fixed or self.redirect is not None:
@@ -217,18 +218,10 @@ class DatabaseCore:
             opening = factory.opening or factory.open(owner, self.settings)
             session = factory.make_session()
         self.open_units.add(owner)
-        gate = opening.gate
-        if gate is not None and owner.report is not None:
-            gate = ReportedGate(gate, owner.report, self.name, self.name)
-        made = UnitSession(  # keywords would take twice the time
-            session,
-            owner,
-            self.name,
-            opening.settings,
-            gate,
-            opening.binds,
-            given is None,
-        )
+        if opening.gate is not None and owner.report is not None:
+            gate = ReportedGate(opening.gate, owner.report, self.name, self.name)
+            opening = opening._replace(gate=gate)
+        made = UnitSession(session, owner, self.name, opening, given is None)
         if opening.replicas is not None and opening.replicas.primary is not None:
             made.reading = Reading(opening.replicas, opening.replicas.primary)
             made.prepares_transactions = True

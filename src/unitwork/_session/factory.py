@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -29,25 +29,16 @@ from .binds import (
     sync_binds,
 )
 from .fence import fence, fenced
+from .opening import Opening
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from .._engine.admission import Gate
     from ..settings import DatabaseSettings
     from .owner import SessionOwner
     from .unit_session import UnitSession
 
-__all__ = ["Opening", "SessionFactory"]
-
-
-class Opening(NamedTuple):
-    """What the session of a unit is used with."""
-
-    gate: Gate | None
-    binds: BindCache | None
-    settings: DatabaseSettings
-    replicas: ReplicaSet | None = None
+__all__ = ["SessionFactory"]
 
 
 class SessionFactory:
@@ -142,7 +133,7 @@ class SessionFactory:
         self, owner: SessionOwner[UnitSession], settings: DatabaseSettings
     ) -> Opening:
         """What the session of *owner* is used with: the same for all, but in tests."""
-        self.opening = Opening(self.gate, self.binds, settings, self.replicas)
+        self.opening = Opening(settings, self.gate, self.binds, self.replicas)
         return self.opening
 
     def make_plain_session(

@@ -16,6 +16,7 @@ from .._transaction.hold import NO_USE, Hold, use_of
 from .._transaction.loan import Loan
 from ..errors import SessionEndedError, UsageError
 from .activity import Activity
+from .opening import Opening
 from .owner import SessionOwner
 from .permit import Permit
 from .reading import Reading
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from .._engine.admission import Gate
-    from ..settings import DatabaseSettings
 
 __all__ = ["UnitSession", "unit_session_of"]
 
@@ -90,16 +89,15 @@ class UnitSession(TransactionEvidence):
         session: Session | AsyncSession,
         owner: SessionOwner[UnitSession],
         name: str,
-        settings: DatabaseSettings,
-        gate: Gate | None = None,
-        binds: BindCache | None = None,
+        opening: Opening,
         owned: bool = True,
     ) -> None:
         self.session = session
         sync = session if isinstance(session, Session) else session.sync_session
         self.sync_session: Session = sync
         self.is_async = session is not sync
-        self.owner, self.name, self.settings = owner, name, settings
+        self.owner, self.name = owner, name
+        self.settings, gate, binds, _ = opening
         self.owned = owned  # else it was given by a test, and stays open
         self.access = _OPEN
         self.outside_of = ""  # the name of the `outside()` block
@@ -116,7 +114,7 @@ class UnitSession(TransactionEvidence):
         self.kept_for_stream = False  # its transaction lasts as long as the response
         self.awaiting_connection = False
         self.permit = None if gate is None else Permit(gate)
-        self.binds = binds
+        self.binds: BindCache | None = binds
         self.goes_on_with: Engine | None = None  # further statements use it as it is
         self.has_begun = not owned  # else there is nothing to reset
         self.prepares_transactions = binds is not None and binds.has_defaults

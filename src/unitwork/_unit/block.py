@@ -95,13 +95,9 @@ class _Block(Generic[S]):
             )
         around = self._around() if self._nested != "own" else None
         if around is None:
-            self._unit = unit = Unit(
-                {self._database.name: self._database},
-                _OWNER,
-                innermost(),
-                self._attempt,
-                self._options,
-            )
+            databases = {self._database.name: self._database}
+            self._unit = unit = Unit(databases, _OWNER, innermost(), self._attempt)
+            unit.own_options = self._options
             unit.is_sync = not self._database.is_async
             try:
                 self._session = unit.session_of(self._database)

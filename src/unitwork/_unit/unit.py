@@ -50,7 +50,6 @@ class Unit(Lifecycle, SeesWrites):
     facade: ReferenceType[object] | None = None
     is_sync = False  # whether it is that of a sync block
     report: UnitReport | None = None  # if one of its databases is observed
-    _writes: bool  # whether its last transaction was expected to
 
     def __init__(
         self,
@@ -58,17 +57,15 @@ class Unit(Lifecycle, SeesWrites):
         owner: UnitOwner,
         parent: Unit | None = None,
         attempt: Attempt | None = None,
-        options: TransactionOptions = NO_OPTIONS,
-        two_phase: TwoPhaseCommit | None = None,
-        expects_writes: bool = True,
     ) -> None:
         super().__init__(attempt)
         self.hooks = None
         self.databases, self.owner, self.parent = databases, owner, parent
-        self.own_options = options
-        self.two_phase = two_phase
-        self._writes = True
-        self.expects_writes = expects_writes  # if no option says whether it may write
+        self.own_options: TransactionOptions = NO_OPTIONS
+        self.two_phase: TwoPhaseCommit | None = None
+        # If no option says whether it may write; and whether its last transaction was
+        # expected to.
+        self.expects_writes = self._writes = True
         self.sessions = Sessions()
         if observing.is_on:
             self.report = open_report(self, None if parent is None else parent.report)
