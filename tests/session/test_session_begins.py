@@ -25,7 +25,8 @@ READS = TransactionOptions(read_only=True)
 
 
 def known(thing: Any) -> dict[str, Any]:
-    return {name: getattr(thing, name) for name in type(thing).__slots__}
+    slots = [name for each in type(thing).__mro__[:-1] for name in each.__slots__]
+    return {name: getattr(thing, name) for name in slots}
 
 
 def new_session(*, owned: bool = True) -> Any:

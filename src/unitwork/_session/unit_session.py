@@ -14,12 +14,12 @@ from .._transaction.commit_status import PendingVerification
 from .._transaction.connection_state import state_of
 from .._transaction.hold import NO_USE, Hold, use_of
 from .._transaction.loan import Loan
-from ..errors import SessionEndedError, UsageError
 from .activity import Activity
 from .opening import Opening
 from .owner import SessionOwner
 from .permit import Permit
 from .reading import Reading
+from .session_access import SessionAccess
 from .state import Access, CommitState
 from .transaction_ends import TransactionEnds
 from .transaction_evidence import TransactionEvidence
@@ -28,24 +28,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
 
-
 __all__ = ["UnitSession", "unit_session_of"]
 
 _OPEN, _CLOSED, _NOT_SENT = Access.OPEN, Access.CLOSED, CommitState.NOT_SENT
 _MOST_HOLDS = 50
-_ENDED = (
-    "this session's unit of work has ended ({ended}). For work after the response (a "
-    "background task, a task of your own) or in a hook, open a unit of its own: "
-    "`{keyword} db.transaction() as session:`"
-)
-_OUTSIDE = (
-    "this session is used inside `unit.outside({what!r})`, or beside it in another "
-    "task, and its connection is released for that: move the statement, flush or lazy "
-    "load before or after that block, or give it a unit of its own: `db.transaction()`"
-)
 
 
-class UnitSession(TransactionEvidence):
+class UnitSession(TransactionEvidence, SessionAccess):
     """One session, for as long as its unit lasts; its `owner` decides how it ends.
 
     Used by one task or thread at a time, as SQLAlchemy's own sessions are. Only
@@ -53,8 +42,6 @@ class UnitSession(TransactionEvidence):
     """
 
     __slots__ = (
-        "access",
-        "activity",
         "awaiting_connection",
         "begun_with",
         "binds",
@@ -66,20 +53,15 @@ class UnitSession(TransactionEvidence):
         "goes_on_with",
         "has_begun",
         "holds",
-        "is_async",
         "kept_for_stream",
         "loans",
         "name",
-        "outside_of",
         "owned",
-        "owner",
-        "permit",
         "prepares_transactions",
         "reading",
         "releases_reads",
         "session",
         "settings",
-        "sync_session",
         "use_before",
         "verifications",
     )
@@ -126,10 +108,6 @@ class UnitSession(TransactionEvidence):
     # The state of its transaction
 
     @property
-    def in_transaction(self) -> bool:
-        return self.sync_session.in_transaction()
-
-    @property
     def has_work(self) -> bool:
         """Whether there is something to commit or roll back.
 
@@ -143,53 +121,6 @@ class UnitSession(TransactionEvidence):
     def holds_connection(self) -> bool:
         """Whether it keeps a connection from others, or the permit for one."""
         return (self.in_transaction and bool(self.connections)) or self.holds_permit
-
-    @property
-    def holds_permit(self) -> bool:
-        return self.permit is not None and self.permit.is_held
-
-    def check(self) -> None:
-        """Raise unless the session may be used.
-
-        `SessionEndedError` if its unit has ended, `UsageError` in an `outside()` block.
-        """
-        if self.access is Access.OUTSIDE:
-            raise UsageError(_OUTSIDE.format(what=self.outside_of))
-        if self.access is not _OPEN:
-            ended = self.owner.describe_end()
-            keyword = "async with" if self.is_async else "with"
-            raise SessionEndedError(_ENDED.format(ended=ended, keyword=keyword))
-
-    def check_statement(self) -> None:
-        """Raise unless a statement may be executed, by whichever task or thread.
-
-        `SessionEndedError` once the unit has ended; `IllegalStateChangeError` while its
-        COMMIT is under way. The ending itself still has ROLLBACK TO SAVEPOINT to send.
-        """
-        if self.access is not _OPEN and not self.activity.is_own_step:
-            self.check()
-        self.activity.check()
-
-    def refuse(self) -> None:
-        """Refuse work from now on, and release a permit that is not in use."""
-        if self.access is not _CLOSED:
-            self.access = Access.REFUSED
-            if self.permit is not None:
-                self.release_unused_permit()
-
-    def reopen(self) -> None:
-        if self.access is not _CLOSED:
-            self.access = _OPEN
-            self.activity.is_reserved = False
-
-    def enter_outside(self, what: str) -> None:
-        """Refuse work until `leave_outside()`, or until the unit ends."""
-        if self.access is _OPEN:
-            self.access, self.outside_of = Access.OUTSIDE, what
-
-    def leave_outside(self) -> None:
-        if self.access is Access.OUTSIDE:
-            self.access = _OPEN
 
     def connections_released(self) -> None:
         """Drop the connections: the next statement connects, and begins, again."""
@@ -259,37 +190,6 @@ class UnitSession(TransactionEvidence):
             with suppress(InvalidRequestError):  # closed by its thread meanwhile
                 if (state := state_of(connection)) is not None:
                     state.abort()
-
-    # Its permit
-
-    async def acquire_permit(self) -> None:
-        """Wait on the event loop for the permit to use a connection."""
-        if self.permit is not None and await self.permit.acquire():
-            self.check_permit()
-
-    def acquire_permit_to_connect(self) -> None:
-        """Wait for the permit, in a greenlet or thread; it may have been released."""
-        if self.permit is None or self.permit.is_held:
-            return
-        if self.is_async:
-            acquired = self.permit.acquire_in_greenlet()
-        else:
-            acquired = self.permit.acquire_in_thread()
-        if acquired:
-            self.check_permit()
-
-    def check_permit(self) -> None:
-        if self.access is not _OPEN:  # the unit ended while this thread waited
-            self.release_permit()
-            self.check()
-
-    def release_unused_permit(self) -> None:
-        if self.permit is not None and not self.in_transaction:
-            self.permit.release()
-
-    def release_permit(self) -> None:
-        if self.permit is not None:
-            self.permit.release()
 
 
 def unit_session_of(session: Any) -> UnitSession | None:
