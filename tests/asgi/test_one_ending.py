@@ -22,7 +22,8 @@ from unitwork import (
     current_unit,
 )
 from unitwork._unit.context import innermost
-from unitwork._unit.endings import run_ending, shut_down
+from unitwork._unit.endings import shut_down
+from unitwork._unit.running import run_ending
 
 pytestmark = pytest.mark.anyio
 

@@ -26,6 +26,7 @@ from unitwork._execution.plan import Plan
 from unitwork._session.state import Access
 from unitwork._unit import endings
 from unitwork._unit.owner import UnitOwner
+from unitwork._unit.running import run_ending
 from unitwork._unit.state import Intent, UnitState
 from unitwork._unit.unit import Unit
 from unitwork._unit.unit_of_work import facade_of
@@ -246,7 +247,7 @@ class World:
         try:
             found = ending()
             if not isinstance(found, Coroutine):
-                found = endings.run_ending(self.unit, found)
+                found = run_ending(self.unit, found)
             await found
         except EXPECTED as caught:
             error = caught

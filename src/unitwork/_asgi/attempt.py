@@ -11,6 +11,7 @@ from .._unit import endings
 from .._unit.attempts import attempt_of, take_next
 from .._unit.committed_inside import stored_by, with_stored
 from .._unit.error_notes import explain
+from .._unit.running import run_ending
 from .._unit.unit import Unit
 from ..errors import DeadlineExceededError
 from ..options import NO_OPTIONS, route_retries
@@ -86,7 +87,7 @@ class RequestAttempt(ReplaceableResponse):
     async def run_ending(self, unit: Unit, ending: Plan[None]) -> None:
         """Run *ending*; raise `Unwind` if the client gets its error instead."""
         try:
-            await endings.run_ending(unit, ending)
+            await run_ending(unit, ending)
         except Exception as error:
             self.replace_response(error)
         except asyncio.CancelledError as error:

@@ -14,7 +14,8 @@ from .._concurrency.worker import on_event_loop
 from .._session.database_core import DatabaseCore
 from .._session.ping import aping, ping
 from .._twophase.janitor import Janitor
-from .._unit.endings import run_ending, shut_down
+from .._unit.endings import shut_down
+from .._unit.running import run_ending
 from .._unit.unit import Unit
 from ..errors import DatabaseUnavailableError, UsageError
 from .event_loop import ONLY_ASYNCIO

@@ -15,6 +15,7 @@ from .._unit.begin_options import check_in_time
 from .._unit.context import current
 from .._unit.direct_ending import DirectEnding, begin_directly, settle_directly
 from .._unit.judging import judge_request
+from .._unit.running import run_ending
 from .._unit.unit import Unit
 from ..errors import UsageError
 from ..options import NO_OPTIONS
@@ -132,7 +133,7 @@ class EndedByResponse(RequestReader):
             await self.run_ending(unit, plan)
             return
         try:
-            await endings.run_ending(unit, plan)
+            await run_ending(unit, plan)
         except asyncio.CancelledError:
             pass  # of the same scope, once more: the caller raises it
         except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any
 from .._execution.plan import Plan, Step
 from .._session import operations
 from .._session.unit_session import UnitSession
-from .._unit import endings
+from .._unit.running import run_ending
 from .._unit.unit import Unit
 
 __all__ = ["STREAMS_WRITES", "failure_of_body", "streams_what_it_wrote"]
@@ -51,7 +51,7 @@ async def streams_what_it_wrote(unit: Unit) -> bool:
             if session.may_have_written:
                 return True
             streaming.append(session)
-    return bool(streaming) and await endings.run_ending(unit, _find_writes(streaming))
+    return bool(streaming) and await run_ending(unit, _find_writes(streaming))
 
 
 def _find_writes(streaming: Sequence[UnitSession]) -> Plan[bool]:

@@ -9,14 +9,10 @@ from contextvars import ContextVar, copy_context
 
 from .._session.database_core import DatabaseCore
 from .._unit.context import current
-from .._unit.endings import (
-    close,
-    end_message,
-    raised,
-    run_ending,
-)
+from .._unit.endings import close, end_message, raised
 from .._unit.error_notes import explain
 from .._unit.judging import judge_response
+from .._unit.running import run_ending
 from .._unit.state import UnitState
 from .._unit.unit import Unit
 from ..errors import UsageError

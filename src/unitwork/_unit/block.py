@@ -24,12 +24,13 @@ from ..retry import Tries
 from .attempts import Attempt, take_next
 from .begin_options import join
 from .context import UnitProvider, current, innermost, unit_of
-from .endings import end_block, run_ending
+from .endings import end_block
 from .error_notes import explain
 from .frames import is_held_by_dependency
 from .generator_block import generator_around
 from .open_blocks import OpenBlock
 from .owner import UnitOwner
+from .running import run_ending
 from .sessions import sessions_around
 from .unit import Unit
 from .with_misuse import refuse_async_with, refuse_with

@@ -18,8 +18,8 @@ from .._session.commit_step import make_commit_step
 from .._session.direct_commit import Readiness, readiness_of
 from .._session.unit_session import UnitSession
 from ..outcome import Outcome
-from .endings import patience_of
 from .lifecycle import Lifecycle
+from .running import patience_of
 from .state import Intent, UnitState
 from .unit import Unit
 

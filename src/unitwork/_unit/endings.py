@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .._classify.classification import Phase, classify
 from .._commit.finish import finish
 from .._commit.hook_calls import end_timeout
 from .._commit.made import Made
 from .._commit.observation import observation
-from .._concurrency.shield import uninterrupted
-from .._execution.async_runner import arun
 from .._execution.plan import Plan, Wait
 from .._session.state import CommitState
 from .._session.unit_session import UnitSession
 from ..errors import UnexpectedRollbackError
 from ..outcome import Verdict
-from .context import current, innermost
 from .reporting import report_settled
+from .running import run_ending
 from .slow_units import report_if_slow
 from .state import UnitState
 from .unit import Unit
@@ -39,51 +36,16 @@ __all__ = [
     "end_message",
     "go_on_after_commit",
     "note_commits",
-    "patience_of",
     "raised",
     "roll_back",
-    "run_ending",
     "shut_down",
 ]
 
 T = TypeVar("T")
 
-_TIME_FOR_HOOKS = 0.5  # seconds, after a cancellation
-
 _SHUT_DOWN = (
     "the application shut down before this unit of work had ended; it was rolled back"
 )
-
-
-def run_ending(
-    unit: Unit, plan: Plan[T], context: Context | None = None
-) -> Coroutine[Any, Any, T]:
-    """Run *plan* to its end, in a context in which *unit* is the current one.
-
-    A *context* that is given is one already.
-    """
-    if unit.has_had_blocks:
-        unit.end_requested()
-    # A connection is the owner of its unit, which `innermost()` leads to.
-    provider: object = current.get()
-    inside = provider is unit.owner or innermost() is unit
-    if context is None and not inside:
-        context = copy_context()
-        context.run(current.set, unit)
-    return uninterrupted(arun(plan), lambda: patience_of(unit), context)
-
-
-def patience_of(unit: Unit) -> float | None:
-    """After how many seconds a cancellation that arrives now interrupts the ending.
-
-    At once before COMMIT is sent. A hook that follows it may go on for a while, however
-    many cancellations arrive. `None`: not at all.
-    """
-    unit.was_cancelled = True
-    if unit.state is UnitState.ENDING:
-        is_async = all(session.is_async for session in unit.sessions)
-        return 0.0 if unit.in_hook or is_async else None
-    return _TIME_FOR_HOOKS if unit.in_hook else None
 
 
 def end(
