@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope
 
+from .._concurrency.unread_error import retrieve_exception
 from .._concurrency.watchdog import Watchdog
 
 __all__ = [
@@ -65,15 +66,10 @@ def start_aiosqlite_call(call: Coroutine[Any, Any, object]) -> bool:
     """
     started = False
     with contextlib.suppress(StopIteration, ValueError):  # closed already
-        call.send(None).add_done_callback(_retrieve_exception)
+        call.send(None).add_done_callback(retrieve_exception)
         started = True
     call.close()
     return started
-
-
-def _retrieve_exception(result: asyncio.Future[object]) -> None:
-    if not result.cancelled():
-        result.exception()  # or asyncio would log that it was never retrieved
 
 
 class Interruption(Watchdog):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from anyio import CapacityLimiter, to_thread
 
+from .._concurrency.unread_error import retrieve_exception
 from .plan import HookTimeoutError, Interrupted
 
 __all__ = ["call_hook"]
@@ -82,9 +83,4 @@ async def _stop(hook: asyncio.Task[None]) -> None:
         await asyncio.wait((hook,), timeout=_GRACE)
     if not hook.done():
         log.error("a hook goes on although it was cancelled: %r", hook)
-    hook.add_done_callback(_take_result)
-
-
-def _take_result(hook: asyncio.Task[None]) -> None:
-    if not hook.cancelled():
-        hook.exception()  # or asyncio would report that nothing has read it
+    hook.add_done_callback(retrieve_exception)

@@ -14,6 +14,7 @@ from threading import Thread
 
 from sqlalchemy import Connection, select
 
+from .._concurrency.unread_error import retrieve_exception
 from .._concurrency.worker import on_event_loop
 from .._engine.address import address_of
 from .._engine.create import capacity
@@ -62,7 +63,7 @@ async def aping(
     try:
         await asyncio.wait((task,), timeout=timeout)
     finally:
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(retrieve_exception)
         if not task.done():
             task.cancel()
     if not task.done():
@@ -106,12 +107,6 @@ async def _alook(database: DatabaseCore) -> None:
 def _round_trip(connection: Connection) -> None:
     """Make one, and no more: without BEGIN."""
     connection.execution_options(isolation_level="AUTOCOMMIT").scalar(select(1))
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Let asyncio know that nothing waits for the exception of *task*."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _unavailable(

@@ -163,10 +163,7 @@ class OpenBlocks:
 
     def late_error(self) -> UnexpectedRollbackError | None:
         """Fail what others have begun since they were waited for."""
-        with self._changing:
-            for block in (beside := self._beside()):
-                block.cut_off = True
-        return UnexpectedRollbackError(_BEGUN_LATE) if beside else None
+        return UnexpectedRollbackError(_BEGUN_LATE) if self._cut_off() else None
 
     def check_commit(self) -> None:
         """Raise `UsageError` if others are inside while the application commits."""
@@ -195,14 +192,18 @@ class OpenBlocks:
 
     def cut_off(self, limit: float) -> UsageError:
         """Fail the blocks in other tasks; return the error for the unit."""
-        with self._changing:
-            beside = self._beside()
-            for block in beside:
-                block.cut_off = True
+        beside = self._cut_off()
         nested = beside[0].nested if beside else "join"
         if nested == _SAVEPOINT:
             return UsageError(_SAVEPOINT_IN_ANOTHER_TASK.format(limit=limit))
         return UsageError(_IN_ANOTHER_TASK.format(limit=limit, nested=nested))
+
+    def _cut_off(self) -> list[OpenBlock]:
+        with self._changing:
+            beside = self._beside()
+            for block in beside:
+                block.cut_off = True
+        return beside
 
     def _beside(self) -> list[OpenBlock]:
         return [x for x in self._joined if x.runs_beside(self._waiting)]
