@@ -165,7 +165,7 @@ class World:
     def settled(self, outcome: Outcome) -> None:
         now, stored = self.rounds[-1], self.accepted & self.rows
         now.outcome, steps = outcome, set(now.steps)
-        now.rollback_requested = self.unit.rollback_requested is not None
+        now.rollback_requested = self.unit.requests_rollback
         self.check_intent()
         what = f"{outcome} after {now.steps}"
         self.check((outcome is Outcome.COMMITTED) is ("C" in steps), what)

@@ -128,4 +128,4 @@ def test_another_round_decides_for_itself() -> None:
     unit.forget_intent()
 
     assert not unit.must_roll_back
-    assert (unit.failure, unit.rollback_requested) == (None, None)
+    assert (unit.failure, unit.requested) == (None, None)

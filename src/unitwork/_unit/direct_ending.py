@@ -92,7 +92,8 @@ def settle_directly(unit: Unit, session: UnitSession, reason: str) -> bool:
     if unit.outcome is None or unit.outcome is _EMPTY:
         unit.outcome, unit.reason = _COMMITTED, reason
     unit.undone_because = ""
-    unit.rollback_was_requested = unit.rollback_requested is not None
+    requested = unit.requested  # as `requests_rollback`
+    unit.rollback_was_requested = requested is not None and not requested.commit
     session.activity.is_reserved = False
     if session.permit is not None:
         session.release_unused_permit()

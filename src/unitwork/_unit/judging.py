@@ -16,10 +16,8 @@ def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdi
     """Decide: the intent of the unit comes before the policy."""
     if unit.report is not None:
         unit.report.error = ending.exception
-    if unit.rollback_requested is not None:
-        return Verdict(False, unit.rollback_requested)
-    if unit.commit_requested:  # also if it is lost: the response relies on it
-        return Verdict(True, "commit_anyway()")
+    if unit.requested is not None:  # also if it is lost: the response relies on it
+        return unit.requested
     return judge(ending, commit_when)
 
 

@@ -47,9 +47,9 @@ class Lifecycle(HasInnerBlocks):
     failure: BaseException | None = None  # what lost the work, with `Intent.LOST`
     cut_off_by: UnexpectedRollbackError | DeadlineExceededError | None = None
     """Why all further work is refused: the deadline, or the shutdown."""
-    rollback_requested: str | None = None  # the application's reason for one
-    rollback_was_requested: bool
-    commit_requested = False  # whatever the response is
+    requested: Verdict | None = None
+    """What the application has requested, which comes before the policy."""
+    rollback_was_requested: bool  # when it was settled
     verdict: Verdict | None = None  # of the ending that is under way
     end_error: BaseException | None = None  # that made the present or last ending fail
     outcome: Outcome | None
@@ -192,6 +192,10 @@ class Lifecycle(HasInnerBlocks):
     def must_roll_back(self) -> bool:
         return self.intent >= Intent.ROLLBACK_ONLY
 
+    @property
+    def requests_rollback(self) -> bool:
+        return self.requested is not None and not self.requested.commit
+
     def raise_intent(self, intent: Intent, reason: str) -> bool:
         """Raise it to *intent*; return whether it was lower."""
         with _moving:
@@ -202,13 +206,14 @@ class Lifecycle(HasInnerBlocks):
 
     def request_rollback(self, reason: str) -> None:
         """Record that the application wants a rollback: it is not unexpected then."""
-        self.rollback_requested = reason
+        self.requested = Verdict(False, reason)
         self.raise_intent(Intent.ROLLBACK_ONLY, reason)
 
     def request_commit(self) -> None:
         """Record that the application wants a commit, whatever the response is."""
-        self.commit_requested = True
-        self.raise_intent(Intent.COMMIT_ANYWAY, "commit_anyway()")
+        wanted = Verdict(True, "commit_anyway()")
+        self.requested = self.requested or wanted
+        self.raise_intent(Intent.COMMIT_ANYWAY, wanted.reason)
 
     def lose(self, error: BaseException) -> None:
         """Record that *error*, which is not raised any further, lost the work."""
@@ -225,8 +230,7 @@ class Lifecycle(HasInnerBlocks):
     def forget_intent(self) -> None:
         """Reset the intent, before the next message."""
         self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
-        self.unclear_commit = self.rollback_requested = None
-        self.commit_requested = False
+        self.unclear_commit = self.requested = None
 
     def check_commit(self) -> None:
         if self.intent is Intent.LOST:
@@ -274,7 +278,9 @@ class Lifecycle(HasInnerBlocks):
         elif error is not None:
             self.reason = f"COMMIT failed: {type(error).__name__}"
         elif outcome is Outcome.ROLLED_BACK and verdict.commit:
-            self.reason = self.rollback_requested or self.intent_reason
+            requested = self.requested if self.requests_rollback else None
+            reason = requested.reason if requested else ""
+            self.reason = reason or self.intent_reason
 
     def record_without_ending(self) -> None:
         """Record that nothing was open: empty, or ended by the application."""

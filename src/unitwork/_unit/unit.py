@@ -190,7 +190,7 @@ class Unit(Lifecycle, SeesWrites):
         if self.hooks and outcome is not Outcome.EMPTY and self.kept_open:
             self.hooks.outcome_known(outcome)
         self.record(outcome, error)
-        self.rollback_was_requested = self.rollback_requested is not None
+        self.rollback_was_requested = self.requests_rollback
         self.undone_because = ""
         self.record_writes(outcome)
         stored = outcome in _STORED and self.parent is not None
