@@ -13,7 +13,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutOfSQLAlchemy
 
 from .._classify.classification import classify
 from .._concurrency.fork import forget_after_fork, renew_after_fork
-from .._observing.event import Event
 from .._observing.pool_events import (
     ConnectionCheckedIn,
     ConnectionOpened,
@@ -44,6 +43,7 @@ from .attributes import (
     key_of,
     unit_attributes,
 )
+from .recordings import Recording
 
 __all__ = ["Metrics"]
 
@@ -53,18 +53,17 @@ _STATE = "db.client.connection.state"
 _TIMEOUTS = (PoolTimeoutError, PoolTimeoutOfSQLAlchemy)
 
 
-class Metrics:
+class Metrics(Recording):
     """Records the metrics of its *databases* with the instruments of *meter*."""
 
     def __init__(self, meter: Meter) -> None:
-        self.databases: tuple[DatabaseCore, ...] = ()
         self._lock = renew_after_fork(Lock())
         self._make_instruments(meter)
         self._observe(meter)
-        self._records = not isinstance(meter, NoOpMeter)
+        self.records = not isinstance(meter, NoOpMeter)
         self.forget_parent()
         forget_after_fork(self)
-        self._recorders: dict[type[Event], Callable[..., None]] = {
+        self.recorders = {
             UnitEnded: self._ended,
             ConnectionTaken: self._taken,
             ConnectionReturned: self._returned,
@@ -85,17 +84,8 @@ class Metrics:
         self._held_by: dict[tuple[int, str], list[UnitKey]] = {}
         """By whom each connection was taken: the route may be found later."""
 
-    @property
-    def kinds(self) -> Collection[type[Event]]:
-        """The kinds of event that it needs: none without an SDK."""
-        return self._recorders.keys() if self._records else ()
-
-    def add(self, database: DatabaseCore) -> None:
-        self.databases = (*self.databases, database)
-
     def remove(self, database: DatabaseCore) -> None:
-        """Forget what is open in *database*: its end is not reported any more."""
-        self.databases = tuple(x for x in self.databases if x is not database)
+        super().remove(database)
         with self._lock:
             for pool in [pool for pool in self._pending if pool[0] == database.name]:
                 del self._pending[pool]
@@ -152,9 +142,6 @@ class Metrics:
             ("unitwork.connection.holders", "{connection}", self._holding),
         ):
             meter.create_observable_up_down_counter(name, [callback], unit)
-
-    def on_event(self, event: Event) -> None:
-        self._recorders[type(event)](event)
 
     # Units
 

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from .._concurrency.fork import renew_after_fork
-from .._observing.event import Event, Observer
+from .._observing.event import Event
 from .._session.database_core import DatabaseCore
 
-__all__ = ["Recordings"]
+__all__ = ["Recording", "Recordings"]
 
 
-class _Telemetry(Observer, Protocol):
+class Recording:
     """An observer of some databases, which may change."""
+
+    databases: tuple[DatabaseCore, ...] = ()
+    records: bool
+    """Whether anything is recorded: not without an SDK."""
+    recorders: Mapping[type[Event], Callable[..., None]]
+    """What it does with each kind of event."""
 
     @property
     def kinds(self) -> Collection[type[Event]]:
-        """The kinds of event that it needs; none if nothing records what it does."""
-        ...
+        """The kinds of event that it needs."""
+        return self.recorders.keys() if self.records else ()
 
-    def add(self, database: DatabaseCore) -> None: ...
+    def on_event(self, event: Event) -> None:
+        self.recorders[type(event)](event)
+
+    def add(self, database: DatabaseCore) -> None:
+        self.databases = (*self.databases, database)
 
     def remove(self, database: DatabaseCore) -> None:
         """Forget what is open in *database*: nothing more is reported of it."""
-        ...
+        self.databases = tuple(x for x in self.databases if x is not database)
 
 
 P = TypeVar("P")
-T = TypeVar("T", bound=_Telemetry)
+T = TypeVar("T", bound=Recording)
 
 
 class Recordings(Generic[P, T]):

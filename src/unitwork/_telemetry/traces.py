@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -23,7 +23,6 @@ from opentelemetry.trace import (
 )
 
 from .._concurrency.fork import forget_after_fork
-from .._observing.event import Event
 from .._observing.subjects import UnitInfo
 from .._observing.unit_events import (
     CommitAnswered,
@@ -40,6 +39,7 @@ from .._observing.unit_events import (
 from .._session.database_core import DatabaseCore
 from ..outcome import Outcome
 from .attributes import attempt_of, cause_of, error_type, key_of, unit_attributes
+from .recordings import Recording
 
 __all__ = ["Traces"]
 
@@ -87,7 +87,7 @@ class _Trace:
             span.add_event(name, attributes, _nanoseconds(self.unit, at))
 
 
-class Traces:
+class Traces(Recording):
     """Makes a span, by *tracer*, of each unit that takes a connection.
 
     A wait for a connection and a COMMIT that take longer than the threshold of their
@@ -96,10 +96,9 @@ class Traces:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self.databases: tuple[DatabaseCore, ...] = ()
         self.span_above: dict[str, float] = {}
         """The thresholds, in seconds, by the names of the databases."""
-        self._recorders: dict[type[Event], Callable[..., None]] = {
+        self.recorders = {
             UnitBegun: self._begun,
             ConnectionTaken: self._taken,
             CommitAnswered: self._answered,
@@ -111,7 +110,7 @@ class Traces:
             ResponseStarted: self._started,
             UnitEnded: self._over,
         }
-        self._records = not isinstance(tracer, NoOpTracer)
+        self.records = not isinstance(tracer, NoOpTracer)
         self.forget_parent()
         forget_after_fork(self)
 
@@ -120,25 +119,14 @@ class Traces:
         """By the ids of the units."""
         self._ended: OrderedDict[int, SpanContext] = OrderedDict()
 
-    @property
-    def kinds(self) -> Collection[type[Event]]:
-        """The kinds of event that it needs: none without an SDK."""
-        return self._recorders.keys() if self._records else ()
-
-    def add(self, database: DatabaseCore) -> None:
-        self.databases = (*self.databases, database)
-
     def remove(self, database: DatabaseCore) -> None:
         """End the spans of open units of *database*: their end is not reported."""
-        self.databases = tuple(x for x in self.databases if x is not database)
+        super().remove(database)
         names = {each.name for each in self.databases}
         for number, found in list(self._open.items()):
             if names.isdisjoint(found.unit.databases):
                 del self._open[number]
                 self._end(found, {}, time.monotonic())
-
-    def on_event(self, event: Event) -> None:
-        self._recorders[type(event)](event)
 
     # The span of a unit
 
