@@ -28,10 +28,6 @@ class _Observation:
     def __init__(self) -> None:
         self.observer: Observer | None = None
 
-    def unit_ended(self, unit: object) -> None:
-        if self.observer is not None:
-            self.observer.unit_ended(unit)
-
     def captures(self, unit: object, hook: Callable[[], object]) -> bool:
         return self.observer is not None and self.observer.captures(unit, hook)
 

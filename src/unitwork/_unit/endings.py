@@ -83,8 +83,8 @@ def end(
     finally:
         if unit.sessions.are_timed:
             report_if_slow(unit)
-        if observation.observer is not None:
-            observation.unit_ended(unit)
+        if (observer := observation.observer) is not None:
+            observer.unit_ended(unit)
         try:
             if unit.report is not None:
                 report_settled(unit, unit.report)

@@ -80,8 +80,8 @@ def report_settled(unit: _Unit, report: UnitReport) -> None:
 
 def report_without_ending(unit: _Unit) -> None:
     """Report a unit that closes without an ending of its own."""
-    if observation.observer is not None:
-        observation.unit_ended(unit)
+    if (observer := observation.observer) is not None:
+        observer.unit_ended(unit)
     if unit.report is not None:
         report_settled(unit, unit.report)
 
