@@ -17,7 +17,7 @@ from .._transaction.mariadb_position import (
     fetch_row,
     replace_if_dropped,
 )
-from .replica_state import STOPPED, ReplicaState, Verdict, judge
+from .replica_state import STOPPED, ReplicaState, ReplicaVerdict, judge_replica
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,7 +40,7 @@ def find_verdict(
     needed: LogPosition | None,
     max_lag: float | None,
     until: float,
-) -> Verdict:
+) -> ReplicaVerdict:
     """Whether *replica* may serve a unit that needs what is *needed*.
 
     The replica itself waits for that, until *until*. Raises the error of the driver.
@@ -48,12 +48,12 @@ def find_verdict(
     is_due = replica.is_due
     if needed is None and not is_due:
         replace_if_dropped(connection)
-        return judge(None, needed, max_lag)
+        return judge_replica(None, needed, max_lag)
     gtids = needed if isinstance(needed, Gtids) else None
     state = fetch_state(connection, gtids, until, with_lag=is_due)
     if is_due:
         state = replica.record(state)
-    return judge(state, needed, max_lag)
+    return judge_replica(state, needed, max_lag)
 
 
 def fetch_state(

@@ -137,9 +137,15 @@ class Replica:
         is_known = self.run is not None and isinstance(needed, WalPosition)
         return is_known and not self.may_reach(needed) and not self.is_due
 
-    def failed(self, reason: str, *, unreachable: bool = False) -> None:
+    def raised(self, error: BaseException) -> None:
+        """Use it no more, as connecting to it or using it has raised *error*."""
+        cause = getattr(error, "orig", None) or error
+        self.failed(f"{type(cause).__name__}: {' '.join(str(cause).split())}")
+        self.is_unreachable = True
+
+    def failed(self, reason: str) -> None:
         """Use it no more until a check finds it well."""
-        self.is_unreachable = unreachable
+        self.is_unreachable = False
         if not self.reason:
             where = address_of(self.engine.url)
             log.warning("replica %s is not used: %s", where, reason)

@@ -31,12 +31,12 @@ from .replica_state import (
     POSITION_QUERY,
     STATE_QUERY,
     ReplicaState,
-    Verdict,
-    judge,
+    ReplicaVerdict,
+    judge_replica,
     read_state,
 )
 
-__all__ = ["check", "connect_to", "described"]
+__all__ = ["check", "connect_to"]
 
 _FIRST_POLL, _LONGEST_POLL = 0.001, 0.01  # seconds
 
@@ -61,7 +61,7 @@ def connect_to(
     except (UnitworkError, NoFreeConnectionError):
         raise
     except Exception as error:
-        replica.failed(described(error), unreachable=True)
+        replica.raised(error)
         return None
     try:
         if is_mariadb(connection.dialect):
@@ -72,7 +72,7 @@ def connect_to(
             verdict = _wait(replica, connection, needed, max_lag, until)
     except Exception as error:
         _discard(connection)
-        replica.failed(described(error), unreachable=True)
+        replica.raised(error)
         return None
     except BaseException:
         _discard(connection)
@@ -91,16 +91,18 @@ def _begin(
     needed: LogPosition | None,
     max_lag: float | None,
     setting: str,
-) -> Verdict:
+) -> ReplicaVerdict:
     can_be_asked = begins(connection) and not is_autocommit(connection)
     if not can_be_asked or (needed is None and not replica.is_due):
         begin_to_read(connection, "", setting)
-        return judge(None, needed, max_lag)
+        return judge_replica(None, needed, max_lag)
 
     def send(query: str) -> str | None:
         return begin_to_read(connection, query, setting)
 
-    return judge(_query_state(replica, connection, needed, send), needed, max_lag)
+    return judge_replica(
+        _query_state(replica, connection, needed, send), needed, max_lag
+    )
 
 
 def _query_state(
@@ -129,14 +131,14 @@ def _wait(
     needed: LogPosition,
     max_lag: float | None,
     until: float,
-) -> Verdict:
+) -> ReplicaVerdict:
     """Ask again and again until the replica is ready, or *until* then."""
-    verdict, seconds = Verdict(True, False), _FIRST_POLL
+    verdict, seconds = ReplicaVerdict(True, False), _FIRST_POLL
     while (left := until - time.monotonic()) > 0:
         _sleep(connection, min(seconds, left))
         seconds = min(seconds * 2, _LONGEST_POLL)
         state = _query_state(replica, connection, needed, partial(_fetch, connection))
-        verdict = judge(state, needed, max_lag)
+        verdict = judge_replica(state, needed, max_lag)
         if not verdict.may_become_ready:
             break
     return verdict
@@ -156,13 +158,13 @@ def check(replica: Replica, max_lag: float | None) -> None:
             replica.engine.dispose()  # its idle connections are as dead as it was
         with replica.engine.connect() as connection:
             state = replica.record(_fetch_state(connection))
-        verdict = judge(state, None, max_lag)
+        verdict = judge_replica(state, None, max_lag)
         if verdict.usable:
             replica.recovered()
         else:
             replica.failed(verdict.reason)
     except Exception as error:
-        replica.failed(described(error), unreachable=True)
+        replica.raised(error)
     finally:
         replica.check_ended()
 
@@ -180,11 +182,6 @@ def _fetch_state(connection: Connection) -> ReplicaState | None:
             connection.invalidate()
         raise
     return None
-
-
-def described(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())}"
 
 
 def _discard(connection: Connection) -> None:

@@ -17,9 +17,9 @@ __all__ = [
     "STATE_QUERY",
     "STOPPED",
     "ReplicaState",
+    "ReplicaVerdict",
     "Run",
-    "Verdict",
-    "judge",
+    "judge_replica",
     "read_state",
 ]
 
@@ -85,7 +85,7 @@ class ReplicaState(NamedTuple):
     run: Run | None = None
 
 
-class Verdict(NamedTuple):
+class ReplicaVerdict(NamedTuple):
     """Whether a replica may serve a unit."""
 
     usable: bool
@@ -96,7 +96,7 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-_READY = Verdict(True, True)
+_READY = ReplicaVerdict(True, True)
 
 
 def read_state(value: str | None, known: Run | None = None) -> ReplicaState | None:
@@ -121,27 +121,27 @@ def read_state(value: str | None, known: Run | None = None) -> ReplicaState | No
     return ReplicaState(in_recovery == "t", at, lag, sees_more, run=run)
 
 
-def judge(
+def judge_replica(
     state: ReplicaState | None, needed: LogPosition | None, max_lag: float | None
-) -> Verdict:
+) -> ReplicaVerdict:
     """Decide by *state* whether a replica may serve a unit.
 
     It must have replayed up to *needed*; `None`: no matter how far it has come.
     """
     if state is None:
-        return Verdict(True, needed is None)
+        return ReplicaVerdict(True, needed is None)
     if not state.in_recovery:
-        return Verdict(False, False, reason="it was promoted, and is no replica")
+        return ReplicaVerdict(False, False, reason="it was promoted, and is no replica")
     if max_lag is not None and state.lag is not None and state.lag > max_lag:
         if state.lag == STOPPED:
-            return Verdict(False, False, reason="its replication has stopped")
+            return ReplicaVerdict(False, False, reason="its replication has stopped")
         reason = f"it lags {state.lag:.1f} seconds behind, more than {max_lag:g}"
-        return Verdict(False, False, reason=reason)
+        return ReplicaVerdict(False, False, reason=reason)
     if needed is None:
         return _READY
     if not state.sees_more or not can_reach(state.position, needed):
-        return Verdict(True, False)
+        return ReplicaVerdict(True, False)
     is_ready = covers(state.position, needed)
-    return Verdict(
+    return ReplicaVerdict(
         True, is_ready, may_become_ready=not is_ready and not state.has_waited
     )

@@ -13,7 +13,7 @@ from .._engine.begin import BindCache, TransactionCharacteristics
 from .._engine.pool_watch import announce
 from .._replicas.position import Position
 from .._replicas.replica import Replica
-from .._replicas.replica_connections import connect_to, described
+from .._replicas.replica_connections import connect_to
 from .._replicas.replica_set import ReplicaSet
 from ..errors import DatabaseUnavailableError
 from .first_setting import first_setting
@@ -78,7 +78,7 @@ class Reading:
     def replica_failed(self, error: BaseException) -> None:
         """Record that the replica of the open transaction has raised *error*."""
         if isinstance(self._pinned, Replica):
-            self._pinned.failed(described(error), unreachable=True)
+            self._pinned.raised(error)
 
     def find_gate(self, session: _Session) -> Gate | None:
         """The gate of the replica that is expected to be chosen; `None`: none is."""
