@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Observer", "observation"]
+__all__ = ["EndingObserver", "observation"]
 
 
-class Observer(Protocol):
+class EndingObserver(Protocol):
     """Called in the context of the unit, by whatever ends it."""
 
     def unit_ended(self, unit: Any) -> None:
@@ -26,7 +26,7 @@ class _Observation:
     __slots__ = ("observer",)
 
     def __init__(self) -> None:
-        self.observer: Observer | None = None
+        self.observer: EndingObserver | None = None
 
     def captures(self, unit: object, hook: Callable[[], object]) -> bool:
         return self.observer is not None and self.observer.captures(unit, hook)

@@ -12,7 +12,7 @@ from .._sql.sql_text import MYSQL
 from .failure import SandboxError
 from .savepoints import begins_by_text, with_unique_names
 from .shared_connection import SharedConnection
-from .turn import TransactionState, Turn
+from .turn import SavepointState, Turn
 
 __all__ = ["ConnectionProxy", "CursorProxy"]
 
@@ -79,9 +79,9 @@ class ConnectionProxy:
         try:
             self.shared.begin(turn)
             result = self.shared.outer.in_loop(execute)
-            turn.move(TransactionState.OPEN)
+            turn.move(SavepointState.OPEN)
         except BaseException:
-            turn.move(TransactionState.FAILED)
+            turn.move(SavepointState.FAILED)
             raise
         finally:
             turns.end_statement(turn)
@@ -209,7 +209,7 @@ class ConnectionProxy:
 
 
 def _check_not_lost(turn: Turn) -> None:
-    if turn.state is TransactionState.UNDONE:
+    if turn.state is SavepointState.UNDONE:
         raise SandboxError(
             f"a statement of {turn.name()} has failed, which has undone what was not "
             "committed: call the `rollback()` of that session first"

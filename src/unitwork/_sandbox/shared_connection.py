@@ -12,7 +12,7 @@ from .._transaction.lost_work import unexpected_rollback
 from . import savepoints
 from .failure import CLOSED, SandboxError
 from .outer_transaction import OuterTransaction, Settings, new_name
-from .turn import Access, TransactionState, Turn, Writes
+from .turn import SavepointState, Turn, WriteAccess, Writes
 from .turns import Turns
 from .violations import (
     committed_inside_rollback,
@@ -83,7 +83,7 @@ class SharedConnection:
         if own or name is None:
             name = new_name()
             self._send(turn, [f"SAVEPOINT {name}", *own])
-        turn.move(TransactionState.OPEN, name)
+        turn.move(SavepointState.OPEN, name)
         turn.forget()
         turn.settings_around = settings
         turn.set_something = settings is not None
@@ -107,7 +107,7 @@ class SharedConnection:
 
     def _check_may_write(self, turn: Turn) -> None:
         for outer in self.turns.around(turn):
-            if outer.access is not Access.READ_WRITE and turn.may_write:
+            if outer.access is not WriteAccess.READ_WRITE and turn.may_write:
                 raise self._fail(write_inside_read_only(outer, turn))
 
     def commit(self, turn: Turn) -> None:
@@ -118,7 +118,7 @@ class SharedConnection:
         self.check_around(turn)
         self._check_sets_no_constraints(turn)
         try:
-            if turn.access is Access.WRITES_REFUSED:  # this makes sure of it
+            if turn.access is WriteAccess.WRITES_REFUSED:  # this makes sure of it
                 self.outer.send(self._rollback_of(turn, savepoint))
             else:
                 restored = turn.settings_around or self.outer.settings
@@ -134,7 +134,7 @@ class SharedConnection:
             if savepoints.is_in_failed_transaction(error):
                 raise unexpected_rollback(None) from error
             raise
-        turn.move(TransactionState.NONE)
+        turn.move(SavepointState.NONE)
         self._note_commit_inside(turn)
         if turn.mark is not None:
             turn.mark.committed, turn.mark = True, None
@@ -145,7 +145,7 @@ class SharedConnection:
         savepoint = turn.savepoint
         if savepoint is None:
             return
-        turn.move(TransactionState.NONE)
+        turn.move(SavepointState.NONE)
         self.check_around(turn)
         script = self._rollback_of(turn, savepoint)
         self._send(turn, [*script, *self._following(turn)])
@@ -158,7 +158,7 @@ class SharedConnection:
         savepoint = turn.savepoint
         if savepoint is None:
             return
-        turn.move(TransactionState.NONE)
+        turn.move(SavepointState.NONE)
         with suppress(SandboxError):  # the test fails at its end
             self.check_around(turn)
             self.outer.pending += self._rollback_of(turn, savepoint)
@@ -168,12 +168,12 @@ class SharedConnection:
 
     def acknowledge_rollback(self, turn: Turn) -> None:
         """Let *turn* go on: its session has rolled back what was undone before."""
-        if turn.state is TransactionState.UNDONE:
-            turn.move(TransactionState.NONE)
+        if turn.state is SavepointState.UNDONE:
+            turn.move(SavepointState.NONE)
 
     def _rollback_of(self, turn: Turn, savepoint: str) -> Sequence[str]:
         script = savepoints.rollback_of(savepoint)
-        if self.dialect.name == "sqlite" and turn.access is Access.WRITES_REFUSED:
+        if self.dialect.name == "sqlite" and turn.access is WriteAccess.WRITES_REFUSED:
             return [*script, "PRAGMA query_only = 0"]
         return script
 
@@ -188,7 +188,7 @@ class SharedConnection:
         if savepoints.is_definition(statement):
             self.outer.note_definition()
         if "'transaction_read_only', 'on'" in statement:
-            turn.access = Access.READ_ONLY
+            turn.access = WriteAccess.READ_ONLY
         if savepoints.sets_constraints(statement):
             turn.set_constraints = True
         if savepoints.changes_settings(statement):
@@ -209,8 +209,8 @@ class SharedConnection:
 
     def refuse_writes(self, turn: Turn) -> None:
         """Let the database refuse to write, or make sure that nothing is kept."""
-        if turn.access is not Access.WRITES_REFUSED:
-            turn.access = Access.WRITES_REFUSED
+        if turn.access is not WriteAccess.WRITES_REFUSED:
+            turn.access = WriteAccess.WRITES_REFUSED
             if self.dialect.name == "sqlite":
                 self.outer.send(["PRAGMA query_only = 1"])
 
@@ -271,7 +271,7 @@ class SharedConnection:
 
     def _preempt(self, own: Turn, other: Turn) -> SandboxError | None:
         """End the transaction of the test's *own* session: it has only read."""
-        has_failed = own.state is TransactionState.FAILED
+        has_failed = own.state is SavepointState.FAILED
         aborted = has_failed and self.dialect.name == "postgresql"
         if self._writes_of(own) is Writes.SOME and not aborted:
             return uncommitted_changes(own.name(), other)
@@ -279,7 +279,7 @@ class SharedConnection:
             release = [savepoints.release_of(own.savepoint)]
             undo = savepoints.rollback_of(own.savepoint)
             self.outer.pending += undo if aborted else release
-            own.move(TransactionState.UNDONE if aborted else TransactionState.NONE)
+            own.move(SavepointState.UNDONE if aborted else SavepointState.NONE)
         return None
 
     # The end

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, IntEnum
 from typing import Protocol
 
-__all__ = ["Access", "Mark", "TransactionState", "Turn", "Writes"]
+__all__ = ["Mark", "SavepointState", "Turn", "WriteAccess", "Writes"]
 
 
 class _Queue(Protocol):
@@ -27,7 +27,7 @@ class Mark:
     committed = False
 
 
-class TransactionState(Enum):
+class SavepointState(Enum):
     """The life of a transaction that is a savepoint; `Turn.move()` moves it."""
 
     NONE = "not begun, or ended"
@@ -36,7 +36,7 @@ class TransactionState(Enum):
     UNDONE = "rolled back after a failure, before its session has rolled back"
 
 
-class Access(Enum):
+class WriteAccess(Enum):
     """Whether a transaction may write."""
 
     READ_WRITE = "read and write"
@@ -98,7 +98,7 @@ class Turn:
         self.is_preemptible = is_preemptible
         """Whether others go first while it executes nothing: the test itself."""
         self.statements_in_flight = 0
-        self.state = TransactionState.NONE
+        self.state = SavepointState.NONE
         self.savepoint: str | None = None
         """The savepoint that the transaction is, while it is open."""
         self.mark: Mark | None = None
@@ -111,14 +111,14 @@ class Turn:
     def is_held(self) -> bool:
         return self._turns.has(self)
 
-    def move(self, state: TransactionState, savepoint: str | None = None) -> None:
+    def move(self, state: SavepointState, savepoint: str | None = None) -> None:
         """Record that the transaction is in another *state*.
 
         That a statement has failed or succeeded says nothing once it has ended.
         """
         if savepoint is not None:
             self.savepoint = savepoint
-        elif state in (TransactionState.OPEN, TransactionState.FAILED):
+        elif state in (SavepointState.OPEN, SavepointState.FAILED):
             if self.savepoint is None:
                 return
         else:
@@ -148,7 +148,7 @@ class Turn:
         self.writes = Writes.NONE
         self.unclassified: list[str] = []
         """Its other statements, which were executed past SQLAlchemy."""
-        self.access = Access.READ_WRITE
+        self.access = WriteAccess.READ_WRITE
         self.set_constraints = False
         self.set_something = False
         """Whether a statement may have changed a setting of the transaction."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .reading import Reading
     from .unit_session import UnitSession
 
-__all__ = ["CommitOrder", "in_doubt"]
+__all__ = ["ServedSession", "in_doubt"]
 
 _OPEN = Access.OPEN
 _SENT_BY_UNIT = CommitState.SENT_BY_UNIT
@@ -39,8 +39,8 @@ def in_doubt(error: BaseException) -> bool:
     return classify(error, phase=Phase.COMMIT).unknown
 
 
-class CommitOrder:
-    """Sends the COMMITs of one session, in the order in which it has connected.
+class ServedSession:
+    """The session that holds a loan. It sends its COMMITs in the order of its loans.
 
     SQLAlchemy commits the connections of a session in the order of a set.
     """

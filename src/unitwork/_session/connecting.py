@@ -21,7 +21,7 @@ from .._transaction.unit_begin import lend
 from ..errors import UsageError
 from . import after_statement
 from .beginning import apply_characteristics, begin
-from .commits import CommitOrder
+from .commits import ServedSession
 from .state import Access
 from .unit_session import UnitSession
 
@@ -125,8 +125,8 @@ def connected(
     except BaseException:
         _not_begun(session, hold)
         raise
-    loan.holder = order = CommitOrder()
-    order.session, loan.hold = session, hold
+    loan.holder = served = ServedSession()
+    served.session, loan.hold = session, hold
     hold.idle_since = time.monotonic()  # BEGIN is no idle time
     session.loans.append(loan)
     if hold.report is not None and released is None:

@@ -43,7 +43,7 @@ from .attributes import (
     key_of,
     unit_attributes,
 )
-from .recordings import Recording
+from .recordings import Telemetry
 
 __all__ = ["Metrics"]
 
@@ -53,7 +53,7 @@ _STATE = "db.client.connection.state"
 _TIMEOUTS = (PoolTimeoutError, PoolTimeoutOfSQLAlchemy)
 
 
-class Metrics(Recording):
+class Metrics(Telemetry):
     """Records the metrics of its *databases* with the instruments of *meter*."""
 
     def __init__(self, meter: Meter) -> None:

@@ -12,10 +12,10 @@ from .._concurrency.fork import renew_after_fork
 from .._observing.event import Event
 from .._session.database_core import DatabaseCore
 
-__all__ = ["Recording", "Recordings"]
+__all__ = ["Recordings", "Telemetry"]
 
 
-class Recording:
+class Telemetry:
     """An observer of some databases, which may change."""
 
     databases: tuple[DatabaseCore, ...] = ()
@@ -41,7 +41,7 @@ class Recording:
 
 
 P = TypeVar("P")
-T = TypeVar("T", bound=Recording)
+T = TypeVar("T", bound=Telemetry)
 
 
 class Recordings(Generic[P, T]):

@@ -39,7 +39,7 @@ from .._observing.unit_events import (
 from .._session.database_core import DatabaseCore
 from ..outcome import Outcome
 from .attributes import attempt_of, cause_of, error_type, key_of, unit_attributes
-from .recordings import Recording
+from .recordings import Telemetry
 
 __all__ = ["Traces"]
 
@@ -87,7 +87,7 @@ class _Trace:
             span.add_event(name, attributes, _nanoseconds(self.unit, at))
 
 
-class Traces(Recording):
+class Traces(Telemetry):
     """Makes a span, by *tracer*, of each unit that takes a connection.
 
     A wait for a connection and a COMMIT that take longer than the threshold of their
