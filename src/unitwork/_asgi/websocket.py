@@ -157,7 +157,8 @@ class WebSocket(Connection):
         """Wait for the outcome; raise if it is a failure. Return whether hooks run."""
         if _inside.get() is ending and unit.state is UnitState.ENDING:
             raise UsageError(_IN_BEFORE_COMMIT)
-        unit.end_requested()
+        if unit.known_blocks is not None:
+            unit.known_blocks.end_requested()
         if ending.settled.is_set():
             await asyncio.sleep(0)  # its task is about to go on
         await ending.settled.wait()

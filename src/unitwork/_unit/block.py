@@ -239,7 +239,8 @@ class Transaction(_Block[S]):
     ) -> None:
         assert self._unit is not None
         if self._is_own:
-            self._unit.end_requested()
+            if self._unit.known_blocks is not None:
+                self._unit.known_blocks.end_requested()
             try:
                 run(self._end(self._unit, error))
             finally:

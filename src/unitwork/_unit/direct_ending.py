@@ -50,7 +50,7 @@ def begin_directly(unit: Unit) -> DirectEnding | None:
     if (
         unit.intent is not _UNDECIDED
         or unit.hooks
-        or unit.has_had_blocks
+        or unit.known_blocks is not None
         or unit.parent is not None
         or unit.two_phase is not None
         or unit.report is not None

@@ -21,6 +21,7 @@ from .._session.state import CommitState
 from .._session.unit_session import UnitSession
 from ..errors import UnexpectedRollbackError
 from ..outcome import Verdict
+from .open_blocks import OpenBlocks
 from .reporting import report_settled
 from .running import run_ending
 from .slow_units import report_if_slow
@@ -102,8 +103,8 @@ def _decide_and_finish(
 ) -> Plan[tuple[Verdict, bool]]:
     try:
         unit.verdict = verdict = decide()
-        if verdict.commit and unit.has_had_blocks and made is None:
-            yield from _wait_for_blocks(unit)
+        if verdict.commit and unit.known_blocks is not None and made is None:
+            yield from _wait_for_blocks(unit, unit.known_blocks)
     except BaseException as error:
         unit.verdict = Verdict(False, raised(error))
         yield from finish(unit, commit=False)
@@ -111,14 +112,14 @@ def _decide_and_finish(
     return verdict, (yield from finish(unit, commit=verdict.commit, made=made))
 
 
-def _wait_for_blocks(unit: Unit) -> Plan[None]:
+def _wait_for_blocks(unit: Unit, blocks: OpenBlocks) -> Plan[None]:
     """Let other tasks finish what they do inside: half of it must not be stored."""
     limit = end_timeout(unit.sessions)
     until = time.monotonic() + limit
-    while (others := unit.open_blocks.end_of_others()) is not None:
+    while (others := blocks.end_of_others()) is not None:
         left = until - time.monotonic()
         if left <= 0 or not (yield Wait(others, left)):
-            raise unit.open_blocks.cut_off(limit)
+            raise blocks.cut_off(limit)
 
 
 def _wait_for_turn(unit: Unit) -> Plan[None]:
@@ -172,8 +173,8 @@ def end_before_body(
     """
 
     def decide() -> Verdict:
-        if verdict.commit and unit.has_had_blocks:
-            unit.open_blocks.check_held()
+        if verdict.commit and unit.known_blocks is not None:
+            unit.known_blocks.check_held()
         return verdict
 
     yield from end(unit, decide, keep_streams_open=keep_streams_open)

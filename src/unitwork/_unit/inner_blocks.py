@@ -12,7 +12,6 @@ from .._call_site import calling_frame
 from .._commit.hooks import Hooks
 from .._concurrency.fork import renew_after_fork
 from .._concurrency.worker import current_worker
-from ..errors import UnexpectedRollbackError
 from .frames import is_held_by_dependency, is_in_middleware, is_in_request
 from .open_blocks import OpenBlocks
 from .owner import UnitOwner
@@ -25,8 +24,7 @@ _making = renew_after_fork(RLock())
 class HasInnerBlocks:
     """The part of a unit that knows what has begun inside it and has not ended."""
 
-    has_had_blocks = False  # whether some have joined it: `open_blocks` has them
-    _blocks: OpenBlocks | None = None
+    known_blocks: OpenBlocks | None = None  # made on first use
     owner: UnitOwner
     hooks: Hooks | None
 
@@ -34,9 +32,8 @@ class HasInnerBlocks:
     def open_blocks(self) -> OpenBlocks:
         """The blocks that have joined it and have not ended."""
         with _making:
-            if self._blocks is None:
-                self._blocks, self.has_had_blocks = OpenBlocks(), True
-        return self._blocks
+            self.known_blocks = self.known_blocks or OpenBlocks()
+        return self.known_blocks
 
     def savepoint_begun(self, savepoint: SessionTransaction) -> bool:
         """Count it as a block of the task that has called `session.begin_nested()`.
@@ -64,27 +61,9 @@ class HasInnerBlocks:
         return self.owner.kind == "request" and is_in_middleware(frame)
 
     def savepoint_ended(self, savepoint: SessionTransaction) -> None:
-        if self._blocks is not None:
-            self._blocks.end_savepoint(savepoint)
+        if self.known_blocks is not None:
+            self.known_blocks.end_savepoint(savepoint)
 
     def savepoint_undone(self, savepoint: object) -> None:
         if self.hooks is not None:
             self.hooks.savepoint_undone(savepoint)
-
-    def end_requested(self) -> None:
-        """Record that this task or thread waits for the end."""
-        if self._blocks is not None:
-            self._blocks.end_requested()
-
-    def end_answered(self) -> None:
-        if self._blocks is not None:
-            self._blocks.end_answered()
-
-    def check_alone(self) -> None:
-        """Raise `UsageError` if others are inside: a commit would store half of it."""
-        if self._blocks is not None:
-            self._blocks.check_commit()
-
-    def late_error(self) -> UnexpectedRollbackError | None:
-        """The error for what others have begun inside since they were waited for."""
-        return None if self._blocks is None else self._blocks.late_error()

@@ -134,7 +134,8 @@ class Lifecycle(HasInnerBlocks):
         with _moving:
             if self.intent >= Intent.ROLLBACK_ONLY:
                 return False
-            if (late := self.late_error()) is not None:
+            blocks = self.known_blocks
+            if blocks is not None and (late := blocks.late_error()) is not None:
                 self.lose(late)
                 return False
             self.move(UnitState.COMMITTING)
@@ -170,8 +171,8 @@ class Lifecycle(HasInnerBlocks):
                 self.move(state)  # which raises
             self.state = state
             waiting, self._waiting = self._waiting, None
-            if self.has_had_blocks:
-                self.end_answered()
+            if self.known_blocks is not None:
+                self.known_blocks.end_answered()
         finally:
             _moving.release()
         for turn in waiting or ():
@@ -237,7 +238,8 @@ class Lifecycle(HasInnerBlocks):
             raise self.unexpected()
         if self.intent is Intent.ROLLBACK_ONLY:
             raise no_commit(self.intent_reason)
-        self.check_alone()
+        if self.known_blocks is not None:
+            self.known_blocks.check_commit()
 
     def unexpected(self) -> UnitworkError:
         """The error to raise in place of the success that was expected."""

@@ -27,8 +27,8 @@ def run_ending(
 
     A *context* that is given is one already.
     """
-    if unit.has_had_blocks:
-        unit.end_requested()
+    if unit.known_blocks is not None:
+        unit.known_blocks.end_requested()
     # A connection is the owner of its unit, which `innermost()` leads to.
     provider: object = current.get()
     inside = provider is unit.owner or innermost() is unit

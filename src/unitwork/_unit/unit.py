@@ -111,7 +111,7 @@ class Unit(Lifecycle, SeesWrites):
             sync = each.sync_session  # as `has_work`, which would be one call more
             if sync.in_transaction() or has_pending(sync) or each.ends.rolled_back:
                 return True
-        if self.hooks or self.has_had_blocks or self.cut_off_by is not None:
+        if self.hooks or self.known_blocks or self.cut_off_by is not None:
             return True
         # Lost with nothing open, or beside COMMIT: it is no success.
         return self.intent is _LOST and self.outcome in (None, Outcome.COMMITTED)
