@@ -93,15 +93,15 @@ class DBSessionMiddleware:
         self._own = tuple(dict.fromkeys(databases.values()))
         has_replicas = any(each.replicas is not None for each in self._own)
         config = MiddlewareConfig(
-            commit_when,
-            defaults_of(options),
-            policy_of(retry),
-            CommitOrder(self._own) if twophase else None,
-            answer_errors,
-            may_retry(options) or has_replicas,
-            has_replicas,
-            _carrier_of(read_your_writes, self._own),
-            server_timing,
+            commit_when=commit_when,
+            defaults=defaults_of(options),
+            retry=policy_of(retry),
+            order=CommitOrder(self._own) if twophase else None,
+            answer_errors=answer_errors,
+            may_retry=may_retry(options) or has_replicas,
+            has_replicas=has_replicas,
+            carrier=_carrier_of(read_your_writes, self._own),
+            server_timing=server_timing,
         )
         check_callable("commit_when", commit_when)
         if server_timing is not None:

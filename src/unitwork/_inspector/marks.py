@@ -49,10 +49,9 @@ def _answered(event: events.CommitAnswered) -> Mark:
 
 
 def _answer(event: WaitEnded | events.CommitAnswered, kind: str, took: float) -> Mark:
-    at, database, error = event.at, event.database, event.error
-    if error is None:
-        return Mark(at, kind, took, database)
-    return Mark(at, kind, took, database, type(error).__name__, None, True)
+    text = "" if event.error is None else type(event.error).__name__
+    failed = event.error is not None
+    return Mark(event.at, kind, took, event.database, text, failed=failed)
 
 
 def _verified(event: events.OutcomeVerified) -> Mark:
@@ -61,7 +60,7 @@ def _verified(event: events.OutcomeVerified) -> Mark:
 
 
 def _named(kind: str) -> Callable[[Any], Mark]:
-    return lambda event: Mark(event.at, kind, 0.0, "", event.name)
+    return lambda event: Mark(event.at, kind, text=event.name)
 
 
 def _of_database(kind: str, seconds: str = "") -> Callable[[Any], Mark]:
@@ -76,11 +75,15 @@ def _of_database(kind: str, seconds: str = "") -> Callable[[Any], Mark]:
 
 _MARKS: dict[type[Event], Callable[[Any], Mark]] = {
     WaitStarted: lambda event: Mark(
-        event.at, "waiting", 0.0, event.database, pool=event.pool
+        event.at, "waiting", database=event.database, pool=event.pool
     ),
     WaitEnded: _waited,
     events.ConnectionTaken: lambda event: Mark(
-        event.at, "taken", 0.0, event.database, "", event.call_site, pool=event.pool
+        event.at,
+        "taken",
+        database=event.database,
+        call_site=event.call_site,
+        pool=event.pool,
     ),
     events.TransactionBegun: _of_database("begun", "duration"),
     events.StatementExecuted: _of_database("statement", "duration"),
@@ -92,13 +95,13 @@ _MARKS: dict[type[Event], Callable[[Any], Mark]] = {
     events.OutsideLeft: _named("outside-left"),
     events.HookFailed: _named("hook-failed"),
     events.ResponseStarted: lambda event: Mark(
-        event.at, "response", 0.0, "", str(event.status)
+        event.at, "response", text=str(event.status)
     ),
     events.ResponseCompleted: lambda event: Mark(event.at, "completed"),
     events.UnitSettled: lambda event: Mark(
-        event.at, "settled", 0.0, "", event.outcome.value
+        event.at, "settled", text=event.outcome.value
     ),
     events.UnitRetried: lambda event: Mark(
-        event.at, "retried", 0.0, "", type(event.error).__name__
+        event.at, "retried", text=type(event.error).__name__
     ),
 }

@@ -95,9 +95,13 @@ class Replica:
 
     @property
     def status(self) -> ReplicaStatus:
-        where = address_of(self.engine.url)
         return ReplicaStatus(
-            where, self.usable, self.reason, self.lag, self.in_use, self.name
+            address=address_of(self.engine.url),
+            usable=self.usable,
+            reason=self.reason,
+            lag=self.lag,
+            checked_out=self.in_use,
+            name=self.name,
         )
 
     @property
