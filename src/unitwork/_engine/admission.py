@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Lock
 from typing import Protocol
 from weakref import ref
@@ -114,16 +116,9 @@ class AdmissionGate:
         """Wait for a permit; raise `PoolTimeoutError` after *timeout* seconds."""
         if self.try_acquire():
             return
-        permit = self._request()
-        try:
+        with self._requested() as permit:
             async with asyncio.timeout(self.timeout):
                 await asyncio.wrap_future(permit)
-        except TimeoutError:
-            self._abandon(permit)
-            raise self._timed_out(f"within {self.timeout:g} seconds") from None
-        except BaseException:
-            self._abandon(permit)
-            raise
 
     def acquire_in_thread(self) -> bool:
         """Wait for a permit in a thread, but not in that of the event loop.
@@ -144,29 +139,27 @@ class AdmissionGate:
         except RuntimeError:
             if self._pool_waits:
                 return False
-            self._wait()
+            with self._requested() as permit:
+                permit.result(self.timeout)
             return True
         from_thread.run(self._acquire_with_extra_thread)
         return True
 
-    def _wait(self) -> None:
-        """Wait in a thread that no event loop knows."""
-        permit = self._request()
+    @contextmanager
+    def _requested(self) -> Iterator[Future[None]]:
+        """Request a permit, for which the block waits; abandon it if that fails."""
+        permit: Future[None] = Future()
+        with self._lock:
+            self._waiting.append(permit)
+            self._grant()
         try:
-            permit.result(self.timeout)
+            yield permit
         except TimeoutError:
             self._abandon(permit)
             raise self._timed_out(f"within {self.timeout:g} seconds") from None
         except BaseException:
             self._abandon(permit)
             raise
-
-    def _request(self) -> Future[None]:
-        with self._lock:
-            permit: Future[None] = Future()
-            self._waiting.append(permit)
-            self._grant()
-        return permit
 
     def warn_on_event_loop(self) -> None:
         """Warn, once, if this is called on the thread of an event loop."""
