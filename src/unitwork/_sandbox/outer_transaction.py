@@ -139,13 +139,14 @@ class OuterTransaction:
         """
         self.in_loop(self._send_commit, savepoint, restored, dropped, following)
 
-    def note_definition(self) -> None:
-        """Record that there may be other constraints by now."""
-        self._has_new_constraints = True
+    def note(self, statement: str) -> None:
+        """Look at a *statement* that is about to be executed.
 
-    def note_setting(self) -> None:
-        """Keep what is set now: a transaction is about to change something."""
-        if not self._has_settings:
+        Keep what is set now, if it may change that.
+        """
+        if savepoints.is_definition(statement):
+            self._has_new_constraints = True
+        if savepoints.changes_settings(statement) and not self._has_settings:
             self.settings, self._has_settings = self.read_settings(), True
 
     def read_settings(self) -> Settings:

@@ -183,19 +183,9 @@ class SharedConnection:
         """Look at a *statement* that *turn* is about to execute."""
         turn.last_statement = statement
         self._note_savepoint(turn, statement)
-        if self.dialect.name != "postgresql":
-            return
-        if savepoints.is_definition(statement):
-            self.outer.note_definition()
-        if "'transaction_read_only', 'on'" in statement:
-            turn.access = WriteAccess.READ_ONLY
-        if savepoints.sets_constraints(statement):
-            turn.set_constraints = True
-        if savepoints.changes_settings(statement):
-            turn.set_something = True
-            self.outer.note_setting()
-        if (table := savepoints.dropped_on_commit(statement)) is not None:
-            turn.temporary_tables.append(table)
+        if self.dialect.name == "postgresql":
+            turn.note(statement)
+            self.outer.note(statement)
 
     def _note_savepoint(self, turn: Turn, statement: str) -> None:
         found = savepoints.savepoint_in(statement)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, IntEnum
 from typing import Protocol
 
+from . import savepoints
+
 __all__ = ["Mark", "SavepointState", "Turn", "WriteAccess", "Writes"]
 
 
@@ -124,6 +126,17 @@ class Turn:
         else:
             self.savepoint = None
         self.state = state
+
+    def note(self, statement: str) -> None:
+        """Record what savepoints do not show of a *statement* that PostgreSQL gets."""
+        if "'transaction_read_only', 'on'" in statement:
+            self.access = WriteAccess.READ_ONLY
+        if savepoints.sets_constraints(statement):
+            self.set_constraints = True
+        if savepoints.changes_settings(statement):
+            self.set_something = True
+        if (table := savepoints.dropped_on_commit(statement)) is not None:
+            self.temporary_tables.append(table)
 
     def classify_last(self, writes: Writes) -> None:
         """Record what its last statement is known to do."""
