@@ -55,6 +55,7 @@ OTHERWISE: dict[str, object] = {
     "end_timeout": 1.5,
     "failure": LookupError(),
     "first_setting": "SET LOCAL x = 1",
+    "has_guard": True,
     "hold": object(),
     "holder": object(),
     "mark": object(),

@@ -8,7 +8,7 @@ from unitwork._sql.transaction_control import (
     begins_another,
     commits,
     may_commit,
-    turns_on_autocommit,
+    may_replace,
 )
 
 
@@ -54,12 +54,18 @@ def test_other_databases_begin_none_inside_of_one() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["SET autocommit=1", "set @@autocommit := ON", "SET a=0, autocommit = 1"],
+    [
+        *("CALL p()", "begin not atomic end", "LOCK TABLES t READ", "/*!EXECUTE*/ s"),
+        *("SELECT 1; CALL p()", "SET STATEMENT a=1 FOR CALL p()", "ROLLBACK"),
+    ],
 )
-def test_autocommit_is_turned_on(statement: str) -> None:
-    assert turns_on_autocommit("mysql", statement)
+def test_a_transaction_of_mysql_may_be_another_one_afterwards(statement: str) -> None:
+    assert may_replace("mariadb", statement)
+    assert not may_replace("postgresql", statement)
 
 
-@pytest.mark.parametrize("statement", ["SET autocommit=0", "SET GLOBAL autocommit=1"])
-def test_autocommit_is_not_turned_on(statement: str) -> None:
-    assert not turns_on_autocommit("mysql", statement)
+@pytest.mark.parametrize(
+    "statement", ["SHOW TABLES", "(SELECT 1)", "SET a=1", "# CALL\nDO 1", "DO 'a;b';"]
+)
+def test_most_statements_begin_no_other_one(statement: str) -> None:
+    assert not may_replace("mysql", statement)

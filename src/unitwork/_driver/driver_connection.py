@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
+from .mysql_status import IN_TRANSACTION, last_status
 from .sqlite_connection import CLOSED_SQLITE, Interruption, sqlite3_connection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-    from sqlalchemy.engine import Dialect
 
 __all__ = [
     "COUNTER",
@@ -35,10 +35,8 @@ __all__ = [
     "is_active",
     "is_closed",
     "is_cursor_open",
-    "last_command_failed",
     "left_in_transaction",
     "message_counter",
-    "refresh_status",
     "reports_idle",
     "sent_so_far",
     "terminate_function",
@@ -46,8 +44,6 @@ __all__ = [
     "transport_of",
 ]
 
-_SERVER_STATUS_IN_TRANS = 0x0001  # MySQL protocol, status flags
-_UNKNOWN = object()
 COUNTER = "unitwork_messages"
 """The attribute of a driver's connection with the `MessageCounter` of `watch()`."""
 _IDLE, _ACTIVE, _INERROR = 0, 1, 3  # libpq, PGTransactionStatusType
@@ -63,9 +59,8 @@ def in_transaction(driver_connection: Any) -> bool:
         return False  # one of asyncpg's that was terminated
     if (status := _libpq_status(driver_connection)) is not None:
         return status != _IDLE
-    status = getattr(driver_connection, "server_status", None)
-    if status is not None:  # pymysql, asyncmy, aiomysql
-        return bool(status & _last_status(driver_connection) & _SERVER_STATUS_IN_TRANS)
+    if hasattr(driver_connection, "server_status"):  # pymysql, asyncmy, aiomysql
+        return bool(last_status(driver_connection) & IN_TRANSACTION)
     try:  # sqlite3, aiosqlite
         return bool(getattr(driver_connection, "in_transaction", False))
     except CLOSED_SQLITE:
@@ -87,13 +82,6 @@ def transaction_probe(driver_connection: Any) -> Callable[[], object]:
     if type(libpq).__module__.startswith("psycopg"):
         return partial(attrgetter("transaction_status"), libpq)  # 0 is `_IDLE`
     return partial(in_transaction, driver_connection)
-
-
-def _last_status(driver_connection: Any) -> int:
-    """The status in the answer to the last query: asyncmy overlooks one that is 0."""
-    result = getattr(driver_connection, "_result", None)
-    status: int | None = getattr(result, "server_status", None)
-    return _SERVER_STATUS_IN_TRANS if status is None else status
 
 
 def left_in_transaction(driver_connection: Any) -> bool:
@@ -142,22 +130,6 @@ def in_error(driver_connection: Any) -> bool:
 def is_active(driver_connection: Any) -> bool:
     """Whether psycopg waits for the answer to a statement; no I/O."""
     return _libpq_status(driver_connection) == _ACTIVE
-
-
-def last_command_failed(driver_connection: Any) -> bool:
-    """Whether the last command of a MySQL driver has failed; no I/O."""
-    return getattr(driver_connection, "_result", _UNKNOWN) is None
-
-
-def refresh_status(dialect: Dialect, pooled: Any) -> None:
-    """Ping MySQL if its driver has lost the status of the last statement.
-
-    The driver does where that has failed, and asyncmy where it had a warning. *pooled*
-    is the connection of the pool. One that is lost stays as it is.
-    """
-    if last_command_failed(pooled.driver_connection):
-        with contextlib.suppress(dialect.loaded_dbapi.Error):
-            dialect.do_ping(pooled.dbapi_connection)
 
 
 def has_input(driver_connection: Any) -> bool:

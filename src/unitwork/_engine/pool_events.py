@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from .._concurrency.fork import forget_after_fork
 from .._driver.driver_connection import has_input, left_in_transaction
+from .._driver.mysql_status import commits_each
 from .._driver.sqlite_connection import is_closed_sqlite
 from .._sql.sql_text import MYSQL
 from .._transaction import commit_events, session_reset, statement_events
@@ -126,11 +127,12 @@ def all_loans() -> list[Loan]:
 class _PoolEvents:
     """The listeners of one pool, each named after its event."""
 
-    __slots__ = ("_dialect", "_is_aiosqlite", "_pool")
+    __slots__ = ("_dialect", "_is_aiosqlite", "_is_mysql", "_pool")
 
     def __init__(self, dialect: Dialect, pool: _GuardedPool) -> None:
         self._dialect = dialect
         self._is_aiosqlite = dialect.driver == "aiosqlite"
+        self._is_mysql = dialect.name in MYSQL
         self._pool = pool
 
     def connect(
@@ -159,7 +161,8 @@ class _PoolEvents:
         left_open = state.in_transaction() and self._is_left_open(driver)
         # SQLAlchemy has noticed that others are: it could not roll back.
         is_closed = self._is_aiosqlite and is_closed_sqlite(driver)
-        if aborted or is_dirty or left_open or is_closed:
+        commits_now = self._is_mysql and commits_each(driver) and not state.commits_each
+        if aborted or is_dirty or left_open or is_closed or commits_now:
             record.invalidate()
 
     def checkout(
@@ -182,7 +185,7 @@ class _PoolEvents:
         if state.loop is not None and state.loop is not asyncio.get_running_loop():
             close_in_its_loop(state.loop, record)
             raise DisconnectionError("the pooled connection is another event loop's")
-        if self._dialect.name in MYSQL and has_input(state.driver_connection):
+        if self._is_mysql and has_input(state.driver_connection):
             raise DisconnectionError("the server has hung up")
 
     def _is_left_open(self, driver_connection: Any) -> bool:

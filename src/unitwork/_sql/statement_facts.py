@@ -12,6 +12,7 @@ from typing import NamedTuple
 from .savepoint_text import SavepointCommand, savepoint_commands
 from .session_statements import LONG, known_traces
 from .sql_text import has_several_statements
+from .transaction_control import may_replace
 from .write_detection import text_known_to_write
 
 __all__ = ["LONG", "StatementFacts", "facts_of", "known_facts"]
@@ -34,6 +35,8 @@ class StatementFacts(NamedTuple):
     """
     savepoints: tuple[SavepointCommand, ...] = ()
     """What it does to savepoints, in this order."""
+    may_replace: bool = False
+    """Whether it may end its transaction and begin another one."""
 
 
 def facts_of(dialect: str, text: str) -> StatementFacts:
@@ -46,6 +49,7 @@ def facts_of(dialect: str, text: str) -> StatementFacts:
         len(text) > LONG or bool(known_traces(dialect, text)),
         None if len(text) > LONG else text_known_to_write(dialect, text),
         savepoint_commands(dialect, text) if may_end and len(text) <= LONG else (),
+        may_end and may_replace(dialect, text),
     )
 
 

@@ -15,18 +15,15 @@ __all__ = [
     "continues_with_another",
     "end_by",
     "may_commit",
-    "turns_on_autocommit",
+    "may_replace",
 ]
 
 _CHAINS = pattern(r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE)
 _BEGINS = pattern(r"(begin(?!\s+not\b)|start\s+transaction)\b", re.IGNORECASE)
 """Not `BEGIN NOT ATOMIC`, a compound statement of MariaDB."""
-_AUTOCOMMIT = pattern(
-    r"set\b(?!\s+global\b)[^;]*\bautocommit`?\s*:?=\s*'?(1|on|true|default)\b",
-    re.IGNORECASE,
-)
 _SETS_FOR_STATEMENT = pattern(r"\s*set\s+statement\b", re.IGNORECASE)
-_FIRST_WORD = pattern(r"\s*(\w+)")
+_TO_SAVEPOINT = pattern(r"\s*rollback\s+(?:work\s+)?to\b", re.IGNORECASE)
+_FIRST_WORD = pattern(r"[\s(]*(\w+)")
 _ROLLS_BACK = {"rollback", "abort"}
 _COMMIT = {"commit", "end"}
 _COMMITS = _COMMIT | {
@@ -36,6 +33,12 @@ _COMMITS = _COMMIT | {
 }
 """COMMIT, and what MySQL and MariaDB commit before; nothing that calls a procedure."""
 _MAY_COMMIT = _COMMIT | {"prepare"}  # PREPARE TRANSACTION
+_NEVER_BEGIN = {
+    *("delete", "desc", "describe", "do", "explain", "handler", "help", "insert"),
+    *("kill", "prepare", "release", "replace", "savepoint", "select", "set", "show"),
+    *("table", "update", "use", "values", "with", "xa"),
+}
+"""What may end a transaction of MySQL, or not, but begins no other one in its place."""
 
 
 class End(Enum):
@@ -58,11 +61,19 @@ def begins_another(dialect: str, statement: str) -> bool:
     return _BEGINS.match(without_comments(dialect, statement).lstrip()) is not None
 
 
-def turns_on_autocommit(dialect: str, statement: str) -> bool:
-    """Whether MySQL commits each statement at once from *statement* on."""
+def may_replace(dialect: str, statement: str) -> bool:
+    """Whether a transaction of MySQL may be another one after *statement*.
+
+    Procedures may end one and begin the next, and so may `completion_type`.
+    """
     if dialect not in MYSQL:
         return False
-    return _AUTOCOMMIT.match(without_comments(dialect, statement).lstrip()) is not None
+    text = without_strings(without_comments(dialect, statement))
+    return any(
+        _first_word(each) not in _NEVER_BEGIN or _SETS_FOR_STATEMENT.match(each)
+        for each in text.split(";")
+        if each.strip() and not _TO_SAVEPOINT.match(each)
+    )
 
 
 def commits(dialect: str, statement: str) -> bool:

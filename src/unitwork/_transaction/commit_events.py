@@ -13,13 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._driver.asyncpg_commit import can_commit, commit, is_idle
-from .._driver.driver_connection import in_transaction, refresh_status
+from .._driver.driver_connection import in_transaction
 from .._driver.gtids import LogPosition
+from .._driver.mysql_status import refresh_status
 from .._driver.postgresql_begin import DRIVERS
 from .._driver.postgresql_end import Answer, CommittedAt, end
 from .._driver.postgresql_messages import fetch_value
 from .._driver.wal_position import position_query, read_wal_position
 from ..errors import UnexpectedRollbackError
+from . import transaction_guard
 from .commit_status import Mark
 from .connection_state import INFO_KEY, ConnectionState
 from .loan import Loan, TransactionState
@@ -193,6 +195,8 @@ def _has_ended(dialect: Dialect, dbapi_connection: Any, loan: Loan) -> bool:
 
     A statement that has failed in the driver of MySQL may have committed before.
     """
+    if transaction_guard.is_replaced(dialect, dbapi_connection, loan):
+        return True
     if loan.was_bypassed:
         refresh_status(dialect, dbapi_connection)
     return loan.has_ended

@@ -8,6 +8,7 @@ from weakref import WeakMethod
 
 from .._driver.driver_connection import abort, message_counter, transaction_probe
 from .._driver.driver_watch import watch
+from .._driver.mysql_status import commits_each
 from .loan import Loan
 from .write_evidence import changes_of
 
@@ -32,6 +33,7 @@ class ConnectionState:
         "__weakref__",
         "_counter",
         "aborted_by_client",
+        "commits_each",
         "counts_changes",
         "driver_connection",
         "has_ids",
@@ -58,6 +60,8 @@ class ConnectionState:
         """What identifies its server, once that has been queried."""
         self.pragmas: dict[str, Any] = {}
         """SQLite's pragmas that the transaction has changed: their values before."""
+        self.commits_each = commits_each(driver_connection)
+        """Whether the autocommit mode of MySQL was on when it was opened."""
         # The type's: that of a closed connection can't be read.
         self.counts_changes = hasattr(type(driver_connection), "total_changes")
         self.watch_again()

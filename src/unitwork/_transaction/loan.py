@@ -46,6 +46,7 @@ class Loan:
         "end_timeout",
         "failure",
         "first_setting",
+        "has_guard",
         "hold",
         "holder",
         "in_transaction",
@@ -102,6 +103,7 @@ class Loan:
         self.first_setting = self.statement_prefix = ""
         """What is sent in the message of BEGIN; what each statement begins with."""
         self.xid = ""  # of the XA transaction that is open, and not prepared yet
+        self.has_guard = False  # see `transaction_guard`
         self.read_only = self.wants_position = False  # the position of its COMMIT
         self.client_side_read_only = False
         """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
@@ -124,6 +126,7 @@ class Loan:
             self.state is _NONE
             and not (self.holder or self.hold or self.proxy or self.undecided)
             and not (self.failure or self.mark or self.server_side_cursor)
+            and not self.has_guard
             and self.messages == self.counter.queries_count
             and not (self.texts or self.wrote or self.statements_in_flight or self.xid)
             and not (self.bypassed_by or self.first_setting or self.statement_prefix)
@@ -142,6 +145,7 @@ class Loan:
 
     def has_begun(self, mark: Any = None) -> None:
         """Record that the driver has reported a transaction, identified by *mark*."""
+        self.has_guard = False
         if self.state is _NONE:
             self.state = _OPEN  # as `move()` does
         else:
@@ -170,6 +174,7 @@ class Loan:
             return send()
         finally:
             self.messages = self.counter.queries_count
+            self.has_guard = False
             after = _COMMITTED if was_committed else _NONE
             if self.state is _ENDING:
                 self.state = after

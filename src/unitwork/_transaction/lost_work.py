@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .._driver.driver_connection import in_error, in_transaction, last_command_failed
+from .._driver.driver_connection import in_error, in_transaction
+from .._driver.mysql_status import has_more_results, last_command_failed
 from .._driver.sqlite_connection import is_closed_sqlite
 from .._sql.sql_text import MYSQL
 from ..errors import (
@@ -15,6 +16,7 @@ from ..errors import (
     UsageError,
 )
 from .loan import TransactionState
+from .transaction_guard import is_replaced
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -122,7 +124,8 @@ def check_before_commit(
 
     `UnexpectedRollbackError` if the database has rolled it back, or is going to;
     `CommitUnknownError` if the transaction is over already. No I/O, except where the
-    driver of MySQL has had an error: its status is that of the answer before.
+    driver of MySQL has had an error, or has results to read: its status is that of an
+    answer before.
     """
     driver = loan.driver_connection
     if loan.state is TransactionState.LOST and _lost_nothing(loan):
@@ -133,8 +136,11 @@ def check_before_commit(
         raise unexpected_rollback(loan.failure) from loan.failure
     if loan.state not in _MAY_HAVE_ENDED:
         return
-    if dialect.name in MYSQL and (loan.failure or last_command_failed(driver)):
-        dialect.do_ping(dbapi_connection)
+    if dialect.name in MYSQL:
+        if is_replaced(dialect, dbapi_connection, loan):
+            loan.move(TransactionState.REPLACED)
+        elif loan.failure or last_command_failed(driver) or has_more_results(driver):
+            dialect.do_ping(dbapi_connection)
     # SQLAlchemy would send nothing: so does its adapter of asyncpg if it was closed.
     closed = getattr(dbapi_connection, "_transaction", driver) is None
     if dialect.name == "sqlite":

@@ -6,8 +6,9 @@ from typing import Any
 from weakref import ref
 
 from .._driver.driver_connection import in_transaction
+from .._driver.mysql_status import commits_each
+from .._driver.sqlalchemy_internals import is_autocommit
 from .._sql.statement_facts import StatementFacts
-from .._sql.transaction_control import turns_on_autocommit
 from .._sql.write_detection import known_to_read, known_to_write
 from .executed_text import text_executed
 from .loan import Loan, TransactionState
@@ -27,7 +28,9 @@ def note_effects(
     if loan.state is not _OPEN and not loan.is_open:
         if in_transaction(loan.driver_connection):
             loan.has_begun()
-        elif turns_on_autocommit(context.dialect.name, statement):
+        elif commits_each(loan.driver_connection) and not is_autocommit(
+            context.root_connection
+        ):
             loan.move(TransactionState.REPLACED)
     elif facts.may_end_transaction:
         text_executed(loan, statement, context)

@@ -27,6 +27,7 @@ from ..errors import CommitUnknownError, ReadOnlyError, SessionEndedError
 from .connection_state import loan_of
 from .demotion import refuses_to_write
 from .loan import Loan, TransactionState
+from .transaction_guard import is_replaced
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -105,6 +106,8 @@ def _record_failure(
             loan.move(TransactionState.REPLACED)
     elif _is_over(error, connection, loan):
         loan.move(TransactionState.LOST)
+    elif _is_replaced(connection, loan):
+        loan.move(TransactionState.REPLACED)
 
 
 def _has_stored(error: BaseException, context: Any, statement: str) -> bool:
@@ -140,6 +143,15 @@ def _is_over(error: BaseException, connection: Connection, loan: Loan) -> bool:
     # In legacy mode sqlite3 begins at the first write: before, nothing can be lost.
     legacy = getattr(driver_connection, "isolation_level", None) is not None
     return found.family != "sqlite" or loan.wrote or found.poisons or not legacy
+
+
+def _is_replaced(connection: Connection, loan: Loan) -> bool:
+    """Whether a procedure of MySQL has ended the transaction, and begun another one."""
+    pooled = connection.connection
+    try:
+        return is_replaced(connection.dialect, pooled, loan)
+    except connection.dialect.loaded_dbapi.Error:
+        return True
 
 
 def _has_ended(connection: Connection, driver_connection: Any) -> bool:

@@ -24,6 +24,7 @@ from .session_reset import note_traces
 from .statement_effects import note_effects
 from .statement_errors import handle_error
 from .statement_release import execute_first
+from .transaction_guard import is_replaced, set_guard
 from .unit_begin import prepare_first_statement
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def _execute(
             _check(loan)
         if hold is not None and (limit := hold.idle_limit) is not None:
             _check_idle_time(loan, hold, limit, statement)
-        if facts.may_leave_traces and holder is not None:
-            note_traces(context, statement, parameters)
+        if holder is not None and (facts.may_leave_traces or facts.may_replace):
+            _prepare(loan, facts, statement, parameters, context)
         has_directives = loan.statement_prefix or loan.client_side_read_only
         if loan.undecided is None and not (loan.begun_with_id or has_directives):
             execute(cursor, statement, parameters, context)
@@ -136,6 +137,24 @@ def _execute(
     note_effects(loan, statement, context, facts)
 
 
+def _prepare(
+    loan: Loan, facts: StatementFacts, statement: str, parameters: Any, context: Any
+) -> None:
+    """Prepare for a statement that may do more to the connection than others."""
+    if facts.may_leave_traces:
+        note_traces(context, statement, parameters)
+    if facts.may_replace:
+        _check_guard(context, loan)
+        set_guard(context.root_connection, loan)
+
+
+def _check_guard(context: Any, loan: Loan) -> None:
+    """Raise if the transaction is known to be another one by now."""
+    if is_replaced(context.dialect, context.root_connection.connection, loan):
+        loan.move(TransactionState.REPLACED)
+        raise ended_elsewhere()
+
+
 def _note_in_savepoints(
     loan: Loan,
     holder: LoanHolder[Loan],
@@ -145,6 +164,8 @@ def _note_in_savepoints(
 ) -> None:
     savepoints = loan.savepoints or holder.open_savepoints()
     savepoints.note_statement(statement, context)
+    if facts.savepoints:
+        _check_guard(context, loan)  # it may end with another savepoint
     for command in facts.savepoints:
         for each in savepoints.note_command(loan, command, context):
             holder.savepoint_undone(each)

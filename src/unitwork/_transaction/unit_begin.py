@@ -20,8 +20,11 @@ from sqlalchemy.pool import StaticPool
 from .._classify.classification import classify
 from .._driver import postgresql_begin
 from .._driver.driver_connection import has_input, in_transaction
+from .._driver.mysql_status import commits_each
 from .._driver.sqlalchemy_internals import is_autocommit, reconnect
 from .._patterns import pattern
+from .._sql.sql_text import MYSQL
+from ..errors import UsageError
 from .commit_status import Mark, fetch_installation
 from .connection_state import INFO_KEY, ConnectionState, known_state
 from .demotion import has_transaction_ids
@@ -42,6 +45,11 @@ __all__ = [
 ]
 
 _ID = "SELECT CASE WHEN pg_is_in_recovery() THEN '' ELSE txid_current()::text END"
+_COMMITS_EACH = (
+    "the driver's connection is in autocommit mode, so that nothing can be rolled "
+    "back: leave autocommit=True out of connect_args, and autocommit=true out of the "
+    "URL. For reads there is isolation_level='AUTOCOMMIT'"
+)
 _COMES_BEFORE_QUERIES = pattern(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
     r"(?:set\s+(?:(?:local|session)\s+)?(?:transaction|characteristics)|lock\b)",
@@ -81,6 +89,8 @@ def begin_on(connection: Connection, state: ConnectionState, *, with_id: bool) -
         loan.has_begun()
         return loan
     dialect = connection.dialect
+    if dialect.name in MYSQL and commits_each(state.driver_connection):
+        _check_wanted(connection)
     if dialect.name != "postgresql" or dialect.driver not in postgresql_begin.DRIVERS:
         return loan  # as `begins()`
     try:
@@ -99,6 +109,12 @@ def begin_on(connection: Connection, state: ConnectionState, *, with_id: bool) -
         with suppress(InvalidRequestError):  # closed meanwhile
             connection.invalidate()
         raise
+
+
+def _check_wanted(connection: Connection) -> None:
+    """Raise `UsageError` if the driver is in autocommit mode, and SQLAlchemy is not."""
+    if not is_autocommit(connection):
+        raise UsageError(_COMMITS_EACH)
 
 
 def begin_to_read(connection: Connection, query: str, setting: str = "") -> str | None:

@@ -1,0 +1,68 @@
+"""Whether a transaction of MySQL or MariaDB is still the same one: it is queried.
+
+Neither has an identifier of transactions. But a savepoint ends with its transaction,
+whatever ends that: COMMIT, a statement that commits what came before it, a procedure,
+a deadlock whose error a procedure has handled. So a savepoint is set before a statement
+that may end a transaction and begin another one. If it can't be released after it, the
+transaction was another one.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .._classify.classification import classify
+from .._driver.mysql_status import commits_each
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import Dialect
+
+    from .loan import Loan
+
+__all__ = ["is_replaced", "set_guard"]
+
+_SET = "SAVEPOINT unitwork_guard"
+_RELEASE = "RELEASE SAVEPOINT unitwork_guard"
+_DOES_NOT_EXIST = 1305
+
+
+def set_guard(connection: Connection, loan: Loan) -> None:
+    """Set the savepoint in the transaction of *loan*, which is open."""
+    if loan.holder is None or commits_each(loan.driver_connection):
+        return
+    # The statement that follows fails as well, if the connection is lost.
+    with suppress(connection.dialect.loaded_dbapi.Error):
+        _send(connection.connection, _SET)
+        loan.has_guard = True
+
+
+def is_replaced(dialect: Dialect, pooled: Any, loan: Loan) -> bool:
+    """Whether the transaction in which the savepoint was set has ended.
+
+    *pooled* is the connection of the pool. One round trip if a savepoint is set; raises
+    the error of the driver if the connection is lost.
+    """
+    if not loan.has_guard:
+        return False
+    loan.has_guard = False
+    loan.begin_statement()
+    try:
+        _send(pooled, _RELEASE)
+    except dialect.loaded_dbapi.Error as error:
+        if classify(error).code != _DOES_NOT_EXIST:
+            raise
+        dialect.do_ping(pooled)  # an error has no transaction status
+        return True
+    finally:
+        loan.end_statement()
+    return False
+
+
+def _send(pooled: Any, sql: str) -> None:
+    cursor = pooled.cursor()
+    try:
+        cursor.execute(sql)
+    finally:
+        cursor.close()
