@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from support.databases import check_nothing_is_left
-from support.flavours import POSTGRESQL, Flavour, Observer, everywhere, only
+from support.flavours import POSTGRESQL, SERVERS, Flavour, Observer, everywhere, only
 from support.models import Item, add_item, names
 from support.pool import eventually
 from support.releasing import checked_out, releasing
@@ -125,7 +125,7 @@ async def test_what_is_changed_beside_a_read_is_undone_by_hand(
     assert observer.names() == ["one"]
 
 
-@only(*POSTGRESQL)
+@only(*SERVERS)
 @pytest.mark.parametrize("when", ["before_cursor_execute", "after_cursor_execute"])
 async def test_what_a_listener_writes_beside_a_read_is_committed(
     flavour: Flavour, observer: Observer, when: Any

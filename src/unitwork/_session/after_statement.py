@@ -185,14 +185,16 @@ class ReadingUse:
     def has_begun(self) -> bool:
         """Whether something else has begun a transaction: a listener, by the driver.
 
-        Not known on MariaDB, where a read begins one, and in a sandbox.
+        Not known in a sandbox. On MariaDB any read begins one: what counts there is
+        whether the driver has sent something else.
         """
         binds, connection = self._session.binds, self._connection
-        if connection.dialect.name in MYSQL or (binds is not None and binds.nests):
+        state = state_of(connection)
+        if state is None or (binds is not None and binds.nests):
             return False
-        if connection.closed or connection.invalidated:
+        if connection.dialect.name in MYSQL and not state.loan.was_bypassed:
             return False
-        return in_transaction(connection.connection.driver_connection)
+        return in_transaction(state.driver_connection)
 
     def begin(self) -> None:
         """Begin the transaction, before the statement that needs it."""
