@@ -42,6 +42,8 @@ BEGINS_ANOTHER = [
     compound("SELECT 1; ROLLBACK; SELECT id FROM item"),
 ]
 
+TURNS_ON_AUTOCOMMIT = "EXECUTE IMMEDIATE CONCAT('SET auto', 'commit = 1')"
+
 
 def work(first: str, *, then: Body = lambda session: None) -> Body:
     """Give a body that adds an item, executes *first*, and adds another one."""
@@ -103,7 +105,7 @@ async def test_several_statements_in_one_text_may_replace_it_too(
 @only(*MARIADB)
 @pytest.mark.parametrize(
     "statement",
-    [compound("SELECT 1"), compound("SET @a = 1"), "ANALYZE SELECT 1", "SHOW TABLES"],
+    [compound("SELECT 1"), compound("DO 1"), "ANALYZE SELECT 1", "SHOW TABLES"],
 )
 async def test_a_procedure_that_ends_nothing_costs_nothing(
     flavour: Flavour, observer: Observer, statement: str
@@ -181,7 +183,7 @@ async def test_an_end_begins_another_one_by_a_setting_of_the_session(
 
 @only(*MARIADB)
 @pytest.mark.parametrize(
-    "statement", ["SET autocommit = (SELECT 1)", compound("SET autocommit = 1")]
+    "statement", ["SET autocommit = (SELECT 1)", TURNS_ON_AUTOCOMMIT]
 )
 @pytest.mark.filterwarnings("ignore::unitwork.SessionStateWarning")
 async def test_autocommit_is_noticed_however_it_was_turned_on(
@@ -194,7 +196,7 @@ async def test_autocommit_is_noticed_however_it_was_turned_on(
 
 @only(*MARIADB)
 async def test_the_next_unit_does_not_inherit_it(flavour: Flavour) -> None:
-    await post_noting_unit(flavour, work(compound("SET autocommit = 1")))
+    await post_noting_unit(flavour, work(TURNS_ON_AUTOCOMMIT))
 
     found = await flavour.work(lambda s: s.scalar(text("SELECT @@autocommit")))
 

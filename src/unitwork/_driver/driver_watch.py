@@ -20,16 +20,19 @@ from .sqlite_connection import CURSORS
 __all__ = ["watch"]
 
 _Ended = WeakMethod[Callable[[], None]]
+_Failed = WeakMethod[Callable[[Exception], None]]
 _Limit = WeakMethod[Callable[[], float]]
 
 
-def watch(driver: Any, ended: _Ended, limit: _Limit) -> None:
+def watch(driver: Any, ended: _Ended, failed: _Failed, limit: _Limit) -> None:
     """Count the messages of *driver*, and call *ended* whenever a transaction ends.
 
     It is called for SQLAlchemy's own COMMIT and ROLLBACK as well, and where psycopg
     begins a transaction by itself: another one may have ended before. Does nothing for
-    sqlite3, whose connections can't be watched at a reasonable cost. *limit* returns
-    the seconds for which psycopg may wait for the end of a statement that is cancelled.
+    sqlite3, whose connections can't be watched at a reasonable cost. *failed* is called
+    with the error of one of several results of MySQL that is not the first; *limit*
+    returns the seconds for which psycopg may wait for the end of a statement that is
+    cancelled.
     """
     if hasattr(driver, "_get_tx_start_command"):
         _watch_psycopg(driver, ended)
@@ -37,6 +40,8 @@ def watch(driver: Any, ended: _Ended, limit: _Limit) -> None:
             _limit_cancellation(driver, limit)
     elif hasattr(driver, "_read_query_result"):
         _watch_mysql(driver, ended)
+        _watch_later_results(driver, failed)
+        _watch_warnings(driver)
     elif hasattr(driver, "executescript") and hasattr(driver, "_execute"):
         _watch_aiosqlite(driver, ended)
 
@@ -118,6 +123,57 @@ def _watch_mysql(driver: Any, ended: _Ended) -> None:
 
     for name in ("_read_query_result", "begin", "commit", "rollback"):
         setattr(driver, name, watched(name))
+
+
+def _watch_later_results(driver: Any, failed: _Failed) -> None:
+    """Look at the results that are read when a cursor is closed.
+
+    The first one may be rows, so SQLAlchemy has seen no error; and it drops those that
+    the closing of a cursor raises.
+    """
+    weakly = ref(driver)
+    original = type(driver).next_result
+
+    def note(error: Exception) -> None:
+        if (method := failed()) is not None:
+            method(error)
+
+    def next_result(*args: Any, **options: Any) -> Any:
+        try:
+            return original(weakly(), *args, **options)
+        except Exception as error:
+            note(error)
+            raise
+
+    async def next_result_async(*args: Any, **options: Any) -> Any:
+        try:
+            return await original(weakly(), *args, **options)
+        except Exception as error:
+            note(error)
+            raise
+
+    is_async = hasattr(type(driver), "ensure_closed")
+    driver.next_result = next_result_async if is_async else next_result
+
+
+def _watch_warnings(driver: Any) -> None:
+    """Count the warnings of ROLLBACK: it has one if it could not undo everything."""
+    weakly = ref(driver)
+    counter: MessageCounter = getattr(driver, COUNTER)
+    original = type(driver)._read_ok_packet
+
+    def read() -> Any:
+        answer = original(weakly())
+        counter.warnings = answer.warning_count
+        return answer
+
+    async def read_async() -> Any:
+        answer = await original(weakly())
+        counter.warnings = answer.warning_count
+        return answer
+
+    is_async = hasattr(type(driver), "ensure_closed")
+    driver._read_ok_packet = read_async if is_async else read
 
 
 def _watch_aiosqlite(driver: Any, ended: _Ended) -> None:

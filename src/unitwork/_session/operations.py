@@ -59,7 +59,8 @@ def check_not_lost(session: Session) -> None:
         lost = loan.is_lost or not session.is_active
         if lost or is_aborted(connection):
             raise unexpected_rollback(failure) from failure
-        loan.failure = None
+        if not loan.has_failed_late:  # or it is looked at again, before COMMIT
+            loan.failure = None
     if unit_session.ends.by_connection:
         raise dropped_work("its transaction was ended through the connection")
     if not session.is_active:

@@ -80,8 +80,11 @@ class TransactionEvidence:
 
     @property
     def may_be_stored(self) -> bool:
-        """Whether ROLLBACK can't undo all: it comes too late, or in AUTOCOMMIT."""
-        if self.was_replaced:
+        """Whether ROLLBACK can't undo all: it comes too late, or in AUTOCOMMIT.
+
+        Or the database has said so, as MariaDB does for tables without transactions.
+        """
+        if self.was_replaced or any(x.has_stored for x in self.loans):
             return True
         # A connection that was lost at BEGIN has no loan.
         pairs = zip(self.connections, self.loans, strict=False)

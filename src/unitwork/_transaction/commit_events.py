@@ -7,6 +7,7 @@ dialect is replaced.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,7 @@ from .._driver.postgresql_begin import DRIVERS
 from .._driver.postgresql_end import Answer, CommittedAt, end
 from .._driver.postgresql_messages import fetch_value
 from .._driver.wal_position import position_query, read_wal_position
+from .._sql.sql_text import MYSQL
 from ..errors import UnexpectedRollbackError
 from . import transaction_guard
 from .commit_status import Mark
@@ -35,10 +37,16 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitSender", "is_replaced", "listen", "sender_of"]
 
+log = logging.getLogger("unitwork")
+
 _OPEN = TransactionState.OPEN
 _COMMITTED = TransactionState.COMMITTED
 _IN_TWO_PHASES = TransactionState.IN_TWO_PHASES
 _NOT_OPEN = (TransactionState.COMMITTED, TransactionState.NONE)
+_NOT_UNDONE = (
+    "a ROLLBACK has not undone everything: tables without transactions were changed "
+    "(MyISAM, Aria, MEMORY)"
+)
 _STILL_EXECUTED = (
     "the work of this unit is lost: a statement of another task or thread was not over "
     "within `end_timeout` when its COMMIT was due. Wait for all tasks and threads "
@@ -152,7 +160,7 @@ def _position_of(loan: Loan) -> CommittedAt:
 def listen(dialect: Dialect) -> None:
     """Watch the COMMITs and ROLLBACKs of *dialect*; call this once."""
     roll_back = dialect.do_rollback
-    is_postgresql = dialect.name == "postgresql"
+    is_postgresql, is_mysql = dialect.name == "postgresql", dialect.name in MYSQL
     is_asyncpg, is_sqlite = dialect.driver == "asyncpg", dialect.name == "sqlite"
 
     def do_rollback(dbapi_connection: Any) -> None:
@@ -185,6 +193,9 @@ def listen(dialect: Dialect) -> None:
             raise
         if had_ended or answer is Answer.ABORTED:
             _check_replaced(loan)
+        if is_mysql and ours and loan.counter.warnings:
+            loan.has_stored = True
+            log.warning(_NOT_UNDONE)
 
     setattr(dialect, "do_commit", CommitSender(dialect))  # noqa: B010  # its method
     setattr(dialect, "do_rollback", do_rollback)  # noqa: B010

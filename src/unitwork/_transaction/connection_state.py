@@ -72,6 +72,7 @@ class ConnectionState:
         watch(
             self.driver_connection,
             WeakMethod(self.transaction_ended),
+            WeakMethod(self.result_failed),
             WeakMethod(self.end_timeout),
         )
         self._counter = message_counter(self.driver_connection)
@@ -97,6 +98,10 @@ class ConnectionState:
     def transaction_ended(self) -> None:
         """Called when the driver has noticed that, whatever has ended it."""
         self.loan.ended_by_driver()
+
+    def result_failed(self, error: Exception) -> None:
+        """Called when a statement has failed whose first result was none."""
+        self.loan.failed_late(error)
 
     def lend(self) -> Loan:
         """Start a new loan: what is known of the one before does not apply any more."""

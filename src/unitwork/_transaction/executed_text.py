@@ -16,7 +16,18 @@ from .._sql.transaction_control import (
 from .loan import Loan, TransactionState
 from .transaction_guard import is_replaced
 
-__all__ = ["text_executed"]
+__all__ = ["first_text_executed", "text_executed"]
+
+
+def first_text_executed(loan: Loan, statement: str, context: Any) -> None:
+    """Record whether *statement*, before which nothing was open, may have committed.
+
+    That is not known of a procedure that returns rows.
+    """
+    if has_more_results(loan.driver_connection):
+        loan.has_guard = False
+    elif is_replaced(context.dialect, context.root_connection.connection, loan):
+        loan.has_stored = end_by(context.dialect.name, statement) is End.UNCLEAR
 
 
 def text_executed(loan: Loan, statement: str, context: Any) -> None:
@@ -33,6 +44,7 @@ def text_executed(loan: Loan, statement: str, context: Any) -> None:
         pooled = context.root_connection.connection
         refresh_status(context.dialect, pooled)
         has_ended = loan.has_ended or is_replaced(context.dialect, pooled, loan)
+        loan.has_guard = False
         if begins_another(dialect, statement):
             _another_begun(loan)
             return

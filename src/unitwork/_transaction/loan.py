@@ -46,7 +46,9 @@ class Loan:
         "end_timeout",
         "failure",
         "first_setting",
+        "has_failed_late",
         "has_guard",
+        "has_stored",
         "hold",
         "holder",
         "in_transaction",
@@ -104,6 +106,9 @@ class Loan:
         """What is sent in the message of BEGIN; what each statement begins with."""
         self.xid = ""  # of the XA transaction that is open, and not prepared yet
         self.has_guard = False  # see `transaction_guard`
+        self.has_stored = False
+        """Whether it may have stored what ROLLBACK does not undo."""
+        self.has_failed_late = False  # unless a savepoint has undone the `failure`
         self.read_only = self.wants_position = False  # the position of its COMMIT
         self.client_side_read_only = False
         """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
@@ -126,7 +131,7 @@ class Loan:
             self.state is _NONE
             and not (self.holder or self.hold or self.proxy or self.undecided)
             and not (self.failure or self.mark or self.server_side_cursor)
-            and not self.has_guard
+            and not (self.has_guard or self.has_failed_late or self.has_stored)
             and self.messages == self.counter.queries_count
             and not (self.texts or self.wrote or self.statements_in_flight or self.xid)
             and not (self.bypassed_by or self.first_setting or self.statement_prefix)
@@ -185,6 +190,11 @@ class Loan:
         """Record that the driver has reported an end that SQLAlchemy did not send."""
         if self.is_open and not self.statements_in_flight:
             self.move(_S.REPLACED)
+
+    def failed_late(self, error: Exception) -> None:
+        """Record an error of a statement that was over: SQLAlchemy drops it."""
+        if self.holder is not None and not self.statements_in_flight:
+            self.failure, self.has_failed_late = error, True
 
     def ended_by_another(self, end: TransactionState) -> None:
         """Record that another user of the connection is about to end it."""

@@ -134,6 +134,8 @@ def check_before_commit(
     aborted = dialect.driver != "asyncpg" and in_error(driver)
     if aborted or loan.state is TransactionState.LOST:
         raise unexpected_rollback(loan.failure) from loan.failure
+    if loan.has_failed_late:
+        _check_failed_late(loan, dialect, dbapi_connection)
     if loan.state not in _MAY_HAVE_ENDED:
         return
     if dialect.name in MYSQL:
@@ -149,6 +151,17 @@ def check_before_commit(
         return
     if closed or loan.has_ended:
         raise ended_elsewhere()
+
+
+def _check_failed_late(
+    loan: Loan, dialect: Dialect, dbapi_connection: DBAPIConnection
+) -> None:
+    """Raise for an error that nothing has raised, unless a savepoint has undone it."""
+    if is_replaced(dialect, dbapi_connection, loan):
+        loan.move(TransactionState.REPLACED)
+        raise ended_elsewhere()
+    if loan.failure is not None:
+        raise unexpected_rollback(loan.failure) from loan.failure
 
 
 def _lost_nothing(loan: Loan) -> bool:

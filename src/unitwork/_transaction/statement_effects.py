@@ -10,7 +10,7 @@ from .._driver.mysql_status import commits_each
 from .._driver.sqlalchemy_internals import is_autocommit
 from .._sql.statement_facts import StatementFacts
 from .._sql.write_detection import known_to_read, known_to_write
-from .executed_text import text_executed
+from .executed_text import first_text_executed, text_executed
 from .loan import Loan, TransactionState
 from .write_evidence import REPORTS_WRITES
 
@@ -26,6 +26,8 @@ def note_effects(
 ) -> None:
     """Record whether *statement* has written, or opened a server-side cursor."""
     if loan.state is not _OPEN and not loan.is_open:
+        if loan.has_guard:
+            first_text_executed(loan, statement, context)
         if in_transaction(loan.driver_connection):
             loan.has_begun()
         elif commits_each(loan.driver_connection) and not is_autocommit(

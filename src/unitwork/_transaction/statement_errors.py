@@ -106,8 +106,11 @@ def _record_failure(
             loan.move(TransactionState.REPLACED)
     elif _is_over(error, connection, loan):
         loan.move(TransactionState.LOST)
-    elif _is_replaced(connection, loan):
-        loan.move(TransactionState.REPLACED)
+    if isinstance(error, Exception) and _is_replaced(connection, loan):
+        if loan.is_open:
+            loan.move(TransactionState.REPLACED)
+        elif loan.state is TransactionState.NONE:  # it was the first statement
+            loan.has_stored = True
 
 
 def _has_stored(error: BaseException, context: Any, statement: str) -> bool:
@@ -147,9 +150,10 @@ def _is_over(error: BaseException, connection: Connection, loan: Loan) -> bool:
 
 def _is_replaced(connection: Connection, loan: Loan) -> bool:
     """Whether a procedure of MySQL has ended the transaction, and begun another one."""
-    pooled = connection.connection
+    if not loan.has_guard or loan.is_lost or loan.was_replaced:
+        return False
     try:
-        return is_replaced(connection.dialect, pooled, loan)
+        return is_replaced(connection.dialect, connection.connection, loan)
     except connection.dialect.loaded_dbapi.Error:
         return True
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .._classify.classification import classify
+from .._classify.driver_errors import read
 from .._driver.mysql_status import commits_each
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _DOES_NOT_EXIST = 1305
 
 
 def set_guard(connection: Connection, loan: Loan) -> None:
-    """Set the savepoint in the transaction of *loan*, which is open."""
+    """Set the savepoint in the transaction of *loan*, which it does not begin."""
     if loan.holder is None or commits_each(loan.driver_connection):
         return
     # The statement that follows fails as well, if the connection is lost.
@@ -51,7 +51,8 @@ def is_replaced(dialect: Dialect, pooled: Any, loan: Loan) -> bool:
     try:
         _send(pooled, _RELEASE)
     except dialect.loaded_dbapi.Error as error:
-        if classify(error).code != _DOES_NOT_EXIST:
+        found = read(error)  # itself, and not an error before it
+        if found is None or found.code != _DOES_NOT_EXIST:
             raise
         dialect.do_ping(pooled)  # an error has no transaction status
         return True
