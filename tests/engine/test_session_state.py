@@ -43,6 +43,8 @@ LEAVING = {
         "SET @tenant = 'secret'",
         "SELECT @tenant := 'secret'",
         "/*!40101 SET NAMES latin1 */",
+        "EXECUTE IMMEDIATE 'SET @tenant = 1'",
+        "BEGIN NOT ATOMIC SET @tenant = 'secret'; END",
         "SELECT get_lock('secret', 1)",
         "CREATE TEMPORARY TABLE left_behind (id int)",
         "PREPARE plan FROM 'SELECT 1'",

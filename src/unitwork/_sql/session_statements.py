@@ -76,7 +76,8 @@ _OWN = "use a connection of its own for it, outside the pool"
 _LOCAL = "use SET LOCAL, which ends with the transaction"
 
 _BEGINS = pattern(
-    r"(?:[;$]|\b(?:begin|then|else|loop|do)|\bexecute\s+(?:format\s*\(\s*)?')\s*$",
+    r"(?:[;$]|\b(?:begin|atomic|then|else|loop|do)"
+    r"|\bexecute\s+(?:immediate\s+)?(?:format\s*\(\s*)?')\s*$",
     re.IGNORECASE,
 )
 """What precedes a statement: also inside a DO block, and in what it executes."""
@@ -142,6 +143,11 @@ _MYSQL = [
     ),
     _pattern(":=", r"(@[\w.$`]+)\s*:=", "use bound parameters"),
     _pattern("into", r"\b(into\s+@[\w.$`]+)", "use bound parameters"),
+    _at_start(
+        "call",
+        r"\b(call\s+[\w.`]+)\s*\([^;]*?(?<=[\s,(])@[\w.$`]+",
+        "let the procedure return rows, in place of its OUT parameters",
+    ),
     _pattern("temporary", r"\b(create\s+(?:or\s+replace\s+)?temporary)\b", _OWN),
     _uncertain(
         "get_lock",
