@@ -90,11 +90,14 @@ FOREIGN = {
     "_driver.script": "_execute_mutex _handle_exception",
     "_transaction.lost_work": "_transaction",
     # What begins a transaction, and what reads an answer.
-    "_driver.driver_watch": "_execute _get_tx_start_command _read_query_result",
+    "_driver.driver_watch": "_execute _get_tx_start_command _read_ok_packet "
+    "_read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.
-    "_driver.driver_connection": "_cursor _protocol _result _sock _transport _writer",
+    "_driver.driver_connection": "_cursor _protocol _sock _transport _writer",
+    # What MySQL's drivers know of the last answer.
+    "_driver.mysql_status": "_result",
     # aiosqlite has no public way to make a call in its thread.
     "_driver.sqlite_connection": "_connection _execute",
     # What the transport's event loop would have called, had it not been closed.
