@@ -65,7 +65,11 @@ def test_a_transaction_of_mysql_may_be_another_one_afterwards(statement: str) ->
 
 
 @pytest.mark.parametrize(
-    "statement", ["SHOW TABLES", "(SELECT 1)", "SET a=1", "# CALL\nDO 1", "DO 'a;b';"]
+    "statement",
+    [
+        *("SHOW TABLES", "(SELECT 1)", "SET a=1", "# CALL\nDO 1", "DO 'a;b';"),
+        *("ROLLBACK TO SAVEPOINT a", "rollback work to a", "RELEASE SAVEPOINT a"),
+    ],
 )
 def test_most_statements_begin_no_other_one(statement: str) -> None:
     assert not may_replace("mysql", statement)
