@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 import pytest
 from fastapi import Depends, FastAPI, Request
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -65,6 +66,28 @@ async def test_a_block_that_a_middleware_holds_open_is_stored(
     reply = await call(app, "POST", "/")
 
     assert (reply.status, reply.complete) == (200, True)
+    assert observer.names() == ["one"]
+
+
+@only(*ASYNC)
+@nested_in
+async def test_a_block_that_a_middleware_of_a_mounted_application_holds_open(
+    flavour: Flavour, observer: Observer, nested: str
+) -> None:
+    mounted = FastAPI()
+    mounted.add_middleware(InBlock, flavour=flavour, nested=nested)
+
+    @mounted.post("/")
+    async def create() -> StreamingResponse:
+        await flavour.do(flavour.db.current, add_item)
+        return StreamingResponse(iter([b"x"]))
+
+    app = FastAPI()
+    app.mount("/mounted", mounted)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+
+    assert (await call(app, "POST", "/mounted/")).status == 200
     assert observer.names() == ["one"]
 
 
@@ -193,3 +216,42 @@ async def test_a_dependency_rolls_its_savepoint_back(
     assert (await call(app, "POST", "/")).status == 200
     stored = {"outer": [], "inner": ["outer"], "neither": ["outer", "inner", "one"]}
     assert observer.names() == stored[undo]
+
+
+@only(*SYNC)
+@nested_in
+async def test_a_block_that_is_entered_in_a_thread_of_its_own_is_stored(
+    flavour: Flavour, observer: Observer, nested: str
+) -> None:
+    app = serve(flavour)
+
+    async def begin() -> AsyncIterator[Session]:
+        block = flavour.db.transaction(nested=nested)
+        async with contextmanager_in_threadpool(block) as session:
+            yield session
+
+    injected = Depends(begin)
+
+    @app.post("/")
+    def create(session: Session = injected) -> None:
+        add_item(session)
+
+    assert (await call(app, "POST", "/")).status == 200
+    assert observer.names() == ["one"]
+
+
+@only(*SYNC)
+async def test_a_savepoint_that_was_begun_in_a_thread_of_its_own_is_rolled_back(
+    flavour: Flavour, observer: Observer
+) -> None:
+    app = serve(flavour)
+
+    @app.post("/")
+    async def create() -> None:
+        session = flavour.db.current
+        savepoint = await run_in_threadpool(session.begin_nested)
+        await run_in_threadpool(add_item, session)
+        await run_in_threadpool(savepoint.rollback)
+
+    assert (await call(app, "POST", "/")).status == 200
+    assert observer.names() == []

@@ -22,7 +22,12 @@ _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _SOLVES_DEPENDENCIES = "fastapi.dependencies.utils"
 _RUNS_THREADS = "anyio._backends._asyncio"
 _CALLS_ENDPOINTS = ("fastapi.routing", "starlette.routing")
-_CALLS_APPLICATIONS = "starlette.middleware.base"
+_CALLS_APPLICATIONS = "starlette.middleware."
+_BEGINS_SAVEPOINTS = (
+    "sqlalchemy.",
+    "unitwork._session.",
+    "unitwork._unit.inner_blocks",
+)
 
 
 def is_generator(frame: FrameType) -> bool:
@@ -33,16 +38,16 @@ def is_held_by_dependency(frame: FrameType | None) -> bool:
     """Whether a dependency with `yield` enters a block, in *frame* or by what it calls.
 
     FastAPI runs an async one, up to the `yield`, from its own module; a sync one in a
-    thread of anyio, which calls nothing else.
+    thread of anyio, which calls nothing else; or only enters the block.
     """
-    in_generator = outermost = False
+    in_generator, outermost = False, True
     for each in _frames_of_worker(frame):
-        module = each.f_globals.get("__name__")
+        module = str(each.f_globals.get("__name__"))
         if module == _SOLVES_DEPENDENCIES:
             return in_generator
         if module == _RUNS_THREADS:
             return outermost
-        if module not in BETWEEN:
+        if module not in BETWEEN and not module.startswith(_BEGINS_SAVEPOINTS):
             outermost = is_generator(each)
             in_generator = in_generator or outermost
     return False
@@ -54,18 +59,19 @@ def is_in_request(frame: FrameType | None) -> bool:
     Not in a task of the application's own, nor in a thread.
     """
     return any(
-        each.f_globals.get("__name__") in (*_CALLS_ENDPOINTS, _CALLS_APPLICATIONS)
+        (module := str(each.f_globals.get("__name__"))) in _CALLS_ENDPOINTS
+        or module.startswith(_CALLS_APPLICATIONS)
         for each in _frames_of_worker(frame)
     )
 
 
 def is_in_middleware(frame: FrameType | None) -> bool:
-    """Whether *frame* is around the endpoint, in the task of a `BaseHTTPMiddleware`."""
+    """Whether what Starlette calls in *frame* is a middleware, and no endpoint."""
     for each in _frames_of_worker(frame):
-        module = each.f_globals.get("__name__")
+        module = str(each.f_globals.get("__name__"))
         if module in _CALLS_ENDPOINTS:
             return False
-        if module == _CALLS_APPLICATIONS:
+        if module.startswith(_CALLS_APPLICATIONS):
             return True
     return False
 
