@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
@@ -243,3 +243,33 @@ def _write_and_return(engine: Engine) -> None:
     cursor.execute(WRITE)
     cursor.close()
     connection.close()
+
+
+# An interruption of the process
+
+
+class Interrupted(BaseException):
+    """As `KeyboardInterrupt`, which would stop the event loop of the test as well."""
+
+
+def interrupt(*arguments: object) -> None:
+    raise Interrupted
+
+
+@only("sqlite3")
+async def test_an_interrupted_statement_keeps_no_lock(
+    flavour: Flavour, observer: Observer
+) -> None:
+    """The error that is kept has the cursor, which has more rows."""
+
+    def body(session: Session) -> None:
+        add_item(session)
+        event.listen(flavour.sync_engine, "after_cursor_execute", interrupt, once=True)
+        session.execute(text("SELECT 1 UNION ALL SELECT 2"))
+
+    with pytest.raises(Interrupted) as kept:
+        await flavour.work(body)
+    await flavour.work(lambda session: add_item(session, "next").id)
+
+    assert observer.names() == ["next"]
+    del kept

@@ -98,6 +98,8 @@ def _listen(engine: Engine) -> _GuardedPool:
         sqlite.keep_connection(engine)
     elif engine.dialect.driver == "aiosqlite" and engine.dialect.has_terminate:
         limit_close(engine.dialect)
+    elif engine.dialect.name == "sqlite" and not engine.dialect.is_async:
+        sqlite.roll_back_before_close(engine)
     if engine.dialect.name == "sqlite":
         sqlite.listen_for_pragmas(engine)
     statement_events.listen(engine)

@@ -37,6 +37,7 @@ __all__ = [
     "listen_for_pragmas",
     "reads_only",
     "released_on_failure",
+    "roll_back_before_close",
     "shared_in_memory",
 ]
 
@@ -195,6 +196,20 @@ def _set(
         before.setdefault(name, cursor.fetchone()[0])
         cursor.execute(f"PRAGMA {name} = {value}")
     cursor.close()
+
+
+def roll_back_before_close(engine: Engine) -> None:
+    """Let a connection of sqlite3 that is closed keep no lock.
+
+    SQLite keeps it open for a cursor that has more rows, and an error that has
+    interrupted the statement, a `KeyboardInterrupt`, keeps the cursor.
+    """
+    error = engine.dialect.loaded_dbapi.Error
+
+    @event.listens_for(engine, "close")
+    def close(dbapi_connection: Any, record: object) -> None:
+        with contextlib.suppress(error):
+            dbapi_connection.rollback()
 
 
 def close_after_fork(driver_connection: Any) -> None:
