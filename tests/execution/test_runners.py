@@ -225,6 +225,6 @@ def test_a_sync_step_beyond_its_limit_is_broken_off(drive: Any) -> None:
     session = Hanging()
     session.aborted = threading.Event()
 
-    found = drive(one(Step(lambda _: session.aborted.wait(10), session, limit=0.01)))
+    found = drive(one(Step(lambda _: session.aborted.wait(10), session, limit=0.5)))
 
     assert found is True
