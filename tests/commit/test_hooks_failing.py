@@ -81,6 +81,28 @@ async def test_that_fails_leaves_the_answer_as_it_was(
     assert "OurError" in caplog.text
 
 
+class Exit(BaseException):
+    """As `SystemExit`, which would end the event loop of the test as well."""
+
+
+@FEW
+async def test_that_exits_lets_none_of_a_rollback_be_called(
+    flavour: Flavour, observer: Observer, done: list[str]
+) -> None:
+    def leave() -> None:
+        raise Exit
+
+    def body(session: Session) -> None:
+        add_item(session)
+        on_commit(leave)
+        current_unit().on_rollback(done.append, "rolled back")
+
+    with pytest.raises(Exit):
+        await call(serve_fastapi(flavour, body), "POST", "/")
+
+    assert (done, observer.names()) == ([], ["one"])
+
+
 async def test_that_fails_after_a_rollback_hides_no_error(
     flavour: Flavour, done: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,6 +122,10 @@ class Hooks:
     def take(self, outcome: Outcome) -> Iterator[Hook]:
         """Yield the hooks to call after *outcome*, also those registered meanwhile."""
         self.before_commit.clear()
+        waiting = self._waiting_for(outcome)
+        for queue in (self.on_commit, self.on_rollback, self.on_unknown):
+            if queue is not waiting:  # they must not outlive a hook that exits
+                queue.clear()
         while queue := self._due or self._waiting_for(outcome):
             yield queue.popleft()
         for queue in (self.on_commit, self.on_rollback, self.on_unknown):
