@@ -32,6 +32,7 @@ class Unreadable:
     """A connection, or its loan, that raises whatever is read of it."""
 
     invalidated = was_replaced = is_committed = has_ended_elsewhere = False
+    has_stored = False
     hold = holder = None
 
     @property
