@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from support.manual import Page
 from unitwork import UnitOfWork, UsageError
 from unitwork._commit import hook_calls
-from unitwork._unit import endings
+from unitwork._unit import running
 
 
 @pytest.fixture
@@ -93,6 +93,6 @@ def test_lists_every_kind_of_hook(page: Page) -> None:
 def test_says_how_long_hooks_have_after_commit(page: Page) -> None:
     page.run()
 
-    limits = vars(hook_calls)["_LEAST"], vars(endings)["_TIME_FOR_HOOKS"]
+    limits = vars(hook_calls)["_LEAST"], vars(running)["_TIME_FOR_HOOKS"]
     assert limits == (0.5, 0.5)
     assert page.text.count("half a second") == len(limits)

@@ -129,10 +129,13 @@ def log_answer(error: BaseException, status: int, scope: Mapping[str, Any]) -> N
     fields = {"unitwork_route": route_of(scope), "unitwork_status": status}
     level, details = logging.ERROR, _holds_in(error)
     if isinstance(error, DatabaseUnavailableError):
-        level, details = logging.WARNING, f": {error}"
+        level, details = logging.WARNING, str(error)
     traceback = error if not details or log.isEnabledFor(logging.DEBUG) else None
-    message = "%s was answered with %d%s"
-    log.log(level, message, name, status, details, exc_info=traceback, extra=fields)
+    message = "%s was answered with %d"
+    arguments: tuple[object, ...] = (name, status)
+    if details:
+        message, arguments = message + ": %s", (*arguments, details)
+    log.log(level, message, *arguments, exc_info=traceback, extra=fields)
 
 
 def _holds_in(error: BaseException) -> str:
@@ -142,4 +145,4 @@ def _holds_in(error: BaseException) -> str:
     """
     text = "\n".join([str(error), *getattr(error, "__notes__", ())])
     _, _, listed = text.partition("Held by:\n- ")
-    return f": held by {listed.splitlines()[0]}\n{text}" if listed else ""
+    return f"held by {listed.splitlines()[0]}\n{text}" if listed else ""
