@@ -90,8 +90,7 @@ FOREIGN = {
     "_driver.script": "_execute_mutex _handle_exception",
     "_transaction.lost_work": "_transaction",
     # What begins a transaction, and what reads an answer.
-    "_driver.driver_watch": "_execute _get_tx_start_command _read_ok_packet "
-    "_read_query_result",
+    "_driver.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.
     "_session.fence": "_autobegin_t",
     # The drivers have no public way to a cursor's rows, a socket, a transport.

@@ -187,12 +187,10 @@ def _libpq_status(driver_connection: Any) -> int | None:
 class MessageCounter:
     """Counts the messages that a connection has sent; asyncpg's protocol is one."""
 
-    __slots__ = ("queries_count", "warnings")
+    __slots__ = ("queries_count",)
 
     def __init__(self) -> None:
         self.queries_count = 0
-        self.warnings = 0
-        """How many the last answer of MySQL without rows has announced: to ROLLBACK."""
 
 
 def message_counter(driver_connection: Any) -> MessageCounter:

@@ -11,10 +11,12 @@ import asyncio
 import inspect
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakMethod, WeakSet, ref
 
 from .driver_connection import COUNTER, MessageCounter, abort, in_transaction, is_active
+from .mysql_watch import watch_mysql
 from .sqlite_connection import CURSORS
 
 __all__ = ["watch"]
@@ -39,9 +41,7 @@ def watch(driver: Any, ended: _Ended, failed: _Failed, limit: _Limit) -> None:
         if inspect.iscoroutinefunction(getattr(driver, "cancel_safe", None)):
             _limit_cancellation(driver, limit)
     elif hasattr(driver, "_read_query_result"):
-        _watch_mysql(driver, ended)
-        _watch_later_results(driver, failed)
-        _watch_warnings(driver)
+        watch_mysql(driver, partial(_call, ended), partial(_call, failed))
     elif hasattr(driver, "executescript") and hasattr(driver, "_execute"):
         _watch_aiosqlite(driver, ended)
 
@@ -92,90 +92,6 @@ def _limit_cancellation(driver: Any, limit: _Limit) -> None:
     driver.cancel_safe = cancel_safe
 
 
-def _watch_mysql(driver: Any, ended: _Ended) -> None:
-    """Look at the status in each answer; `begin()` commits what was open before."""
-    weakly = ref(driver)
-    # That of an earlier watch: what others have seen of it goes on.
-    counter: MessageCounter = getattr(driver, COUNTER, None) or MessageCounter()
-    setattr(driver, COUNTER, counter)
-    is_async = hasattr(type(driver), "ensure_closed")
-
-    def watched(name: str) -> Callable[..., Any]:
-        original = getattr(type(driver), name)
-
-        def answered() -> None:
-            if name == "begin" or not in_transaction(weakly()):
-                _call(ended)
-
-        def call(*args: Any, **options: Any) -> Any:
-            counter.queries_count += 1
-            result = original(weakly(), *args, **options)
-            answered()
-            return result
-
-        async def call_async(*args: Any, **options: Any) -> Any:
-            counter.queries_count += 1
-            result = await original(weakly(), *args, **options)
-            answered()
-            return result
-
-        return call_async if is_async else call
-
-    for name in ("_read_query_result", "begin", "commit", "rollback"):
-        setattr(driver, name, watched(name))
-
-
-def _watch_later_results(driver: Any, failed: _Failed) -> None:
-    """Look at the results that are read when a cursor is closed.
-
-    The first one may be rows, so SQLAlchemy has seen no error; and it drops those that
-    the closing of a cursor raises.
-    """
-    weakly = ref(driver)
-    original = type(driver).next_result
-
-    def note(error: Exception) -> None:
-        if (method := failed()) is not None:
-            method(error)
-
-    def next_result(*args: Any, **options: Any) -> Any:
-        try:
-            return original(weakly(), *args, **options)
-        except Exception as error:
-            note(error)
-            raise
-
-    async def next_result_async(*args: Any, **options: Any) -> Any:
-        try:
-            return await original(weakly(), *args, **options)
-        except Exception as error:
-            note(error)
-            raise
-
-    is_async = hasattr(type(driver), "ensure_closed")
-    driver.next_result = next_result_async if is_async else next_result
-
-
-def _watch_warnings(driver: Any) -> None:
-    """Count the warnings of ROLLBACK: it has one if it could not undo everything."""
-    weakly = ref(driver)
-    counter: MessageCounter = getattr(driver, COUNTER)
-    original = type(driver)._read_ok_packet
-
-    def read() -> Any:
-        answer = original(weakly())
-        counter.warnings = answer.warning_count
-        return answer
-
-    async def read_async() -> Any:
-        answer = await original(weakly())
-        counter.warnings = answer.warning_count
-        return answer
-
-    is_async = hasattr(type(driver), "ensure_closed")
-    driver._read_ok_packet = read_async if is_async else read
-
-
 def _watch_aiosqlite(driver: Any, ended: _Ended) -> None:
     """Look at the state after each call; a script commits first, and may begin.
 
@@ -205,6 +121,6 @@ def _watch_aiosqlite(driver: Any, ended: _Ended) -> None:
     driver._execute = execute
 
 
-def _call(ended: _Ended) -> None:
-    if (method := ended()) is not None:
-        method()
+def _call(weakly: WeakMethod[Callable[..., None]], *args: object) -> None:
+    if (method := weakly()) is not None:
+        method(*args)

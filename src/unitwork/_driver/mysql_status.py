@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IN_TRANSACTION",
+    "WARNINGS",
     "commits_each",
     "has_more_results",
     "last_command_failed",
     "last_status",
+    "last_warnings",
     "refresh_status",
 ]
 
 IN_TRANSACTION, _AUTOCOMMIT = 0x0001, 0x0002  # flags of the protocol
+WARNINGS = "unitwork_warnings"
+"""The attribute of a driver's connection with the number of warnings of `watch()`."""
 _UNKNOWN = object()
 
 
@@ -48,6 +52,15 @@ def last_status(driver_connection: Any) -> int:
 def last_command_failed(driver_connection: Any) -> bool:
     """Whether the last command of a MySQL driver has failed; no I/O."""
     return getattr(driver_connection, "_result", _UNKNOWN) is None
+
+
+def last_warnings(driver_connection: Any) -> int:
+    """How many warnings the last answer without rows has announced; no I/O.
+
+    That to ROLLBACK has one if it could not undo everything.
+    """
+    count: int = getattr(driver_connection, WARNINGS, 0)
+    return count
 
 
 def has_more_results(driver_connection: Any) -> bool:

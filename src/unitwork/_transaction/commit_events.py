@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._driver.asyncpg_commit import can_commit, commit, is_idle
 from .._driver.driver_connection import in_transaction
 from .._driver.gtids import LogPosition
-from .._driver.mysql_status import refresh_status
+from .._driver.mysql_status import last_warnings, refresh_status
 from .._driver.postgresql_begin import DRIVERS
 from .._driver.postgresql_end import Answer, CommittedAt, end
 from .._driver.postgresql_messages import fetch_value
@@ -193,7 +193,7 @@ def listen(dialect: Dialect) -> None:
             raise
         if had_ended or answer is Answer.ABORTED:
             _check_replaced(loan)
-        if is_mysql and ours and loan.counter.warnings:
+        if is_mysql and ours and last_warnings(loan.driver_connection):
             loan.has_stored = True
             log.warning(_NOT_UNDONE)
 
