@@ -24,11 +24,12 @@ Rule = Callable[[Sources], list[str]]
 MAY_IMPORT = {
     "_redaction": "",
     "_patterns": "",
-    "_concurrency": "",
+    "_error_contexts": "",
+    "_concurrency": "_error_contexts",
     "errors": "",
     "_callables": "errors",
     "outcome": "_callables",
-    "_classify": "errors _callables",
+    "_classify": "_error_contexts errors _callables",
     "_observing": "_concurrency outcome _classify",
     "_call_site": "_observing",
     "_driver": "_patterns _concurrency errors _classify _observing",
@@ -52,8 +53,8 @@ MAY_IMPORT = {
     "_unit": "_redaction _concurrency errors _callables outcome _classify _observing "
     "_call_site _driver _transaction _engine settings options retry _replicas _session "
     "_execution _twophase _commit",
-    "_asgi": "_redaction _concurrency errors _callables outcome _observing options "
-    "retry _replicas _session _execution _twophase _unit",
+    "_asgi": "_redaction _error_contexts _concurrency errors _callables outcome "
+    "_observing options retry _replicas _session _execution _twophase _unit",
     "_telemetry": "_concurrency errors outcome _classify _observing _session",
     "_real_databases": "_redaction _concurrency errors _driver _engine _session _unit",
     "_sandbox": "_redaction _concurrency errors _driver _sql _transaction _engine "

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from types import FrameType
 
+from .._error_contexts import with_contexts
 from .connection import Connection
 from .state import State
 from .types import is_asgi
@@ -23,15 +24,13 @@ def answered_exception(
     send from inside its `except` block, or that of a middleware. An exception that an
     endpoint, or an application without a framework, handles by itself has not.
     """
-    error = sys.exception()
-    if error is None or error is before:
+    if (handled := sys.exception()) is None:
         return None
-    seen = {id(before)}  # contexts may form a circle
-    while error is not None and id(error) not in seen:
+    for error in with_contexts(handled):
+        if error is before:
+            break
         if _has_left_an_application(error, connection):
             return error
-        seen.add(id(error))
-        error = error.__context__
     return None
 
 

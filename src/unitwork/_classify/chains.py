@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import exc
 
+from .._error_contexts import with_contexts
+
 __all__ = ["chain", "chain_to"]
 
 
@@ -32,13 +34,6 @@ def chain_to(error: BaseException, earlier: BaseException) -> None:
     Not if that would form a circle, in which a reader of contexts has no end.
     """
     links = list(chain(error))
-    if earlier in links:
+    if earlier in links or links[-1] in with_contexts(earlier):
         return
-    context: BaseException | None = earlier
-    seen: set[int] = set()
-    while context is not None and id(context) not in seen:
-        if context is links[-1]:
-            return
-        seen.add(id(context))
-        context = context.__context__
     links[-1].__context__ = earlier

@@ -6,6 +6,8 @@ import asyncio
 import sys
 from typing import Any
 
+from .._error_contexts import with_contexts
+
 __all__ = ["TaskCancellation", "may_hide_cancellation"]
 
 _HIDING = asyncio.CancelledError, BaseExceptionGroup
@@ -46,11 +48,4 @@ def may_hide_cancellation(error: BaseException) -> bool:
     """
     if sys.version_info >= (3, 13) or not isinstance(error, Exception):
         return True
-    link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        if isinstance(link, _HIDING):
-            return True
-        seen.add(id(link))
-        link = link.__context__
-    return False
+    return any(isinstance(each, _HIDING) for each in with_contexts(error))
