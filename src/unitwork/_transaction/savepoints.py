@@ -8,6 +8,7 @@ is rolled back with it, and none of them would know.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 from weakref import ref
 
@@ -29,8 +30,25 @@ _LOST = (
     "savepoint: wait for the task that has begun it, or give that task a unit of its "
     "own: `db.transaction()`"
 )
-_ROLLED_BACK = "rolled back, and that work with it"
-_RELEASED = "released, so that the one inside it could not be rolled back any more"
+
+
+class _Verdict(IntEnum):
+    """What the ends of savepoints mean for the transaction; it may only rise."""
+
+    KEPT = 0
+    RELEASED = 1
+    """One was released by a task or thread that was not inside of it."""
+    RELEASED_TOO_EARLY = 2
+    """And the one inside it was to be rolled back, and could not be any more."""
+    ROLLED_BACK = 3
+    """One was rolled back, and the work of others with it."""
+
+
+_LOST_BY = {
+    _Verdict.RELEASED_TOO_EARLY: "released, so that the one inside it could not be "
+    "rolled back any more",
+    _Verdict.ROLLED_BACK: "rolled back, and that work with it",
+}
 
 
 class _SentSavepoint:
@@ -54,7 +72,7 @@ class OpenSavepoints:
     another task: what counts is who has called `session.begin_nested()`.
     """
 
-    __slots__ = ("_lost", "_open", "_released_by_others")
+    __slots__ = ("_open", "_verdict")
 
     def __init__(self) -> None:
         self._open: dict[_Savepoint, bool | None] = {}
@@ -62,10 +80,7 @@ class OpenSavepoints:
 
         `None`: all tasks and threads are a part of it.
         """
-        self._released_by_others = False
-        """Whether one was released by a task or thread that was not inside of it."""
-        self._lost = ""
-        """Why the transaction must not be committed, if there is a reason."""
+        self._verdict = _Verdict.KEPT
 
     def begun(self, savepoint: _Savepoint) -> None:
         self.note_work()
@@ -81,25 +96,28 @@ class OpenSavepoints:
         holds_work_of_others = self._open.pop(savepoint, False)
         is_own = leave(savepoint) or holds_work_of_others is None
         if released and not is_own:
-            self._released_by_others = True
+            self._note(_Verdict.RELEASED)
         if holds_work_of_others and not released:
-            self._lost = _ROLLED_BACK
+            self._note(_Verdict.ROLLED_BACK)
         return is_own
 
     def found_ended(self) -> None:
         """Called if a savepoint that is to be rolled back has ended before."""
-        if self._released_by_others:
-            self._lost = _RELEASED
+        if self._verdict:
+            self._note(_Verdict.RELEASED_TOO_EARLY)
+
+    def _note(self, verdict: _Verdict) -> None:
+        self._verdict = max(self._verdict, verdict)
 
     @property
     def are_lost(self) -> bool:
         """Whether the transaction can't be committed any more."""
-        return bool(self._lost)
+        return self._verdict >= _Verdict.RELEASED_TOO_EARLY
 
     def check(self) -> None:
         """Raise `UnexpectedRollbackError` if the transaction must not be committed."""
-        if self._lost:
-            raise UnexpectedRollbackError(_LOST.format(self._lost))
+        if self.are_lost:
+            raise UnexpectedRollbackError(_LOST.format(_LOST_BY[self._verdict]))
 
     def note_work(self) -> None:
         """Record that this task or thread does what may be rolled back."""
@@ -177,4 +195,5 @@ class OpenSavepoints:
     def _undone(self, savepoint: _Savepoint) -> None:
         """Record that what was done inside is undone; it is open still."""
         if self._open[savepoint]:
-            self._lost, self._open[savepoint] = _ROLLED_BACK, False
+            self._open[savepoint] = False
+            self._note(_Verdict.ROLLED_BACK)
