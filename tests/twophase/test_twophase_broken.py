@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from support.pairs import COMMIT, PREPARE, Pair, Side
 from support.pool import eventually
@@ -24,11 +26,20 @@ from unitwork import CommitUnknownError, DatabaseSettings, Outcome, PartialCommi
 pytestmark = pytest.mark.anyio
 
 GIVING_UP = DatabaseSettings(verify_timeout=0.2)
+BRIEF = DatabaseSettings(verify_timeout=0.8)
 IMPATIENT = DatabaseSettings(commit_timeout=1.0)
 
 
 def cut(line: Line) -> None:
     line.cut()
+
+
+def with_settings(settings: DatabaseSettings) -> Callable[[Any], Any]:
+    def mark(test: Any) -> Any:
+        test.settings = settings
+        return test
+
+    return mark
 
 
 @pytest.mark.parametrize("on_answer", [False, True])
@@ -60,12 +71,14 @@ async def test_a_commit_that_is_lost_is_sent_again_elsewhere(
     assert pair.seen() == ALL
 
 
-def with_settings(settings: DatabaseSettings) -> Callable[[Any], Any]:
-    def mark(test: Any) -> Any:
-        test.settings = settings
-        return test
+@with_settings(BRIEF)
+async def test_a_short_time_is_enough_to_send_a_commit_again(pair: Pair) -> None:
+    pair.second.trap(COMMIT, cut)
 
-    return mark
+    reply = await pair.post(add, add)
+
+    assert (reply.status, reply.error) == (200, None)
+    assert pair.seen() == ALL
 
 
 def out_of_reach(side: Side) -> Callable[[Line], None]:
@@ -142,3 +155,21 @@ async def test_a_network_that_swallows_is_not_waited_for(
     assert reply.status == (200 if words is COMMIT else 500)
     assert pair.prepared() == []
     assert pair.seen() == (ALL if words is COMMIT else NOTHING)
+
+
+@pytest.mark.filterwarnings("ignore::unitwork.errors.SessionStateWarning")
+@with_settings(IMPATIENT)
+@only_pairs(("psycopg", "pymysql"), ("asyncmy", "asyncmy"))
+async def test_a_connection_that_has_changed_its_database_is_not_waited_for(
+    pair: Pair,
+) -> None:
+    def add_and_leave(session: Session) -> None:
+        add(session)
+        session.execute(text("USE information_schema"))
+
+    pair.second.trap(COMMIT, lambda line: line.hold())
+
+    reply = await pair.post(add, add_and_leave)
+
+    assert (reply.status, reply.error) == (200, None)
+    assert pair.seen() == ALL

@@ -1,56 +1,42 @@
-"""MariaDB loses what is committed elsewhere in the moment its connection ends."""
+"""MariaDB loses what is committed elsewhere in the moment its connection ends.
+
+Of XA COMMITs that were sent and acknowledged on another connection it lost 16 of 36,000
+that were sent at once, 24 of 68,000 that were sent when the first connection had left
+the process list, and none of 64,000 that were sent 0.02 or 0.1 seconds after that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, make_url
-from sqlalchemy.pool import NullPool
 
-from support.databases import empty_tables
-from support.flavours import Observer
-from support.pages import statements
-from unitwork._twophase.mariadb import MariaDB, Mark
+from support.pairs import COMMIT, Pair
+from support.twophase import ALL, add, only_pairs, recover_all
+from unitwork import DatabaseSettings, PartialCommitError
+from unitwork._twophase import participants
 
-NAME = "detached-1"
-SERVER = "SELECT @@hostname, @@port, @@server_id"
-OWNERS = """
-SELECT trx_mysql_thread_id FROM information_schema.innodb_trx
-WHERE trx_mysql_thread_id = {thread}
-"""
+pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def engine(mariadb: str) -> Iterator[Engine]:
-    url = make_url(mariadb).set(drivername="mysql+pymysql")
-    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    yield engine
-    engine.dispose()
+def mark(test: object) -> object:
+    test.settings = DatabaseSettings(verify_timeout=0.5)
+    return test
 
 
-def prepare(connection: Connection) -> Any:
-    for sql in ("XA START {}", "INSERT INTO item (name) VALUES ('one')", "XA END {}"):
-        connection.exec_driver_sql(sql.format(f"'{NAME}'"))
-    connection.exec_driver_sql(f"XA PREPARE '{NAME}'")
-    return connection.connection.driver_connection.thread_id()
-
-
-def test_a_branch_is_ended_elsewhere_only_once_its_connection_has_left_it(
-    mariadb: str, engine: Engine
+@mark
+@only_pairs(("psycopg", "pymysql"), ("asyncmy", "asyncmy"))
+async def test_a_branch_is_not_ended_elsewhere_as_soon_as_its_connection_has_ended(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    empty_tables(mariadb)
-    dialect = MariaDB()
-    with engine.connect() as first, engine.connect() as other:
-        thread = prepare(first)
-        mark = Mark(thread, tuple(other.exec_driver_sql(SERVER).one()))
-        with statements(engine) as sent:
-            while not dialect.is_detached(other, mark):
-                pass
+    no_time_passes = SimpleNamespace(monotonic=lambda: 1.0)
+    monkeypatch.setattr(participants, "time", no_time_passes)
+    pair.second.trap(COMMIT, lambda line: line.cut())
 
-        assert other.exec_driver_sql(OWNERS.format(thread=thread)).all() == []
-        assert sent[-1].startswith("DO SLEEP")
-        dialect.end(other, NAME, commit=True)
-        first.invalidate()
-    assert Observer(mariadb).names() == ["one"]
+    reply = await pair.post(add, add)
+
+    assert isinstance(reply.error, PartialCommitError)
+    assert reply.error.unknown == ("second",)
+    assert pair.seen() == (["one"], [])
+    assert await recover_all(pair) == ["second committed"]
+    assert pair.seen() == ALL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -96,6 +97,7 @@ class Participant:
         self._connection = session.connections[0]
         self._engine = self._connection.engine
         self._report = commit_report_of(self._connection)
+        self._detached_since: float | None = None
 
     def prepare(self, session: Session) -> None:
         if self.session.may_be_lost:
@@ -126,7 +128,7 @@ class Participant:
         def end() -> bool | None:
             with fresh_connection(self._engine) as connection:
                 self._dialect.open(connection)
-                if not self._dialect.is_detached(connection, self._mark):
+                if not self._is_detached(connection):
                     return None
                 try:
                     self._dialect.end(connection, self._name, commit=commit)
@@ -137,3 +139,12 @@ class Participant:
                 return commit
 
         return query_within(end, self.session.is_async, limit)
+
+    def _is_detached(self, connection: Connection) -> bool:
+        """Whether its connection has ended, and some time ago where that matters."""
+        if not self._dialect.is_detached(connection, self._mark):
+            self._detached_since = None
+            return False
+        now = time.monotonic()
+        self._detached_since = self._detached_since or now
+        return now - self._detached_since >= self._dialect.detached_after

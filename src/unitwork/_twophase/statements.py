@@ -47,7 +47,7 @@ class TwoPhaseDialect(Protocol):
         """Raise `UsageError` if the server is not set up for that."""
 
     def is_detached(self, connection: Connection, mark: Any) -> bool:
-        """Whether *connection*, which is another one, may end it; else query again.
+        """Whether it belongs to no connection any more; *connection* is another one.
 
         Ends the connection that has prepared it, where it belongs to that.
         """
