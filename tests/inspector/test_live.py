@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextvars import Context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,8 +76,8 @@ async def test_an_exhausted_pool_leads_to_the_line_that_holds_it(
     with inspected(small) as app:
         request = call(app, "GET", "/items")
         async with held(small), running(request, Context()) as task:
-            await eventually(lambda: len(_open_units(small)) == 2)
-            await eventually(lambda: _waiting(small) == 1)
+            await eventually(lambda: len(_open_units(small.db)) == 2)
+            await eventually(lambda: _waiting(small.db) == 1)
             live = await look(app, "live")
         await asyncio.wait((task,))
     await small.dispose()
@@ -88,13 +89,13 @@ async def test_an_exhausted_pool_leads_to_the_line_that_holds_it(
     assert re.search(r"support/\w+\.py:\d+ in \w+\(\)", holding["at"])
 
 
-def _waiting(flavour: Flavour) -> int:
-    units = _open_units(flavour)
+def _waiting(db: Any) -> int:
+    units = _open_units(db)
     return sum(is_waiting(session) for unit in units for session in unit.sessions)
 
 
-def _open_units(flavour: Flavour) -> set[Any]:
-    return flavour.db._core.open_units
+def _open_units(db: Any) -> set[Any]:
+    return db._core.open_units  # type: ignore[no-any-return]
 
 
 @only(*SERVERS)
@@ -169,3 +170,25 @@ async def test_shows_the_pool_of_each_replica(flavour: Flavour) -> None:
 
     pools = {each["name"]: each["in_use"] for each in reply.json["databases"]}
     assert pools == {"default": 1, "default, replica 1": 0}
+
+
+async def test_shows_for_which_replica_a_unit_waits(tmp_path: Path) -> None:
+    urls = [f"sqlite+aiosqlite:///{tmp_path}/{name}.db" for name in "ab"]
+    db = AsyncDatabase(urls[0], replicas=urls[1:], pool_size=1, max_overflow=0)
+    inspector: Any = Inspector(db)
+
+    async def read() -> None:
+        async with db.transaction(read_only=True) as session:
+            await session.execute(text("SELECT 1"))
+
+    async with db.transaction(read_only=True) as session:
+        await session.execute(text("SELECT 1"))
+        async with running(read(), Context()) as task:
+            await eventually(lambda: _waiting(db) == 1)
+            reply = await call(inspector, "GET", "/live.json", headers=LOCAL)
+    await asyncio.wait((task,))
+    inspector.close()
+    await db.dispose()
+
+    pools = {each["name"]: each["waiting"] for each in reply.json["databases"]}
+    assert pools == {"default": 0, "default, replica 1": 1}

@@ -14,10 +14,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from support.asgi import Reply, call
+from support.failing import Failing, request
 from support.flavours import FEW, Flavour, only
 from support.models import add_item
 from unitwork import DBSessionMiddleware
-from unitwork.events import FailureLog, UnitEnded
+from unitwork.events import FailureLog, UnitEnded, UnitRetried
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +62,19 @@ async def test_the_line_has_the_sqlstate(
 
     [record] = [x for x in caplog.records if "unitwork_unit" in vars(x)]
     assert "Error was raised, 22012), attempt 1, " in record.getMessage()
+
+
+@FEW
+async def test_a_retry_is_another_line(
+    flavour: Flavour, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = flavour.db.observe(FailureLog(), only=[UnitEnded, UnitRetried])
+    await request(flavour, Failing(1))
+    stop()
+
+    ended, retried = (each.getMessage() for each in caplog.records)
+    assert ended.startswith("POST /: rolled back (")
+    assert retried == "POST /: attempt 1 is followed by another one"
 
 
 @FEW

@@ -73,8 +73,7 @@ def _describe(pool: NamedPool, units: list[OpenUnit]) -> dict[str, Any]:
         "limit": capacity(engine),
         "in_use": _held(name, units) if queue is None else queue.checkedout(),
         "idle": 0 if queue is None else queue.checkedin(),
-        # Which pool a unit waits for is known only when it has a connection.
-        "waiting": 0 if pool.number else _waiting(pool.database, units),
+        "waiting": _waiting(pool, units),
     }
 
 
@@ -82,12 +81,19 @@ def _held(name: str, units: list[OpenUnit]) -> int:
     return sum(each.pool == name for unit in units for each in unit.held)
 
 
-def _waiting(database: DatabaseCore, units: list[OpenUnit]) -> int:
+def _waiting(pool: NamedPool, units: list[OpenUnit]) -> int:
+    name = pool.database.name
     seen = sum(
-        is_waiting(session)
+        is_waiting(session) and _awaited(each, name) == pool.name
         for each in units
         if each.phase == WAITING
         for session in list(each.unit.sessions)
-        if session.name == database.name
+        if session.name == name
     )
-    return max(seen, database.pool_status().waiting)
+    return seen if pool.number else max(seen, pool.database.pool_status().waiting)
+
+
+def _awaited(each: OpenUnit, database: str) -> str:
+    """The pool of which a unit waits for a connection; that of the primary in doubt."""
+    report = each.unit.report
+    return database if report is None else report.waits_for.get(database, database)

@@ -6,7 +6,7 @@ import logging
 
 from ..outcome import Outcome
 from .event import Event
-from .unit_events import UnitEnded
+from .unit_events import UnitEnded, UnitRetried
 
 __all__ = ["FailureLog"]
 
@@ -16,13 +16,14 @@ _STORED = (Outcome.COMMITTED, Outcome.EMPTY)
 class FailureLog:
     """An observer that logs each unit that was not committed, in one line.
 
-    `db.observe(FailureLog(), only=[UnitEnded])`. The line has the route, the outcome,
-    the reason, the SQLSTATE, the attempt and the times; the record has them as
-    attributes, too: `unitwork_unit` (its id), `unitwork_route`, `unitwork_outcome`,
-    `unitwork_reason`, `unitwork_attempt`, `unitwork_sqlstate`, `unitwork_duration`,
-    `unitwork_held`, `unitwork_idle`, `unitwork_pools` (a list of names: a replica has a
-    pool of its own). An outcome that is unknown, or partial, is logged as an error, a
-    rollback because of an error as a warning, any other one as information.
+    `db.observe(FailureLog(), only=[UnitEnded, UnitRetried])`. The line has the route,
+    the outcome, the reason, the SQLSTATE, the attempt and the times; the record has
+    them as attributes, too: `unitwork_unit` (its id), `unitwork_route`,
+    `unitwork_outcome`, `unitwork_reason`, `unitwork_attempt`, `unitwork_sqlstate`,
+    `unitwork_duration`, `unitwork_held`, `unitwork_idle`, `unitwork_pools` (a list of
+    names: a replica has a pool of its own). An outcome that is unknown, or partial, is
+    logged as an error, a rollback because of an error as a warning, any other one as
+    information. If its work is then done once more, another warning says so.
 
     .. versionadded:: 0.2
     """
@@ -31,7 +32,12 @@ class FailureLog:
         self._log = logging.getLogger(logger)
 
     def on_event(self, event: Event, /) -> None:
-        """Log *event*, if it is the end of a unit that was not committed."""
+        """Log *event*, if it is the end of a unit that has failed, or its retry."""
+        if isinstance(event, UnitRetried):
+            unit, extra = event.unit, {"unitwork_unit": event.unit.id}
+            text = "%s: attempt %d is followed by another one"
+            self._log.warning(text, unit.description, unit.attempt, extra=extra)
+            return
         if not isinstance(event, UnitEnded) or event.outcome in _STORED:
             return
         unit, use, level = event.unit, event.use, logging.ERROR

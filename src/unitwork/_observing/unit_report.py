@@ -43,6 +43,7 @@ class UnitReport:
         "unit",
         "wait_time",
         "waited",
+        "waits_for",
     )
 
     def __init__(
@@ -57,6 +58,8 @@ class UnitReport:
         """Seconds, all in all."""
         self.waited: dict[str, float] = {}
         """How long it has waited for its next connection, by database."""
+        self.waits_for: dict[str, str] = {}
+        """The pool of which it waits for a connection now, by database."""
         self._by_kind = audience.by_kind
         self._find_route: Callable[[], str | None] | None = find_route
 
@@ -121,12 +124,14 @@ class UnitReport:
         return Waiting(self, database, pool)
 
     def wait_started(self, database: str, pool: str, now: float) -> None:
+        self.waits_for[database] = pool
         for each in self._by_kind.get(WaitStarted, ()):
             each.deliver(make_event(WaitStarted, (now, self.unit, database, pool)))
 
     def wait_ended(
         self, database: str, pool: str, began: float, error: BaseException | None
     ) -> None:
+        self.waits_for.pop(database, None)
         now = time.monotonic()
         waited = now - began
         self.waited[database] = self.waited.get(database, 0.0) + waited
