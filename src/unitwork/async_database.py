@@ -15,7 +15,7 @@ from ._observing.event import Observer
 from ._session.database_core import DatabaseCore
 from ._session.ping import aping
 from ._unit.attempts import attempt_of
-from ._unit.block import AsyncTransaction, Nested
+from ._unit.block import AsyncTransaction
 from ._unit.context import unit_of_request
 from ._unit.database_base import (
     DatabaseBase,
@@ -25,6 +25,7 @@ from ._unit.database_base import (
     tries_for,
 )
 from ._unit.dependency import injectable
+from ._unit.nested import Nested
 from .options import BeginOptions
 from .retry import RetryPolicy
 from .settings import DatabaseSettings

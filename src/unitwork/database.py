@@ -15,7 +15,7 @@ from ._observing.event import Observer
 from ._session.database_core import DatabaseCore, PoolStatus
 from ._session.ping import ping
 from ._unit.attempts import attempt_of
-from ._unit.block import Nested, Transaction
+from ._unit.block import Transaction
 from ._unit.context import unit_of_request
 from ._unit.database_base import (
     DatabaseBase,
@@ -25,6 +25,7 @@ from ._unit.database_base import (
     tries_for,
 )
 from ._unit.dependency import injectable
+from ._unit.nested import Nested
 from .async_database import AsyncDatabase
 from .options import BeginOptions
 from .retry import RetryPolicy

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "settings": "errors _callables _observing _transaction",
     "options": "errors _callables outcome _engine",
     "retry": "errors _callables _classify",
-    "_replicas": "_redaction _concurrency errors _callables _driver _transaction "
+    "_replicas": "_redaction _concurrency errors _callables _driver _sql _transaction "
     "_engine",
     "_session": "_redaction _concurrency errors _callables _classify _observing "
     "_call_site _driver _sql _transaction _engine settings _replicas",

@@ -53,6 +53,20 @@ async def the_current_session_as_a_dependency(world: World) -> str:
     return raised_by(lambda: Depends(world.db.current))  # type: ignore[arg-type]
 
 
+@mistake("db.transaction is no dependency", "write Depends(db.session)")
+async def a_block_as_a_dependency(world: World) -> str:
+    def endpoint(session: Any = Depends(world.db.transaction)) -> None: ...  # noqa: B008
+
+    return raised_by(lambda: world.app.get("/")(endpoint))
+
+
+@mistake("db.transaction is no dependency", "open the block in the body")
+async def a_sync_block_as_a_dependency(world: World) -> str:
+    def endpoint(session: Any = Depends(world.sync_db.transaction)) -> None: ...  # noqa: B008
+
+    return raised_by(lambda: world.app.get("/")(endpoint))
+
+
 @mistake("AsyncDatabase.session belongs to no database", "write Depends(db.session)")
 async def the_dependency_of_the_class(world: World) -> str:
     async def endpoint(session: Any = Depends(AsyncDatabase.session)) -> None: ...  # noqa: B008

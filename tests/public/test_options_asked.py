@@ -168,7 +168,14 @@ async def test_by_method_and_by_request(flavour: Flavour) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"get": TransactionOptions()}, {"GET": 1}, 7, "read only"]
+    "options",
+    [
+        {"get": TransactionOptions()},
+        {"PSOT": TransactionOptions()},
+        {"GET": 1},
+        7,
+        "read only",
+    ],
 )
 def test_defaults_that_are_none_are_refused(options: Any) -> None:
     db = Database("sqlite://")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from support.asgi import call
@@ -82,6 +82,38 @@ def test_a_replica_of_the_other_kind_is_refused() -> None:
     engine = create_engine("sqlite://")
     with pytest.raises(UsageError, match="give an async engine"):
         AsyncDatabase("sqlite+aiosqlite://", replicas=[engine])  # type: ignore[list-item]
+
+
+REFUSED = "has the dialect sqlite, and one of its replicas postgresql"
+
+
+def test_a_replica_of_another_dialect_is_refused() -> None:
+    with pytest.raises(UsageError, match=REFUSED):
+        Database("sqlite://", replicas=["postgresql+psycopg://db2/app"])
+
+
+def test_replicas_that_are_known_later_are_refused_later() -> None:
+    replicas: list[Engine] = []
+    db = Database("sqlite://", replicas=lambda: replicas)
+    replicas.append(create_engine("postgresql+psycopg://db2/app"))
+
+    with pytest.raises(UsageError, match=REFUSED), db.transaction(read_only=True) as it:
+        it.connection()
+    db.dispose()
+
+
+def test_a_primary_that_is_known_later_is_compared_later() -> None:
+    engine = create_engine("sqlite:///items.db")
+    db = Database(lambda: engine, replicas=["postgresql+psycopg://db2/app"])
+
+    with pytest.raises(UsageError, match=REFUSED), db.transaction():
+        pass
+
+
+def test_mariadb_and_mysql_are_names_of_one_dialect() -> None:
+    db = Database("mysql+pymysql://db1/app", replicas=["mariadb+pymysql://db2/app"])
+
+    assert [each.usable for each in db.replica_status()] == [True]
 
 
 @pytest.mark.parametrize("given", ["sqlite:///replica.db", [42], {"a": 1}])

@@ -12,7 +12,7 @@ from sqlalchemy import event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from unitwork import AsyncDatabase, DBSessionMiddleware
-from unitwork._unit.block import Nested
+from unitwork._unit.nested import Nested
 
 from .svg import Picture
 

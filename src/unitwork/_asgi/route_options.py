@@ -27,6 +27,11 @@ __all__ = [
     "merge_options",
 ]
 
+_METHODS = (
+    *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+    *("OPTIONS", "TRACE", "CONNECT", "QUERY"),
+)
+
 Defaults = (
     TransactionOptions
     | Mapping[str, TransactionOptions]
@@ -102,10 +107,15 @@ def defaults_of(given: Defaults | None) -> Callable[[Scope], TransactionOptions]
         return lambda scope: given
     if isinstance(given, Mapping):
         for method, options in given.items():
-            if method != method.upper() or not isinstance(options, TransactionOptions):
+            if method not in _METHODS:
                 raise UsageError(
-                    f"options[{method!r}] is {options!r}; give TransactionOptions by "
-                    "method, such as 'GET'"
+                    f"options has the method {method!r}; give one of "
+                    f"{', '.join(_METHODS)}, or a function from an ASGI scope to "
+                    "TransactionOptions"
+                )
+            if not isinstance(options, TransactionOptions):
+                raise UsageError(
+                    f"options[{method!r}] is {options!r}; give TransactionOptions"
                 )
         return lambda scope: given.get(scope.get("method", ""), NO_OPTIONS)
     if not callable(given):

@@ -23,6 +23,7 @@ from .._engine.begin import AUTOCOMMIT, TransactionCharacteristics
 from .._engine.create import sync_engine
 from .._engine.pool_events import guard
 from .._redaction import described
+from .._sql.sql_text import MYSQL
 from .._transaction.pooler import keep_nothing
 from ..errors import UsageError
 from .position import Position
@@ -89,7 +90,7 @@ class ReplicaSet:
         self.fallback = fallback
         """Whether the primary serves what no replica can."""
         self._transaction_pooler = transaction_pooler
-        self.primary: Engine | None = None
+        self._primary: Engine | None = None
         self.on_change: Callable[[], object] = lambda: None
         """Called after the list has changed."""
         self._known: dict[Engine, Replica] = {}
@@ -102,6 +103,17 @@ class ReplicaSet:
     def forget_parent(self) -> None:
         for replica in self._known.values():
             replica.forget_parent()
+
+    @property
+    def primary(self) -> Engine | None:
+        """What they replicate; `None` if its database has no engine yet."""
+        return self._primary
+
+    @primary.setter
+    def primary(self, engine: Engine) -> None:
+        self._primary = engine
+        for each in self._known:
+            self._check_dialect(each)
 
     @property
     def replicas(self) -> Iterable[Replica]:
@@ -153,7 +165,17 @@ class ReplicaSet:
         if engine.dialect.is_async is not self._is_async:
             wanted = "an async" if self._is_async else "a sync"
             raise UsageError(f"replicas has {described(given)}; give {wanted} engine")
+        self._check_dialect(engine)
         return engine
+
+    def _check_dialect(self, engine: Engine) -> None:
+        primary = self._primary
+        if primary is not None and _database_of(engine) != _database_of(primary):
+            raise UsageError(
+                f"database {self._database!r} has the dialect {primary.dialect.name}, "
+                f"and one of its replicas {engine.dialect.name}: give engines or URLs "
+                "of servers that replicate the primary"
+            )
 
     # Which units, and in which order
 
@@ -239,6 +261,12 @@ def _in_order(usable: list[Replica], needed: LogPosition | None) -> list[Replica
     if needed is not None:
         found.sort(key=lambda replica: not covers(replica.position, needed))
     return found
+
+
+def _database_of(engine: Engine) -> str:
+    """What an engine connects to; MySQL has dialects of two names."""
+    name = engine.dialect.name
+    return "mysql" if name in MYSQL else name
 
 
 def _use_of(replica: Replica) -> int:

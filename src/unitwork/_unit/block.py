@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Token
 from inspect import currentframe
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from anyio import move_on_after
 from sqlalchemy import exc
@@ -28,6 +28,7 @@ from .endings import end_block
 from .error_notes import explain
 from .frames import is_held_by_dependency
 from .generator_block import generator_around
+from .nested import NESTED, Nested
 from .open_blocks import OpenBlock
 from .owner import UnitOwner
 from .running import run_ending
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
 
     from .._session.unit_session import UnitSession
 
-__all__ = ["AsyncTransaction", "Nested", "Transaction"]
+__all__ = ["AsyncTransaction", "Transaction"]
 
-Nested = Literal["own", "join", "savepoint"]
 S = TypeVar("S")
 
 _POOL_TIMEOUTS = (PoolTimeoutError, exc.TimeoutError)
@@ -74,8 +74,8 @@ class _Block(Generic[S]):
         *,
         attempt: Attempt | None = None,
     ) -> None:
-        if nested not in get_args(Nested):
-            raise UsageError(f"nested is {nested!r}; give one of {get_args(Nested)}")
+        if nested not in NESTED:
+            raise UsageError(f"nested is {nested!r}; give one of {NESTED}")
         self._database = database
         self._nested = nested
         self._options = options
