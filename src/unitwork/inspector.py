@@ -13,8 +13,8 @@ from ._asgi.types import Receive, Scope, Send
 from ._inspector.access import is_allowed
 from ._inspector.assets import asset, shell
 from ._inspector.recorder import KINDS, Recorder
+from ._inspector.requested_view import path_below, requested_view
 from ._inspector.response import Response, not_found, send_response
-from ._inspector.target import path_below, target_of
 from ._inspector.views import Views
 from ._session.database_core import DatabaseCore
 from ._sources import database_of
@@ -117,16 +117,16 @@ class Inspector:
         if path.startswith("assets/"):
             return asset(path.removeprefix("assets/"))
         headers = dict(scope["headers"])
-        target = target_of(path, headers.get(b"accept", b"").decode("latin-1"))
-        if target is None:
+        wanted = requested_view(path, headers.get(b"accept", b"").decode("latin-1"))
+        if wanted is None:
             return None
-        if not target.is_json:
-            return shell(target.view, target.depth)
-        if target.view == "live":
+        if not wanted.is_json:
+            return shell(wanted.view, wanted.depth)
+        if wanted.view == "live":
             return await self._views.live()
-        if target.view == "unit":
-            return self._views.unit(target.number)
-        if target.view == "outcomes":
+        if wanted.view == "unit":
+            return self._views.unit(wanted.number)
+        if wanted.view == "outcomes":
             return self._views.outcomes()
         query = scope.get("query_string", b"").decode("latin-1")
         return self._views.timeline(dict(parse_qsl(query)))

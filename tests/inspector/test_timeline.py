@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from unitwork import Outcome
-from unitwork._inspector.marks import Mark
+from unitwork._inspector.marks import TimelineMark
 from unitwork._inspector.record import MOST_MARKS, MOST_STATEMENTS, UnitRecord
 from unitwork._inspector.timeline import Segment, segments_of
 from unitwork.events import UnitInfo
 
 INFO = UnitInfo(1, "block", ("a",), None, 1, "", "", None, 0.0, 0.0)
 COMMITTED = [
-    Mark(10.00, "waiting", database="a"),
-    Mark(10.20, "waited", 0.20, "a"),
-    Mark(10.21, "taken", database="a"),
-    Mark(10.22, "begun", 0.01, "a"),
-    Mark(10.30, "statement", 0.05, "a"),
-    Mark(10.40, "commit", database="a"),
-    Mark(10.45, "committed", 0.05, "a"),
-    Mark(10.46, "returned", 0.25, "a"),
-    Mark(10.50, "response", text="201"),
-    Mark(10.60, "completed"),
+    TimelineMark(10.00, "waiting", database="a"),
+    TimelineMark(10.20, "waited", 0.20, "a"),
+    TimelineMark(10.21, "taken", database="a"),
+    TimelineMark(10.22, "begun", 0.01, "a"),
+    TimelineMark(10.30, "statement", 0.05, "a"),
+    TimelineMark(10.40, "commit", database="a"),
+    TimelineMark(10.45, "committed", 0.05, "a"),
+    TimelineMark(10.46, "returned", 0.25, "a"),
+    TimelineMark(10.50, "response", text="201"),
+    TimelineMark(10.60, "completed"),
 ]
 
 
 def drawn(
-    marks: list[Mark], outcome: Outcome | None = None, now: float = 11.0
+    marks: list[TimelineMark], outcome: Outcome | None = None, now: float = 11.0
 ) -> dict[str, tuple[float, float]]:
     return {
         each.kind: (each.start, each.end)
@@ -45,7 +45,10 @@ def test_shows_what_happened_from_the_wait_to_the_last_chunk() -> None:
 
 
 def test_what_goes_on_lasts_until_now() -> None:
-    marks = [Mark(10.1, "taken", database="a"), Mark(10.2, "outside", text="model")]
+    marks = [
+        TimelineMark(10.1, "taken", database="a"),
+        TimelineMark(10.2, "outside", text="model"),
+    ]
 
     assert drawn(marks) == {"idle": (0.1, 1.0), "outside": (0.2, 1.0)}
 
@@ -58,17 +61,17 @@ def test_a_commit_without_an_answer_is_unknown() -> None:
 
 
 def test_a_rollback_is_drawn_where_the_outcome_was_settled() -> None:
-    assert drawn([Mark(10.3, "settled", text="rolled back")]) == {
+    assert drawn([TimelineMark(10.3, "settled", text="rolled back")]) == {
         "rollback": (0.3, 0.3)
     }
 
 
 def test_segments_of_two_databases_are_kept_apart() -> None:
     marks = [
-        Mark(10.1, "taken", database="a"),
-        Mark(10.2, "taken", database="b"),
-        Mark(10.3, "returned", database="a"),
-        Mark(10.4, "returned", database="b"),
+        TimelineMark(10.1, "taken", database="a"),
+        TimelineMark(10.2, "taken", database="b"),
+        TimelineMark(10.3, "returned", database="a"),
+        TimelineMark(10.4, "returned", database="b"),
     ]
 
     found = [each for each in segments_of(marks, 10.0, 11.0, None)]
@@ -78,7 +81,7 @@ def test_segments_of_two_databases_are_kept_apart() -> None:
 def test_statements_above_the_limit_are_one_mark() -> None:
     record = UnitRecord(INFO)
     for second in range(MOST_STATEMENTS + 5):
-        record.add_statement(Mark(second + 1.0, "statement", 0.5, "a"))
+        record.add_statement(TimelineMark(second + 1.0, "statement", 0.5, "a"))
 
     assert len(record.marks) == MOST_STATEMENTS + 1
     last = record.marks[-1]
@@ -90,7 +93,7 @@ def test_of_a_unit_that_goes_on_the_older_marks_are_dropped() -> None:
     record = UnitRecord(INFO)
     for message in range(MOST_MARKS):
         for kind in ("taken", "statement", "commit", "committed", "settled"):
-            mark = Mark(float(message), kind, database="a")
+            mark = TimelineMark(float(message), kind, database="a")
             (record.add_statement if kind == "statement" else record.add)(mark)
 
     assert len(record.marks) <= MOST_MARKS

@@ -34,11 +34,11 @@ _IN_BEFORE_COMMIT = (
     "the COMMIT, which waits for the hook. Use on_commit"
 )
 
-_inside: ContextVar[_Ending | None] = ContextVar("unitwork_ending", default=None)
+_inside: ContextVar[_MessageEnding | None] = ContextVar("unitwork_ending", default=None)
 """The ending in whose context this runs: in a hook, or in what a hook has started."""
 
 
-class _Ending:
+class _MessageEnding:
     """The ending of a unit before one message."""
 
     __slots__ = ("failure", "settled")
@@ -80,7 +80,7 @@ class WebSocket(Connection):
         self._status: int | None = None
         """That of the response which refuses the handshake."""
         self._is_over = False
-        self._ending: _Ending | None = None
+        self._ending: _MessageEnding | None = None
         """The one that is under way."""
         state = scope["state"] = State(scope.get("state") or ())
         state.provider = self
@@ -143,7 +143,7 @@ class WebSocket(Connection):
             unit.start_afresh()
             unit.sessions.release_unused_permits()
             return
-        self._ending = ending = _Ending()
+        self._ending = ending = _MessageEnding()
         try:
             await self._end(unit, error, ending)
         except Exception as failure:
@@ -153,7 +153,7 @@ class WebSocket(Connection):
             self._ending = None
             ending.settled.set()
 
-    async def _is_settled(self, unit: Unit, ending: _Ending) -> bool:
+    async def _is_settled(self, unit: Unit, ending: _MessageEnding) -> bool:
         """Wait for the outcome; raise if it is a failure. Return whether hooks run."""
         if _inside.get() is ending and unit.state is UnitState.ENDING:
             raise UsageError(_IN_BEFORE_COMMIT)
@@ -169,7 +169,7 @@ class WebSocket(Connection):
         return is_settled
 
     async def _end(
-        self, unit: Unit, error: BaseException | None, ending: _Ending
+        self, unit: Unit, error: BaseException | None, ending: _MessageEnding
     ) -> None:
         context = copy_context()
         context.run(_inside.set, ending)

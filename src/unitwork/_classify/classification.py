@@ -22,7 +22,7 @@ from ..errors import (
     UnexpectedRollbackError,
 )
 from .chains import chain
-from .driver_errors import Reading, read
+from .driver_errors import ErrorContents, read
 from .error_codes import DEMOTED, READ_ONLY, STALE, SYMPTOMS, Kind, Row, meaning
 
 __all__ = [
@@ -179,17 +179,17 @@ def _classify_link(error: BaseException, phase: Phase) -> Classification | None:
         case StaleDataError():
             return _without_driver(_OUTRUN, phase, error)
         case exc.DBAPIError(orig=BaseException() as orig):
-            reading = read(orig) or Reading(orig)
-            lost = reading.disconnected or error.connection_invalidated
-            reading = reading._replace(disconnected=lost)
-            return _classify_reading(reading, _refine_by_traceback(phase, error))
+            contents = read(orig) or ErrorContents(orig)
+            lost = contents.disconnected or error.connection_invalidated
+            contents = contents._replace(disconnected=lost)
+            return _classify_contents(contents, _refine_by_traceback(phase, error))
         case exc.DisconnectionError():
-            return _classify_reading(Reading(error, disconnected=True), phase)
+            return _classify_contents(ErrorContents(error, disconnected=True), phase)
         case OSError() if error.filename is None:  # asyncpg's are not wrapped
             return _of_system(error, _refine_by_traceback(phase, error))
     if (found := read(error)) is None:
         return None
-    return _classify_reading(found, _refine_by_traceback(phase, error))
+    return _classify_contents(found, _refine_by_traceback(phase, error))
 
 
 def _in_doubt(error: CommitUnknownError) -> Classification:
@@ -201,7 +201,7 @@ def _in_doubt(error: CommitUnknownError) -> Classification:
     return _without_driver(_IN_DOUBT, Phase.COMMIT, error, disconnected=True)
 
 
-def _classify_reading(found: Reading, phase: Phase) -> Classification:
+def _classify_contents(found: ErrorContents, phase: Phase) -> Classification:
     row = meaning(found.family, found.code, found.text)
     lost = found.disconnected or (row is not None and row.disconnects)
     row = _refine_by_phase(row, phase, lost, coded=found.code is not None)
@@ -238,7 +238,7 @@ def _of_system(error: OSError, phase: Phase) -> Classification | None:
             return _without_driver(_LIMIT, phase, error)
         if not _passed_through(error, _DATABASES):
             return None  # maybe of another server that the application called
-    return _classify_reading(Reading(error, disconnected=True), phase)
+    return _classify_contents(ErrorContents(error, disconnected=True), phase)
 
 
 def _refine_by_traceback(phase: Phase, error: BaseException) -> Phase:

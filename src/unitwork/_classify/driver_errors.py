@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .error_codes import SQLITE_MESSAGES
 
-__all__ = ["Reading", "read"]
+__all__ = ["ErrorContents", "read"]
 
 _FAMILIES = {
     **dict.fromkeys(("asyncpg", "pg8000", "psycopg", "psycopg2"), "postgresql"),
@@ -21,7 +21,7 @@ _LIBPQ = {"psycopg", "psycopg2"}
 _FATAL = {"FATAL", "PANIC"}
 
 
-class Reading(NamedTuple):
+class ErrorContents(NamedTuple):
     """The contents of *error*, an exception of a driver."""
 
     error: BaseException
@@ -34,18 +34,18 @@ class Reading(NamedTuple):
     from_server: bool = True
 
 
-def read(error: BaseException) -> Reading | None:
+def read(error: BaseException) -> ErrorContents | None:
     """Read *error*; `None` if it is no error of a driver."""
     family = _family(error)
     match family:
         case "postgresql":
             return _postgresql(error)
         case "mysql":
-            return Reading(error, family, _mysql_code(error), str(error))
+            return ErrorContents(error, family, _mysql_code(error), str(error))
         case "sqlite":
-            return Reading(error, family, _sqlite_code(error), str(error))
+            return ErrorContents(error, family, _sqlite_code(error), str(error))
     state = _sqlstate(error)
-    return None if state is None else Reading(error, None, state)
+    return None if state is None else ErrorContents(error, None, state)
 
 
 def _family(error: BaseException | None) -> str | None:
@@ -70,7 +70,7 @@ def _sqlstate(error: BaseException) -> str | None:
     return None
 
 
-def _postgresql(error: BaseException) -> Reading:
+def _postgresql(error: BaseException) -> ErrorContents:
     """Read *error*, the driver's own behind it, and the server's behind that."""
     state, severity, text = _sqlstate(error), None, str(error)
     while True:
@@ -82,7 +82,7 @@ def _postgresql(error: BaseException) -> Reading:
             break
         error = error.__cause__
     driver = type(error).__module__.partition(".")[0]
-    return Reading(
+    return ErrorContents(
         error,
         "postgresql",
         state,

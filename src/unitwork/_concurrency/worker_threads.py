@@ -32,7 +32,7 @@ class _Worker:
     """A thread that makes one call after the other, and is idle in between."""
 
     def __init__(self) -> None:
-        self.calls: SimpleQueue[_Call] = SimpleQueue()
+        self.calls: SimpleQueue[_ThreadCall] = SimpleQueue()
         # A daemon, or an idle one would delay the exit of the process. Calls are not
         # lost by that: the event loops that the process waits for await them.
         Thread(target=self._run, name="unitwork-ending", daemon=True).start()
@@ -50,7 +50,7 @@ class _Worker:
                 del call
 
 
-class _Call:
+class _ThreadCall:
     """A call, and the future that gets its result."""
 
     __slots__ = ("_future", "_loop", "_work")
@@ -100,7 +100,7 @@ def run_in_worker_thread(
     Raises `RuntimeError` if no thread can be started; then the call is not made.
     `anyio.to_thread` would cost twice as much.
     """
-    made = _Call(partial(copy_context().run, call, *args, **kwargs))
+    made = _ThreadCall(partial(copy_context().run, call, *args, **kwargs))
     try:
         worker = idle_workers.pop()
     except IndexError:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .clock import Clock
-from .marks import Mark
+from .marks import TimelineMark
 from .record import UnitRecord
 from .timeline import segments_of
 
@@ -83,7 +83,7 @@ class History:
             "children": [self.in_short(each) for each in children],
         }
 
-    def _event(self, mark: Mark, began: float) -> dict[str, Any]:
+    def _event(self, mark: TimelineMark, began: float) -> dict[str, Any]:
         site = "" if mark.call_site is None else str(mark.call_site)
         return {
             "at": round(mark.at - began, 6),
@@ -96,13 +96,13 @@ class History:
         }
 
 
-def _pools_of(record: UnitRecord, marks: list[Mark]) -> list[str]:
+def _pools_of(record: UnitRecord, marks: list[TimelineMark]) -> list[str]:
     """Those that its connections came from; each replica has one of its own."""
     taken = [mark.pool for mark in marks if mark.kind == "taken"]
     return list(dict.fromkeys([*record.use.pools, *taken]))
 
 
-def _last(record: UnitRecord, marks: list[Mark]) -> float:
+def _last(record: UnitRecord, marks: list[TimelineMark]) -> float:
     """When its bar ends: now, if it is open."""
     if record.ended_at is None:
         return time.monotonic()

@@ -10,13 +10,13 @@ from .._observing.event import Event
 from .._observing.pool_events import WaitEnded, WaitStarted
 from .._observing.subjects import CallSite
 
-__all__ = ["Mark", "mark_of"]
+__all__ = ["TimelineMark", "mark_of"]
 
 
 _VERIFIED = {True: "committed", False: "not committed", None: "still unknown"}
 
 
-class Mark(NamedTuple):
+class TimelineMark(NamedTuple):
     """Something that has happened *at* a time, after *seconds* of its own."""
 
     at: float
@@ -35,50 +35,52 @@ class Mark(NamedTuple):
         return self.pool or self.database
 
 
-def mark_of(entry: Mark | Event) -> Mark:
+def mark_of(entry: TimelineMark | Event) -> TimelineMark:
     """The mark of an event; it keeps no error, and so nothing that led to one."""
-    return entry if isinstance(entry, Mark) else _MARKS[type(entry)](entry)
+    return entry if isinstance(entry, TimelineMark) else _MARKS[type(entry)](entry)
 
 
-def _waited(event: WaitEnded) -> Mark:
+def _waited(event: WaitEnded) -> TimelineMark:
     return _answer(event, "waited", event.waited)._replace(pool=event.pool)
 
 
-def _answered(event: events.CommitAnswered) -> Mark:
+def _answered(event: events.CommitAnswered) -> TimelineMark:
     return _answer(event, "committed", event.duration)
 
 
-def _answer(event: WaitEnded | events.CommitAnswered, kind: str, took: float) -> Mark:
+def _answer(
+    event: WaitEnded | events.CommitAnswered, kind: str, took: float
+) -> TimelineMark:
     text = "" if event.error is None else type(event.error).__name__
     failed = event.error is not None
-    return Mark(event.at, kind, took, event.database, text, failed=failed)
+    return TimelineMark(event.at, kind, took, event.database, text, failed=failed)
 
 
-def _verified(event: events.OutcomeVerified) -> Mark:
+def _verified(event: events.OutcomeVerified) -> TimelineMark:
     found = _VERIFIED[event.committed]
-    return Mark(event.at, "verified", event.duration, event.database, found)
+    return TimelineMark(event.at, "verified", event.duration, event.database, found)
 
 
-def _named(kind: str) -> Callable[[Any], Mark]:
-    return lambda event: Mark(event.at, kind, text=event.name)
+def _named(kind: str) -> Callable[[Any], TimelineMark]:
+    return lambda event: TimelineMark(event.at, kind, text=event.name)
 
 
-def _of_database(kind: str, seconds: str = "") -> Callable[[Any], Mark]:
+def _of_database(kind: str, seconds: str = "") -> Callable[[Any], TimelineMark]:
     """Marks of *kind*, which have lasted for the attribute *seconds*."""
 
-    def mark(event: Any) -> Mark:
+    def mark(event: Any) -> TimelineMark:
         lasted = getattr(event, seconds) if seconds else 0.0
-        return Mark(event.at, kind, lasted, event.database)
+        return TimelineMark(event.at, kind, lasted, event.database)
 
     return mark
 
 
-_MARKS: dict[type[Event], Callable[[Any], Mark]] = {
-    WaitStarted: lambda event: Mark(
+_MARKS: dict[type[Event], Callable[[Any], TimelineMark]] = {
+    WaitStarted: lambda event: TimelineMark(
         event.at, "waiting", database=event.database, pool=event.pool
     ),
     WaitEnded: _waited,
-    events.ConnectionTaken: lambda event: Mark(
+    events.ConnectionTaken: lambda event: TimelineMark(
         event.at,
         "taken",
         database=event.database,
@@ -94,14 +96,14 @@ _MARKS: dict[type[Event], Callable[[Any], Mark]] = {
     events.OutsideEntered: _named("outside"),
     events.OutsideLeft: _named("outside-left"),
     events.HookFailed: _named("hook-failed"),
-    events.ResponseStarted: lambda event: Mark(
+    events.ResponseStarted: lambda event: TimelineMark(
         event.at, "response", text=str(event.status)
     ),
-    events.ResponseCompleted: lambda event: Mark(event.at, "completed"),
-    events.UnitSettled: lambda event: Mark(
+    events.ResponseCompleted: lambda event: TimelineMark(event.at, "completed"),
+    events.UnitSettled: lambda event: TimelineMark(
         event.at, "settled", text=event.outcome.value
     ),
-    events.UnitRetried: lambda event: Mark(
+    events.UnitRetried: lambda event: TimelineMark(
         event.at, "retried", text=type(event.error).__name__
     ),
 }

@@ -49,7 +49,7 @@ def spread(durations: Sequence[float]) -> Spread | None:
     }
 
 
-class _Route:
+class _RouteCounts:
     """What is counted of one route."""
 
     def __init__(self, name: str) -> None:
@@ -108,13 +108,13 @@ class Outcomes:
     """The counts of all routes; of at most some hundred, the others are one."""
 
     def __init__(self) -> None:
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, _RouteCounts] = {}
 
-    def _route(self, name: str) -> _Route:
+    def _route(self, name: str) -> _RouteCounts:
         found = self._routes.get(name)
         if found is None:
             name = name if len(self._routes) < _ROUTES else _OTHERS
-            found = self._routes.setdefault(name, _Route(name))
+            found = self._routes.setdefault(name, _RouteCounts(name))
         return found
 
     def unit_ended(self, name: str, event: UnitEnded) -> None:

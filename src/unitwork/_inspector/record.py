@@ -6,7 +6,7 @@ from .._observing.event import Event
 from .._observing.subjects import ConnectionUse, UnitInfo
 from .._observing.unit_events import StatementExecuted
 from ..outcome import Outcome
-from .marks import Mark, mark_of
+from .marks import TimelineMark, mark_of
 
 __all__ = ["MOST_MARKS", "MOST_STATEMENTS", "UnitRecord", "name_of"]
 
@@ -35,7 +35,7 @@ class UnitRecord:
 
     def __init__(self, info: UnitInfo) -> None:
         self.info = info
-        self._entries: list[Mark | Event] = []
+        self._entries: list[TimelineMark | Event] = []
         """Events as they are: marks are made of them when they are looked at."""
         self.outcome: Outcome | None = None
         self.reason = ""
@@ -50,17 +50,17 @@ class UnitRecord:
         """Which of all events was its last one."""
 
     @property
-    def marks(self) -> list[Mark]:
+    def marks(self) -> list[TimelineMark]:
         """What has happened, in its order."""
         return [mark_of(each) for each in self._entries.copy()]
 
-    def add(self, entry: Mark | Event) -> None:
+    def add(self, entry: TimelineMark | Event) -> None:
         """Add *entry*; drop the oldest ones if there are too many."""
         if len(self._entries) >= MOST_MARKS:
             del self._entries[: MOST_MARKS // 2]
         self._entries.append(entry)
 
-    def add_statement(self, entry: Mark | StatementExecuted) -> None:
+    def add_statement(self, entry: TimelineMark | StatementExecuted) -> None:
         """Add a statement; of those that are too many, one mark stands for several."""
         self.statements += 1
         if self.statements <= MOST_STATEMENTS:
@@ -88,7 +88,7 @@ def name_of(info: UnitInfo) -> str:
     return f"{info.method or 'WebSocket'} {info.route or '(no route)'}"
 
 
-def _joined(first: Mark, last: Mark) -> Mark:
+def _joined(first: TimelineMark, last: TimelineMark) -> TimelineMark:
     """The mark of several statements, with one more."""
     count = int(first.text.partition(" ")[0]) + 1
     lasted = last.at - (first.at - first.seconds)

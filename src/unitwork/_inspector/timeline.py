@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..outcome import Outcome
-from .marks import Mark
+from .marks import TimelineMark
 
 __all__ = ["Segment", "segments_of"]
 
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
 
 def segments_of(
-    marks: Sequence[Mark], began: float, now: float, outcome: Outcome | None
+    marks: Sequence[TimelineMark], began: float, now: float, outcome: Outcome | None
 ) -> list[Segment]:
     """In the order in which they are drawn: the later ones cover the earlier ones.
 
@@ -46,10 +46,10 @@ def segments_of(
     ]
 
 
-def _held(marks: Sequence[Mark], now: float) -> Iterator[Segment]:
+def _held(marks: Sequence[TimelineMark], now: float) -> Iterator[Segment]:
     """The connections: waited for, and held until they are returned."""
-    taken: dict[str, Mark] = {}
-    waiting: dict[str, Mark] = {}
+    taken: dict[str, TimelineMark] = {}
+    waiting: dict[str, TimelineMark] = {}
     for mark in marks:
         if mark.kind == "waiting":
             waiting[mark.database] = mark
@@ -66,7 +66,7 @@ def _held(marks: Sequence[Mark], now: float) -> Iterator[Segment]:
         yield Segment("wait", mark.at, now, mark.source)
 
 
-def _single(marks: Sequence[Mark]) -> Iterator[Segment]:
+def _single(marks: Sequence[TimelineMark]) -> Iterator[Segment]:
     """What is over when it is reported."""
     for mark in marks:
         start = mark.at - mark.seconds
@@ -83,9 +83,9 @@ def _single(marks: Sequence[Mark]) -> Iterator[Segment]:
 
 
 def _commits(
-    marks: Sequence[Mark], now: float, outcome: Outcome | None
+    marks: Sequence[TimelineMark], now: float, outcome: Outcome | None
 ) -> Iterator[Segment]:
-    sent: dict[str, Mark] = {}
+    sent: dict[str, TimelineMark] = {}
     for mark in marks:
         if mark.kind == "commit":
             sent[mark.database] = mark
@@ -100,8 +100,8 @@ def _commits(
         yield Segment(kind, mark.at, now, database)
 
 
-def _outside(marks: Sequence[Mark], now: float) -> Iterator[Segment]:
-    entered: list[Mark] = []
+def _outside(marks: Sequence[TimelineMark], now: float) -> Iterator[Segment]:
+    entered: list[TimelineMark] = []
     for mark in marks:
         if mark.kind == "outside":
             entered.append(mark)
@@ -111,7 +111,7 @@ def _outside(marks: Sequence[Mark], now: float) -> Iterator[Segment]:
         yield Segment("outside", mark.at, now, mark.text)
 
 
-def _response(marks: Sequence[Mark], now: float) -> Iterator[Segment]:
+def _response(marks: Sequence[TimelineMark], now: float) -> Iterator[Segment]:
     started = next((mark for mark in marks if mark.kind == "response"), None)
     if started is None:
         return

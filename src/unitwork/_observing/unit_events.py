@@ -168,7 +168,7 @@ class ResponseCompleted(UnitEvent):
     complete: bool
 
 
-class _Ending(UnitEvent):
+class _EventOfOutcome(UnitEvent):
     """An event with an *outcome*, its *reason*, and the *error*, if that is known."""
 
     __slots__ = ()
@@ -184,7 +184,7 @@ class _Ending(UnitEvent):
         return None if code is None else str(code)
 
 
-class UnitSettled(_Ending):
+class UnitSettled(_EventOfOutcome):
     """An ending of the unit has its *outcome*, and *reason*.
 
     A request has one for its response, and another one if its body has used the
@@ -194,7 +194,7 @@ class UnitSettled(_Ending):
     __slots__ = ()
 
 
-class UnitEnded(_Ending):
+class UnitEnded(_EventOfOutcome):
     """The unit is over for good: its sessions are closed. Its last event but a retry.
 
     *error* is what it ended with, if that is known. *use* is that of its connections.

@@ -57,7 +57,7 @@ _ALREADY_SHARED = (
 )
 
 
-class Target(Protocol):
+class SandboxOfMember(Protocol):
     """A sandbox, as far as its members are concerned."""
 
     def factory_of(self, database: DatabaseCore) -> SessionFactory | None:
@@ -80,14 +80,14 @@ class Membership:
 
     def __init__(
         self,
-        target: Target,
+        target: SandboxOfMember,
         databases: Collection[DatabaseCore],
         engines: Iterable[Engine] = (),
     ) -> None:
-        self.target: Target | None = target
+        self.target: SandboxOfMember | None = target
         self.databases = tuple(databases)
         self.engines = WeakSet(engines)
-        """Those with a route: see `Target.route_of()`."""
+        """Those with a route: see `SandboxOfMember.route_of()`."""
         self.token = _sign(next(_numbers))
 
     @property
@@ -158,7 +158,7 @@ def shared_by_all(membership: Membership) -> Iterator[None]:
             _shared.remove(membership)
 
 
-def targets_here() -> Iterator[Target]:
+def targets_here() -> Iterator[SandboxOfMember]:
     """The sandboxes that the caller belongs to, the closest first."""
     for membership in (*_here.get(), *_shared):
         if membership.target is not None:

@@ -30,7 +30,7 @@ from .membership import targets_here
 from .outer_transaction import OuterTransaction
 from .portal import Portal
 from .shared_connection import SharedConnection
-from .turn import Mark, Turn
+from .turn import SandboxedCommit, Turn
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -244,15 +244,15 @@ class _UnitBinds(BindCache):
 class _Verifier:
     """Returns the outcome of a COMMIT in doubt: a test has let it fail."""
 
-    def before_commit(self, connection: Connection) -> Mark | None:
+    def before_commit(self, connection: Connection) -> SandboxedCommit | None:
         proxy: Any = connection.connection.dbapi_connection
         turn: Turn | None = proxy.turn
         if turn is None:
             return None
-        turn.mark = Mark()
+        turn.mark = SandboxedCommit()
         return turn.mark
 
-    def committed(self, connection: Connection, mark: Mark) -> bool:
+    def committed(self, connection: Connection, mark: SandboxedCommit) -> bool:
         return mark.committed
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from . import savepoints
 
-__all__ = ["Mark", "SavepointState", "Turn", "WriteAccess", "Writes"]
+__all__ = ["SandboxedCommit", "SavepointState", "Turn", "WriteAccess", "Writes"]
 
 
 class _Queue(Protocol):
@@ -23,7 +23,7 @@ class _Queue(Protocol):
     def leave(self, turn: Turn) -> None: ...
 
 
-class Mark:
+class SandboxedCommit:
     """The outcome of one COMMIT, for a unit whose COMMIT is in doubt."""
 
     committed = False
@@ -103,7 +103,7 @@ class Turn:
         self.state = SavepointState.NONE
         self.savepoint: str | None = None
         """The savepoint that the transaction is, while it is open."""
-        self.mark: Mark | None = None
+        self.mark: SandboxedCommit | None = None
         self.last_statement = ""
         self.writes = Writes.NONE
         """Those of the statements that are classified."""

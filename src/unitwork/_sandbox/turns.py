@@ -31,7 +31,7 @@ _INSIDE = (
 )
 
 
-class _Wait(NamedTuple):
+class _WaitingTurn(NamedTuple):
     turn: Turn
     granted: Future[None]
 
@@ -54,7 +54,7 @@ class Turns:
         self._abandon_turn = abandon
         """Called before a turn ends, which may have left a transaction open."""
         self._holders: list[Turn] = []
-        self._waiting: deque[_Wait] = deque()
+        self._waiting: deque[_WaitingTurn] = deque()
         self._lock = Lock()
 
     @property
@@ -127,7 +127,7 @@ class Turns:
             turn.statements_in_flight -= 1
             self._grant()
 
-    def _request(self, turn: Turn) -> _Wait | None:
+    def _request(self, turn: Turn) -> _WaitingTurn | None:
         """Enter at once, or join the queue. Raises if it can't have the connection."""
         with self._lock:
             if not self._waiting and self._may_enter(turn):
@@ -135,7 +135,7 @@ class Turns:
                 if error is not None:
                     raise error
                 return None
-            wait = _Wait(turn, Future())
+            wait = _WaitingTurn(turn, Future())
             self._waiting.append(wait)
             self._grant()
         if not wait.granted.done():
@@ -178,7 +178,7 @@ class Turns:
         return None
 
     @contextmanager
-    def _abandoning(self, wait: _Wait) -> Iterator[None]:
+    def _abandoning(self, wait: _WaitingTurn) -> Iterator[None]:
         """Give up what is waited for in the block, if that is not granted."""
         try:
             yield
@@ -189,7 +189,7 @@ class Turns:
             self._abandon(wait)
             raise
 
-    def _abandon(self, wait: _Wait) -> None:
+    def _abandon(self, wait: _WaitingTurn) -> None:
         with self._lock:
             if wait in self._waiting:
                 self._waiting.remove(wait)

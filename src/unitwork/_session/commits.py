@@ -23,7 +23,7 @@ from .state import Access, CommitState, CommitWithdrawn
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from .reading import Reading
+    from .replica_reading import ReplicaReading
     from .unit_session import UnitSession
 
 __all__ = ["ServedSession", "in_doubt"]
@@ -152,7 +152,7 @@ def _send_one(session: UnitSession, loan: Loan, send: Callable[[], None]) -> Non
 
 
 def _send_to_replica(
-    session: UnitSession, reading: Reading, loan: Loan, send: Callable[[], None]
+    session: UnitSession, reading: ReplicaReading, loan: Loan, send: Callable[[], None]
 ) -> None:
     """Send the COMMIT of a transaction that has only read.
 

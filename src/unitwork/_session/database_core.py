@@ -34,7 +34,7 @@ from .opening import Opening
 from .override import check_free
 from .pool_status import PoolStatus
 from .pools import watch_pools
-from .reading import Reading
+from .replica_reading import ReplicaReading
 from .reported_gate import ReportedGate
 from .unit_session import UnitSession
 
@@ -223,7 +223,7 @@ class DatabaseCore:
             opening = opening._replace(gate=gate)
         made = UnitSession(session, owner, self.name, opening, given is None)
         if opening.replicas is not None and opening.replicas.primary is not None:
-            made.reading = Reading(opening.replicas, opening.replicas.primary)
+            made.reading = ReplicaReading(opening.replicas, opening.replicas.primary)
             made.prepares_transactions = True
             if made.permit is not None:
                 made.permit.find_gate = partial(made.reading.find_gate, made)

@@ -18,7 +18,7 @@ from .activity import Activity
 from .opening import Opening
 from .owner import SessionOwner
 from .permit import Permit
-from .reading import Reading
+from .replica_reading import ReplicaReading
 from .session_access import SessionAccess
 from .state import Access, CommitState
 from .transaction_ends import TransactionEnds
@@ -102,7 +102,7 @@ class UnitSession(TransactionEvidence, SessionAccess):
         self.prepares_transactions = binds is not None and binds.has_defaults
         self.releases_reads = binds is not None and binds.release == STATEMENT
         self.defers_write_lock = binds is not None and binds.defers_write_lock
-        self.reading: Reading | None = None  # for databases with replicas
+        self.reading: ReplicaReading | None = None  # for databases with replicas
         sync.unitwork_session = self  # type: ignore[attr-defined]  # a test's own has it as well
 
     # The state of its transaction

@@ -47,7 +47,7 @@ _MOST_LINKS = 1000  # units that have ended, to which others may be linked
 _FAILURES = {"commit_failed", "deadline", "exception", "in_doubt", "lost", "shutdown"}
 
 
-class _Trace:
+class _UnitTrace:
     """What is known of one unit. Its span is made when it ends, or is needed.
 
     By then its attributes are known; one that is not sampled costs nothing more.
@@ -115,7 +115,7 @@ class Traces(Telemetry):
         forget_after_fork(self)
 
     def forget_parent(self) -> None:
-        self._open: dict[int, _Trace] = {}
+        self._open: dict[int, _UnitTrace] = {}
         """By the ids of the units."""
         self._ended: OrderedDict[int, SpanContext] = OrderedDict()
 
@@ -139,7 +139,7 @@ class Traces(Telemetry):
             context = trace.set_span_in_context(span, context)
         elif parent is not None and (ended := self._ended.get(parent)) is not None:
             links.append(Link(ended))
-        self._open[event.unit.id] = _Trace(event.unit, context, links)
+        self._open[event.unit.id] = _UnitTrace(event.unit, context, links)
 
     def _over(self, event: UnitEnded) -> None:
         found = self._open.pop(event.unit.id, None)
@@ -163,7 +163,7 @@ class Traces(Telemetry):
 
     def _end(
         self,
-        found: _Trace,
+        found: _UnitTrace,
         attributes: Mapping[str, Any],
         at: float,
         failure: str | None = None,
@@ -212,7 +212,7 @@ class Traces(Telemetry):
 
     def _add_span(
         self,
-        found: _Trace,
+        found: _UnitTrace,
         name: str,
         event: ConnectionTaken | CommitAnswered,
         duration: float,

@@ -32,10 +32,10 @@ _LOST = (
 )
 
 
-class _Verdict(IntEnum):
+class _Damage(IntEnum):
     """What the ends of savepoints mean for the transaction; it may only rise."""
 
-    KEPT = 0
+    NONE = 0
     RELEASED = 1
     """One was released by a task or thread that was not inside of it."""
     RELEASED_TOO_EARLY = 2
@@ -45,9 +45,9 @@ class _Verdict(IntEnum):
 
 
 _LOST_BY = {
-    _Verdict.RELEASED_TOO_EARLY: "released, so that the one inside it could not be "
+    _Damage.RELEASED_TOO_EARLY: "released, so that the one inside it could not be "
     "rolled back any more",
-    _Verdict.ROLLED_BACK: "rolled back, and that work with it",
+    _Damage.ROLLED_BACK: "rolled back, and that work with it",
 }
 
 
@@ -72,7 +72,7 @@ class OpenSavepoints:
     another task: what counts is who has called `session.begin_nested()`.
     """
 
-    __slots__ = ("_open", "_verdict")
+    __slots__ = ("_damage", "_open")
 
     def __init__(self) -> None:
         self._open: dict[_Savepoint, bool | None] = {}
@@ -80,7 +80,7 @@ class OpenSavepoints:
 
         `None`: all tasks and threads are a part of it.
         """
-        self._verdict = _Verdict.KEPT
+        self._damage = _Damage.NONE
 
     def begun(self, savepoint: _Savepoint) -> None:
         self.note_work()
@@ -96,28 +96,28 @@ class OpenSavepoints:
         holds_work_of_others = self._open.pop(savepoint, False)
         is_own = leave(savepoint) or holds_work_of_others is None
         if released and not is_own:
-            self._note(_Verdict.RELEASED)
+            self._note(_Damage.RELEASED)
         if holds_work_of_others and not released:
-            self._note(_Verdict.ROLLED_BACK)
+            self._note(_Damage.ROLLED_BACK)
         return is_own
 
     def found_ended(self) -> None:
         """Called if a savepoint that is to be rolled back has ended before."""
-        if self._verdict:
-            self._note(_Verdict.RELEASED_TOO_EARLY)
+        if self._damage:
+            self._note(_Damage.RELEASED_TOO_EARLY)
 
-    def _note(self, verdict: _Verdict) -> None:
-        self._verdict = max(self._verdict, verdict)
+    def _note(self, damage: _Damage) -> None:
+        self._damage = max(self._damage, damage)
 
     @property
     def are_lost(self) -> bool:
         """Whether the transaction can't be committed any more."""
-        return self._verdict >= _Verdict.RELEASED_TOO_EARLY
+        return self._damage >= _Damage.RELEASED_TOO_EARLY
 
     def check(self) -> None:
         """Raise `UnexpectedRollbackError` if the transaction must not be committed."""
         if self.are_lost:
-            raise UnexpectedRollbackError(_LOST.format(_LOST_BY[self._verdict]))
+            raise UnexpectedRollbackError(_LOST.format(_LOST_BY[self._damage]))
 
     def note_work(self) -> None:
         """Record that this task or thread does what may be rolled back."""
@@ -196,4 +196,4 @@ class OpenSavepoints:
         """Record that what was done inside is undone; it is open still."""
         if self._open[savepoint]:
             self._open[savepoint] = False
-            self._note(_Verdict.ROLLED_BACK)
+            self._note(_Damage.ROLLED_BACK)

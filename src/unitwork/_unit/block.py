@@ -50,7 +50,7 @@ _POOL_TIMEOUTS = (PoolTimeoutError, exc.TimeoutError)
 _OWNER = UnitOwner()
 
 
-class _Block(Generic[S]):
+class _TransactionBlock(Generic[S]):
     """What both flavours share: the unit, and whether it is the block's own."""
 
     __slots__ = (
@@ -214,7 +214,7 @@ class _Block(Generic[S]):
         return self._token is not None
 
 
-class Transaction(_Block[S]):
+class Transaction(_TransactionBlock[S]):
     """`with db.transaction() as session:`, of a `Database`."""
 
     __slots__ = ()
@@ -252,7 +252,7 @@ class Transaction(_Block[S]):
         self._leave_joined(error)
 
 
-class AsyncTransaction(_Block[S]):
+class AsyncTransaction(_TransactionBlock[S]):
     """`async with db.transaction() as session:`, of an `AsyncDatabase`."""
 
     __slots__ = ()

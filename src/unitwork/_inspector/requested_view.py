@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Target", "path_below", "target_of"]
+__all__ = ["RequestedView", "path_below", "requested_view"]
 
 _PATH = re.compile(
     r"(?P<view>live|timeline|outcomes|unit/(?P<number>[0-9]{1,15}))(?P<json>\.json)?"
 )
 
 
-class Target(NamedTuple):
+class RequestedView(NamedTuple):
     """A view; *number* is that of a unit. As JSON, or as a page."""
 
     view: str
@@ -23,18 +23,18 @@ class Target(NamedTuple):
     """In how many folders its page is."""
 
 
-def target_of(path: str, accept: str) -> Target | None:
+def requested_view(path: str, accept: str) -> RequestedView | None:
     """The view at *path*, which begins without a slash; `None`: there is none."""
     prefers_json = "application/json" in accept and "text/html" not in accept
     if not path:
-        return Target("live", 0, prefers_json, 0)
+        return RequestedView("live", 0, prefers_json, 0)
     found = _PATH.fullmatch(path)
     if found is None:
         return None
     number = found["number"]
     view = "unit" if number else found["view"]
     is_json = bool(found["json"]) or prefers_json
-    return Target(view, int(number or 0), is_json, 1 if number else 0)
+    return RequestedView(view, int(number or 0), is_json, 1 if number else 0)
 
 
 def path_below(scope: Mapping[str, Any]) -> tuple[str, str]:

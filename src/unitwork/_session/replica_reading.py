@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .owner import SessionOwner
     from .permit import Permit
 
-__all__ = ["Reading"]
+__all__ = ["ReplicaReading"]
 
 
 class _Session(Protocol):
@@ -41,7 +41,7 @@ class _Session(Protocol):
     def acquire_permit_to_connect(self) -> None: ...
 
 
-class Reading:
+class ReplicaReading:
     """From which server the session of one unit reads. Belongs to that session.
 
     The first transaction that only reads chooses it, and those that follow keep it:
@@ -189,7 +189,7 @@ class Reading:
 class _ReadingBind:
     """In place of the primary's engine, for a session that is about to connect."""
 
-    def __init__(self, reading: Reading, session: _Session) -> None:
+    def __init__(self, reading: ReplicaReading, session: _Session) -> None:
         self._reading = reading
         self._session = session
 

@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from unitwork._inspector.target import Target, path_below, target_of
+from unitwork._inspector.requested_view import RequestedView, path_below, requested_view
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("", Target("live", 0, False, 0)),
-        ("live.json", Target("live", 0, True, 0)),
-        ("timeline", Target("timeline", 0, False, 0)),
-        ("unit/42", Target("unit", 42, False, 1)),
-        ("unit/42.json", Target("unit", 42, True, 1)),
-        ("outcomes.json", Target("outcomes", 0, True, 0)),
+        ("", RequestedView("live", 0, False, 0)),
+        ("live.json", RequestedView("live", 0, True, 0)),
+        ("timeline", RequestedView("timeline", 0, False, 0)),
+        ("unit/42", RequestedView("unit", 42, False, 1)),
+        ("unit/42.json", RequestedView("unit", 42, True, 1)),
+        ("outcomes.json", RequestedView("outcomes", 0, True, 0)),
     ],
 )
-def test_finds_the_view(path: str, expected: Target) -> None:
-    assert target_of(path, "text/html") == expected
+def test_finds_the_view(path: str, expected: RequestedView) -> None:
+    assert requested_view(path, "text/html") == expected
 
 
 @pytest.mark.parametrize(
     "path", ["unit/", "unit/x", "unit/²", "unit/1/2", "../x", "x.json"]
 )
 def test_finds_nothing_else(path: str) -> None:
-    assert target_of(path, "") is None
+    assert requested_view(path, "") is None
 
 
 def test_json_may_be_asked_for_by_the_accept_header() -> None:
-    found = target_of("timeline", "application/json")
+    found = requested_view("timeline", "application/json")
 
-    assert found == Target("timeline", 0, True, 0)
+    assert found == RequestedView("timeline", 0, True, 0)
 
 
 @pytest.mark.parametrize(
