@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -119,57 +120,54 @@ async def test_a_database_that_was_given_one_leaves_it_to_its_owner(
 # AUTOCOMMIT
 
 
+async def autocommitted(
+    flavour: Flavour, body: Callable[[Session], object]
+) -> tuple[int, Outcome | None, list[str]]:
+    """The status, the outcome and the hooks of a unit in AUTOCOMMIT."""
+    hooks: list[str] = []
+
+    def work(session: Session) -> None:
+        session.connection(execution_options=AUTOCOMMIT)
+        current_unit().on_rollback(hooks.append, "rolled back")
+        body(session)
+
+    reply, unit = await post_noting_unit(flavour, work)
+    return reply.status, unit.outcome, hooks
+
+
 @only(*POSTGRESQL, *MARIADB)
 async def test_what_is_committed_at_once_is_not_rolled_back(
     flavour: Flavour, observer: Observer
 ) -> None:
-    hooks: list[str] = []
-
     def body(session: Session) -> None:
-        session.connection(execution_options=AUTOCOMMIT)
-        current_unit().on_rollback(hooks.append, "rolled back")
         add_item(session)
         raise HTTPException(400)
 
-    reply, unit = await post_noting_unit(flavour, body)
-
-    assert (reply.status, unit.outcome) == (400, Outcome.UNKNOWN)
-    assert (hooks, observer.names()) == ([], ["one"])
+    assert await autocommitted(flavour, body) == (400, Outcome.UNKNOWN, [])
+    assert observer.names() == ["one"]
 
 
 @only(*POSTGRESQL)
 async def test_what_a_lost_connection_has_stored_is_not_rolled_back(
     flavour: Flavour, observer: Observer
 ) -> None:
-    hooks: list[str] = []
-
     def body(session: Session) -> None:
-        session.connection(execution_options=AUTOCOMMIT)
-        current_unit().on_rollback(hooks.append, "rolled back")
         session.execute(STORES_AND_HANGS_UP)
 
-    reply, unit = await post_noting_unit(flavour, body)
-
-    assert (reply.status, unit.outcome) == (500, Outcome.UNKNOWN)
-    assert (hooks, observer.names()) == ([], ["one"])
+    assert await autocommitted(flavour, body) == (500, Outcome.UNKNOWN, [])
+    assert observer.names() == ["one"]
 
 
 @only(*MARIADB)
 async def test_nor_are_the_first_rows_of_a_statement_that_fails(
     flavour: Flavour, observer: Observer
 ) -> None:
-    hooks: list[str] = []
-
     def body(session: Session) -> None:
-        session.connection(execution_options=AUTOCOMMIT)
-        current_unit().on_rollback(hooks.append, "rolled back")
         rows = [{"id": number, "name": "one"} for number in (1, 2)]
         session.connection().execute(ONE_BY_ONE, rows)
 
-    reply, unit = await post_noting_unit(flavour, body)
-
-    assert (reply.status, unit.outcome) == (500, Outcome.UNKNOWN)
-    assert (hooks, observer.names()) == ([], ["one"])
+    assert await autocommitted(flavour, body) == (500, Outcome.UNKNOWN, [])
+    assert observer.names() == ["one"]
 
 
 @only(*POSTGRESQL, *MARIADB)
@@ -177,21 +175,19 @@ async def test_a_statement_that_the_database_refuses_has_stored_nothing(
     flavour: Flavour,
 ) -> None:
     def body(session: Session) -> None:
-        session.connection(execution_options=AUTOCOMMIT)
         session.execute(text("INSERT INTO item (no_such_column) VALUES (1)"))
 
-    _, unit = await post_noting_unit(flavour, body)
+    _, outcome, hooks = await autocommitted(flavour, body)
 
-    assert unit.outcome is Outcome.ROLLED_BACK
+    assert (outcome, hooks) == (Outcome.ROLLED_BACK, ["rolled back"])
 
 
 @only(*POSTGRESQL, *MARIADB)
 async def test_a_unit_that_has_only_read_is(flavour: Flavour) -> None:
     def body(session: Session) -> None:
-        session.connection(execution_options=AUTOCOMMIT)
         names(session)
         raise HTTPException(400)
 
-    _, unit = await post_noting_unit(flavour, body)
+    _, outcome, hooks = await autocommitted(flavour, body)
 
-    assert unit.outcome is Outcome.ROLLED_BACK
+    assert (outcome, hooks) == (Outcome.ROLLED_BACK, ["rolled back"])

@@ -125,15 +125,21 @@ async def test_it_is_unknown_if_the_procedure_had_committed(
 
 # A COMMIT inside the first statement
 
+with_more = pytest.mark.parametrize("more", ["", "; SIGNAL SQLSTATE '45000'"])
+
+
+def commit_inside(session: Session, more: str) -> None:
+    with suppress(DBAPIError):
+        run(session, COMMITS + more)
+
 
 @only(*MARIADB)
-@pytest.mark.parametrize("more", ["", "; SIGNAL SQLSTATE '45000'"])
+@with_more
 async def test_what_a_procedure_has_committed_is_not_rolled_back(
     flavour: Flavour, observer: Observer, more: str
 ) -> None:
     def body(session: Session) -> None:
-        with suppress(DBAPIError):
-            run(session, COMMITS + more)
+        commit_inside(session, more)
         raise LookupError
 
     _, unit = await post_noting_unit(flavour, body)
@@ -142,13 +148,12 @@ async def test_what_a_procedure_has_committed_is_not_rolled_back(
 
 
 @only(*MARIADB)
-@pytest.mark.parametrize("more", ["", "; SIGNAL SQLSTATE '45000'"])
+@with_more
 async def test_if_it_comes_first_it_takes_nothing_along(
     flavour: Flavour, observer: Observer, more: str
 ) -> None:
     def body(session: Session) -> None:
-        with suppress(DBAPIError):
-            run(session, COMMITS + more)
+        commit_inside(session, more)
         add_item(session)
 
     reply, unit = await post_noting_unit(flavour, body)

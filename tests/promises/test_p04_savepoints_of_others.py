@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from asyncio import Event
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from itertools import product
 from typing import Any
@@ -22,6 +23,7 @@ from unitwork import UnexpectedRollbackError, current_unit
 
 pytestmark = [pytest.mark.anyio, only(*ASYNC, "asyncmy")]
 
+Undo = Callable[[AsyncSession, Event, Event], Coroutine[Any, Any, None]]
 INSERT = text("INSERT INTO item (name) VALUES ('beside')")
 
 
@@ -45,6 +47,22 @@ def find_item(session: Session) -> Item:
 async def is_refused(beside: Beside, body: Callable[[Session], Any]) -> None:
     with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
         await beside.around(body)
+
+
+async def is_refused_beside(flavour: Flavour, undo: Undo) -> None:
+    """A statement that is executed between the events that *undo* sets and awaits."""
+
+    async def unit() -> None:
+        is_open, go_on = Event(), Event()
+        async with flavour.db.transaction() as session:
+            task = asyncio.create_task(undo(session, is_open, go_on))
+            await is_open.wait()
+            await session.execute(INSERT)
+            go_on.set()
+            await task
+
+    with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
+        await unit()
 
 
 async def test_a_statement_beside_it(beside: Beside, observer: Observer) -> None:
@@ -91,7 +109,7 @@ async def test_a_change_beside_it(beside: Beside, observer: Observer) -> None:
 async def test_a_change_beside_it_of_what_it_has_changed(
     flavour: Flavour, observer: Observer
 ) -> None:
-    changed, go_on = asyncio.Event(), asyncio.Event()
+    changed, go_on = Event(), Event()
 
     async def fail(session: AsyncSession, item: Item) -> None:
         with suppress(LookupError):
@@ -131,7 +149,7 @@ async def test_a_change_beside_it_after_it_has_dropped_all_objects(
 async def test_one_inside_another_that_is_released_before_it(
     flavour: Flavour, observer: Observer
 ) -> None:
-    inner_is_open, is_released = asyncio.Event(), asyncio.Event()
+    inner_is_open, is_released = Event(), Event()
 
     async def fail(session: AsyncSession) -> None:
         async with session.begin_nested():
@@ -237,51 +255,30 @@ async def test_a_statement_beside_one_of_the_connection(
 async def test_a_statement_beside_one_that_sql_rolls_back_to_twice(
     flavour: Flavour, observer: Observer
 ) -> None:
-    undone = asyncio.Event()
-    go_on = asyncio.Event()
-
-    async def roll_back_twice(session: AsyncSession) -> None:
+    async def roll_back_twice(
+        session: AsyncSession, undone: Event, go_on: Event
+    ) -> None:
         await session.execute(text("SAVEPOINT ours"))
         await session.execute(text("ROLLBACK TO ours"))
         undone.set()
         await go_on.wait()
         await session.execute(text("ROLLBACK TO ours"))
 
-    async def work() -> None:
-        async with flavour.db.transaction() as session:
-            task = asyncio.create_task(roll_back_twice(session))
-            await undone.wait()
-            await session.execute(INSERT)
-            go_on.set()
-            await task
-
-    with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
-        await work()
+    await is_refused_beside(flavour, roll_back_twice)
     assert observer.names() == []
 
 
 async def test_a_statement_beside_one_of_the_session_that_sql_rolls_back_to(
     flavour: Flavour, observer: Observer
 ) -> None:
-    is_open, go_on = asyncio.Event(), asyncio.Event()
-
-    async def roll_back(session: AsyncSession) -> None:
+    async def roll_back(session: AsyncSession, is_open: Event, go_on: Event) -> None:
         async with session.begin_nested():
             await session.execute(text("SELECT 1"))
             is_open.set()
             await go_on.wait()
             await session.execute(text("ROLLBACK TO sa_savepoint_1"))
 
-    async def work() -> None:
-        async with flavour.db.transaction() as session:
-            task = asyncio.create_task(roll_back(session))
-            await is_open.wait()
-            await session.execute(INSERT)
-            go_on.set()
-            await task
-
-    with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
-        await work()
+    await is_refused_beside(flavour, roll_back)
     assert observer.names() == []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Literal
 
 import pytest
@@ -13,7 +13,7 @@ from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from support.asgi import call
+from support.asgi import Reply, call
 from support.flavours import ASYNC, SYNC, Flavour, Observer, only
 from support.models import add_item
 from support.pool import eventually
@@ -46,22 +46,28 @@ class InBlock:
             await self._app(scope, receive, send)
 
 
+def in_block(flavour: Flavour, nested: str) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(InBlock, flavour=flavour, nested=nested)
+
+    @app.post("/")
+    async def create() -> StreamingResponse:
+        await flavour.do(flavour.db.current, add_item)
+        return StreamingResponse(iter([b"x"]))  # sent by a task of its own
+
+    return app
+
+
 @only(*ASYNC, *SYNC)
 @nested_in
 @pytest.mark.parametrize("has_middleware", [False, True])
 async def test_a_block_that_a_middleware_holds_open_is_stored(
     flavour: Flavour, observer: Observer, nested: str, has_middleware: bool
 ) -> None:
-    app = FastAPI()
-    app.add_middleware(InBlock, flavour=flavour, nested=nested)
+    app = in_block(flavour, nested)
     if has_middleware:
         app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
-
-    @app.post("/")
-    async def create() -> StreamingResponse:
-        await flavour.do(flavour.db.current, add_item)
-        return StreamingResponse(iter([b"x"]))  # sent by a task of its own
 
     reply = await call(app, "POST", "/")
 
@@ -74,16 +80,8 @@ async def test_a_block_that_a_middleware_holds_open_is_stored(
 async def test_a_block_that_a_middleware_of_a_mounted_application_holds_open(
     flavour: Flavour, observer: Observer, nested: str
 ) -> None:
-    mounted = FastAPI()
-    mounted.add_middleware(InBlock, flavour=flavour, nested=nested)
-
-    @mounted.post("/")
-    async def create() -> StreamingResponse:
-        await flavour.do(flavour.db.current, add_item)
-        return StreamingResponse(iter([b"x"]))
-
     app = FastAPI()
-    app.mount("/mounted", mounted)
+    app.mount("/mounted", in_block(flavour, nested))
     app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
     app.add_middleware(DBSessionMiddleware, db=flavour.db)
 
@@ -143,24 +141,27 @@ def serve(flavour: Flavour) -> FastAPI:
     return app
 
 
-@only(*SYNC)
-@nested_in
-async def test_a_block_that_a_class_of_a_dependency_holds_open_is_stored(
-    flavour: Flavour, observer: Observer, nested: str
-) -> None:
-    app = serve(flavour)
-
-    def begin() -> Iterator[Session]:
-        with Work(flavour, nested) as session:
-            yield session
-
-    injected = Depends(begin)
+async def write_in(flavour: Flavour, block: Callable[[], Any]) -> Reply:
+    """The reply of an endpoint that writes in the *block* of a dependency."""
+    app, injected = serve(flavour), Depends(block)
 
     @app.post("/")
     def create(session: Session = injected) -> None:
         add_item(session)
 
-    assert (await call(app, "POST", "/")).status == 200
+    return await call(app, "POST", "/")
+
+
+@only(*SYNC)
+@nested_in
+async def test_a_block_that_a_class_of_a_dependency_holds_open_is_stored(
+    flavour: Flavour, observer: Observer, nested: str
+) -> None:
+    def begin() -> Iterator[Session]:
+        with Work(flavour, nested) as session:
+            yield session
+
+    assert (await write_in(flavour, begin)).status == 200
     assert observer.names() == ["one"]
 
 
@@ -168,19 +169,11 @@ async def test_a_block_that_a_class_of_a_dependency_holds_open_is_stored(
 async def test_an_own_block_that_a_class_of_a_dependency_holds_open_is_refused(
     flavour: Flavour, observer: Observer
 ) -> None:
-    app = serve(flavour)
-
     def begin() -> Iterator[Session]:
         with Work(flavour, "own") as session:
             yield session
 
-    injected = Depends(begin)
-
-    @app.post("/")
-    def create(session: Session = injected) -> None:
-        pass
-
-    reply = await call(app, "POST", "/")
+    reply = await write_in(flavour, begin)
 
     assert (reply.status, 'scope="function"' in str(reply.error)) == (500, True)
     assert observer.names() == []
@@ -223,20 +216,12 @@ async def test_a_dependency_rolls_its_savepoint_back(
 async def test_a_block_that_is_entered_in_a_thread_of_its_own_is_stored(
     flavour: Flavour, observer: Observer, nested: str
 ) -> None:
-    app = serve(flavour)
-
     async def begin() -> AsyncIterator[Session]:
         block = flavour.db.transaction(nested=nested)
         async with contextmanager_in_threadpool(block) as session:
             yield session
 
-    injected = Depends(begin)
-
-    @app.post("/")
-    def create(session: Session = injected) -> None:
-        add_item(session)
-
-    assert (await call(app, "POST", "/")).status == 200
+    assert (await write_in(flavour, begin)).status == 200
     assert observer.names() == ["one"]
 
 
