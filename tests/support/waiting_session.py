@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from unitwork import DatabaseSettings
+from unitwork._observing.registry import Observers
 from unitwork._session.fence import fenced
 from unitwork._session.opening import Opening
 from unitwork._session.unit_session import UnitSession
@@ -65,6 +66,7 @@ class FakeDatabase:
 
     def __init__(self, world: Any) -> None:
         self.world = world
+        self.observers = Observers()  # read where a test has left others observed
 
     def open_session(self, owner: Unit) -> UnitSession:
         session = AsyncSession(
