@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import NoReturn
 
 from .._concurrency.deadline import Deadline
@@ -13,10 +14,11 @@ from .._unit.committed_inside import stored_by, with_stored
 from .._unit.error_notes import explain
 from .._unit.running import run_ending
 from .._unit.unit import Unit
-from ..errors import DeadlineExceededError
 from ..options import NO_OPTIONS, route_retries
 from ..outcome import Outcome
 from .body import NOT_KEPT, is_kept, record
+from .exception_handlers import Failure
+from .expiry import expire
 from .replay import Snapshot
 from .response import ReplaceableResponse, Unwind
 from .retry import Retries
@@ -79,7 +81,8 @@ class RequestAttempt(ReplaceableResponse):
             raise Unwind from error  # the deadline was first
         if not self.is_retried(error):
             self.note_attempts(error)
-            self.failure = with_stored(error, self.open_unit(), self.committed_inside)
+            error = with_stored(error, self.open_unit(), self.committed_inside)
+            self.failure = Failure(error)
             started = self.response.has_started
             self.move(ResponseState.CUT_SHORT if started else ResponseState.REPLACED)
         raise Unwind from error
@@ -133,7 +136,7 @@ class RequestAttempt(ReplaceableResponse):
             self.retries.tries.seconds_used = unit.attempt.seconds_used
         if not take_next(unit, self.retries.tries):
             return False
-        self.failure = error if isinstance(error, Exception) else found
+        self.failure = Failure(error if isinstance(error, Exception) else found)
         self.move(ResponseState.RETRY)
         return True
 
@@ -222,34 +225,4 @@ class RequestAttempt(ReplaceableResponse):
     def watch(self, deadline: Deadline) -> None:
         self.deadline = deadline
         if self.task is not None:
-            deadline.watch(self.task, self._expire)
-
-    def _expire(self) -> bool | None:
-        """Give up, as the deadline has passed; but what is committed stands."""
-        if self.response not in (ResponseState.WAITING, ResponseState.RETRY):
-            return False
-        unit = self.open_unit()
-        was_ended = unit.verdict is not None and unit.outcome is not None
-        if was_ended or unit.outcome not in (None, Outcome.EMPTY):
-            return False  # its hooks have been called, also if it was empty
-        sessions = unit.sessions_to_end()
-        if any(session.user_commit_pending for session in sessions):
-            return None
-        assert self.deadline is not None
-        undone = (
-            "what session.commit() had not committed"
-            if unit.committed_by_user
-            else "it"
-        )
-        error = DeadlineExceededError(
-            f"the request was not done within {self.deadline.limit:g} seconds, its "
-            f"deadline; {undone} was rolled back"
-        )
-        if not unit.cut_off(error):
-            return False
-        self.failure = error
-        self.move(ResponseState.REPLACED)
-        for session in sessions:
-            if not session.is_async and session.in_statement:
-                session.abort_connections()  # nothing else could stop its thread
-        return True
+            deadline.watch(self.task, partial(expire, self, deadline))

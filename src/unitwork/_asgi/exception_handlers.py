@@ -1,4 +1,4 @@
-"""Gives an error to the exception handlers of the application, after its response."""
+"""The error in place of a response, and who answers it: the application's handlers."""
 
 from __future__ import annotations
 
@@ -14,53 +14,60 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["Answering", "answers_itself", "request_left_by"]
+__all__ = ["Failure", "answers_itself"]
 
 _STARLETTE = "starlette._exception_handler"
 
 
-class Answering:
-    """Answers an error in place of the response of an application.
+class Failure:
+    """The *error* that a client gets in place of the response of an application.
 
-    *request* is the application's own, in whose scope its handlers are, if it could be
-    found. unitwork's own errors answer for themselves where there is no handler, if
-    *answer_errors*. All others are raised.
+    unitwork's own errors answer for themselves where there is no handler. All others
+    are raised then.
     """
 
-    def __init__(
-        self, request: Request | None, *, handlers_left: bool, answer_errors: bool
-    ) -> None:
-        self._request = request
+    __slots__ = ("_handlers_left", "_request", "_send", "_started", "error")
+
+    def __init__(self, error: Exception, *, handlers_left: bool = False) -> None:
+        self.error = error
         self._handlers_left = handlers_left
-        """Whether the error has left the handlers already."""
-        self._answer_errors = answer_errors
+        """Whether it has left the application's handlers already."""
+        self._request: Request | None = None
+        """The application's own, in whose scope its handlers are, if it was found."""
         self._send: Send
         self._started = False
 
+    def find_request(self, unwound_by: BaseException) -> None:
+        """Find the request that has the handlers, in the frames of *unwound_by*.
+
+        Not in those of the error: it may have the frames of earlier requests, too.
+        """
+        self._request = _request_left_by(unwound_by)
+
     async def answer(
-        self, error: Exception, scope: Scope, receive: Receive, send: Send
+        self, scope: Scope, receive: Receive, send: Send, *, answer_errors: bool
     ) -> None:
         self._send = send
+        error = self.error
         if not self._handlers_left:
             try:
-                await self._let_handlers_answer(error, scope, receive)
+                await self._let_handlers_answer(scope, receive)
             except Exception as raised:
                 if raised is not error or self._started:
                     raise
             else:
                 return
         own_scope = scope if self._request is None else self._request.scope
-        if not self._answer_errors or not answers_itself(error, own_scope):
+        if not answer_errors or not answers_itself(error, own_scope):
             raise error
         await _answer_itself(error, own_scope, send)
 
-    async def _let_handlers_answer(
-        self, error: Exception, scope: Scope, receive: Receive
-    ) -> None:
-        """Look a handler up as Starlette or Litestar does; raise *error* without one.
+    async def _let_handlers_answer(self, scope: Scope, receive: Receive) -> None:
+        """Look a handler up as Starlette or Litestar does; raise without one.
 
         And always in an application of another framework.
         """
+        error = self.error
         if (handler := find_handler(error, scope)) is not None:
             await answer_with(handler, error, scope, receive, self._note_start)
             return
@@ -97,7 +104,7 @@ async def _answer_itself(error: Exception, scope: Scope, send: Send) -> None:
     await problem.send(send)
 
 
-def request_left_by(error: BaseException) -> Request | None:
+def _request_left_by(error: BaseException) -> Request | None:
     """The innermost request of Starlette whose exception handlers *error* has passed.
 
     The scope of the middleware is not the application's where an application further in

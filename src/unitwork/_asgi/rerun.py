@@ -19,10 +19,11 @@ async def run_again(
     receive: Receive = retries.receive
     try:
         while True:
-            error, receive = failed.take_failure(receive)
+            failure, receive = failed.take_failure(receive)
+            error = failure.error
             if await retries.client_leaves(error):
                 error.add_note("unitwork: not retried: the client has left")
-                await failed.answer(error, scope, receive, send)
+                await failed.answer(failure, scope, receive, send)
                 return
             if failed.unit is not None and failed.unit.report is not None:
                 failed.unit.report.emit(UnitRetried, error)

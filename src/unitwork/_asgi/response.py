@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from .._concurrency.cancellation import may_hide_cancellation
 from .._observing.unit_events import ResponseCompleted, ResponseStarted
@@ -15,14 +14,11 @@ from ..outcome import Outcome
 from .answered_exception import answered_exception
 from .body import Recording, replayed
 from .connection import Connection
-from .exception_handlers import Answering, answers_itself, request_left_by
+from .exception_handlers import Failure, answers_itself
 from .server_timing import add_timing
 from .state import NEXT_STATES, ResponseState
 from .tokens import carrying
 from .types import Message, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 __all__ = ["ReplaceableResponse", "Unwind", "call", "join", "nothing_more", "too_late"]
 
@@ -63,15 +59,11 @@ class ReplaceableResponse(Connection):
     cancelling_before: int
     client_has_left = False
     exception_before: BaseException | None
-    failure: Exception | None = None
+    failure: Failure | None = None
     """What the client gets in place of the response."""
     handled_exception: BaseException | None
     """The exception that a handler makes into the response."""
-    handlers_left = False
-    """Whether the failure has left the application's handlers already."""
     receive_from_server: Receive
-    request_left: Request | None = None
-    """The application's own, whose handlers the failure has to be given to."""
     response: ResponseState
     task: asyncio.Task[object] | None
     """The one that runs the application."""
@@ -95,32 +87,28 @@ class ReplaceableResponse(Connection):
         if self.failure is None:
             return
         cut_short = self.response is ResponseState.CUT_SHORT
-        error, receive = self.take_failure(receive)
+        failure, receive = self.take_failure(receive)
         if cut_short:
-            raise error
-        await self.answer(error, scope, receive, send)
+            raise failure.error
+        await self.answer(failure, scope, receive, send)
 
-    def take_failure(self, receive: Receive) -> tuple[Exception, Receive]:
-        """Give the error, and a *receive* that begins with the body that was read."""
-        error, body = self.failure, self.body
-        assert error is not None
+    def take_failure(self, receive: Receive) -> tuple[Failure, Receive]:
+        """Give it, and a *receive* that begins with the body that was read."""
+        failure, body = self.failure, self.body
+        assert failure is not None
         self.failure = self.body = None
-        return error, replayed(body, receive, self.config.retry.body_limit)
+        return failure, replayed(body, receive, self.config.retry.body_limit)
 
     async def answer(
-        self, error: Exception, scope: Scope, receive: Receive, send: Send
+        self, failure: Failure, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Let the application's handlers, or unitwork itself, answer *error*."""
-        answering = Answering(
-            self.request_left,
-            handlers_left=self.handlers_left,
-            answer_errors=self.config.answer_errors,
-        )
+        """Let the application's handlers, or unitwork itself, answer *failure*."""
         # The application's request reads from here.
-        self.request_left, self.receive_from_server = None, receive
+        self.receive_from_server = receive
         if self.config.carrier is not None:  # the outcome may be unknown
             send = carrying(self, scope, send)
-        await answering.answer(error, scope, receive, self._reported(send))
+        send, answer_errors = self._reported(send), self.config.answer_errors
+        await failure.answer(scope, receive, send, answer_errors=answer_errors)
         self.receive_from_server = nothing_more
 
     def _reported(self, send: Send) -> Send:
@@ -154,9 +142,8 @@ class ReplaceableResponse(Connection):
 
     def note_failure(self, error: BaseException) -> None:
         """Find what is needed to answer the failure for which *error* was raised."""
-        # The application's own may have the frames of earlier requests, too.
         if self.failure is not None and not isinstance(error, Exception):
-            self.request_left = request_left_by(error)
+            self.failure.find_request(error)
 
     def answers_itself(self, error: BaseException) -> bool:
         """Whether unitwork answers *error*, which has left the application."""
@@ -166,7 +153,7 @@ class ReplaceableResponse(Connection):
             and answers_itself(error, self.scope)
         ):
             return False
-        self.failure, self.handlers_left = error, True
+        self.failure = Failure(error, handlers_left=True)
         self.move(ResponseState.REPLACED)
         return True
 

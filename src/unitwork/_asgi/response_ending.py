@@ -20,6 +20,7 @@ from .._unit.unit import Unit
 from ..errors import UsageError
 from ..options import NO_OPTIONS
 from ..outcome import Outcome, Verdict, succeeded
+from .exception_handlers import Failure
 from .request_reader import RequestReader
 from .response import Unwind, call
 from .state import ResponseState, State
@@ -77,7 +78,7 @@ class EndedByResponse(RequestReader):
         if fails and self.is_retried(self.handled_exception):
             await self.roll_back(unit, "the request is retried")
             if verdict.commit and not self.is_to_be_retried:
-                self.failure = unit.unexpected()
+                self.failure = Failure(unit.unexpected())
             raise Unwind
         streams = self.streams or unit.sessions.may_stream
         if streams and verdict.commit and await streams_what_it_wrote(unit):
