@@ -10,14 +10,13 @@ from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from anyio import move_on_after
-from sqlalchemy import exc
 
 from .._commit.hook_calls import end_timeout
 from .._execution.plan import Plan
 from .._execution.sync_runner import run
 from .._observing.unit_events import UnitRetried
 from .._session.database_core import DatabaseCore
-from ..errors import MissingSessionError, PoolTimeoutError, UsageError
+from ..errors import MissingSessionError, UsageError
 from ..options import NO_OPTIONS, TransactionOptions
 from ..outcome import Outcome
 from ..retry import Tries
@@ -32,7 +31,7 @@ from .nested import NESTED, Nested
 from .open_blocks import OpenBlock
 from .owner import UnitOwner
 from .running import run_ending
-from .sessions import sessions_around
+from .second_connection import POOL_TIMEOUTS, check_second_connection
 from .unit import Unit
 from .with_misuse import refuse_async_with, refuse_with
 
@@ -45,8 +44,6 @@ __all__ = ["AsyncTransaction", "Transaction"]
 
 S = TypeVar("S")
 
-_POOL_TIMEOUTS = (PoolTimeoutError, exc.TimeoutError)
-"""Raised when no connection became free, by the admission gate or by the pool."""
 _OWNER = UnitOwner()
 
 
@@ -154,26 +151,11 @@ class _TransactionBlock(Generic[S]):
         explain(error, unit)
         try:
             yield from end_block(unit, error)
-        except _POOL_TIMEOUTS as failure:  # the flush connected first
-            self._check_room(unit, failure)
+        except POOL_TIMEOUTS as failure:  # the flush connected first
+            check_second_connection(unit, self._session, failure)
             raise
-        if isinstance(error, _POOL_TIMEOUTS):
-            self._check_room(unit, error)
-
-    def _check_room(self, unit: Unit, error: Exception) -> None:
-        """Raise `PoolTimeoutError` if no second connection became free."""
-        if self._session is None or not self._session.awaiting_connection:
-            return
-        around = sessions_around(unit, self._database)
-        if any(session.holds_connection for _, session in around):
-            raise PoolTimeoutError(
-                "this block needs a second connection of database "
-                f"{self._database.name!r} while the enclosing unit holds one, and all "
-                f"{self._database.pool_status().size} of the pool are in use. Make the "
-                "pool larger than the number of units that run at once (pool_size), "
-                'use transaction(nested="join") or nested="savepoint", or open the '
-                "block after the enclosing unit"
-            ) from error
+        if isinstance(error, POOL_TIMEOUTS):
+            check_second_connection(unit, self._session, error)
 
     def _leave_joined(self, error: BaseException | None) -> None:
         """Let the enclosing unit end; it can't commit any more after an *error*."""
