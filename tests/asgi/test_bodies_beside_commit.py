@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import event, insert, select
 from sqlalchemy.exc import InvalidRequestError
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from support.asgi import call
+from support.asgi import Reply, call
 from support.beside_commit import BesideCommit, pass_on
 from support.flavours import ASYNC, SYNC, Flavour, Observer, only
 from support.models import Item, add_item
@@ -116,14 +116,23 @@ async def test_a_body_that_fails_beside_commit_is_cut_short(
     assert observer.names() == ["a"]
 
 
+async def reply_inside(
+    flavour: Flavour, endpoint: Callable[[], Any], layers: int
+) -> Reply:
+    """That of *endpoint* inside *layers* of BaseHTTPMiddleware."""
+    app = FastAPI()
+    app.post("/")(endpoint)
+    for _ in range(layers):
+        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    app.add_middleware(DBSessionMiddleware, db=flavour.db)
+    return await call(app, "POST", "/")
+
+
 @only(*ASYNC, *SYNC)
 @pytest.mark.parametrize("layers", [1, 2])
 async def test_a_body_that_fails_is_rolled_back_though_a_middleware_ends_it(
     flavour: Flavour, observer: Observer, layers: int
 ) -> None:
-    app = FastAPI()
-
-    @app.post("/")
     async def endpoint() -> StreamingResponse:
         async def body() -> AsyncIterator[bytes]:
             yield b"1"
@@ -133,10 +142,7 @@ async def test_a_body_that_fails_is_rolled_back_though_a_middleware_ends_it(
         current_unit()
         return StreamingResponse(body())
 
-    for _ in range(layers):
-        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    reply = await call(app, "POST", "/")
+    reply = await reply_inside(flavour, endpoint, layers)
 
     assert (reply.body, reply.complete) == (b"1", False)
     assert isinstance(reply.error, LookupError)
@@ -149,9 +155,6 @@ async def test_a_body_that_fails_is_rolled_back_though_a_middleware_ends_it(
 async def test_a_body_that_follows_rollback_only_leaves_nothing_behind(
     flavour: Flavour, observer: Observer, layers: int
 ) -> None:
-    app = FastAPI()
-
-    @app.post("/")
     async def endpoint() -> StreamingResponse:
         async def body() -> AsyncIterator[bytes]:
             yield b"1"
@@ -161,10 +164,7 @@ async def test_a_body_that_follows_rollback_only_leaves_nothing_behind(
         current_unit().rollback_only("dry run")
         return StreamingResponse(body())
 
-    for _ in range(layers):
-        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
-    app.add_middleware(DBSessionMiddleware, db=flavour.db)
-    reply = await call(app, "POST", "/")
+    reply = await reply_inside(flavour, endpoint, layers)
 
     assert (reply.status, reply.body, reply.complete) == (200, b"1", True)
     assert observer.names() == []
