@@ -153,8 +153,8 @@ async def test_what_was_prepared_between_two_looks_is_left_alone(pair: Pair) -> 
     other = str(Xid(order.fingerprint, "0", 1, 1))  # seen in the first look only
     plan = recovery(order, 60)
     next(plan)
-    plan.send([])
-    assert isinstance(plan.send([other]), Pause)
+    plan.send(([], []))
+    assert isinstance(plan.send(([], [other])), Pause)
 
     assert await drive(plan) == []
 

@@ -37,6 +37,10 @@ SELECT CONNECTION_ID(), UNIX_TIMESTAMP() - variable_value, @@hostname, @@port,
 """
 _UNKNOWN_XID = 1397
 _NOTHING_STORED = 1402  # "branch was rolled back": it has changed no row
+_UNDER_WAY = """
+SELECT info FROM information_schema.processlist
+WHERE id <> CONNECTION_ID() AND INSTR(info, :name)
+"""
 _OWNER = "SELECT id FROM information_schema.processlist WHERE id = :thread"
 
 
@@ -88,6 +92,9 @@ class MariaDB:
         if mark.server != _mark(connection).server:
             return None  # after a failover: it may never have been prepared here
         return None if name in self.prepared(connection) else requested
+
+    def statements_under_way(self, connection: Connection, name: str) -> Iterator[str]:
+        return iter(connection.scalars(text(_UNDER_WAY), {"name": name}).all())
 
     def prepared(self, connection: Connection) -> Iterator[str]:
         for row in connection.exec_driver_sql("XA RECOVER").all():

@@ -124,11 +124,12 @@ class Participant:
 
     def end_elsewhere(self, limit: float, *, commit: bool) -> bool | None:
         """Try on another connection; whether it was committed, `None` if unknown."""
+        until = time.monotonic() + limit  # afterwards `recover()` may have decided
 
         def end() -> bool | None:
             with fresh_connection(self._engine) as connection:
                 self._dialect.open(connection)
-                if not self._is_detached(connection):
+                if not self._is_detached(connection) or time.monotonic() > until:
                     return None
                 try:
                     self._dialect.end(connection, self._name, commit=commit)

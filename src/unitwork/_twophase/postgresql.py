@@ -20,6 +20,10 @@ __all__ = ["PostgreSQL"]
 
 _PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
 _PREPARE = "PREPARE TRANSACTION"
+_UNDER_WAY = """
+SELECT query FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND state = 'active' AND strpos(query, :name) > 0
+"""
 _TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE state = 'active' AND pid <> pg_backend_pid()
@@ -78,6 +82,9 @@ class PostgreSQL:
         if committed is None:  # PREPARE may wait for a lock, and must not succeed later
             connection.execute(text(_TERMINATE), {"sql": f"{_PREPARE} '{name}'"})
         return committed
+
+    def statements_under_way(self, connection: Connection, name: str) -> Iterator[str]:
+        return iter(connection.scalars(text(_UNDER_WAY), {"name": name}).all())
 
     def prepared(self, connection: Connection) -> Iterator[str]:
         return iter(connection.scalars(text(_PREPARED)).all())

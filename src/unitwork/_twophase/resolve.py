@@ -39,10 +39,14 @@ class Recovered:
 
 
 class _Survey(NamedTuple):
-    """The prepared transactions, and the positions of databases without an answer."""
+    """The prepared transactions, and the positions of databases without an answer.
+
+    *statements* were under way before: what they prepare may be missing.
+    """
 
     xids: frozenset[Xid]
     unanswered: frozenset[int]
+    statements: Sequence[str]
 
 
 def recovery(order: CommitOrder, min_age: float) -> Plan[list[Recovered]]:
@@ -58,6 +62,9 @@ def recovery(order: CommitOrder, min_age: float) -> Plan[list[Recovered]]:
       is more. So no process will commit, and none has reported a commit: all are rolled
       back, W last, and only if every other one was. If this process ends here as well,
       the next one finds W and goes on.
+    - A COMMIT of W, or a PREPARE of another K, may wait in its server longer than that,
+      for a lock or for a standby, also if its client is gone. Until it has ended, all
+      are left.
     - A database without an answer may have a K, so W stays. K is committed all the
       same once the database of W has answered that W is not prepared.
     - Two processes that recover at once find the same W, or none, and do the same. For
@@ -91,10 +98,11 @@ def _survey(order: CommitOrder) -> Plan[_Survey]:
     """Query all databases for their prepared transactions, the witnesses last."""
     xids: set[Xid] = set()
     unanswered: set[int] = set()
+    under_way: list[str] = []
     for position, database in reversed(list(enumerate(order.databases, 1))):
         query = partial(_prepared, order, database.name)
         try:
-            names: Sequence[str] = yield _call(database, query)
+            statements, names = yield _call(database, query)
         except Exception as error:
             log.warning(
                 "database %r can't be queried for its prepared transactions",
@@ -103,18 +111,22 @@ def _survey(order: CommitOrder) -> Plan[_Survey]:
             )
             unanswered.add(position)
             continue
+        under_way += statements
         for name in names:
             xid = Xid.read(name)
             if xid is not None and xid.position == position:
                 xids.add(xid)
     ours = {b for b in xids if b.databases == order.fingerprint}
-    return _Survey(frozenset(ours), frozenset(unanswered))
+    return _Survey(frozenset(ours), frozenset(unanswered), under_way)
 
 
-def _prepared(order: CommitOrder, name: str, connection: Connection) -> list[str]:
+def _prepared(
+    order: CommitOrder, name: str, connection: Connection
+) -> tuple[list[str], list[str]]:
     dialect = order.dialect(name, connection.engine)
     dialect.open(connection)
-    return list(dialect.prepared(connection))
+    statements = list(dialect.statements_under_way(connection, order.fingerprint))
+    return statements, list(dialect.prepared(connection))
 
 
 def _end_unit(
@@ -133,6 +145,8 @@ def _end_unit(
         return _left(order, xids, "a database that may have more of it does not answer")
     if witness not in before.xids:
         return _left(order, xids, "it was prepared only now")
+    if any(witness.unit in statement for statement in now.statements):
+        return _left(order, xids, "a statement that prepares or ends it is under way")
     for xid in reversed(xids):
         done += yield from _end(order, xid, commit=False)
         if done and done[-1].action == "left":

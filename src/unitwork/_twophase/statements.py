@@ -68,6 +68,10 @@ class TwoPhaseDialect(Protocol):
         record, it is what was *requested*.
         """
 
+    def statements_under_way(self, connection: Connection, name: str) -> Iterator[str]:
+        """The statements that other connections execute, and that contain *name*."""
+        ...
+
     def prepared(self, connection: Connection) -> Iterator[str]:
         """The names of all that are prepared in this database."""
         ...
