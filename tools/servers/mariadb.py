@@ -82,6 +82,7 @@ def installation(install: str, data: Path) -> list[object]:
     """The command that makes the files of a new server in *data*."""
     return [
         *(install, "--no-defaults", f"--datadir={data}", *STORAGE),
+        f"--tmpdir={data.parent}",  # a server removes those of others when it starts
         "--auth-root-authentication-method=normal",
         "--force",  # whatever DNS may say
     ]
