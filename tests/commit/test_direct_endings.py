@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from support.both_endings import (
     BODIES,
+    CANCELLED_IN_FLUSH,
     FAULTS,
+    IN_THREADS,
     KINDS,
     REFUSED,
     Body,
@@ -20,12 +22,15 @@ from support.both_endings import (
     commits_held,
     natively,
     read,
+    write,
     write_slowly,
 )
 from support.flavours import Flavour, only
 from unitwork import DatabaseSettings
 
-pytestmark = [pytest.mark.anyio, only("asyncpg")]
+pytestmark = pytest.mark.anyio
+
+THREADED = only("psycopg", "pymysql", "sqlite3")
 
 HASTY = DatabaseSettings(commit_timeout=0.1, verify_commit=False)
 
@@ -50,17 +55,19 @@ async def check_both(
     fault: str = "none",
     kind: Kind = natively,
 ) -> None:
-    by_plan = await account_of(flavour, body, FAULTS[fault], kind)
+    faults = FAULTS if flavour.is_async else IN_THREADS
+    by_plan = await account_of(flavour, body, faults[fault], kind)
     logged = [record.getMessage() for record in caplog.records]
     caplog.clear()
 
     endings.are_direct = True
-    directly = await account_of(flavour, body, FAULTS[fault], kind)
+    directly = await account_of(flavour, body, faults[fault], kind)
 
     assert directly == by_plan
     assert [record.getMessage() for record in caplog.records] == logged
 
 
+@only("asyncpg")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("fault", FAULTS)
@@ -75,6 +82,35 @@ async def test_both_do_the_same(
     await check_both(flavour, endings, caplog, body, fault, kind)
 
 
+@THREADED
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("fault", IN_THREADS)
+async def test_both_do_the_same_in_a_thread(
+    flavour: Flavour,
+    endings: Endings,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+    body: Body,
+    kind: Kind,
+) -> None:
+    await check_both(flavour, endings, caplog, body, fault, kind)
+
+
+@THREADED
+@pytest.mark.parametrize("kind", KINDS)
+async def test_both_roll_back_what_is_cancelled_in_the_flush_of_a_thread(
+    flavour: Flavour, endings: Endings, kind: Kind
+) -> None:
+    by_plan = await account_of(flavour, write, CANCELLED_IN_FLUSH, kind)
+    endings.are_direct = True
+    directly = await account_of(flavour, write, CANCELLED_IN_FLUSH, kind)
+
+    assert directly[-2:] == by_plan[-2:]
+    assert directly[-1] == "stored []"
+
+
+@only("asyncpg", "psycopg", "sqlite3")
 @pytest.mark.parametrize("body", [*BODIES, *REFUSED])
 async def test_one_connection_is_committed_directly(
     flavour: Flavour,
@@ -86,6 +122,7 @@ async def test_one_connection_is_committed_directly(
     assert endings.begun_directly == 1
 
 
+@only("asyncpg")
 async def test_both_flush_by_the_method_of_the_application(
     flavour: Flavour, endings: Endings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,6 +134,7 @@ async def test_both_flush_by_the_method_of_the_application(
     assert "flush" in caplog.text
 
 
+@only("asyncpg", "psycopg")
 async def test_both_abort_a_commit_that_hangs(
     flavour: Flavour, endings: Endings, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ class Run:
     stack: ExitStack = field(default_factory=ExitStack)
     units: list[UnitOfWork] = field(default_factory=list)
     cancel: Callable[[], object] = lambda: None
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def listen(self, target: Any, name: str, listener: Callable[..., object]) -> None:
         event.listen(target, name, listener)
@@ -176,6 +178,18 @@ def cancel(run: Run) -> None:
     run.cancel()
 
 
+def cancel_from_thread(run: Run) -> None:
+    """Cancel in the event loop, which awaits this thread; return once that is done."""
+    done: Future[None] = Future()
+
+    def cancel() -> None:
+        run.cancel()
+        done.set_result(None)
+
+    run.loop.call_soon_threadsafe(cancel)
+    done.result(timeout=10)
+
+
 def cancel_soon(run: Run) -> None:
     asyncio.get_running_loop().call_soon(run.cancel)
 
@@ -196,6 +210,10 @@ def exceed_a_time_limit(run: Run) -> None:
     await_only(wait())
 
 
+def read_in_a_thread(run: Run) -> None:
+    run.steps.append(f"{run.flavour.db.current.scalar(text('SELECT 1'))}")
+
+
 def read_in_a_coroutine(run: Run) -> None:
     async def read() -> None:
         run.steps.append(f"{await run.flavour.db.current.scalar(text('SELECT 1'))}")
@@ -203,7 +221,8 @@ def read_in_a_coroutine(run: Run) -> None:
     await_only(read())
 
 
-FAULTS: dict[str, Callable[[Run], None]] = {
+Fault = Callable[[Run], None]
+EVERYWHERE: dict[str, Fault] = {
     "none": no_fault,
     "COMMIT fails": commit_fails(LookupError("COMMIT")),
     "COMMIT is lost": commit_fails(CommitFault.ROLLED_BACK),
@@ -221,6 +240,9 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "hook before the flush": in_listener("before_flush", register_hook),
     "hook before COMMIT": in_listener("before_commit", register_hook),
     "hook after COMMIT": in_listener("after_commit", register_hook),
+}
+FAULTS: dict[str, Fault] = {
+    **EVERYWHERE,
     "time limit in the flush": in_listener("before_flush", exceed_a_time_limit),
     "time limit before COMMIT": in_listener("before_commit", exceed_a_time_limit),
     "time limit after COMMIT": in_listener("after_commit", exceed_a_time_limit),
@@ -231,6 +253,14 @@ FAULTS: dict[str, Callable[[Run], None]] = {
     "cancelled in COMMIT": in_listener("before_commit", cancel_soon),
     "cancelled and failed": in_listener("before_commit", cancel_and_fail),
 }
+IN_THREADS: dict[str, Fault] = {
+    **EVERYWHERE,
+    "read before COMMIT": in_listener("before_commit", read_in_a_thread),
+    "cancelled before COMMIT": in_listener("before_commit", cancel_from_thread),
+    "cancelled after COMMIT": in_listener("after_commit", cancel_from_thread),
+}
+CANCELLED_IN_FLUSH = in_listener("before_flush", cancel_from_thread)
+"""The rollback begins while the thread is still in the flush, so steps vary."""
 
 
 # Cancellations
@@ -276,7 +306,7 @@ class Endings:
 async def account_of(
     flavour: Flavour,
     body: Body,
-    fault: Callable[[Run], None],
+    fault: Fault,
     kind: Kind,
 ) -> list[str]:
     """Make one request, with one *fault* in it; tell all that happened."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._concurrency.shield import uninterrupted
 from .._concurrency.worker import current_worker
+from .._concurrency.worker_threads import run_in_worker_thread
 from .._driver.sqlalchemy_internals import greenlets
 from .._transaction.loan import TransactionState
 
@@ -24,11 +25,15 @@ async def make_commit_step(
 ) -> Any:
     """Make *call* in a greenlet, as `greenlet_spawn()` and `make_step()` together do.
 
+    For a sync session make it in a worker thread.
+
     From the time when COMMIT may be sent, all that is awaited here is the answer to it.
     What listeners await has a task of its own: their time limits and task groups cancel
     the task that they began in, and this one can't be cancelled any more.
     """
     activity, loan = session.activity, session.loans[0]
+    if not session.is_async:
+        return await run_in_worker_thread(activity.make_step, call, argument)
     make, current = greenlets()
     activity.step_of = current_worker()
     greenlet = make(call, current())

@@ -17,7 +17,7 @@ __all__ = ["Readiness", "readiness_of"]
 _OPEN = TransactionState.OPEN
 _ACCESS_OPEN = Access.OPEN
 _NOT_SENT = CommitState.NOT_SENT
-_DRIVERS = {"asyncpg"}
+_ASYNC_DRIVERS = {"asyncpg"}
 """Those that await nothing but futures, and cancel no task: see `Uncancelled`."""
 
 
@@ -43,9 +43,8 @@ def readiness_of(session: UnitSession) -> Readiness:
         return _MORE
     (loan,), (connection,) = session.loans, session.connections
     if (
-        not session.is_async
-        or not session.owned
-        or connection.dialect.driver not in _DRIVERS
+        not session.owned
+        or (session.is_async and connection.dialect.driver not in _ASYNC_DRIVERS)
         or session.reading is not None
         or loan.undecided is not None
         or loan.proxy is not None
@@ -62,5 +61,6 @@ def readiness_of(session: UnitSession) -> Readiness:
         and session.commit_state is _NOT_SENT
         and is_ready_to_commit(session.sync_session, connection, session.ends.roots)
     ):
-        return _COMMIT
+        # A thread may begin a statement at any time: see `Activity.reserve()`.
+        return _COMMIT if session.is_async else _STEP
     return _MORE if session.in_statement else _STEP
