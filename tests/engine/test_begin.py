@@ -69,3 +69,15 @@ async def test_an_error_of_begin_on_a_connection_that_works_is_raised(
         await flavour.work(has_mark)
     assert opened == []
     await eventually(lambda: not observer.in_transaction())  # it has been closed
+
+
+def paused_by(session: Session) -> object:
+    """Begin with the transaction id; return what its transport does to pause."""
+    driver: Any = session.connection().connection.driver_connection
+    return driver._transport.pause_reading.__name__
+
+
+@only("asyncpg")
+async def test_reading_can_be_paused_once_begin_was_answered(flavour: Flavour) -> None:
+    assert await flavour.work(has_mark)
+    assert await flavour.work(paused_by) == "pause_reading"

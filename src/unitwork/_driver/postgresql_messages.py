@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlalchemy.util import await_only
 
+from .driver_connection import transport_of
+
 __all__ = [
     "AsyncpgStandIn",
     "all_by_psycopg",
@@ -88,8 +90,18 @@ async def copy_by_asyncpg(driver: Any, statement: str, query: str) -> str | None
 
     # The simple protocol: one message, and COPY gives the row back.
     copied = f"{statement} COPY ({query}) TO STDOUT"
-    await driver._protocol.copy_out(copied, receive, None)
+    # asyncpg pauses the transport while rows are received: two system calls, for one.
+    transport: dict[str, Any] = getattr(transport_of(driver), "__dict__", {})
+    transport["pause_reading"] = transport["resume_reading"] = _read_on
+    try:
+        await driver._protocol.copy_out(copied, receive, None)
+    finally:
+        transport.pop("pause_reading", None)
+        transport.pop("resume_reading", None)
     return b"".join(rows).decode().strip() or None
+
+
+def _read_on() -> None: ...
 
 
 keep = object.__setattr__
