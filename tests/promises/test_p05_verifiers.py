@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -48,6 +49,29 @@ async def test_no_unit_pays_a_round_trip_for_its_verification(
         await there.dispose()
 
     assert made == 2 + round_trips(flavour.name)  # BEGIN, the statement, COMMIT
+
+
+@only(*POSTGRESQL)
+async def test_a_get_that_writes_pays_one_round_trip_for_its_verification(
+    flavour: Flavour,
+) -> None:
+    async with Proxy(flavour.url) as proxy:
+        there = replace(flavour, url=proxy.url).another()
+        trips = RoundTrips()
+        proxy.for_newcomers.append(trips)
+        numbers = count()
+        app = serve_fastapi(
+            there, lambda session: add_item(session, f"{next(numbers)}").name
+        )
+        for _ in range(10):  # from the sixth time on, psycopg has prepared it
+            await call(app, "GET", "/")
+        before = trips.count
+        reply = await call(app, "GET", "/")
+        made = trips.count - before
+        await there.dispose()
+
+    assert reply.status == 200
+    assert made == 3 + round_trips(flavour.name)  # the id of the transaction as well
 
 
 # Verifiers of one's own

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from .._callables import returned_plainly
 from .._classify.classification import classify
 from ..errors import CommitUnknownError
-from .connection_state import loan_of
+from .connection_state import known_state, loan_of
 
 __all__ = [
     "CommitVerifier",
@@ -29,9 +29,9 @@ __all__ = [
     "PendingVerification",
     "TransactionStatus",
     "committed_here",
-    "fetch_installation",
     "fetch_row",
     "fresh_connection",
+    "installation_of",
     "query_within",
     "status_since",
     "verifier_for",
@@ -90,10 +90,10 @@ class TransactionStatus:
         except connection.dialect.loaded_dbapi.Error:
             # Once more, so that SQLAlchemy wraps the error as that of any statement.
             (txid,) = connection.exec_driver_sql(_TRANSACTION_ID).one()
-        return None if txid is None else Mark(txid, fetch_installation(connection))
+        return None if txid is None else Mark(txid, installation_of(connection))
 
     def committed(self, connection: Connection, mark: Mark) -> bool | None:
-        now = fetch_installation(connection)
+        now = _fetch_installation(connection)
         if mark.installation == now:
             return committed_here(connection, mark.txid)
         if not now.succeeds(mark.installation):
@@ -160,7 +160,16 @@ class Installation(NamedTuple):
         return self.system == former.system and now == before + 1
 
 
-def fetch_installation(connection: Connection) -> Installation:
+def installation_of(connection: Connection) -> Installation:
+    """What identifies the server of *connection*, which is queried once for each."""
+    state = known_state(connection)
+    if state.installation is None:
+        state.installation = _fetch_installation(connection)
+    found: Installation = state.installation
+    return found
+
+
+def _fetch_installation(connection: Connection) -> Installation:
     """What identifies the server of *connection*.
 
     A crash resets the server's statistics, and the time of that is recorded.

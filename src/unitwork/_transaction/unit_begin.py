@@ -25,7 +25,7 @@ from .._driver.sqlalchemy_internals import is_autocommit, reconnect
 from .._patterns import pattern
 from .._sql.sql_text import MYSQL
 from ..errors import UsageError
-from .commit_status import Mark, fetch_installation
+from .commit_status import Mark, installation_of
 from .connection_state import INFO_KEY, ConnectionState, known_state
 from .demotion import has_transaction_ids
 from .loan import Loan
@@ -245,9 +245,7 @@ def _begin(connection: Connection, state: ConnectionState, *, with_id: bool) -> 
             return _begin(connection, state, with_id=False)
         loan.begun_with_id = True
         if txid is not None:
-            if state.installation is None:
-                state.installation = fetch_installation(connection)
-            mark = Mark(int(txid), state.installation)
+            mark = Mark(int(txid), installation_of(connection))
     loan.has_begun(mark)
     state.is_new = False
     return loan
