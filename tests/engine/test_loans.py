@@ -54,6 +54,7 @@ OTHERWISE: dict[str, object] = {
     "client_side_read_only": True,
     "end_timeout": 1.5,
     "failure": LookupError(),
+    "driver_calls": object(),
     "first_setting": "SET LOCAL x = 1",
     "has_failed_late": True,
     "has_guard": True,

@@ -77,7 +77,7 @@ FOREIGN = {
     "_for_update_arg _is_autocommit_isolation _is_clean _loop _max_overflow "
     "_nested_transaction _new _parent _pool _pre_ping _prepare_impl _proxied _queue "
     "_recycle _reset_on_return _state _transaction",
-    "_driver.savepoint_internals": "_connections _delete_impl _modified _savepoint",
+    "_driver.savepoint_internals": "_connections _delete_impl _modified _savepoint ",
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.
@@ -90,6 +90,9 @@ FOREIGN = {
     "_driver.postgresql_messages": "_check_connection_ok _protocol",
     "_driver.script": "_execute_mutex _handle_exception",
     "_transaction.lost_work": "_transaction",
+    # What every statement passes that is sent past SQLAlchemy.
+    "_driver.driver_calls": "_exec_command _execute _protocol "
+    "_read_query_result",
     # What begins a transaction, and what reads an answer.
     "_driver.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.

@@ -17,7 +17,7 @@ from support.flavours import Flavour
 from support.models import add_item
 from unitwork import DBSessionMiddleware
 
-__all__ = ["Beside"]
+__all__ = ["Beside", "driver_of"]
 
 
 class Beside:
@@ -48,6 +48,10 @@ class Beside:
             return nested_in_connection(session)
         if self.by == "SQL":
             return nested_by_sql(session)
+        if self.by == "driver":
+            return nested_in_driver(session)
+        if self.by == "driver's SQL":
+            return nested_by_sql_of_driver(session)
         block: AbstractAsyncContextManager[Any]
         block = self.flavour.db.transaction(nested="savepoint")
         return block
@@ -103,3 +107,28 @@ async def nested_by_sql(session: AsyncSession) -> AsyncIterator[None]:
         await session.execute(text("rollback to savepoint by_sql"))
         raise
     await session.execute(text("RELEASE SAVEPOINT by_sql"))
+
+
+async def driver_of(session: AsyncSession) -> Any:
+    pooled = await (await session.connection()).get_raw_connection()
+    return pooled.driver_connection
+
+
+@asynccontextmanager
+async def nested_in_driver(session: AsyncSession) -> AsyncIterator[None]:
+    """By the driver's own method; asyncmy and aiosqlite have none."""
+    async with (await driver_of(session)).transaction():
+        yield
+
+
+@asynccontextmanager
+async def nested_by_sql_of_driver(session: AsyncSession) -> AsyncIterator[None]:
+    driver = await driver_of(session)
+    send = getattr(driver, "query", None) or driver.execute  # MySQL's drivers
+    await send("SAVEPOINT x")
+    try:
+        yield
+    except LookupError:
+        await send("ROLLBACK TO x")
+        raise
+    await send("RELEASE SAVEPOINT x")

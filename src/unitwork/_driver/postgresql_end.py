@@ -216,11 +216,8 @@ def _checking(
         with suppress(Error):  # it can't be committed, whatever that raises
             yield from generate_by_psycopg(driver, b"ROLLBACK")
 
-    driver._exec_command = execute
-    try:
+    with _executing(driver, execute):
         yield answers
-    finally:
-        del driver._exec_command
 
 
 @contextmanager
@@ -265,11 +262,22 @@ def _preceded(driver: Any, before: bytes) -> Iterator[None]:
             return (yield from type(driver)._exec_command(driver, command, *args))
         return (yield from generate_by_psycopg(driver, before + b"; " + command))
 
+    with _executing(driver, execute):
+        yield
+
+
+@contextmanager
+def _executing(driver: Any, execute: Callable[..., Any]) -> Iterator[None]:
+    """Let *driver*, of psycopg, execute its own commands by *execute*."""
+    before = vars(driver).get("_exec_command")  # see `driver_calls`
     driver._exec_command = execute
     try:
         yield
     finally:
-        del driver._exec_command
+        if before is None:
+            del driver._exec_command
+        else:
+            driver._exec_command = before
 
 
 def _commit_by_psycopg(

@@ -6,9 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
+from .._driver.driver_calls import watch_calls
 from .._driver.driver_connection import abort, message_counter, transaction_probe
 from .._driver.driver_watch import watch
 from .._driver.mysql_status import commits_each
+from .driver_calls import DriverCalls
 from .loan import Loan
 from .write_evidence import changes_of
 
@@ -32,6 +34,7 @@ class ConnectionState:
     __slots__ = (
         "__weakref__",
         "_counter",
+        "_watches_calls",
         "aborted_by_client",
         "commits_each",
         "counts_changes",
@@ -75,8 +78,26 @@ class ConnectionState:
             WeakMethod(self.result_failed),
             WeakMethod(self.end_timeout),
         )
+        self._watches_calls: bool | None = None  # else: whether of SQLAlchemy as well
         self._counter = message_counter(self.driver_connection)
         self.in_transaction = transaction_probe(self.driver_connection)
+
+    def requested(self, connection: Connection) -> None:
+        """Watch what is sent through the driver's connection from now on."""
+        if self._watches_calls is None:
+            self._watches_calls = watch_calls(
+                self.driver_connection, WeakMethod(self.driver_called)
+            )
+        if self.loan.driver_calls is None:
+            self.loan.driver_calls = DriverCalls(
+                connection, with_sqlalchemy=self._watches_calls
+            )
+
+    def driver_called(self, statement: str) -> None:
+        """Called before the driver sends *statement*."""
+        loan = self.loan
+        if loan.driver_calls is not None and loan.holder is not None:
+            loan.driver_calls.note(statement, loan, loan.holder)
 
     def abort(self) -> None:
         """Abort it, and a statement under way on it: that fails. No I/O."""

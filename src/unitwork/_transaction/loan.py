@@ -15,6 +15,7 @@ from .._driver.driver_connection import (
     transaction_probe,
 )
 from .._sql.transaction_control import commits
+from .driver_calls import DriverCalls
 from .hold import Hold
 from .loan_holder import LoanHolder
 from .savepoints import OpenSavepoints
@@ -42,6 +43,7 @@ class Loan:
         "changes_before",
         "client_side_read_only",
         "counter",
+        "driver_calls",
         "driver_connection",
         "end_timeout",
         "failure",
@@ -106,13 +108,13 @@ class Loan:
         """What is sent in the message of BEGIN; what each statement begins with."""
         self.xid = ""  # of the XA transaction that is open, and not prepared yet
         self.has_guard = False  # see `transaction_guard`
-        self.has_stored = False
-        """Whether it may have stored what ROLLBACK does not undo."""
+        self.has_stored = False  # or perhaps what ROLLBACK does not undo
         self.has_failed_late = False  # unless a savepoint has undone the `failure`
         self.read_only = self.wants_position = False  # the position of its COMMIT
         self.client_side_read_only = False
         """Whether writes are rejected client-side: AUTOCOMMIT has no transaction."""
         self.savepoints: OpenSavepoints | None = None  # of the session, if it has any
+        self.driver_calls: DriverCalls | None = None  # if it was requested
         self.failure: BaseException | None = None  # that no savepoint has undone
         self.statements_in_flight = 0
         self.server_side_cursor: ReferenceType[Any] | None = None
@@ -123,6 +125,7 @@ class Loan:
         self.driver_connection, self.counter = new.driver_connection, new.counter
         self.in_transaction = new.in_transaction
         self.messages, self.changes_before = new.messages, new.changes_before
+        self.driver_calls = None
 
     @property
     def is_unused(self) -> bool:
@@ -138,7 +141,7 @@ class Loan:
             and not (self.read_only or self.client_side_read_only or self.begun_with_id)
             and not (self.may_be_another or self.wants_position or not self.only_reads)
             and self.end_timeout == _END_TIMEOUT
-            and self.savepoints is None
+            and not (self.savepoints or self.driver_calls)
         )
 
     # The state of its transaction

@@ -167,6 +167,8 @@ def _note_in_savepoints(
     if facts.savepoints:
         _check_guard(context, loan)  # it may end with another savepoint
     for command in facts.savepoints:
+        if loan.driver_calls is not None:
+            loan.driver_calls.expect(command)
         for each in savepoints.note_command(loan, command, context):
             holder.savepoint_undone(each)
 
