@@ -77,7 +77,8 @@ FOREIGN = {
     "_for_update_arg _is_autocommit_isolation _is_clean _loop _max_overflow "
     "_nested_transaction _new _parent _pool _pre_ping _prepare_impl _proxied _queue "
     "_recycle _reset_on_return _state _transaction",
-    "_driver.savepoint_internals": "_connections _delete_impl _modified _savepoint ",
+    "_driver.savepoint_internals": "_connections _delete_impl _modified _savepoint "
+    "_trans_subject",
     # httpx has no public way to what a client sends by.
     "_testing.outside_targets": "_transport",
     # The drivers' own BEGIN and COMMIT, whose answers they drop.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from threading import Event
 
 import pytest
 from anyio import to_thread
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from support.asgi import call
 from support.flavours import ASYNC, SYNC, Flavour, Observer, only
 from support.models import add_item
-from unitwork import DBSessionMiddleware, UsageError
+from unitwork import DBSessionMiddleware, UnexpectedRollbackError, UsageError
 
 pytestmark = pytest.mark.anyio
 
@@ -75,3 +77,42 @@ async def test_a_task_started_before_may_not_commit(
 
     assert (await call(app, "POST", "/")).status == 500
     assert observer.names() == []
+
+
+@only(*SYNC)
+async def test_a_thread_beside_a_savepoint_may_not_commit(
+    flavour: Flavour, observer: Observer
+) -> None:
+    is_open, go_on = Event(), Event()
+
+    def fail(session: Session) -> None:
+        with suppress(LookupError), session.begin_nested():
+            add_item(session, "undone")
+            is_open.set()
+            go_on.wait()
+            raise LookupError
+
+    async def commit_beside() -> None:
+        async with flavour.block() as session:
+            task = asyncio.create_task(to_thread.run_sync(fail, session))
+            await to_thread.run_sync(is_open.wait)
+            with pytest.raises(UsageError, match="would store half"):
+                await to_thread.run_sync(session.commit)
+            go_on.set()
+            await task
+
+    with pytest.raises(UnexpectedRollbackError):
+        await commit_beside()
+    assert observer.names() == []
+
+
+@only(*SYNC)
+async def test_a_thread_may_commit_with_a_savepoint_that_no_block_has_left_open(
+    flavour: Flavour, observer: Observer
+) -> None:
+    async with flavour.block() as session:
+        await to_thread.run_sync(session.begin_nested)
+        await to_thread.run_sync(add_item, session)
+        await to_thread.run_sync(session.commit)
+
+    assert observer.names() == ["one"]

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-__all__ = ["NotesDeletions", "name_on", "watch_changes"]
+__all__ = ["NotesDeletions", "is_in_block", "name_on", "watch_changes"]
 
 
 class _WatchedChanges(dict[str, Any]):
@@ -63,3 +63,8 @@ def name_on(savepoint: Any, connection: Connection) -> str | None:
     """The name of a session's *savepoint*; `None` if *connection* has not begun it."""
     joined = savepoint._connections.get(connection)
     return None if joined is None else joined[1]._savepoint  # its `NestedTransaction`
+
+
+def is_in_block(savepoint: Any) -> bool:
+    """Whether a `with` block of a session's *savepoint* is open."""
+    return getattr(savepoint, "_trans_subject", None) is not None

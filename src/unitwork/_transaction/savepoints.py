@@ -16,13 +16,13 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import SessionTransaction
 
 from .._concurrency.inside import enter, leave, things_around
-from .._driver.savepoint_internals import name_on
+from .._driver.savepoint_internals import is_in_block, name_on
 from .._driver.sqlalchemy_internals import locks_rows
 from .._sql.savepoint_text import SavepointCommand, SavepointStep
 from .._sql.write_detection import known_to_read
-from ..errors import UnexpectedRollbackError
+from ..errors import UnexpectedRollbackError, UsageError
 
-__all__ = ["OpenSavepoints"]
+__all__ = ["OpenSavepoints", "committed_beside"]
 
 _LOST = (
     "the work of this unit is lost: while another task or thread worked beside it, a "
@@ -30,17 +30,20 @@ _LOST = (
     "savepoint: wait for the task that has begun it, or give that task a unit of its "
     "own: `db.transaction()`"
 )
+_COMMITTED_BESIDE = (
+    "session.commit() would store half of what another task or thread does in a "
+    "transaction() block or a savepoint of this unit of work. Await what you start, or "
+    "give it a unit of its own: `db.transaction()`"
+)
 
 
 class _Damage(IntEnum):
     """What the ends of savepoints mean for the transaction; it may only rise."""
 
     NONE = 0
-    RELEASED = 1
-    """One was released by a task or thread that was not inside of it."""
-    RELEASED_TOO_EARLY = 2
-    """And the one inside it was to be rolled back, and could not be any more."""
-    ROLLED_BACK = 3
+    RELEASED_TOO_EARLY = 1
+    """One was to be rolled back, and could not be any more."""
+    ROLLED_BACK = 2
     """One was rolled back, and the work of others with it."""
 
 
@@ -49,6 +52,11 @@ _LOST_BY = {
     "rolled back any more",
     _Damage.ROLLED_BACK: "rolled back, and that work with it",
 }
+
+
+def committed_beside() -> UsageError:
+    """Make the error of a `session.commit()` beside the block of another worker."""
+    return UsageError(_COMMITTED_BESIDE)
 
 
 class _SentSavepoint:
@@ -72,7 +80,7 @@ class OpenSavepoints:
     another task: what counts is who has called `session.begin_nested()`.
     """
 
-    __slots__ = ("_damage", "_open")
+    __slots__ = ("_damage", "_open", "_released_by_others")
 
     def __init__(self) -> None:
         self._open: dict[_Savepoint, bool | None] = {}
@@ -81,6 +89,8 @@ class OpenSavepoints:
         `None`: all tasks and threads are a part of it.
         """
         self._damage = _Damage.NONE
+        self._released_by_others: list[_Savepoint] = []
+        """Those released by a task or thread that was not inside of them."""
 
     def begun(self, savepoint: _Savepoint) -> None:
         self.note_work()
@@ -96,14 +106,14 @@ class OpenSavepoints:
         holds_work_of_others = self._open.pop(savepoint, False)
         is_own = leave(savepoint) or holds_work_of_others is None
         if released and not is_own:
-            self._note(_Damage.RELEASED)
+            self._released_by_others.append(savepoint)
         if holds_work_of_others and not released:
             self._note(_Damage.ROLLED_BACK)
         return is_own
 
     def found_ended(self) -> None:
         """Called if a savepoint that is to be rolled back has ended before."""
-        if self._damage:
+        if self._released_by_others:
             self._note(_Damage.RELEASED_TOO_EARLY)
 
     def _note(self, damage: _Damage) -> None:
@@ -112,12 +122,21 @@ class OpenSavepoints:
     @property
     def are_lost(self) -> bool:
         """Whether the transaction can't be committed any more."""
-        return self._damage >= _Damage.RELEASED_TOO_EARLY
+        return self._damage is not _Damage.NONE
 
     def check(self) -> None:
         """Raise `UnexpectedRollbackError` if the transaction must not be committed."""
         if self.are_lost:
             raise UnexpectedRollbackError(_LOST.format(_LOST_BY[self._damage]))
+
+    def check_commit(self) -> None:
+        """Raise `UsageError` if others are in the block of one that is released.
+
+        `session.commit()` does that. One that was begun without a block may be that of
+        a thread that has ended.
+        """
+        if any(map(is_in_block, self._released_by_others)):
+            raise committed_beside()
 
     def note_work(self) -> None:
         """Record that this task or thread does what may be rolled back."""

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 
 from .._concurrency.inside import contains_caller, enter, leave
 from .._concurrency.worker import current_worker
+from .._transaction.savepoints import committed_beside
 from ..errors import UnexpectedRollbackError, UsageError
 
 __all__ = ["OpenBlock", "OpenBlocks"]
@@ -39,11 +40,6 @@ _BEGUN_LATE = (
     "the work of this unit is lost: another task or thread has begun a transaction() "
     "block or a savepoint in it just before its COMMIT. Await what you start, or give "
     "it a unit of its own: `db.transaction()`"
-)
-_COMMITTED_BESIDE = (
-    "session.commit() would store half of what another task or thread does in a "
-    "transaction() block or a savepoint of this unit of work. Await what you start, or "
-    "give it a unit of its own: `db.transaction()`"
 )
 _SAVEPOINT = "begin_nested"
 
@@ -170,7 +166,7 @@ class OpenBlocks:
         with self._changing:
             others = any(block.excludes_caller() for block in self._joined)
         if others:
-            raise UsageError(_COMMITTED_BESIDE)
+            raise committed_beside()
 
     def _begin(self, block: OpenBlock) -> None:
         with self._changing:
