@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,8 @@ from support.models import add_item
 from support.pool import until_idle
 from support.websocket import Socket
 from unitwork import DBSessionMiddleware, current_unit, transactional
+from unitwork._engine.admission import gate_of
+from unitwork._engine.pool_events import connection_counts
 from unitwork._observing.registry import EVENTS
 from unitwork.events import (
     CommitAnswered,
@@ -304,3 +307,34 @@ async def test_an_interrupt_in_an_observer_passes_and_leaves_no_connection(
     await until_idle(other)
     await other.work(read)
     await other.dispose()
+
+
+@only("sqlite3", "psycopg", "asyncpg")
+@pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
+async def test_no_interrupt_in_an_observer_costs_a_connection(
+    flavour: Flavour, kind: type[Event]
+) -> None:
+    other = flavour.another(pool_size=1, max_overflow=0, pool_timeout=2)
+    stop = other.db.observe(Fails(kind, Stop))
+
+    with suppress(Stop):
+        await other.work(read)
+    with suppress(Stop):
+        await other.work(use_everything)
+    stop()
+
+    await until_idle(other)
+    assert gate_of(other.sync_engine).in_use == 0
+    await other.work(read)
+    assert connection_counts(other.sync_engine) == (1, 0)
+    await other.dispose()
+
+
+def use_everything(session: Session) -> None:
+    """Connections that are closed, and a hook that fails."""
+    add(session)
+    session.commit()
+    unit = current_unit()
+    unit.on_commit(lambda: [][0])
+    session.execute(text("SELECT 1"))
+    session.connection().detach()

@@ -92,8 +92,7 @@ FOREIGN = {
     "_driver.script": "_execute_mutex _handle_exception",
     "_transaction.lost_work": "_transaction",
     # What every statement passes that is sent past SQLAlchemy.
-    "_driver.driver_calls": "_exec_command _execute _protocol "
-    "_read_query_result",
+    "_driver.driver_calls": "_exec_command _execute _protocol _read_query_result",
     # What begins a transaction, and what reads an answer.
     "_driver.driver_watch": "_execute _get_tx_start_command _read_query_result",
     # No event of SQLAlchemy's comes before a session begins by itself.

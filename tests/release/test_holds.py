@@ -97,12 +97,16 @@ async def test_warns_of_a_connection_that_is_held_for_long(
     assert fields[0]["unitwork_held"] < fields[1]["unitwork_held"]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 async def test_a_look_that_fails_is_not_the_last_one(
-    watched: Flavour, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    watched: Flavour,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
 ) -> None:
     def fail() -> list[Loan]:
         monkeypatch.undo()
-        raise RuntimeError
+        raise error
 
     async def hold(until: str) -> None:
         async with watched.block() as session:

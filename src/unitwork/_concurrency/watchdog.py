@@ -97,7 +97,7 @@ class Scheduler:
                     call = watchdog.expired()
             if call is not None:
                 call()
-        except Exception:  # the others still need this thread
+        except BaseException:  # the others still need this thread
             log.exception("a watchdog failed")
 
     def _wait(self) -> Iterator[Watchdog]:

@@ -9,11 +9,15 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from .event import Event, Observer
-from .unit_events import StatementExecuted
+from .pool_events import ConnectionCheckedIn, WaitEnded
+from .unit_events import ConnectionReturned, StatementExecuted
 
 __all__ = ["Audience", "Registration", "audience_of", "forget_merged"]
 
 log = logging.getLogger("unitwork")
+
+_CHANGES_HANDS = (ConnectionCheckedIn, ConnectionReturned, WaitEnded)
+"""When a connection, or a permit, belongs to neither of two: an error would lose it."""
 
 
 class Registration:
@@ -32,14 +36,20 @@ class Registration:
         self._has_failed = False
 
     def deliver(self, event: Event) -> None:
-        """Call the observer. What it raises is logged, the first time."""
+        """Call the observer. What it raises is logged, the first time.
+
+        An interrupt is raised, unless it would cost a connection.
+        """
         if not self.is_active:
             return
         if not self.shows_sql and isinstance(event, StatementExecuted):
             event = event.without_text() if event.statement else event
         try:
             self.observer.on_event(event)
-        except (Exception, CancelledError):
+        except BaseException as error:
+            is_interrupt = not isinstance(error, Exception | CancelledError)
+            if is_interrupt and not isinstance(event, _CHANGES_HANDS):
+                raise
             if not self._has_failed:
                 self._has_failed = True
                 log.exception("the observer %r has failed", self.observer)

@@ -36,7 +36,8 @@ class Observer(Protocol):
         Called where it happens, at once: on the event loop, in a greenlet, in a worker
         thread or in that of the watchdog, by several of them at the same time. So it
         must not block, and must not use a database. An exception that it raises is
-        logged, the first time, and changes nothing.
+        logged, the first time, and changes nothing. A `KeyboardInterrupt` is raised
+        further, but not while a connection changes hands.
         """
         ...
 
