@@ -9,6 +9,7 @@ from unitwork._sql.transaction_control import (
     commits,
     may_commit,
     may_replace,
+    may_store_a_part,
 )
 
 
@@ -73,3 +74,27 @@ def test_a_transaction_of_mysql_may_be_another_one_afterwards(statement: str) ->
 )
 def test_most_statements_begin_no_other_one(statement: str) -> None:
     assert not may_replace("mysql", statement)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "statement"),
+    [
+        ("postgresql", "CALL store()"),
+        ("postgresql", "-- why\nDO $$ BEGIN COMMIT; END $$"),
+        ("postgresql", "INSERT INTO a VALUES (1); COMMIT; SELECT 1"),
+        ("postgresql", "CREATE INDEX CONCURRENTLY a ON b (c)"),
+        ("mariadb", "CALL store()"),
+        ("mariadb", "INSERT INTO a VALUES (1); SELECT 1"),
+        ("mariadb", "BEGIN NOT ATOMIC INSERT INTO a VALUES (1); END"),
+    ],
+)
+def test_a_procedure_may_store_a_part(dialect: str, statement: str) -> None:
+    assert may_store_a_part(dialect, statement)
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mariadb"])
+@pytest.mark.parametrize(
+    "statement", ["INSERT INTO a VALUES ('call; do')", "SELECT 1;"]
+)
+def test_one_statement_stores_all_or_nothing(dialect: str, statement: str) -> None:
+    assert not may_store_a_part(dialect, statement)

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from support.driver import INSERT
+from support.driver import INSERT, send
 from support.flavours import (
     MARIADB,
     POSTGRESQL,
@@ -41,6 +41,11 @@ STORES_AND_HANGS_UP = text("""
         PERFORM pg_terminate_backend(pg_backend_pid());
     END $$
 """)
+STORES_AND_FAILS = """
+    INSERT INTO item (name) VALUES ('one');
+    COMMIT;
+    INSERT INTO nowhere VALUES (1);
+"""
 ONE_BY_ONE = text("INSERT INTO item SELECT :id, :name")
 
 
@@ -147,6 +152,18 @@ async def test_what_is_committed_at_once_is_not_rolled_back(
     assert observer.names() == ["one"]
 
 
+@only(*POSTGRESQL, *MARIADB)
+async def test_nor_is_what_the_driver_has_sent(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        send(session, INSERT)
+        raise HTTPException(400)
+
+    assert await autocommitted(flavour, body) == (400, Outcome.UNKNOWN, [])
+    assert observer.names() == ["by the driver"]
+
+
 @only(*POSTGRESQL)
 async def test_what_a_lost_connection_has_stored_is_not_rolled_back(
     flavour: Flavour, observer: Observer
@@ -165,6 +182,50 @@ async def test_nor_are_the_first_rows_of_a_statement_that_fails(
     def body(session: Session) -> None:
         rows = [{"id": number, "name": "one"} for number in (1, 2)]
         session.connection().execute(ONE_BY_ONE, rows)
+
+    assert await autocommitted(flavour, body) == (500, Outcome.UNKNOWN, [])
+    assert observer.names() == ["one"]
+
+
+@only(*POSTGRESQL, *MARIADB)
+async def test_nor_is_what_a_procedure_has_committed_before_it_fails(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def call_procedure(session: Session) -> None:
+        session.execute(text("CALL stores_and_fails()"))
+
+    def create_procedure(session: Session) -> None:
+        statement = "CREATE OR REPLACE PROCEDURE stores_and_fails() "
+        if session.get_bind().dialect.name == "postgresql":
+            statement += f"LANGUAGE plpgsql AS $$ BEGIN {STORES_AND_FAILS} END $$"
+        else:
+            statement += f"BEGIN {STORES_AND_FAILS} END"
+        session.connection().exec_driver_sql(statement)
+
+    await flavour.work(create_procedure)
+
+    found = await autocommitted(flavour, call_procedure)
+    assert found == (500, Outcome.UNKNOWN, [])
+    assert observer.names() == ["one"]
+
+
+@only(*POSTGRESQL)
+async def test_nor_is_what_a_block_has_committed_before_it_fails(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        session.execute(text(f"DO $$ BEGIN {STORES_AND_FAILS} END $$"))
+
+    assert await autocommitted(flavour, body) == (500, Outcome.UNKNOWN, [])
+    assert observer.names() == ["one"]
+
+
+@only("psycopg", "psycopg-async")
+async def test_nor_is_what_the_first_of_several_statements_have_committed(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        session.execute(text(STORES_AND_FAILS))
 
     assert await autocommitted(flavour, body) == (500, Outcome.UNKNOWN, [])
     assert observer.names() == ["one"]

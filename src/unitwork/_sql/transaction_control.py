@@ -16,6 +16,7 @@ __all__ = [
     "end_by",
     "may_commit",
     "may_replace",
+    "may_store_a_part",
 ]
 
 _CHAINS = pattern(r"(commit|end|rollback|abort)\b[^;]*\band\s+chain\b", re.IGNORECASE)
@@ -33,6 +34,8 @@ _COMMITS = _COMMIT | {
 }
 """COMMIT, and what MySQL and MariaDB commit before; nothing that calls a procedure."""
 _MAY_COMMIT = _COMMIT | {"prepare"}  # PREPARE TRANSACTION
+_STORE_PARTS = _MAY_COMMIT | {"call", "do"}  # of PostgreSQL
+_CONCURRENTLY = pattern(r"\bconcurrently\b", re.IGNORECASE)  # which are left invalid
 _NEVER_BEGIN = {
     *("delete", "desc", "describe", "do", "explain", "handler", "help", "insert"),
     *("kill", "prepare", "release", "replace", "savepoint", "select", "set", "show"),
@@ -92,6 +95,18 @@ def may_commit(dialect: str, statement: str) -> bool:
         _first_word(each) in words and not _SETS_FOR_STATEMENT.match(each)
         for each in text.split(";")
     )
+
+
+def may_store_a_part(dialect: str, statement: str) -> bool:
+    """Whether *statement* may have stored something in AUTOCOMMIT, although it fails.
+
+    A procedure commits by itself; on MySQL each of its statements is committed.
+    """
+    text = without_strings(without_comments(dialect, statement)).strip("; \t\r\n")
+    if dialect in MYSQL:
+        return ";" in text or may_replace(dialect, statement)
+    words = map(_first_word, text.split(";"))
+    return not _STORE_PARTS.isdisjoint(words) or bool(_CONCURRENTLY.search(text))
 
 
 def end_by(dialect: str, statement: str) -> End:

@@ -9,6 +9,7 @@ from weakref import ref
 from sqlalchemy import Connection
 
 from .._driver.driver_calls import SAVEPOINT_OF_ASYNCPG
+from .._driver.sqlalchemy_internals import is_autocommit
 from .._sql.savepoint_text import SavepointCommand, SavepointStep
 from .._sql.statement_facts import LONG, facts_of, known_facts
 from .loan_holder import LoanHolder
@@ -47,8 +48,8 @@ class DriverCalls:
         """Record a *statement* that is about to be sent on the connection of *loan*."""
         find = known_facts if len(statement) <= LONG else facts_of
         facts = find(self._dialect, statement)
-        if facts.writes is not False and loan.savepoints is not None:
-            loan.savepoints.note_work()
+        if facts.writes is not False:
+            self._note_write(loan)
         for command in facts.savepoints:
             if self._expected and command in self._expected:
                 self._expected.remove(command)
@@ -56,6 +57,13 @@ class DriverCalls:
             for each in _all_of(command):
                 for undone in holder.open_savepoints().note_command(loan, each, self):
                     holder.savepoint_undone(undone)
+
+    def _note_write(self, loan: Any) -> None:
+        if loan.savepoints is not None:
+            loan.savepoints.note_work()
+        connection, is_past = self._connection(), not loan.statements_in_flight
+        if is_past and connection is not None and is_autocommit(connection):
+            loan.wrote = True  # else the database can tell whether it has
 
 
 def _all_of(command: SavepointCommand) -> Iterator[SavepointCommand]:

@@ -21,7 +21,7 @@ from .._driver.driver_connection import in_transaction
 from .._driver.sqlalchemy_internals import is_autocommit
 from .._sql.read_only import refused_in_autocommit
 from .._sql.sql_text import MYSQL
-from .._sql.transaction_control import End, end_by, may_commit
+from .._sql.transaction_control import End, end_by, may_commit, may_store_a_part
 from .._sql.write_detection import known_to_read
 from ..errors import CommitUnknownError, ReadOnlyError, SessionEndedError
 from .connection_state import loan_of
@@ -116,11 +116,13 @@ def _record_failure(
 def _has_stored(error: BaseException, context: Any, statement: str) -> bool:
     """Whether *statement*, committed at once, may have stored something all the same.
 
-    Its answer was lost, or it was executed once for each of several rows.
+    Its answer was lost, or it consists of several statements, as a procedure does.
     """
     if known_to_read(context, statement):
         return False
     if context.executemany or not isinstance(error, Exception):
+        return True
+    if may_store_a_part(context.dialect.name, statement):
         return True
     return classify(error, phase=Phase.COMMIT).unknown
 
