@@ -25,9 +25,10 @@ from unitwork import (
 from unitwork._execution.plan import Plan
 from unitwork._session.state import Access
 from unitwork._unit import endings
+from unitwork._unit.decision import Intent
 from unitwork._unit.owner import UnitOwner
 from unitwork._unit.running import run_ending
-from unitwork._unit.state import Intent, UnitState
+from unitwork._unit.state import UnitState
 from unitwork._unit.unit import Unit
 from unitwork._unit.unit_of_work import facade_of
 from unitwork.outcome import Verdict
@@ -154,8 +155,8 @@ class World:
 
     def check_intent(self) -> None:
         now = self.rounds[-1]
-        self.check(self.unit.intent >= now.intent, "the intent has fallen")
-        now.intent = self.unit.intent
+        self.check(self.unit.decision.intent >= now.intent, "the intent has fallen")
+        now.intent = self.unit.decision.intent
 
     def go(self, how: str) -> None:
         """Let the step that is under way go on."""
@@ -165,7 +166,7 @@ class World:
     def settled(self, outcome: Outcome) -> None:
         now, stored = self.rounds[-1], self.accepted & self.rows
         now.outcome, steps = outcome, set(now.steps)
-        now.rollback_requested = self.unit.requests_rollback
+        now.rollback_requested = self.unit.decision.requests_rollback
         self.check_intent()
         what = f"{outcome} after {now.steps}"
         self.check((outcome is Outcome.COMMITTED) is ("C" in steps), what)

@@ -1,4 +1,4 @@
-"""The states of a unit: which may follow which; and its intent, which only rises."""
+"""The states of a unit: which may follow which."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from itertools import product
 
 import pytest
 
+from unitwork._unit.decision import UNDECIDED, Decision, Intent
 from unitwork._unit.lifecycle import Lifecycle
-from unitwork._unit.state import IllegalMove, Intent, UnitState
+from unitwork._unit.state import IllegalMove, UnitState
 
 OPEN, ENDING, COMMITTING, ROLLING_BACK, SETTLED, CLOSED = UnitState
 LEGAL = {
@@ -66,7 +67,7 @@ def test_only_an_ending_unit_begins_to_commit(state: UnitState) -> None:
 @pytest.mark.parametrize("intent", Intent)
 def test_commit_begins_unless_the_intent_forbids_it(intent: Intent) -> None:
     unit = unit_in(ENDING)
-    unit.raise_intent(intent, "because")
+    unit.decision = Decision(intent)
 
     assert unit.begin_commit() is (intent < Intent.ROLLBACK_ONLY)
     assert unit.state is (COMMITTING if intent < Intent.ROLLBACK_ONLY else ENDING)
@@ -102,13 +103,11 @@ def test_the_turn_of_a_closed_unit_ends_no_more() -> None:
 
 @pytest.mark.parametrize(("old", "new"), list(product(Intent, repeat=2)))
 def test_the_intent_only_rises(old: Intent, new: Intent) -> None:
-    unit = Lifecycle()
-    unit.raise_intent(old, "old")
+    before = Decision(old, "old")
 
-    assert unit.raise_intent(new, "new") is (new > old)
+    after = before.raised(new, "new")
 
-    assert unit.intent == max(old, new)
-    assert unit.intent_reason != ("old" if new > old else "new")
+    assert after == (Decision(new, "new") if new > old else before)
 
 
 def test_the_first_error_that_was_swallowed_is_kept() -> None:
@@ -116,7 +115,7 @@ def test_the_first_error_that_was_swallowed_is_kept() -> None:
     unit.lose(first)
     unit.lose(OSError())
 
-    assert unit.failure is first
+    assert unit.decision.failure is first
     assert unit.unexpected().__cause__ is first
 
 
@@ -125,7 +124,6 @@ def test_another_round_decides_for_itself() -> None:
     unit.request_rollback("once")
     unit.lose(LookupError())
 
-    unit.forget_intent()
+    unit.forget_decision()
 
-    assert not unit.must_roll_back
-    assert (unit.failure, unit.requested) == (None, None)
+    assert unit.decision is UNDECIDED

@@ -187,7 +187,7 @@ class EndedByResponse(RequestReader):
             if options is not NO_OPTIONS:
                 check_in_time(unit)
                 self.streams = bool(options.stream)
-            if self.verdict is None or unit.requests_rollback:
+            if self.verdict is None or unit.decision.requests_rollback:
                 status = 200 if self.start is None else self.start["status"]
                 policy = options.commit_when or self.config.commit_when
                 self.verdict = judge_request(

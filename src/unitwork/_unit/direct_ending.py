@@ -18,9 +18,10 @@ from .._session.commit_step import make_commit_step
 from .._session.direct_commit import Readiness, readiness_of
 from .._session.unit_session import UnitSession
 from ..outcome import Outcome
+from .decision import UNDECIDED
 from .lifecycle import Lifecycle
 from .running import patience_of
-from .state import Intent, UnitState
+from .state import UnitState
 from .unit import Unit
 
 __all__ = ["DirectEnding", "begin_directly", "settle_directly"]
@@ -28,7 +29,6 @@ __all__ = ["DirectEnding", "begin_directly", "settle_directly"]
 _OPEN = UnitState.OPEN
 _COMMITTING = UnitState.COMMITTING
 _SETTLED = UnitState.SETTLED
-_UNDECIDED = Intent.UNDECIDED
 _COMMITTED = Outcome.COMMITTED
 _EMPTY = Outcome.EMPTY
 _COMMIT = Readiness.COMMIT
@@ -48,7 +48,7 @@ def begin_directly(unit: Unit) -> DirectEnding | None:
     The state ENDING is passed over if nothing would be done in it.
     """
     if (
-        unit.intent is not _UNDECIDED
+        unit.decision is not UNDECIDED
         or unit.hooks
         or unit.known_blocks is not None
         or unit.parent is not None
@@ -92,7 +92,7 @@ def settle_directly(unit: Unit, session: UnitSession, reason: str) -> bool:
     if unit.outcome is None or unit.outcome is _EMPTY:
         unit.outcome, unit.reason = _COMMITTED, reason
     unit.undone_because = ""
-    requested = unit.requested  # as `requests_rollback`
+    requested = unit.decision.requested  # as `requests_rollback`
     unit.rollback_was_requested = requested is not None and not requested.commit
     session.activity.is_reserved = False
     if session.permit is not None:

@@ -1,4 +1,4 @@
-"""The verdict on a response: the intent of its unit, then the policy."""
+"""The verdict on a response: the decision of its unit, then the policy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..outcome import CommitWhen, Ending, Verdict, judge, succeeded
-from .state import Intent
+from .decision import UNDECIDED
 from .unit import Unit
 
 __all__ = ["judge_request", "judge_response"]
 
 
 def judge_response(unit: Unit, ending: Ending, commit_when: CommitWhen) -> Verdict:
-    """Decide: the intent of the unit comes before the policy."""
+    """Decide: what the code of the unit has decided comes before the policy."""
     if unit.report is not None:
         unit.report.error = ending.exception
-    if unit.requested is not None:  # also if it is lost: the response relies on it
-        return unit.requested
+    requested = unit.decision.requested
+    if requested is not None:  # also if it is lost: the response relies on it
+        return requested
     return judge(ending, commit_when)
 
 
@@ -32,7 +33,7 @@ def judge_request(
 
     The default policy reads the status and the exception alone: it needs no `Ending`.
     """
-    is_plain = exception is None and unit.intent is Intent.UNDECIDED
+    is_plain = exception is None and unit.decision is UNDECIDED
     if is_plain and commit_when is succeeded and unit.report is None:
         return Verdict(status < 400, f"status {status}")
     method, path = scope.get("method", ""), scope.get("path", "")

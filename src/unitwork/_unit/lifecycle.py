@@ -1,4 +1,4 @@
-"""The life of a unit of work: its state, its intent, its outcome."""
+"""The life of a unit of work: its state, what is decided about it, its outcome."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..errors import (
 )
 from ..outcome import Outcome, Verdict
 from .attempts import Attempt
+from .decision import UNDECIDED, Decision, Intent
 from .generator_block import GeneratorBlock
 from .inner_blocks import HasInnerBlocks
-from .state import NEXT_STATES, IllegalMove, Intent, UnitState
+from .state import NEXT_STATES, IllegalMove, UnitState
 
 __all__ = ["Lifecycle"]
 
 _OPEN, _ENDING, _CLOSED = UnitState.OPEN, UnitState.ENDING, UnitState.CLOSED
 _NOT_BEGUN = "no transaction was begun"
-_UNDECIDED = Intent.UNDECIDED
 _BY_USER = "session.commit() was called"
 
 _moving = renew_after_fork(RLock())
@@ -34,7 +34,7 @@ _moving = renew_after_fork(RLock())
 
 
 class Lifecycle(HasInnerBlocks):
-    """The state, intent and outcome of one unit. Only `move()` changes the state.
+    """The state, decision and outcome of one unit. Only `move()` changes the state.
 
     `begin_ending()`, `next_turn()` and `close()` may be called by any task or thread.
     What few units change is in the class. The rest is not, as Python is slow to find an
@@ -42,13 +42,9 @@ class Lifecycle(HasInnerBlocks):
     """
 
     state: UnitState
-    intent: Intent
-    intent_reason = ""
-    failure: BaseException | None = None  # what lost the work, with `Intent.LOST`
+    decision: Decision
     cut_off_by: UnexpectedRollbackError | DeadlineExceededError | None = None
     """Why all further work is refused: the deadline, or the shutdown."""
-    requested: Verdict | None = None
-    """What the application has requested, which comes before the policy."""
     rollback_was_requested: bool  # when it was settled
     verdict: Verdict | None = None  # of the ending that is under way
     end_error: BaseException | None = None  # that made the present or last ending fail
@@ -64,7 +60,7 @@ class Lifecycle(HasInnerBlocks):
     _waiting: deque[Future[None]] | None
 
     def __init__(self, attempt: Attempt | None = None) -> None:
-        self.state, self.intent = _OPEN, _UNDECIDED
+        self.state, self.decision = _OPEN, UNDECIDED
         self.outcome = self._waiting = None
         self.reason = self.undone_because = ""
         self.rollback_was_requested = False
@@ -132,7 +128,7 @@ class Lifecycle(HasInnerBlocks):
         if self.state is UnitState.COMMITTING:
             return True  # of several sessions the first has moved it
         with _moving:
-            if self.intent >= Intent.ROLLBACK_ONLY:
+            if self.decision is not UNDECIDED and self.must_roll_back:
                 return False
             blocks = self.known_blocks
             if blocks is not None and (late := blocks.late_error()) is not None:
@@ -146,7 +142,7 @@ class Lifecycle(HasInnerBlocks):
         with _moving:
             if self.state not in (UnitState.OPEN, UnitState.ENDING):
                 return False
-            self.raise_intent(Intent.LOST, str(error))
+            self.decision = self.decision.raised(Intent.LOST, str(error))
             self.cut_off_by = error
         return True
 
@@ -187,57 +183,45 @@ class Lifecycle(HasInnerBlocks):
             self.known_attempt = self.known_attempt or Attempt()
         return self.known_attempt
 
-    # Intent
+    # Decision
 
     @property
     def must_roll_back(self) -> bool:
-        return self.intent >= Intent.ROLLBACK_ONLY
-
-    @property
-    def requests_rollback(self) -> bool:
-        return self.requested is not None and not self.requested.commit
-
-    def raise_intent(self, intent: Intent, reason: str) -> bool:
-        """Raise it to *intent*; return whether it was lower."""
-        with _moving:
-            if intent <= self.intent:
-                return False
-            self.intent, self.intent_reason = intent, reason
-        return True
+        return self.decision.intent >= Intent.ROLLBACK_ONLY
 
     def request_rollback(self, reason: str) -> None:
         """Record that the application wants a rollback: it is not unexpected then."""
-        self.requested = Verdict(False, reason)
-        self.raise_intent(Intent.ROLLBACK_ONLY, reason)
+        with _moving:
+            self.decision = self.decision.requesting(Verdict(False, reason))
 
     def request_commit(self) -> None:
         """Record that the application wants a commit, whatever the response is."""
-        wanted = Verdict(True, "commit_anyway()")
-        self.requested = self.requested or wanted
-        self.raise_intent(Intent.COMMIT_ANYWAY, wanted.reason)
+        with _moving:
+            self.decision = self.decision.requesting(Verdict(True, "commit_anyway()"))
 
     def lose(self, error: BaseException) -> None:
         """Record that *error*, which is not raised any further, lost the work."""
         dropped = isinstance(error, UnexpectedRollbackError)
         reason = "its work was dropped" if dropped else "an error was swallowed"
-        if self.raise_intent(Intent.LOST, reason):
-            self.failure = error
+        with _moving:
+            self.decision = self.decision.raised(Intent.LOST, reason, error)
 
     def commit_unclear(self, error: CommitUnknownError | PartialCommitError) -> None:
         """Record that the application's own commit has ended with *error*."""
         self.unclear_commit = error
-        self.raise_intent(Intent.LOST, str(error))
+        with _moving:
+            self.decision = self.decision.raised(Intent.LOST, str(error))
 
-    def forget_intent(self) -> None:
-        """Reset the intent, before the next message."""
-        self.intent, self.intent_reason, self.failure = Intent.UNDECIDED, "", None
-        self.unclear_commit = self.requested = None
+    def forget_decision(self) -> None:
+        """Let the next message decide for itself."""
+        self.decision, self.unclear_commit = UNDECIDED, None
 
     def check_commit(self) -> None:
-        if self.intent is Intent.LOST:
+        intent, reason, *_ = self.decision
+        if intent is Intent.LOST:
             raise self.unexpected()
-        if self.intent is Intent.ROLLBACK_ONLY:
-            raise no_commit(self.intent_reason)
+        if intent is Intent.ROLLBACK_ONLY:
+            raise no_commit(reason)
         if self.known_blocks is not None:
             self.known_blocks.check_commit()
 
@@ -249,9 +233,10 @@ class Lifecycle(HasInnerBlocks):
             return self.cut_off_by
         if self.outcome is Outcome.UNKNOWN:
             return ended_elsewhere()
-        if isinstance(self.failure, UnexpectedRollbackError):
-            return self.failure
-        return unexpected_rollback(self.failure)
+        failure = self.decision.failure
+        if isinstance(failure, UnexpectedRollbackError):
+            return failure
+        return unexpected_rollback(failure)
 
     @property
     def upcoming_error(self) -> Exception | None:
@@ -280,9 +265,7 @@ class Lifecycle(HasInnerBlocks):
         elif error is not None:
             self.reason = f"COMMIT failed: {type(error).__name__}"
         elif outcome is Outcome.ROLLED_BACK and verdict.commit:
-            requested = self.requested if self.requests_rollback else None
-            reason = requested.reason if requested else ""
-            self.reason = reason or self.intent_reason
+            self.reason = self.decision.reason_of_rollback
 
     def record_without_ending(self) -> None:
         """Record that nothing was open: empty, or ended by the application."""

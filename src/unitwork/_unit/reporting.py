@@ -19,6 +19,7 @@ from .._transaction.hold import NO_USE
 from ..errors import CommitUnknownError, PartialCommitError
 from ..outcome import Outcome
 from .attempts import Attempt
+from .decision import Decision
 from .owner import UnitOwner
 from .sessions import Sessions
 
@@ -29,8 +30,8 @@ class _Unit(SessionOwner[UnitSession], Protocol):
     """A unit, which imports this module and not the other way round."""
 
     databases: Mapping[str, DatabaseCore]
+    decision: Decision
     end_error: BaseException | None
-    failure: BaseException | None
     outcome: Outcome | None
     reason: str
     sessions: Sessions
@@ -104,4 +105,5 @@ def close_reported(unit: _Unit, report: UnitReport) -> None:
 
 
 def _error_of(unit: _Unit, report: UnitReport) -> BaseException | None:
-    return unit.unclear_commit or unit.end_error or unit.failure or report.error
+    error = unit.unclear_commit or unit.end_error or unit.decision.failure
+    return error or report.error

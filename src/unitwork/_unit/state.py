@@ -1,10 +1,10 @@
-"""The states of a unit of work, its intent, and the moves between them."""
+"""The states of a unit of work, and the moves between them."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["NEXT_STATES", "IllegalMove", "Intent", "UnitState"]
+__all__ = ["NEXT_STATES", "IllegalMove", "UnitState"]
 
 
 class IllegalMove(RuntimeError):
@@ -38,16 +38,6 @@ class UnitState(IntEnum):
     @property
     def label(self) -> str:
         return self.name.lower().replace("_", " ")
-
-
-class Intent(IntEnum):
-    """What the code of a unit has decided about its end. It only rises."""
-
-    UNDECIDED = 0
-    COMMIT_ANYWAY = 1
-    ROLLBACK_ONLY = 2
-    LOST = 3
-    """An error lost the work, and was not raised any further."""
 
 
 NEXT_STATES = {

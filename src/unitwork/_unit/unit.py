@@ -20,18 +20,18 @@ from ..errors import DeadlineExceededError, UnexpectedRollbackError
 from ..options import NO_OPTIONS, TransactionOptions
 from ..outcome import Outcome
 from .attempts import Attempt
+from .decision import UNDECIDED, Intent
 from .lifecycle import Lifecycle
 from .owner import UnitOwner
 from .positions import SeesWrites
 from .reporting import close_reported, open_report, report_without_ending
 from .sessions import Sessions, check_not_blocked
 from .slow_units import report_if_slow
-from .state import Intent, UnitState
+from .state import UnitState
 
 __all__ = ["Unit"]
 
 _CLOSED = UnitState.CLOSED
-_ROLLBACK_ONLY, _LOST = Intent.ROLLBACK_ONLY, Intent.LOST
 _DEFAULTS = TransactionCharacteristics()
 _NO_OWNER = UnitOwner()
 _STORED = (Outcome.COMMITTED, Outcome.UNKNOWN, Outcome.PARTIAL)  # or a part
@@ -113,8 +113,11 @@ class Unit(Lifecycle, SeesWrites):
                 return True
         if self.hooks or self.known_blocks or self.cut_off_by is not None:
             return True
+        if self.decision is UNDECIDED:
+            return False
         # Lost with nothing open, or beside COMMIT: it is no success.
-        return self.intent is _LOST and self.outcome in (None, Outcome.COMMITTED)
+        is_lost = self.decision.intent is Intent.LOST
+        return is_lost and self.outcome in (None, Outcome.COMMITTED)
 
     def sessions_to_end(self) -> list[UnitSession]:
         return self.sessions.to_end(self.databases, kept_open=self.kept_open)
@@ -190,7 +193,7 @@ class Unit(Lifecycle, SeesWrites):
         if self.hooks and outcome is not Outcome.EMPTY and self.kept_open:
             self.hooks.outcome_known(outcome)
         self.record(outcome, error)
-        self.rollback_was_requested = self.requests_rollback
+        self.rollback_was_requested = self.decision.requests_rollback
         self.undone_because = ""
         self.record_writes(outcome)
         stored = outcome in _STORED and self.parent is not None
@@ -208,9 +211,9 @@ class Unit(Lifecycle, SeesWrites):
             self.sessions.reopen()
 
     def start_afresh(self) -> None:
-        """Reset the intent and reopen the sessions, for the next message."""
+        """Forget the decision and reopen the sessions, for the next message."""
         if self.cut_off_by is None:
-            self.forget_intent()
+            self.forget_decision()
         self.reopen_sessions()
 
     def close(self) -> None:
@@ -269,7 +272,7 @@ class Unit(Lifecycle, SeesWrites):
 
     @property
     def withdraws_commit(self) -> bool:
-        if self.intent < _ROLLBACK_ONLY:
+        if self.decision is UNDECIDED or not self.must_roll_back:
             return False
         return not any(session.is_committed for session in self.sessions)
 
