@@ -6,6 +6,7 @@ from typing import Any
 
 from support.play import Play, PlayUnitSession
 from unitwork._execution.plan import HookCall
+from unitwork._observing.registry import Observers
 from unitwork._unit.unit import Unit
 
 COMMITTED = ["before_commit", "commit a", "on_commit"]
@@ -20,6 +21,7 @@ class PlayDatabase:
 
     def __init__(self, play: Play) -> None:
         self.play = play
+        self.observers = Observers()  # read where a test has left others observed
 
     def open_session(self, owner: Unit) -> PlayUnitSession:
         return self.play.session(self.name, owner)
