@@ -11,7 +11,7 @@ __all__ = ["UNDECIDED", "Decision", "Intent"]
 
 
 class Intent(IntEnum):
-    """What is to become of a unit. It only rises."""
+    """Whether a unit is to be committed, as far as its code has said. Only rises."""
 
     UNDECIDED = 0
     COMMIT_ANYWAY = 1
