@@ -63,7 +63,9 @@ def test_sends_sqlite_what_the_page_shows(page: Page, main: Any) -> None:
             session.execute(text("SELECT 40 + 2"))
     lite.dispose()
 
+    asks = "VACUUM INTO NULL"  # for unread rows, when the connection is returned
     changes = [sql for sql in sent if "PRAGMA" not in sql or "=" in sql]
+    changes = [sql for sql in changes if sql != asks]
     assert changes == SHOWN.findall(page.text)[2].splitlines()
 
 

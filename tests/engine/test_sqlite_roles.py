@@ -115,7 +115,8 @@ async def test_one_unit_after_the_other_sets_nothing(flavour: Flavour) -> None:
     for _ in range(3):
         await flavour.work(names)
 
-    assert [sql.split()[0] for sql in heard] == ["BEGIN", "SELECT", "COMMIT"] * 3
+    sent = [sql.split()[0] for sql in heard if sql != "VACUUM INTO NULL"]
+    assert sent == ["BEGIN", "SELECT", "COMMIT"] * 3
 
 
 async def test_a_reader_of_the_engine_does_not_wait_for_a_unit(

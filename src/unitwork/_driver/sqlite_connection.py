@@ -23,8 +23,10 @@ __all__ = [
     "Interruption",
     "call_sqlite3",
     "close_aiosqlite",
+    "close_cursors",
     "interrupt_aiosqlite",
     "is_closed_sqlite",
+    "reads_snapshot",
     "sqlite3_connection",
     "start_aiosqlite_call",
 ]
@@ -57,6 +59,33 @@ def call_sqlite3(dbapi_connection: Any, call: Callable[[sqlite3.Connection], T])
         lambda driver: driver._execute(call, sqlite3_connection(driver))
     )
     return result
+
+
+def reads_snapshot(connection: sqlite3.Connection) -> bool:
+    """Whether a cursor with more rows keeps an unused connection in a WAL snapshot.
+
+    SQLite refuses a VACUUM while a statement is in progress; this one has no file to
+    write to, and is refused for that otherwise.
+    """
+    try:
+        connection.execute("VACUUM INTO NULL")
+    except sqlite3.Error as error:
+        if "SQL statements in progress" not in str(error):
+            return False
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    return bool(mode == "wal")
+
+
+def close_cursors(driver_connection: Any) -> None:
+    """Let the thread of aiosqlite close the cursors that still exist."""
+    cursors = list(getattr(driver_connection, CURSORS, ()))
+
+    def close() -> None:
+        for cursor in cursors:
+            cursor.close()
+
+    if cursors:
+        start_aiosqlite_call(driver_connection._execute(close))
 
 
 def start_aiosqlite_call(call: Coroutine[Any, Any, object]) -> bool:

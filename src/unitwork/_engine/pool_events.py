@@ -27,6 +27,7 @@ from .aiosqlite_close import limit_close, prepare_close
 from .event_loops import close_in_its_loop, hang_up
 from .fork import check_not_inherited, start_afresh
 from .per_pool import PerPool
+from .sqlite_snapshots import end_snapshots
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -102,6 +103,8 @@ def _listen(engine: Engine) -> _GuardedPool:
         sqlite.roll_back_before_close(engine)
     if engine.dialect.name == "sqlite":
         sqlite.listen_for_pragmas(engine)
+        if not pool.is_static:
+            end_snapshots(engine)
     statement_events.listen(engine)
     commit_events.listen(engine.dialect)
     session_reset.listen(engine)
