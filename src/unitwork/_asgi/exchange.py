@@ -12,6 +12,7 @@ from .._session.database_core import DatabaseCore
 from .._unit import endings
 from .._unit.context import current
 from .._unit.state import UnitState
+from .._unit.unit import Unit
 from ..errors import UsageError
 from ..options import route_retries
 from .connection import Connection
@@ -22,7 +23,7 @@ from .response_ending import EndedByResponse
 from .retry import Retries
 from .route_options import MiddlewareConfig
 from .state import NO_STATE, ResponseState, State
-from .streams import failure_of_body
+from .streams import SENT_INSIDE, failure_of_body, is_inside_writing_block
 from .tokens import carrying
 from .types import ASGIApp, Message, Receive, Scope, Send
 
@@ -169,6 +170,8 @@ class HTTPExchange(EndedByResponse):
                 if exception() is not self.exception_before:
                     self.note_exception()
                 if (unit := self.unit) is not None:
+                    if type(current.get()) is Unit:
+                        return self._send_from_block(unit, message)
                     if unit.needs_ending or unit.is_ending:
                         return self.end_and_start(unit, message)
                     unit.sessions.release_unused_permits()
@@ -184,6 +187,8 @@ class HTTPExchange(EndedByResponse):
                 raise Unwind
         elif not message.get("more_body") and message["type"] in _LAST:
             if (unit := self.unit) is not None:
+                if type(current.get()) is Unit:
+                    return self._send_from_block(unit, message)
                 error = None if message.get("body") else failure_of_body()
                 is_ending = unit.state is not _OPEN and unit.is_ending
                 if error is not None or unit.needs_ending or is_ending:
@@ -194,3 +199,14 @@ class HTTPExchange(EndedByResponse):
                     unit.report.emit(ResponseCompleted, True)
             self.response = _COMPLETE  # as `move()` does
         return self.send_on(message)
+
+    async def _send_from_block(self, unit: Unit, message: Message) -> None:
+        """Send *message*, the first or last one, from inside a block, if it may be."""
+        if await is_inside_writing_block(unit):
+            await self.roll_back(unit, "the response was sent inside a block")
+            self.replace_response(UsageError(SENT_INSIDE))
+        token = current.set(self)
+        try:
+            await self.send(message)
+        finally:
+            current.reset(token)

@@ -1,4 +1,4 @@
-"""Responses that keep a transaction open while their body is sent."""
+"""Responses that are sent while a transaction is open."""
 
 from __future__ import annotations
 
@@ -11,10 +11,25 @@ from typing import Any
 from .._execution.plan import Plan, Step
 from .._session import operations
 from .._session.unit_session import UnitSession
+from .._unit.context import innermost
 from .._unit.running import run_ending
 from .._unit.unit import Unit
 
-__all__ = ["STREAMS_WRITES", "failure_of_body", "streams_what_it_wrote"]
+__all__ = [
+    "SENT_INSIDE",
+    "STREAMS_WRITES",
+    "failure_of_body",
+    "is_inside_writing_block",
+    "streams_what_it_wrote",
+]
+
+SENT_INSIDE = (
+    "the response is sent inside a transaction() block that has written: it would be "
+    "committed after that, when no failure can be reported any more. Send the response "
+    "after the block (of a dependency with yield: write Depends(..., "
+    'scope="function"), FastAPI 0.121), or let the block join the unit of the request: '
+    'db.transaction(nested="join")'
+)
 
 STREAMS_WRITES = (
     "the response starts while a transaction that has written is kept open, by "
@@ -35,6 +50,26 @@ def failure_of_body() -> Exception | None:
             return _error_in(frame)
         frame = frame.f_back
     return None
+
+
+async def is_inside_writing_block(unit: Unit) -> bool:
+    """Whether the caller is in a block, with a unit of its own, that has written.
+
+    Of the blocks inside *unit*. Queries the database, as `streams_what_it_wrote()`.
+    """
+    for block in _blocks_around(unit):
+        sessions = [each for each in block.sessions if each.has_work]
+        if any(session.may_have_written for session in sessions):
+            return True
+        if bool(sessions) and await run_ending(block, _find_writes(sessions)):
+            return True
+    return False
+
+
+def _blocks_around(unit: Unit) -> list[Unit]:
+    around = innermost()
+    units = [] if around is None else list(around.outwards())
+    return units[: units.index(unit)] if unit in units else []
 
 
 async def streams_what_it_wrote(unit: Unit) -> bool:
