@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from support.asgi import call
 from support.flavours import ASYNC, Flavour, Observer, only
@@ -48,4 +50,33 @@ async def test_each_event_may_write_in_a_unit_of_its_own(
 
     assert (reply.body.count(b"data:"), reply.complete, reply.error) == (3, True, None)
     assert observer.names() == ["0", "1", "2"]
+    await check_pool_is_whole(flavour)
+
+
+@only(*ASYNC)
+@VERSIONS
+async def test_a_generator_that_raises_stores_nothing(
+    flavour: Flavour, observer: Observer, spec_version: str
+) -> None:
+    """FastAPI cancels the task that sends, and lets it send the last chunk as well."""
+    sent = asyncio.Event()
+
+    injected = Depends(flavour.db.session)
+
+    async def endpoint(session: AsyncSession = injected) -> AsyncIterator[int]:
+        yield 1
+        await sent.wait()
+        await session.run_sync(add_item)
+        raise LookupError
+
+    reply = await call(
+        served(flavour, endpoint),
+        "POST",
+        "/",
+        spec_version=spec_version,
+        on_message=lambda message: sent.set() if message.get("body") else None,
+    )
+
+    assert (reply.complete, observer.names()) == (False, [])
+    assert isinstance(reply.error, ExceptionGroup)
     await check_pool_is_whole(flavour)

@@ -124,6 +124,7 @@ async def test_cancelled_at_any_suspension_it_leaves_a_clean_pool_and_no_lie(
         await check_pool_is_whole(requests.flavour)
         stored = observer.names()
         assert requests.acknowledged <= {*stored, NOTHING}
+        assert {f"row {k} streamed"} & {*stored} <= requests.acknowledged
         await requests.request("/write", f"next {k}")
 
         assert requests.acknowledged == {f"next {k}"}

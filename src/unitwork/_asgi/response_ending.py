@@ -148,14 +148,24 @@ class EndedByResponse(RequestReader):
             if error is not None:
                 await self.roll_back(unit, endings.raised(error))
                 self.replace_response(error)
+            # A task group whose other task has failed cancels this one now: FastAPI
+            # ends a stream of events like that.
+            await asyncio.sleep(0)
             verdict = await self._decide(unit)
-            await self.run_ending(unit, endings.end_and_close(unit, lambda: verdict))
-            self.move(_COMPLETE)
-            if unit.report is not None:
-                unit.report.emit(ResponseCompleted, True)
+            await self.run_ending(unit, self._end_for_good(unit, verdict))
+        except asyncio.CancelledError:
+            if self.response is _COMPLETE:  # it must not be told as a failure
+                await uninterrupted(call(self.send_on, message), lambda: _TIME_TO_START)
+            raise
         finally:
             self.let_go()
         await self.send_on(message)
+
+    def _end_for_good(self, unit: Unit, verdict: Verdict) -> Plan[None]:
+        yield from endings.end_and_close(unit, lambda: verdict)
+        self.move(_COMPLETE)
+        if unit.report is not None:
+            unit.report.emit(ResponseCompleted, True)
 
     def note_start(self) -> None:
         if self.response is _WAITING:
