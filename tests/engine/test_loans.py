@@ -56,6 +56,7 @@ OTHERWISE: dict[str, object] = {
     "failure": LookupError(),
     "driver_calls": object(),
     "first_setting": "SET LOCAL x = 1",
+    "guard_is_older": True,
     "has_failed_late": True,
     "has_guard": True,
     "has_stored": True,

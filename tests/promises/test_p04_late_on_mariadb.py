@@ -123,9 +123,58 @@ async def test_it_is_unknown_if_the_procedure_had_committed(
     assert (unit.outcome, observer.names()) == (Outcome.UNKNOWN, ["one"])
 
 
+# An end inside a statement that fails, or whose results are not read
+
+
+def leave_unread(session: Session, statements: str) -> None:
+    session.execute(text(f"BEGIN NOT ATOMIC {statements}; END"))
+
+
+@only(*MARIADB)
+async def test_a_rollback_in_a_savepoint_behind_unread_rows_is_no_success(
+    flavour: Flavour, observer: Observer
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        with suppress(DBAPIError), session.begin_nested():
+            leave_unread(session, "SELECT 1; ROLLBACK; SIGNAL SQLSTATE '45000'")
+        add_item(session, "two")
+
+    reply, unit = await post_noting_unit(flavour, body)
+
+    assert isinstance(reply.error, CommitUnknownError)
+    assert (unit.outcome, observer.names()) == (Outcome.UNKNOWN, [])
+
+
+@only(*MARIADB)
+@pytest.mark.parametrize(
+    ("statements", "stored"),
+    [
+        ("COMMIT AND CHAIN; SELECT 1; SIGNAL SQLSTATE '45000'", ["one"]),
+        ("COMMIT; SIGNAL SQLSTATE '45000'", ["one"]),
+        ("COMMIT; SELECT * FROM nothing", ["one"]),
+        ("ROLLBACK; SIGNAL SQLSTATE '45000'", []),
+    ],
+)
+async def test_a_procedure_that_fails_may_have_committed_before(
+    flavour: Flavour, observer: Observer, statements: str, stored: list[str]
+) -> None:
+    def body(session: Session) -> None:
+        add_item(session)
+        leave_unread(session, statements)
+        raise LookupError
+
+    reply, unit = await post_noting_unit(flavour, body)
+
+    assert isinstance(reply.error, DBAPIError | LookupError)
+    assert (unit.outcome, observer.names()) == (Outcome.UNKNOWN, stored)
+
+
 # A COMMIT inside the first statement
 
-with_more = pytest.mark.parametrize("more", ["", "; SIGNAL SQLSTATE '45000'"])
+with_more = pytest.mark.parametrize(
+    "more", ["", "; SIGNAL SQLSTATE '45000'", "; SELECT 1", "; SELECT 1; SELECT 2"]
+)
 
 
 def commit_inside(session: Session, more: str) -> None:

@@ -47,7 +47,8 @@ def check_not_lost(session: Session) -> None:
     if unit_session.ends.savepoints is not None:
         unit_session.ends.savepoints.check()
     if unit_session.was_committed_by_connection or unit_session.was_replaced:
-        raise ended_elsewhere()
+        failures = (x.failure for x in unit_session.loans if x.failure)
+        raise ended_elsewhere() from next(failures, None)
     for connection in unit_session.connections:
         if connection.invalidated:  # lost, or cancelled in the middle of a statement
             states = unit_session.loans

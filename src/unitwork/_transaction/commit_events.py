@@ -183,7 +183,7 @@ def listen(dialect: Dialect) -> None:
         if nothing_open and not in_transaction(loan.driver_connection):
             roll_back(dbapi_connection)  # which sends nothing
             return
-        was_open = ours and loan.is_open
+        was_open = ours and (loan.is_open or loan.has_guard)
         had_ended = was_open and _has_ended(dialect, dbapi_connection, loan)
         try:
             answer = _end(dbapi_connection, loan, roll_back)

@@ -22,12 +22,12 @@ __all__ = ["first_text_executed", "text_executed"]
 def first_text_executed(loan: Loan, statement: str, context: Any) -> None:
     """Record whether *statement*, before which nothing was open, may have committed.
 
-    That is not known of a procedure that returns rows.
+    That is not known of a procedure that returns rows, until they are read.
     """
-    if has_more_results(loan.driver_connection):
+    if end_by(context.dialect.name, statement) is not End.UNCLEAR:
         loan.has_guard = False
-    elif is_replaced(context.dialect, context.root_connection.connection, loan):
-        loan.has_stored = end_by(context.dialect.name, statement) is End.UNCLEAR
+    elif not has_more_results(loan.driver_connection):
+        is_replaced(context.dialect, context.root_connection.connection, loan)
 
 
 def text_executed(loan: Loan, statement: str, context: Any) -> None:

@@ -48,6 +48,7 @@ class Loan:
         "end_timeout",
         "failure",
         "first_setting",
+        "guard_is_older",
         "has_failed_late",
         "has_guard",
         "has_stored",
@@ -107,7 +108,7 @@ class Loan:
         self.first_setting = self.statement_prefix = ""
         """What is sent in the message of BEGIN; what each statement begins with."""
         self.xid = ""  # of the XA transaction that is open, and not prepared yet
-        self.has_guard = False  # see `transaction_guard`
+        self.has_guard = self.guard_is_older = False  # see `transaction_guard`
         self.has_stored = False  # or perhaps what ROLLBACK does not undo
         self.has_failed_late = False  # unless a savepoint has undone the `failure`
         self.read_only = self.wants_position = False  # the position of its COMMIT
@@ -134,7 +135,8 @@ class Loan:
             self.state is _NONE
             and not (self.holder or self.hold or self.proxy or self.undecided)
             and not (self.failure or self.mark or self.server_side_cursor)
-            and not (self.has_guard or self.has_failed_late or self.has_stored)
+            and not (self.has_guard or self.guard_is_older)
+            and not (self.has_failed_late or self.has_stored)
             and self.messages == self.counter.queries_count
             and not (self.texts or self.wrote or self.statements_in_flight or self.xid)
             and not (self.bypassed_by or self.first_setting or self.statement_prefix)
@@ -153,7 +155,8 @@ class Loan:
 
     def has_begun(self, mark: Any = None) -> None:
         """Record that the driver has reported a transaction, identified by *mark*."""
-        self.has_guard = False
+        if self.has_guard:
+            self.has_guard = self.guard_is_older
         if self.state is _NONE:
             self.state = _OPEN  # as `move()` does
         else:

@@ -105,7 +105,9 @@ def _record_failure(
         if not isinstance(error, Exception) or _is_over(error, connection, loan):
             loan.move(TransactionState.REPLACED)
     elif _is_over(error, connection, loan):
-        loan.move(TransactionState.LOST)
+        # What may end a transaction, and has failed otherwise, may have committed it.
+        unclear = loan.has_guard and not classify(error).poisons
+        loan.move(TransactionState.REPLACED if unclear else TransactionState.LOST)
     if isinstance(error, Exception) and _is_replaced(connection, loan):
         if loan.is_open:
             loan.move(TransactionState.REPLACED)

@@ -226,7 +226,7 @@ def _check(loan: Loan) -> None:
     if loan.statements_in_flight > 1:
         return  # the answer of the driver would wait for the other statement
     if loan.holder is not None and loan.has_ended:
-        raise ended_elsewhere()
+        raise ended_elsewhere() from loan.failure
 
 
 def _execute_without_parameters(cursor: Any, statement: str, context: Any) -> bool:

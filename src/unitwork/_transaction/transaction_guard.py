@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._classify.driver_errors import read
-from .._driver.mysql_status import commits_each
+from .._driver.mysql_status import commits_each, has_more_results
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,10 +36,14 @@ def set_guard(connection: Connection, loan: Loan) -> None:
     with suppress(connection.dialect.loaded_dbapi.Error):
         _send(connection.connection, _SET)
         loan.has_guard = True
+        loan.guard_is_older = not loan.is_open  # it is set before one begins
 
 
 def is_replaced(dialect: Dialect, pooled: Any, loan: Loan) -> bool:
     """Whether the transaction in which the savepoint was set has ended.
+
+    If it was set before a transaction began, that one has not; but what has ended is
+    recorded: it may have stored something.
 
     *pooled* is the connection of the pool. One round trip if a savepoint is set; raises
     the error of the driver if the connection is lost.
@@ -47,6 +51,10 @@ def is_replaced(dialect: Dialect, pooled: Any, loan: Loan) -> bool:
     if not loan.has_guard:
         return False
     loan.has_guard = False
+    if has_more_results(loan.driver_connection):
+        # Their errors, which the driver raises now, are recorded as late ones.
+        with suppress(dialect.loaded_dbapi.Error):
+            dialect.do_ping(pooled)
     loan.begin_statement()
     try:
         _send(pooled, _RELEASE)
@@ -55,7 +63,9 @@ def is_replaced(dialect: Dialect, pooled: Any, loan: Loan) -> bool:
         if found is None or found.code != _DOES_NOT_EXIST:
             raise
         dialect.do_ping(pooled)  # an error has no transaction status
-        return True
+        if not loan.guard_is_older:
+            return True
+        loan.has_stored = True
     finally:
         loan.end_statement()
     return False
