@@ -349,3 +349,25 @@ async def test_a_websocket_may_be_read_by_another_task_meanwhile(
 
     assert socket.error is None
     assert observer.names() == ["one"]
+
+
+@pytest.mark.parametrize("nested", ["begin_nested", "join", "savepoint"])
+@pytest.mark.parametrize("waits", [asyncio.create_task, asyncio.gather])
+async def test_a_message_of_a_task_that_the_block_awaits_is_not_held_back(
+    flavour: Flavour, observer: Observer, nested: str, waits: Callable[..., Any]
+) -> None:
+    async def handle(websocket: WebSocket, message: str) -> None:
+        session: AsyncSession = flavour.db.current
+        blocks = {"begin_nested": session.begin_nested}
+        begin = blocks.get(nested, lambda: flavour.db.transaction(nested=nested))
+        async with begin():
+            await session.run_sync(add_item)
+            await waits(websocket.send_text("stored"))
+            assert observer.names() == ["one"]
+        await websocket.send_text("done")
+
+    async with Socket(serve_socket(flavour, handle), "/") as socket:
+        assert await socket.ask("go") == "stored"
+        assert (await socket.receive())["text"] == "done"
+
+    assert socket.error is None

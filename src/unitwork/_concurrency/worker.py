@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Collection
+from typing import Any
 
-__all__ = ["current_worker", "on_event_loop"]
+__all__ = ["awaits_any", "current_worker", "on_event_loop"]
 
 
 def current_worker() -> object:
@@ -24,3 +26,20 @@ def on_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def awaits_any(task: asyncio.Task[Any], others: Collection[object]) -> bool:
+    """Whether *task* awaits one of the tasks *others*, also through other tasks.
+
+    Alone or by `asyncio.gather()`; else that can't be known before Python 3.14.
+    """
+    awaited: Any = task
+    while (awaited := getattr(awaited, "_fut_waiter", None)) is not None:
+        if awaited in others or any(each in others for each in _gathered(awaited)):
+            return True
+    return False
+
+
+def _gathered(future: Any) -> Collection[object]:
+    found: Collection[object] = getattr(future, "_children", ())
+    return found

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from concurrent.futures import Future
 
 from .._concurrency.inside import contains_caller, enter, leave
-from .._concurrency.worker import current_worker
+from .._concurrency.worker import awaits_any, current_worker
 from .._transaction.savepoints import committed_beside
 from ..errors import UnexpectedRollbackError, UsageError
 
@@ -60,10 +60,15 @@ class OpenBlock:
         """Whether its unit has ended without it."""
 
     def runs_beside(self, waiting: Collection[object]) -> bool:
-        """Whether it is the block of a task or thread that is not *waiting* for it."""
+        """Whether it is the block of a task or thread that is not *waiting* for it.
+
+        Nor for one that is: neither would ever end.
+        """
         if self.held or self.worker in waiting:
             return False
-        return not (isinstance(self.worker, asyncio.Task) and self.worker.done())
+        if not isinstance(self.worker, asyncio.Task):
+            return True
+        return not (self.worker.done() or awaits_any(self.worker, waiting))
 
     def excludes_caller(self) -> bool:
         """Whether the caller has neither begun it nor was started inside of it."""
