@@ -164,19 +164,24 @@ async def test_one_that_a_listener_begins_in_the_flush_of_commit_is_stored(
     assert observer.names() == ["one"]
 
 
+@pytest.mark.parametrize("nested", ["begin_nested", "savepoint"])
+@pytest.mark.parametrize("ends_well", [False, True])
 async def test_a_block_in_a_scope_of_anyio_that_is_cancelled(
-    flavour: Flavour, observer: Observer
+    flavour: Flavour, observer: Observer, nested: str, ends_well: bool
 ) -> None:
     async with flavour.db.transaction() as session:
+        blocks = {"begin_nested": session.begin_nested}
+        begin = blocks.get(nested, lambda: flavour.db.transaction(nested=nested))
         await session.run_sync(add_item)
         with move_on_after(10) as scope:
-            async with flavour.db.transaction(nested="savepoint"):
-                await session.run_sync(add_item, "undone")
+            async with begin():
+                await session.run_sync(add_item, "inside")
                 scope.cancel()
-                await asyncio.Event().wait()
+                if not ends_well:
+                    await asyncio.Event().wait()
         await session.run_sync(add_item, "two")
 
-    assert observer.names() == ["one", "two"]
+    assert observer.names() == ["one", "inside", "two"] if ends_well else ["one", "two"]
 
 
 # Tasks of the application

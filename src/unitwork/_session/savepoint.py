@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from types import TracebackType
 
+from anyio import current_effective_deadline, move_on_after
 from sqlalchemy.orm import Session, SessionTransaction
 
 from .._driver.savepoint_internals import watch_changes
@@ -48,12 +51,22 @@ class CheckedTransaction(SessionTransaction):
             _undo_changes(self.session)
         unit_session = unit_session_of(self.session)
         try:
-            super().__exit__(kind, error, traceback)
+            with _time_to_end(unit_session):
+                super().__exit__(kind, error, traceback)
         finally:
             if self.nested and unit_session is not None:  # another task has released it
                 unit_session.owner.savepoint_ended(self)
         if lost:
             raise UnexpectedRollbackError(_ROLLED_BACK.format(block=block))
+
+
+def _time_to_end(session: UnitSession | None) -> AbstractContextManager[object]:
+    """Shield the end in a scope of anyio that is cancelled: it cancels each `await`."""
+    if session is None or not session.is_async:
+        return nullcontext()
+    if current_effective_deadline() > -inf:
+        return nullcontext()
+    return move_on_after(session.settings.end_timeout, shield=True)
 
 
 def transaction_begun(session: UnitSession, transaction: SessionTransaction) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import Token
 from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from anyio import move_on_after
-
-from .._commit.hook_calls import end_timeout
 from .._execution.plan import Plan
 from .._execution.sync_runner import run
 from .._observing.unit_events import UnitRetried
@@ -266,13 +262,5 @@ class AsyncTransaction(_TransactionBlock[S]):
             return
         with self._leaving_on_error():
             if self._savepoint is not None:
-                with self._time_to_roll_back(error):
-                    await self._savepoint.__aexit__(kind, error, traceback)
+                await self._savepoint.__aexit__(kind, error, traceback)
         self._leave_joined(error)
-
-    def _time_to_roll_back(self, error: object) -> AbstractContextManager[object]:
-        """Shield ROLLBACK TO: a cancelled scope of anyio cancels each `await` in it."""
-        assert self._unit is not None
-        if not isinstance(error, CancelledError):
-            return nullcontext()
-        return move_on_after(end_timeout(self._unit.sessions), shield=True)
