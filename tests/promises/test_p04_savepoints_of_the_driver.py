@@ -140,3 +140,25 @@ async def test_a_statement_of_another_thread_beside_it(
     with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
         await work()
     assert observer.names() == []
+
+
+@only("asyncpg", "psycopg-async")
+async def test_one_on_a_connection_that_has_replaced_a_dropped_one(
+    flavour: Flavour, observer: Observer
+) -> None:
+    other = flavour.another(release="statement", pool_size=1, max_overflow=0)
+    beside = Beside(other, "block", "driver's SQL")
+
+    async def work(session: AsyncSession) -> None:
+        await session.scalars(select(Item))
+        observer.terminate_all()
+        task = asyncio.create_task(beside.savepoint())
+        await beside.is_open.wait()
+        await session.execute(text(INSERT))
+        beside.go_on.set()
+        await task
+
+    with pytest.raises(UnexpectedRollbackError, match="another task or thread"):
+        await beside.in_unit(work)
+    await other.dispose()
+    assert observer.names() == []

@@ -26,7 +26,7 @@ from .._driver.sqlalchemy_internals import (
 )
 from .._engine.begin import STATEMENT, TRANSACTION, TransactionCharacteristics
 from .._sql.sql_text import MYSQL
-from .._transaction.connection_state import state_of
+from .._transaction.connection_state import loan_of, state_of
 from .._transaction.pooler import check_mode
 from .._transaction.statement_release import StatementConnection
 from ..errors import UsageError
@@ -236,11 +236,11 @@ class BeginsBefore(Session):
 
     def connection(self, *args: Any, **options: Any) -> Connection:
         connection = super().connection(*args, **options)
-        state = state_of(connection)
+        loan = loan_of(connection)
+        if loan is not None and loan.undecided is not None:
+            loan.undecided.begin()  # perhaps on another connection of the driver
         if self.unitwork_session is not None:  # its driver may be called
             self.unitwork_session.note_work()
-            if state is not None:
+            if (state := state_of(connection)) is not None:
                 state.requested(connection)
-        if state is not None and state.loan.undecided is not None:
-            state.loan.undecided.begin()
         return connection
