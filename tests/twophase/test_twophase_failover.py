@@ -55,6 +55,15 @@ class Failover:
     def at(self, words: tuple[bytes, ...], *, on_answer: bool) -> None:
         self.moved.trap(words, self._fail_over, on_answer=on_answer)
 
+    def at_commit_lost(self) -> None:
+        """And no other transaction gets its id."""
+
+        def act(line: Line) -> None:
+            self.ids.clear()
+            self._fail_over(line)
+
+        self.moved.trap(COMMIT, act)
+
     def at_commit_replicated(self) -> None:
         """The standby has received all that comes before COMMIT PREPARED."""
 
@@ -115,6 +124,21 @@ async def test_a_first_whose_commit_is_lost_with_its_server_is_unknown(
         assert over.pair.seen() == NOTHING
         assert over.pair.units[0].outcome is Outcome.UNKNOWN
         assert over.pair.hooks == ["on_unknown"]
+
+
+async def test_a_first_that_is_known_to_be_lost_takes_the_second_along(
+    servers: Replicated, postgresql: str
+) -> None:
+    servers.hold_back()
+    async with failover(servers, postgresql, moved="first", driver="psycopg") as over:
+        over.at_commit_lost()
+
+        reply = await over.post()
+
+        assert type(reply.error) is CommitUnknownError
+        assert over.pair.units[0].outcome is Outcome.UNKNOWN
+        assert await recover_all(over.pair) == []
+        assert over.pair.seen() == NOTHING
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,10 @@ def _decide(parts: Sequence[Participant], until: float) -> Plan[None]:
     try:
         yield Step(witness.commit, session, _time_left(until, witness))
     except Exception as error:
-        if not (yield from _end_elsewhere(witness, commit=True, until=until)):
+        committed = yield from _end_elsewhere(witness, commit=True, until=until)
+        if committed is False:  # lost with its server: the others would look decided
+            yield from _take_back(parts[1:], None)
+        if not committed:
             raise unknown_commit([each.session.name for each in parts]) from error
         yield from accept_commit(session)
 
