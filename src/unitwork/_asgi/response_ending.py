@@ -154,7 +154,7 @@ class EndedByResponse(RequestReader):
             verdict = await self._decide(unit)
             await self.run_ending(unit, self._end_for_good(unit, verdict))
         except asyncio.CancelledError:
-            if self.response is _COMPLETE:  # it must not be told as a failure
+            if self.response is _COMPLETE:  # it must not be reported as a failure
                 await uninterrupted(call(self.send_on, message), lambda: _TIME_TO_START)
             raise
         finally:
