@@ -69,6 +69,8 @@ MAY_IMPORT = {
 FOREIGN = {
     # As the standard library renews its own locks; there is no public way.
     "_concurrency.fork": "_at_fork_reinit",
+    # Before Python 3.13 nothing else tells which cancellations a task group has made.
+    "_concurrency.cancellation": "_parent_cancel_requested _parent_task",
     # What a task awaits is public from Python 3.14 on.
     "_concurrency.worker": "_children _fut_waiter",
     # The standard library's own way to a frame; `inspect` adds a call to it.

@@ -389,6 +389,55 @@ async def test_a_task_group_that_has_failed_before_is_no_cancellation(
 
 
 @only("asyncpg", "aiosqlite")
+@pytest.mark.parametrize("is_waiting", [False, True])
+async def test_a_conflict_in_a_task_group_is_run_again(
+    flavour: Flavour, observer: Observer, is_waiting: bool
+) -> None:
+    tried = Tried(flavour)
+
+    async def conflict() -> None:
+        if tried.attempts == [1]:
+            raise Conflict
+
+    async def fail_in_group() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(conflict())
+            if is_waiting:
+                await asyncio.sleep(0)
+
+    reply = await asyncio.create_task(tried.request(tried.write, fail_in_group))
+
+    assert (reply.status, tried.attempts) == (200, [1, 2])
+    assert observer.names() == ["attempt 2"]
+
+
+@only("asyncpg", "aiosqlite")
+async def test_a_cancellation_that_a_task_group_hides_is_not_run_again(
+    flavour: Flavour, observer: Observer
+) -> None:
+    tried, is_waiting = Tried(flavour), asyncio.Event()
+
+    async def conflict() -> None:
+        try:
+            is_waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            raise Conflict
+
+    async def hide_cancellation() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(conflict())
+
+    request = asyncio.create_task(tried.request(tried.write, hide_cancellation))
+    await is_waiting.wait()
+    request.cancel()
+    await asyncio.wait([request])
+
+    assert request.cancelled()
+    assert (tried.attempts, observer.names()) == ([1], [])
+
+
+@only("asyncpg", "aiosqlite")
 async def test_a_conflict_in_place_of_a_cancellation_is_not_run_again(
     flavour: Flavour, observer: Observer
 ) -> None:

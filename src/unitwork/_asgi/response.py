@@ -171,7 +171,7 @@ class ReplaceableResponse(Connection):
         task = self.task
         if task is None or task.cancelling() <= self.cancelling_before:
             return
-        if may_hide_cancellation(error):
+        if may_hide_cancellation(error, task, self.cancelling_before):
             self.failure = self.body = None
             await asyncio.sleep(0)  # anyio raises its own, if it is one of its scopes
             raise asyncio.CancelledError

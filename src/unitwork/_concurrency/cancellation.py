@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from traceback import walk_tb
 from typing import Any
 
 from .._error_contexts import with_contexts
@@ -40,12 +41,28 @@ class TaskCancellation:
         return requested and self._task.uncancel() <= self._before
 
 
-def may_hide_cancellation(error: BaseException) -> bool:
-    """Whether *error* may have taken the place of a cancellation of its task.
+def may_hide_cancellation(
+    error: BaseException, task: asyncio.Task[Any], before: int
+) -> bool:
+    """Whether *error* may have taken the place of a cancellation of *task*.
 
-    `task.cancelling()` alone does not tell: before Python 3.13 it goes on to count that
-    of an `asyncio.TaskGroup` which has failed, and was handled.
+    *before*: how often that had been cancelled already. What it counts does not tell:
+    before Python 3.13 that of an `asyncio.TaskGroup` which has failed is counted on.
     """
     if sys.version_info >= (3, 13) or not isinstance(error, Exception):
         return True
-    return any(isinstance(each, _HIDING) for each in with_contexts(error))
+    errors = [*with_contexts(error)]
+    if task.cancelling() - before <= sum(_left_by_group(x, task) for x in errors):
+        return False
+    return any(isinstance(each, _HIDING) for each in errors)
+
+
+def _left_by_group(error: BaseException, task: asyncio.Task[Any]) -> bool:
+    """Whether *error* is that of a task group which has cancelled *task* at its end."""
+    for frame, _ in walk_tb(error.__traceback__):
+        found = frame.f_locals
+        group = found.get("self")
+        if isinstance(group, asyncio.TaskGroup) and found.get("et", "") is None:
+            private: Any = group
+            return private._parent_task is task and private._parent_cancel_requested
+    return False
