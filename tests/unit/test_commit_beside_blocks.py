@@ -116,3 +116,29 @@ async def test_a_thread_may_commit_with_a_savepoint_that_no_block_has_left_open(
         await to_thread.run_sync(session.commit)
 
     assert observer.names() == ["one"]
+
+
+@only(*ASYNC)
+@pytest.mark.parametrize("fails", [True, False])
+async def test_nor_beside_a_savepoint_of_the_connection(
+    flavour: Flavour, observer: Observer, fails: bool
+) -> None:
+    is_open = asyncio.Event()
+
+    async def commit(session: AsyncSession) -> None:
+        await is_open.wait()
+        with pytest.raises(UsageError, match="would store half"):
+            await session.commit()
+
+    async with flavour.db.transaction() as session:
+        task = asyncio.create_task(commit(session))
+        connection = await session.connection()
+        with suppress(LookupError):
+            async with connection.begin_nested():
+                await session.run_sync(add_item)
+                is_open.set()
+                await task
+                if fails:
+                    raise LookupError
+
+    assert observer.names() == ([] if fails else ["one"])

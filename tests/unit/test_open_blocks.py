@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -32,7 +32,8 @@ pytestmark = pytest.mark.anyio
 
 JOINING = ["join", "savepoint"]
 joining = pytest.mark.parametrize("nested", JOINING)
-inside = pytest.mark.parametrize("nested", [*JOINING, "begin_nested"])
+SENT = ["connection", "text"]
+inside = pytest.mark.parametrize("nested", [*JOINING, "begin_nested", *SENT])
 
 
 class Service:
@@ -46,7 +47,15 @@ class Service:
         self.units: list[UnitOfWork] = []
 
     async def work(self) -> None:
-        if self.nested == "begin_nested":
+        session = self.flavour.db.current
+        if self.nested == "connection":
+            async with (await session.connection()).begin_nested():
+                await self._do(session)
+        elif self.nested == "text":
+            await session.execute(text("SAVEPOINT service"))
+            await self._do(session)
+            await session.execute(text("RELEASE SAVEPOINT service"))
+        elif self.nested == "begin_nested":
             async with self.flavour.db.current.begin_nested() as savepoint:
                 await self._do(savepoint.session)
         else:

@@ -12,6 +12,7 @@ from .._driver.gtids import LogPosition
 from .._engine.begin import TransactionCharacteristics
 from .._observing.unit_report import UnitReport
 from .._replicas.position import Position
+from .._transaction.savepoints import SavepointOwner
 from ..errors import CommitUnknownError, PartialCommitError
 
 __all__ = ["SessionOwner"]
@@ -38,7 +39,7 @@ class ConnectionObserver(Protocol[SessionT]):
         """
 
 
-class SessionOwner(Protocol[SessionT]):
+class SessionOwner(SavepointOwner, Protocol[SessionT]):
     """Gives a session's transactions their characteristics; is notified of their end.
 
     The methods are called wherever the session is used: in a greenlet of SQLAlchemy's
@@ -117,16 +118,6 @@ class SessionOwner(Protocol[SessionT]):
 
         Not if that is the end of the unit. It has been rolled back, or dropped.
         """
-
-    def savepoint_begun(self, savepoint: SessionTransaction) -> bool:
-        """Called in the task or thread that calls `session.begin_nested()`.
-
-        Return whether all that is done from now on is done inside of it.
-        """
-        ...
-
-    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
-        """Called after *savepoint* was released or rolled back."""
 
     def savepoint_undone(self, savepoint: object) -> None:
         """Called when a savepoint is rolled back that the session has not begun."""

@@ -101,7 +101,7 @@ def watch_again(session: UnitSession | None) -> None:
 def savepoints_of(session: UnitSession) -> OpenSavepoints:
     """Return the record of its savepoints; make it known to its connections."""
     if session.ends.savepoints is None:
-        session.ends.savepoints = OpenSavepoints()
+        session.ends.savepoints = OpenSavepoints(session.owner)
     for loan in session.loans:
         loan.savepoints = session.ends.savepoints
     return session.ends.savepoints

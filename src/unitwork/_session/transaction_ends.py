@@ -57,7 +57,9 @@ class TransactionEnds:
 
     def reset(self) -> None:
         self.roots = ()
-        self.savepoints = None
+        if self.savepoints is not None:
+            self.savepoints.transaction_ended()
+            self.savepoints = None
         if self._begun_at is not None:
             self._stop_timing()
         self.commit_undone = False

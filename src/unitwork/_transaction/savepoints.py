@@ -9,7 +9,7 @@ is rolled back with it, and none of them would know.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 from weakref import ref
 
 from sqlalchemy import Connection
@@ -22,7 +22,7 @@ from .._sql.savepoint_text import SavepointCommand, SavepointStep
 from .._sql.write_detection import known_to_read
 from ..errors import UnexpectedRollbackError, UsageError
 
-__all__ = ["OpenSavepoints", "committed_beside"]
+__all__ = ["OpenSavepoints", "SavepointOwner", "committed_beside"]
 
 _LOST = (
     "the work of this unit is lost: while another task or thread worked beside it, a "
@@ -59,6 +59,20 @@ def committed_beside() -> UsageError:
     return UsageError(_COMMITTED_BESIDE)
 
 
+class SavepointOwner(Protocol):
+    """The unit, which does not end while another task is inside a savepoint."""
+
+    def savepoint_begun(self, savepoint: object) -> bool:
+        """Called in the task or thread that begins it.
+
+        Return whether all that is done from now on is done inside of it.
+        """
+        ...
+
+    def savepoint_ended(self, savepoint: object) -> None:
+        """Called after *savepoint* was released or rolled back."""
+
+
 class _SentSavepoint:
     """A savepoint of `connection.begin_nested()`, or that was sent as SQL."""
 
@@ -80,9 +94,10 @@ class OpenSavepoints:
     another task: what counts is who has called `session.begin_nested()`.
     """
 
-    __slots__ = ("_damage", "_open", "_released_by_others")
+    __slots__ = ("_damage", "_open", "_owner", "_released_by_others")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: SavepointOwner) -> None:
+        self._owner = owner
         self._open: dict[_Savepoint, bool | None] = {}
         """Each, and whether another task or thread has done anything inside it.
 
@@ -167,8 +182,18 @@ class OpenSavepoints:
         if command.step is not SavepointStep.BEGIN:
             return self._end_named(id(loan), command, sent)
         if sent.is_text or self._have_all_joined(sent.root_connection):
-            self.begun(_SentSavepoint(id(loan), command.name))
+            self._begun_by_sql(_SentSavepoint(id(loan), command.name))
         return []
+
+    def _begun_by_sql(self, savepoint: _SentSavepoint) -> None:
+        self.begun(savepoint)
+        if self._owner.savepoint_begun(savepoint):
+            self.contains_all(savepoint)
+
+    def transaction_ended(self) -> None:
+        """Forget those that were sent as SQL, and not ended."""
+        for savepoint in self.of_connections:
+            self._owner.savepoint_ended(savepoint)
 
     def _have_all_joined(self, connection: Connection) -> bool:
         session_savepoints = (
@@ -208,6 +233,7 @@ class OpenSavepoints:
         for each in savepoints:
             if isinstance(each, _SentSavepoint):
                 self.ended(each, released=released)
+                self._owner.savepoint_ended(each)
             elif not released:
                 self._undone(each)
 

@@ -25,7 +25,9 @@ _CALLS_ENDPOINTS = ("fastapi.routing", "starlette.routing")
 _CALLS_APPLICATIONS = "starlette.middleware."
 _BEGINS_SAVEPOINTS = (
     "sqlalchemy.",
+    "unitwork._driver.",
     "unitwork._session.",
+    "unitwork._transaction.",
     "unitwork._unit.inner_blocks",
 )
 

@@ -6,8 +6,6 @@ import asyncio
 from threading import RLock
 from types import FrameType
 
-from sqlalchemy.orm import SessionTransaction
-
 from .._call_site import calling_frame
 from .._commit.hooks import Hooks
 from .._concurrency.fork import renew_after_fork
@@ -35,8 +33,8 @@ class HasInnerBlocks:
             self.known_blocks = self.known_blocks or OpenBlocks()
         return self.known_blocks
 
-    def savepoint_begun(self, savepoint: SessionTransaction) -> bool:
-        """Count it as a block of the task that has called `session.begin_nested()`.
+    def savepoint_begun(self, savepoint: object) -> bool:
+        """Count it as a block of the task that has begun it, by a session or by SQL.
 
         Threads are not counted: nothing shows that they have ended. Return whether the
         request is inside of it, that of a sync dependency with `yield`: this has
@@ -60,7 +58,7 @@ class HasInnerBlocks:
             return True
         return self.owner.kind == "request" and is_in_middleware(frame)
 
-    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
+    def savepoint_ended(self, savepoint: object) -> None:
         if self.known_blocks is not None:
             self.known_blocks.end_savepoint(savepoint)
 

@@ -21,10 +21,9 @@ _IN_ANOTHER_TASK = (
     '`db.transaction()`, without nested="{nested}"'
 )
 _SAVEPOINT_IN_ANOTHER_TASK = (
-    "another task was still inside a savepoint of this unit of work, begun by "
-    "session.begin_nested(), {limit:g} seconds after its end (end_timeout), so nothing "
-    "was stored: await what you start, or give it a unit of its own: "
-    "`db.transaction()`"
+    "another task was still inside a savepoint of this unit of work {limit:g} seconds "
+    "after its end (end_timeout), so nothing was stored: await what you start, or give "
+    "it a unit of its own: `db.transaction()`"
 )
 _HELD = (
     "a dependency with yield holds a transaction() block open that would commit after "
@@ -55,7 +54,7 @@ class OpenBlock:
         self.held = held
         """Whether what serves the request holds it open: its end is not waited for."""
         self.savepoint = savepoint
-        """The one of `session.begin_nested()` that it stands for, if any."""
+        """The one that it stands for, if any."""
         self.cut_off = False
         """Whether its unit has ended without it."""
 
@@ -115,7 +114,7 @@ class OpenBlocks:
         self._end(block)
 
     def begin_savepoint(self, savepoint: object, *, held: bool) -> None:
-        """Count one of `session.begin_nested()`, which the caller is inside of."""
+        """Count one, of a session or sent as SQL, which the caller is inside of."""
         block = OpenBlock(_SAVEPOINT, held=held, savepoint=savepoint)
         self._of_savepoints[savepoint] = block
         self._begin(block)
