@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from math import inf
 from types import TracebackType
+from typing import Any
 
 from anyio import current_effective_deadline, move_on_after
 from sqlalchemy.orm import Session, SessionTransaction
@@ -101,10 +103,17 @@ def watch_again(session: UnitSession | None) -> None:
 def savepoints_of(session: UnitSession) -> OpenSavepoints:
     """Return the record of its savepoints; make it known to its connections."""
     if session.ends.savepoints is None:
-        session.ends.savepoints = OpenSavepoints(session.owner)
+        session.ends.savepoints = OpenSavepoints(
+            session.owner, partial(_unflushed, session.sync_session)
+        )
     for loan in session.loans:
         loan.savepoints = session.ends.savepoints
     return session.ends.savepoints
+
+
+def _unflushed(session: Session) -> Any:
+    """The objects whose changes are not flushed, by identity."""
+    return session.new | session.dirty | session.deleted
 
 
 def _undo_changes(session: Session) -> None:

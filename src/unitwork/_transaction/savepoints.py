@@ -8,6 +8,7 @@ is rolled back with it, and none of them would know.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Protocol
 from weakref import ref
@@ -30,6 +31,12 @@ _LOST = (
     "savepoint: wait for the task that has begun it, or give that task a unit of its "
     "own: `db.transaction()`"
 )
+_FLUSH_LOST = (
+    "the work of this unit is lost: changes of the session that were not flushed "
+    "before a savepoint were flushed inside of it, and were rolled back with it. Call "
+    "`session.flush()` before a savepoint of the connection, or write "
+    "`session.begin_nested()`, which does"
+)
 _COMMITTED_BESIDE = (
     "session.commit() would store half of what another task or thread does in a "
     "transaction() block or a savepoint of this unit of work. Await what you start, or "
@@ -45,12 +52,16 @@ class _Damage(IntEnum):
     """One was to be rolled back, and could not be any more."""
     ROLLED_BACK = 2
     """One was rolled back, and the work of others with it."""
+    ROLLED_BACK_FLUSH = 3
+    """One was rolled back, and with it what was changed before, but flushed inside."""
 
 
-_LOST_BY = {
-    _Damage.RELEASED_TOO_EARLY: "released, so that the one inside it could not be "
-    "rolled back any more",
-    _Damage.ROLLED_BACK: "rolled back, and that work with it",
+_MESSAGES = {
+    _Damage.RELEASED_TOO_EARLY: _LOST.format(
+        "released, so that the one inside it could not be rolled back any more"
+    ),
+    _Damage.ROLLED_BACK: _LOST.format("rolled back, and that work with it"),
+    _Damage.ROLLED_BACK_FLUSH: _FLUSH_LOST,
 }
 
 
@@ -76,12 +87,14 @@ class SavepointOwner(Protocol):
 class _SentSavepoint:
     """A savepoint of `connection.begin_nested()`, or that was sent as SQL."""
 
-    __slots__ = ("__weakref__", "connection", "name")
+    __slots__ = ("__weakref__", "connection", "name", "unflushed")
 
-    def __init__(self, connection: int, name: str) -> None:
+    def __init__(self, connection: int, name: str, unflushed: Any) -> None:
         self.connection = connection
         """The `id()` of its loan."""
         self.name = name
+        self.unflushed = unflushed
+        """The objects whose changes were not flushed before it, by identity."""
 
 
 _Savepoint = SessionTransaction | _SentSavepoint
@@ -94,10 +107,11 @@ class OpenSavepoints:
     another task: what counts is who has called `session.begin_nested()`.
     """
 
-    __slots__ = ("_damage", "_open", "_owner", "_released_by_others")
+    __slots__ = ("_damage", "_open", "_owner", "_released_by_others", "_unflushed")
 
-    def __init__(self, owner: SavepointOwner) -> None:
+    def __init__(self, owner: SavepointOwner, unflushed: Callable[[], Any]) -> None:
         self._owner = owner
+        self._unflushed = unflushed
         self._open: dict[_Savepoint, bool | None] = {}
         """Each, and whether another task or thread has done anything inside it.
 
@@ -124,7 +138,14 @@ class OpenSavepoints:
             self._released_by_others.append(savepoint)
         if holds_work_of_others and not released:
             self._note(_Damage.ROLLED_BACK)
+        if isinstance(savepoint, _SentSavepoint) and not released:
+            self._check_flushes(savepoint)
         return is_own
+
+    def _check_flushes(self, savepoint: _SentSavepoint) -> None:
+        """A session flushes before its own savepoints, but not before others."""
+        if savepoint.unflushed and savepoint.unflushed - self._unflushed():
+            self._note(_Damage.ROLLED_BACK_FLUSH)
 
     def found_ended(self) -> None:
         """Called if a savepoint that is to be rolled back has ended before."""
@@ -142,7 +163,7 @@ class OpenSavepoints:
     def check(self) -> None:
         """Raise `UnexpectedRollbackError` if the transaction must not be committed."""
         if self.are_lost:
-            raise UnexpectedRollbackError(_LOST.format(_LOST_BY[self._damage]))
+            raise UnexpectedRollbackError(_MESSAGES[self._damage])
 
     def check_commit(self) -> None:
         """Raise `UsageError` if others are in the block of one that is released.
@@ -182,7 +203,8 @@ class OpenSavepoints:
         if command.step is not SavepointStep.BEGIN:
             return self._end_named(id(loan), command, sent)
         if sent.is_text or self._have_all_joined(sent.root_connection):
-            self._begun_by_sql(_SentSavepoint(id(loan), command.name))
+            unflushed = self._unflushed()
+            self._begun_by_sql(_SentSavepoint(id(loan), command.name, unflushed))
         return []
 
     def _begun_by_sql(self, savepoint: _SentSavepoint) -> None:
@@ -242,3 +264,5 @@ class OpenSavepoints:
         if self._open[savepoint]:
             self._open[savepoint] = False
             self._note(_Damage.ROLLED_BACK)
+        if isinstance(savepoint, _SentSavepoint):
+            self._check_flushes(savepoint)
