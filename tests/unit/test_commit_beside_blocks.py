@@ -9,13 +9,16 @@ from threading import Event
 import pytest
 from anyio import to_thread
 from fastapi import FastAPI
+from sqlalchemy import event
+from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from support.asgi import call
 from support.flavours import ASYNC, SYNC, Flavour, Observer, only
-from support.models import add_item
+from support.models import Item, add_item
 from unitwork import DBSessionMiddleware, UnexpectedRollbackError, UsageError
 
 pytestmark = pytest.mark.anyio
@@ -142,3 +145,27 @@ async def test_nor_beside_a_savepoint_of_the_connection(
                     raise LookupError
 
     assert observer.names() == ([] if fails else ["one"])
+
+
+@only(*ASYNC)
+async def test_nor_beside_a_flush(flavour: Flavour, observer: Observer) -> None:
+    """SQLAlchemy's commit would not flush then."""
+    is_flushing, go_on = asyncio.Event(), asyncio.Event()
+
+    def wait(*arguments: object) -> None:
+        is_flushing.set()
+        await_only(go_on.wait())
+
+    async with flavour.db.transaction() as session:
+        await session.connection()
+        event.listen(session.sync_session, "before_flush", wait, once=True)
+        session.add(Item(name="first"))
+        task = asyncio.create_task(session.flush())
+        await is_flushing.wait()
+        session.add(Item(name="second"))
+        with pytest.raises(IllegalStateChangeError, match="would not flush"):
+            await session.commit()
+        go_on.set()
+        await task
+
+    assert sorted(observer.names()) == ["first", "second"]

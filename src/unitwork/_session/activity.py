@@ -17,6 +17,11 @@ __all__ = ["Activity"]
 
 T = TypeVar("T")
 
+_FLUSHING = (
+    "another task or thread flushes this session: `session.commit()` would not flush "
+    "your changes. Await what you start, or give it a unit of its own: "
+    "`db.transaction()`"
+)
 _RESERVED = (
     "the COMMIT of this session's unit of work is under way, in another task or "
     "thread: what runs beside it can't be a part of it. Give it a unit of its own: "
@@ -73,6 +78,11 @@ class Activity:
             if loan.state is TransactionState.ENDING:
                 return True
         return False
+
+    def check_commit(self) -> None:
+        """Raise `IllegalStateChangeError` if the application's would flush nothing."""
+        if self._flushes:
+            raise IllegalStateChangeError(_FLUSHING)
 
     @property
     def is_flushing(self) -> bool:

@@ -33,6 +33,7 @@ def _before_commit(session: BeginsBefore) -> None:
     if session.in_nested_transaction():
         return
     unit_session.owner.check_commit()
+    unit_session.activity.check_commit()
     if unit_session.ends.savepoints is not None:
         unit_session.ends.savepoints.check_commit()
     unit_session.commit_state = CommitState.SENT_BY_APPLICATION
